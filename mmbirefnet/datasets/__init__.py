@@ -1,0 +1,1 @@
+"""Data sets by folder (``im/``, ``gt/``) and their transforms."""
