@@ -1,0 +1,20 @@
+"""BiRefNet (Zheng et al., 2024) for dichotomous image segmentation, as an OpenMMLab plugin.
+
+Importing it checks the OpenMMLab packages it builds on (``ImportError`` names what was found and the command that
+mends it) and lets ``torch.load`` read mmengine's checkpoints under its weights-only guard. Models, data sets and
+metrics are imported by the registries when they are first asked for.
+"""
+
+import sys
+
+from .version import __version__, version_info
+from .version_check import check_environment
+
+# The environment report has to run where the checks fail: it is what says why.
+if 'mmbirefnet.utils.collect_env' not in getattr(sys, 'orig_argv', ()):
+    check_environment()
+    from .utils.safe_load import register_safe_globals
+
+    register_safe_globals()
+
+__all__ = ['__version__', 'version_info']
