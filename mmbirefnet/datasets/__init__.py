@@ -1,1 +1,10 @@
 """Data sets by folder (``im/``, ``gt/``) and their transforms."""
+
+from .cod import CODDataset
+from .dichotomous import DichotomousDataset
+from .dis5k import DIS5K_CLASSES, DIS5KDataset
+from .hrsod import HRSODDataset
+from .matting import MattingDataset
+from .transforms import *  # noqa: F403
+
+__all__ = ['DIS5K_CLASSES', 'CODDataset', 'DIS5KDataset', 'DichotomousDataset', 'HRSODDataset', 'MattingDataset']

@@ -1,0 +1,194 @@
+"""Images and masks in folders, matched by stem: the base of every data set of this project."""
+
+from __future__ import annotations
+
+import logging
+import os.path as osp
+from collections.abc import Iterable, Sequence
+
+from mmengine import fileio, list_from_file
+from mmengine.logging import print_log
+from mmseg.datasets import BaseSegDataset
+
+from mmbirefnet.registry import DATASETS
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+
+
+@DATASETS.register_module()
+class DichotomousDataset(BaseSegDataset):
+    """One object per image, with a mask that may be soft.
+
+    A set is a folder with ``im/`` and ``gt/`` in it. Image and mask share their stem, their suffixes may differ and
+    are matched whatever their case. Sub-folders belong to the stem. An item has the keys ``img_path``,
+    ``seg_map_path``, ``set_name`` (the set's folder name), ``class_name`` (None where unknown), ``class_label`` (-1
+    where unknown) and those of :class:`mmseg.datasets.BaseSegDataset`; items come set by set, sorted by stem.
+
+    Args:
+        data_root: Folder of the sets, or of ``sets`` is None the one set itself.
+        sets: Name of a set, or names of sets to join. Each is looked for at ``<data_root>/<set>``, then at
+            ``<data_root>/<FAMILY>/<set>``.
+        data_prefix: Folder names of images (``img_path``) and masks (``seg_map_path``) in a set.
+        img_suffix: What image names may end with; the rest is the stem.
+        seg_map_suffix: The same for masks, for example ``'_mask.png'``.
+        with_masks: False for images without masks, only with ``test_mode=True``: items then have no
+            ``seg_map_path``, and the mask folders are not looked at.
+        ann_file: Text file of one ``<stem>`` or ``<set>/<stem>`` a line: only these, in this order.
+        **kwargs: See :class:`mmseg.datasets.BaseSegDataset`.
+
+    Raises:
+        FileNotFoundError: A folder, a mask of an image, or an image of a mask is missing.
+        ValueError: A folder holds no image or two files of one stem, ``ann_file`` lists what does not exist or is not
+            unique, or options do not go together.
+    """
+
+    METAINFO = {'classes': ('background', 'foreground'), 'palette': [[0, 0, 0], [255, 255, 255]]}
+    FAMILY: str | None = None
+    SET_SIZES: dict[str, int] = {}
+    """Published sets of the family and their number of images."""
+
+    def __init__(
+        self,
+        data_root: str | None = None,
+        sets: str | Sequence[str] | None = None,
+        data_prefix: dict | None = None,
+        img_suffix: str | Sequence[str] = IMAGE_SUFFIXES,
+        seg_map_suffix: str | Sequence[str] = IMAGE_SUFFIXES,
+        with_masks: bool = True,
+        test_mode: bool = False,
+        **kwargs,
+    ) -> None:
+        self.sets = [sets] if isinstance(sets, str) else sets and list(sets)
+        self.with_masks = with_masks
+        name = type(self).__name__
+        if data_root is None and not self.sets:
+            raise ValueError(f'{name}: give data_root, or sets, or both')
+        if self.sets is not None and len(set(self.sets)) != len(self.sets):
+            raise ValueError(f'{name}: a set is listed twice in sets={self.sets}; RepeatDataset repeats data')
+        if not with_masks and not test_mode:
+            raise ValueError(f'{name}: with_masks=False is for test_mode=True; training needs masks')
+        if kwargs.get('reduce_zero_label'):
+            raise ValueError(f'{name}: reduce_zero_label would drop the background; masks here are not class ids')
+        super().__init__(
+            data_root=data_root,
+            data_prefix={'img_path': 'im', 'seg_map_path': 'gt', **(data_prefix or {})},
+            img_suffix=_as_suffixes(img_suffix),
+            seg_map_suffix=_as_suffixes(seg_map_suffix),
+            test_mode=test_mode,
+            **kwargs,
+        )
+
+    def class_name_of(self, stem: str) -> str | None:
+        """Name of the object's class that a file stem tells, None where it tells none."""
+        return None
+
+    def class_label_of(self, class_name: str | None) -> int:
+        """Index of a class, -1 where it is unknown."""
+        return -1
+
+    def _join_prefix(self) -> None:
+        # The prefixes are folders of each set, so that only the annotation file is below data_root.
+        if self.ann_file and self.data_root and not osp.isabs(self.ann_file):
+            self.ann_file = fileio.join_path(self.data_root, self.ann_file)
+
+    def load_data_list(self) -> list[dict]:
+        """Items of all sets, or those that ``ann_file`` lists."""
+        images, masks = {}, {}  # (set folder, stem) -> path
+        for root in self._find_sets():
+            images.update(self._list_folder(root, 'img_path', self.img_suffix))
+            if self.with_masks:
+                masks.update(self._list_folder(root, 'seg_map_path', self.seg_map_suffix))
+        if self.ann_file:
+            keys = self._select(images)
+        else:
+            keys = list(images)
+            without_image = [path for key, path in masks.items() if key not in images]
+            if without_image:
+                raise FileNotFoundError(f'no image for {_some(without_image, "mask")}')
+        if self.with_masks:
+            without_mask = [images[key] for key in keys if key not in masks]
+            if without_mask:
+                raise FileNotFoundError(f'no mask for {_some(without_mask, "image")}')
+        return [self._item(key, images[key], masks.get(key)) for key in keys]
+
+    def _item(self, key: tuple[str, str], image: str, mask: str | None) -> dict:
+        root, stem = key
+        class_name = self.class_name_of(osp.basename(stem))
+        item = {
+            'img_path': image,
+            'set_name': _set_name(root),
+            'class_name': class_name,
+            'class_label': self.class_label_of(class_name),
+            'label_map': self.label_map,
+            'reduce_zero_label': self.reduce_zero_label,
+            'seg_fields': [],
+        }
+        if mask is not None:
+            item['seg_map_path'] = mask
+        return item
+
+    def _find_sets(self) -> Iterable[str]:
+        root, folder = self.data_root or '', self.data_prefix['img_path']
+        for name in self.sets or ['']:
+            places = [fileio.join_path(root, name) if name else root]
+            if name and self.FAMILY:
+                places.append(fileio.join_path(root, self.FAMILY, name))
+            for place in places:
+                if fileio.isdir(fileio.join_path(place, folder), backend_args=self.backend_args):
+                    yield place
+                    break
+            else:
+                tried = ' or '.join(fileio.join_path(place, folder) for place in places)
+                known = f'; sets of {self.FAMILY}: {", ".join(self.SET_SIZES)}' if self.SET_SIZES and name else ''
+                raise FileNotFoundError(f'no folder of images at {tried}{known}')
+
+    def _list_folder(self, root: str, kind: str, suffixes: Sequence[str]) -> dict[tuple[str, str], str]:
+        """(set folder, stem) to path of the images or masks of a set, sorted by stem."""
+        folder = fileio.join_path(root, self.data_prefix[kind])
+        if not fileio.isdir(folder, backend_args=self.backend_args):
+            raise FileNotFoundError(f'no folder of masks at {folder}; with_masks=False reads images alone in test mode')
+        found, ignored = {}, []
+        for name in fileio.list_dir_or_file(folder, list_dir=False, recursive=True, backend_args=self.backend_args):
+            suffix = next((suffix for suffix in suffixes if name.lower().endswith(suffix)), None)
+            if suffix is None:
+                ignored.append(name)
+                continue
+            key, path = (root, name[: -len(suffix)]), fileio.join_path(folder, name)
+            if key in found:
+                raise ValueError(f'two files of one stem: {found[key]} and {path}')
+            found[key] = path
+        if ignored:
+            print_log(f'{folder}: not used, for their suffix, {_some(ignored, "file")}', 'current', logging.WARNING)
+        if not found:
+            raise ValueError(f'{folder}: no file that ends with {", ".join(suffixes)}')
+        return dict(sorted(found.items()))
+
+    def _select(self, images: dict[tuple[str, str], str]) -> list[tuple[str, str]]:
+        """Keys that ``ann_file`` lists."""
+        by_line: dict[str, list] = {}
+        for root, stem in images:
+            for line in (stem, f'{_set_name(root)}/{stem}'):
+                by_line.setdefault(line, []).append((root, stem))
+        lines = [line.strip() for line in list_from_file(self.ann_file, backend_args=self.backend_args)]
+        lines = [line for line in lines if line]
+        wrong = [line for line in lines if len(by_line.get(line, [])) != 1]
+        if wrong or not lines:
+            problem = f'no image, or images of several sets, for {_some(wrong, "line")}' if wrong else 'no line'
+            raise ValueError(f'{self.ann_file}: {problem}; expected <stem> or <set>/<stem>, without suffix')
+        return [by_line[line][0] for line in lines]
+
+
+def _set_name(root: str) -> str:
+    return osp.basename(root.rstrip('/') if '://' in root else osp.abspath(root))
+
+
+def _as_suffixes(suffix: str | Sequence[str]) -> tuple[str, ...]:
+    """Lower case, the longest first."""
+    suffixes = {s.lower() for s in ([suffix] if isinstance(suffix, str) else suffix)}
+    return tuple(sorted(suffixes, key=lambda s: (-len(s), s)))
+
+
+def _some(names: Sequence[str], what: str, limit: int = 5) -> str:
+    """``'2 images: a, b'``, cut after ``limit`` names."""
+    more = ', …' if len(names) > limit else ''
+    return f'{len(names)} {what}{"s" * (len(names) > 1)}: {", ".join(names[:limit])}{more}'

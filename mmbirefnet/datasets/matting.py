@@ -1,0 +1,12 @@
+"""Image matting: P3M-10k, AM-2k, AIM-500, Distinctions-646, Human-2k, HIM2K, PPM-100 and their like."""
+
+from mmbirefnet.registry import DATASETS
+
+from .dichotomous import DichotomousDataset
+
+
+@DATASETS.register_module()
+class MattingDataset(DichotomousDataset):
+    """Objects with alpha mattes: soft masks, kept as they are."""
+
+    FAMILY = 'Matting'

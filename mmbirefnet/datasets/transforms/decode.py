@@ -1,0 +1,103 @@
+"""Reading image and mask files, with errors that name the file."""
+
+from __future__ import annotations
+
+import re
+
+import cv2
+import numpy as np
+from mmengine import fileio
+
+_JPEG_START = b'\xff\xd8'
+_PNG_START = b'\x89PNG\r\n\x1a\n'
+_PNG_COLOR_TYPE = 25  # offset of the colour type; 0 is grey without alpha
+_JPEG_MARKER = re.compile(rb'\xff[^\x00\x01\xff\xd0-\xd7]')  # not: stuffing, fill bytes, markers without a segment
+_JPEG_END = 0xD9
+
+
+def read_image(path: str, backend_args: dict | None = None) -> np.ndarray:
+    """Read an image as OpenCV's ``imread`` does, turned as its EXIF orientation says.
+
+    Grey becomes three equal channels, alpha is dropped, 16 bits become 8.
+
+    Returns:
+        BGR, uint8, (H, W, 3).
+
+    Raises:
+        OSError: The file is missing, empty, truncated or not an image.
+    """
+    return _decode(_read(path, backend_args), path, cv2.IMREAD_COLOR)
+
+
+def read_mask(path: str, backend_args: dict | None = None) -> np.ndarray:
+    """Read a soft mask without losing a level.
+
+    Colour or palette files are grey where their channels agree, and alpha must be constant then.
+
+    Returns:
+        (H, W): uint8 in 0..255; of 16-bit files that 8 bits cannot hold, float32 in [0, 1].
+
+    Raises:
+        OSError: The file is missing, empty, truncated or not an image.
+        ValueError: It is not a grey mask: channels that differ, varying alpha, class ids, other bit depths.
+    """
+    data = _read(path, backend_args)
+    mask = _decode(data, path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    if mask.ndim == 3:
+        if (mask != mask[..., :1]).any():
+            raise ValueError(f'{path}: a mask must be grey, but its colour channels differ')
+        mask = mask[..., 0].copy()
+    if not _has_no_alpha(data):
+        raw = _decode(data, path, cv2.IMREAD_UNCHANGED)
+        if raw.ndim == 3 and raw.shape[2] == 4 and (raw[..., 3] != raw[0, 0, 3]).any():
+            raise ValueError(f'{path}: grey and alpha both vary, which of them is the mask? Save it as grey alone')
+    if mask.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f'{path}: a mask must have 8 or 16 bits, not {mask.dtype}')
+    full, top = np.iinfo(mask.dtype).max, mask.max()
+    if top == 1 or (mask.dtype == np.uint16 and 0 < top <= 255):
+        raise ValueError(
+            f'{path}: values reach {top} only, of {full} for the whole foreground: class ids? Rescale them'
+        )
+    if mask.dtype == np.uint16:
+        levels, rest = np.divmod(mask, 257)
+        return mask.astype(np.float32) / 65535 if rest.any() else levels.astype(np.uint8)
+    return mask
+
+
+def mask_to_float(mask: np.ndarray) -> np.ndarray:
+    """The fraction of foreground, float32 in [0, 1], of a mask in either form of :func:`read_mask`."""
+    return mask if mask.dtype == np.float32 else mask.astype(np.float32) / 255
+
+
+def _read(path: str, backend_args: dict | None) -> bytes:
+    data = fileio.get(path, backend_args=backend_args)
+    if not data:
+        raise OSError(f'{path}: empty file')
+    return data
+
+
+def _decode(data: bytes, path: str, flags: int) -> np.ndarray:
+    # OpenCV returns None for truncated data, except that versions before 4.11 fill up a JPEG with grey.
+    complete = not data.startswith(_JPEG_START) or _jpeg_ends(data)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if complete else None
+    except cv2.error as error:  # for example, more pixels than OpenCV allows
+        raise OSError(f'{path}: {error}') from error
+    if pixels is None:
+        raise OSError(f'{path}: truncated, damaged, or no image that OpenCV can read')
+    return pixels
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Whether the first image of a JPEG file reaches its end marker (ITU-T T.81, annex B)."""
+    position = len(_JPEG_START)
+    while match := _JPEG_MARKER.search(data, position):
+        position = match.end()
+        if data[position - 1] == _JPEG_END:
+            return True
+        position += int.from_bytes(data[position : position + 2], 'big')
+    return False
+
+
+def _has_no_alpha(data: bytes) -> bool:
+    return data.startswith(_JPEG_START) or (data.startswith(_PNG_START) and data[_PNG_COLOR_TYPE] == 0)

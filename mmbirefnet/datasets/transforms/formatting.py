@@ -1,0 +1,48 @@
+"""From the pipeline's arrays to what the model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.structures import PixelData
+from mmseg.datasets.transforms import PackSegInputs
+
+from mmbirefnet.registry import TRANSFORMS
+
+from .decode import mask_to_float
+
+META_KEYS = (
+    'img_path',
+    'seg_map_path',
+    'set_name',
+    'class_name',
+    'class_label',
+    'ori_shape',
+    'img_shape',
+    'pad_shape',
+    'scale_factor',
+    'flip',
+    'flip_direction',
+)
+
+
+@TRANSFORMS.register_module()
+class PackDichotomousInputs(PackSegInputs):
+    """mmseg's ``PackSegInputs`` for soft masks, which it would cast to integers.
+
+    Gives ``inputs`` (uint8, (3, H, W)) and ``data_samples``, whose ``gt_sem_seg.data`` is float32 (1, H, W) in [0, 1].
+
+    Args:
+        meta_keys: Keys of the results that become the sample's metainfo, where they are there.
+    """
+
+    def __init__(self, meta_keys: Sequence[str] = META_KEYS) -> None:
+        super().__init__(meta_keys)
+
+    def transform(self, results: dict) -> dict:
+        packed = super().transform({key: value for key, value in results.items() if key != 'gt_seg_map'})
+        if 'gt_seg_map' in results:
+            mask = torch.from_numpy(mask_to_float(results['gt_seg_map'])).contiguous()
+            packed['data_samples'].gt_sem_seg = PixelData(data=mask[None])
+        return packed

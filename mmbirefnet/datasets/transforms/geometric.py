@@ -1,0 +1,96 @@
+"""Geometric transforms of an image together with its soft mask."""
+
+# ruff: noqa: NPY002 (mmengine seeds NumPy's global random state in every worker)
+
+from __future__ import annotations
+
+import mmcv
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmcv.transforms.utils import cache_randomness
+from mmseg.datasets.transforms import Resize as MMSegResize
+from PIL import Image
+
+from mmbirefnet.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class Resize(MMSegResize):
+    """mmseg's ``Resize`` with the image's interpolation for the mask too, so that soft edges stay soft.
+
+    Args: see :class:`mmcv.transforms.Resize`; ``scale`` is (width, height).
+    """
+
+    def _resize_seg(self, results: dict) -> None:
+        resize = mmcv.imrescale if self.keep_ratio else mmcv.imresize
+        for key in results.get('seg_fields', []):
+            results[key] = resize(
+                results[key], results['scale'], interpolation=self.interpolation, backend=self.backend
+            )
+
+
+@TRANSFORMS.register_module()
+class RandomRotate(BaseTransform):
+    """Rotate by a whole number of degrees about the centre, at the same size, bicubic; corners become 0.
+
+    Args:
+        prob: Probability of a rotation.
+        max_degrees: Angles are drawn from [-max_degrees, max_degrees), positive counter-clockwise.
+    """
+
+    def __init__(self, prob: float = 0.2, max_degrees: int = 15) -> None:
+        if not 0 <= prob <= 1:
+            raise ValueError(f'RandomRotate: prob={prob}, must be in [0, 1]')
+        if max_degrees < 1:
+            raise ValueError(f'RandomRotate: max_degrees={max_degrees}, must be 1 or greater')
+        self.prob = prob
+        self.max_degrees = max_degrees
+
+    @cache_randomness
+    def _draw(self) -> int | None:
+        rotate, angle = np.random.rand() < self.prob, np.random.randint(-self.max_degrees, self.max_degrees)
+        return int(angle) if rotate else None
+
+    def transform(self, results: dict) -> dict:
+        angle = self._draw()
+        if angle is not None:
+            for key in ['img', *results.get('seg_fields', [])]:
+                # PIL's bicubic kernel (a = -0.5) is the reference's; OpenCV's (a = -0.75) is another.
+                rotated = np.array(Image.fromarray(results[key]).rotate(angle, Image.Resampling.BICUBIC))
+                results[key] = np.clip(rotated, 0, 1) if rotated.dtype == np.float32 else rotated
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(prob={self.prob}, max_degrees={self.max_degrees})'
+
+
+@TRANSFORMS.register_module()
+class RandomCenterCrop(BaseTransform):
+    """Cut a random border off, the centre kept; put a :class:`Resize` behind it.
+
+    Args:
+        max_border: Largest share of the shorter side that is cut from width, and from height, in (0, 1).
+    """
+
+    def __init__(self, max_border: float = 0.1) -> None:
+        if not 0 < max_border < 1:
+            raise ValueError(f'RandomCenterCrop: max_border={max_border}, must be in (0, 1)')
+        self.max_border = max_border
+
+    @cache_randomness
+    def _draw(self, height: int, width: int) -> tuple[int, int]:
+        border = max(int(min(height, width) * self.max_border), 1)
+        return np.random.randint(height - border, height), np.random.randint(width - border, width)
+
+    def transform(self, results: dict) -> dict:
+        height, width = results['img'].shape[:2]
+        crop_height, crop_width = self._draw(height, width)
+        rows = slice((height - crop_height) // 2, (height + crop_height) // 2)
+        columns = slice((width - crop_width) // 2, (width + crop_width) // 2)
+        for key in ['img', *results.get('seg_fields', [])]:
+            results[key] = np.ascontiguousarray(results[key][rows, columns])
+        results['img_shape'] = results['img'].shape[:2]
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(max_border={self.max_border})'

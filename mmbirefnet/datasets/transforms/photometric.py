@@ -1,0 +1,133 @@
+"""Changes of the image alone; the mask stays."""
+
+# ruff: noqa: NPY002 (mmengine seeds NumPy's global random state in every worker)
+
+from __future__ import annotations
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmcv.transforms.utils import cache_randomness
+from PIL import Image, ImageEnhance
+
+from mmbirefnet.registry import TRANSFORMS
+
+from .decode import mask_to_float
+
+
+@TRANSFORMS.register_module()
+class ColorEnhance(BaseTransform):
+    """Brightness, contrast, colour and sharpness of PIL's ``ImageEnhance``, in this order, on RGB.
+
+    Each factor is drawn from its range in steps of 0.1, both ends included; factor 1 changes nothing.
+
+    Args:
+        brightness: (smallest, largest) factor, and so on.
+    """
+
+    def __init__(
+        self,
+        brightness: tuple[float, float] = (0.5, 1.5),
+        contrast: tuple[float, float] = (0.5, 1.5),
+        color: tuple[float, float] = (0.0, 2.0),
+        sharpness: tuple[float, float] = (0.0, 3.0),
+    ) -> None:
+        self.ranges = {'Brightness': brightness, 'Contrast': contrast, 'Color': color, 'Sharpness': sharpness}
+        for name, (low, high) in self.ranges.items():
+            if not 0 <= low <= high:
+                raise ValueError(f'ColorEnhance: {name.lower()}=({low}, {high}), must be 0 <= smallest <= largest')
+
+    @cache_randomness
+    def _draw(self) -> dict[str, float]:
+        ends = {name: (round(low * 10), round(high * 10)) for name, (low, high) in self.ranges.items()}
+        return {name: np.random.randint(low, high + 1) / 10 for name, (low, high) in ends.items()}
+
+    def transform(self, results: dict) -> dict:
+        image = Image.fromarray(np.ascontiguousarray(results['img'][..., ::-1]))
+        for name, factor in self._draw().items():
+            image = getattr(ImageEnhance, name)(image).enhance(factor)
+        results['img'] = np.ascontiguousarray(np.asarray(image)[..., ::-1])
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({", ".join(f"{name.lower()}={ends}" for name, ends in self.ranges.items())})'
+
+
+@TRANSFORMS.register_module()
+class SaltAndPepper(BaseTransform):
+    """Set randomly drawn pixels to black or white; one may be drawn twice.
+
+    Args:
+        ratio: Number of draws over the number of pixels, rounded down.
+    """
+
+    def __init__(self, ratio: float = 0.0015) -> None:
+        if not 0 <= ratio <= 1:
+            raise ValueError(f'SaltAndPepper: ratio={ratio}, must be in [0, 1]')
+        self.ratio = ratio
+
+    @cache_randomness
+    def _draw(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        count = int(self.ratio * height * width)
+        return tuple(np.random.randint(0, end, count) for end in (height, width, 2))
+
+    def transform(self, results: dict) -> dict:
+        rows, columns, white = self._draw(*results['img'].shape[:2])
+        image = results['img'].copy()
+        image[rows, columns] = 255 * white[:, None].astype(np.uint8)
+        results['img'] = image
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(ratio={self.ratio})'
+
+
+@TRANSFORMS.register_module()
+class SyntheticBackground(BaseTransform):
+    """Put the object, cut out by its mask, on a flat background.
+
+    The background is a grey level (``gray``), a colour near the object's mean (``similar``: the mean moved by up to
+    20 % of its way to white or to black), or any colour (``any``). Of an empty mask no mean exists, and ``similar``
+    draws any colour instead.
+
+    Args:
+        prob: Probability of a new background.
+        weights: Probabilities of ``gray``, ``similar`` and ``any``; their sum is 1.
+        max_shift: Largest part of the way to white or black, of ``similar``.
+    """
+
+    KINDS = ('gray', 'similar', 'any')
+
+    def __init__(
+        self, prob: float = 1.0, weights: tuple[float, float, float] = (0.4, 0.4, 0.2), max_shift: float = 0.2
+    ) -> None:
+        if not 0 <= prob <= 1 or not 0 <= max_shift <= 1:
+            raise ValueError(f'SyntheticBackground: prob={prob}, max_shift={max_shift}, must be in [0, 1]')
+        if len(weights) != 3 or min(weights) < 0 or not np.isclose(sum(weights), 1):
+            raise ValueError(f'SyntheticBackground: weights={weights}, must be 3 probabilities whose sum is 1')
+        self.prob = prob
+        self.weights = tuple(weights)
+        self.max_shift = max_shift
+
+    @cache_randomness
+    def _draw(self) -> tuple[str | None, np.ndarray, float]:
+        """Kind (None: leave the image), a colour (3,) in 0..255, and a shift in [-max_shift, max_shift]."""
+        kind = np.random.choice(self.KINDS, p=self.weights) if np.random.rand() < self.prob else None
+        color = np.random.randint(0, 256, 3)
+        return kind, color, np.random.uniform(-self.max_shift, self.max_shift)
+
+    def transform(self, results: dict) -> dict:
+        kind, color, shift = self._draw()
+        if kind is None:
+            return results
+        image, mask = results['img'].astype(np.float32), mask_to_float(results['gt_seg_map'])[..., None]
+        if kind == 'gray':
+            color = color[[0, 0, 0]]
+        elif kind == 'similar' and mask.any():
+            mean = (image * mask).sum((0, 1), dtype=np.float64) / mask.sum(dtype=np.float64)
+            color = mean + abs(shift) * ((255 if shift > 0 else 0) - mean)
+        image = image * mask + np.asarray(color, np.float32) * (1 - mask)
+        results['img'] = image.astype(np.uint8)
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(prob={self.prob}, weights={self.weights}, max_shift={self.max_shift})'
