@@ -1,0 +1,47 @@
+"""Measures of the boundary: mean boundary accuracy and boundary IoU."""
+
+import cv2
+import numpy as np
+
+from .pair import Pair
+from .threshold_curves import iou_curve
+
+
+def mean_boundary_accuracy(pair: Pair, steps: int = 5) -> float:
+    """Share of right pixels in bands around the mask's boundary, averaged over band widths (Cheng et al., CVPR 2020).
+
+    The radii go in ``steps`` from 1 towards (H + W) / 300. The map counts as foreground above 128 of 255, without
+    stretching. A mask without boundary (empty or full) has no band: then all pixels count.
+    """
+    right = (pair.score_map > 128) == pair.mask
+    if pair.foreground in (0, pair.size):
+        return float(right.mean())
+    widest = sum(pair.shape) / 300
+    accuracies = {}
+    radii = [1 + int((widest - 1) / steps * step) for step in range(steps)]
+    for radius in set(radii):
+        disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
+        band = cv2.morphologyEx(pair.mask_u8, cv2.MORPH_GRADIENT, disk)
+        accuracies[radius] = np.count_nonzero(right & (band > 0)) / np.count_nonzero(band)
+    return float(np.mean([accuracies[radius] for radius in radii]))
+
+
+def boundary_iou_curve(pair: Pair, ratio: float = 0.02) -> np.ndarray:
+    """Boundary IoU (Cheng et al., CVPR 2021) of the map at the thresholds 255 ... 0, float64 (256,).
+
+    The boundary of the grey map is what an erosion by ``ratio`` of the image's diagonal takes away from it.
+    0 for an empty mask.
+    """
+    stretched = (pair.levels.clip(0, 1) * 255).astype(np.uint8)
+    boundary = _boundary(cv2.LUT(pair.score_map, stretched), ratio)
+    mask = _boundary(pair.mask_u8, ratio).view(np.bool_)
+    hits, misses = np.bincount(boundary[mask], minlength=256), np.bincount(boundary[~mask], minlength=256)
+    return iou_curve(np.cumsum(hits[::-1]), np.cumsum(misses[::-1]), int(hits.sum()))
+
+
+def _boundary(image: np.ndarray, ratio: float) -> np.ndarray:
+    """``image`` less its erosion; uint8 (H, W). What touches the image's edge is boundary there."""
+    size = max(1, round(ratio * float(np.hypot(*image.shape))))
+    box = np.ones((3, 3), np.uint8)
+    eroded = cv2.erode(image, box, iterations=size, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return image - eroded

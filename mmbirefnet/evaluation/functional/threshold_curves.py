@@ -1,0 +1,83 @@
+"""Measures over all thresholds: precision, recall, F-measure and E-measure."""
+
+from __future__ import annotations
+
+import numpy as np
+from py_sod_metrics import FmeasureHandler, IOUHandler, PrecisionHandler, RecallHandler
+
+from .pair import Pair
+
+_EPS = np.spacing(1)
+_OFF = dict(with_dynamic=False, with_adaptive=False)
+_precision = PrecisionHandler(**_OFF)
+_recall = RecallHandler(**_OFF)
+_fmeasure = FmeasureHandler(**_OFF, beta=0.3)
+_iou = IOUHandler(**_OFF)
+
+
+def precision_recall_curves(pair: Pair) -> tuple:
+    """Precision and recall at the thresholds 255 ... 0, each float64 (256,); 0 where the denominator is 0."""
+    counts = _confusion(pair, *pair.threshold_counts)
+    return _precision(*counts), _recall(*counts)
+
+
+def fmeasure_curve(pair: Pair) -> np.ndarray:
+    """F-measure with beta^2 = 0.3 at the thresholds 255 ... 0, float64 (256,) (Achanta et al., CVPR 2009).
+
+    0 for an empty mask, and where nothing is hit.
+    """
+    return _fmeasure(*_confusion(pair, *pair.threshold_counts))
+
+
+def adaptive_fmeasure(pair: Pair) -> float:
+    """F-measure at twice the map's mean (Achanta et al., CVPR 2009)."""
+    return float(_fmeasure(*_confusion(pair, *pair.adaptive_counts)))
+
+
+def emeasure_curve(pair: Pair) -> np.ndarray:
+    """Enhanced-alignment measure at the thresholds 255 ... 0, float64 (256,) (Fan et al., IJCAI 2018)."""
+    return _emeasure(pair, *pair.threshold_counts)
+
+
+def adaptive_emeasure(pair: Pair) -> float:
+    """Enhanced-alignment measure at twice the map's mean (Fan et al., IJCAI 2018)."""
+    return float(_emeasure(pair, *pair.adaptive_counts))
+
+
+def iou_curve(true_positives: np.ndarray, false_positives: np.ndarray, foreground: int) -> np.ndarray:
+    """Intersection over union, same shape as the counts; 0 for an empty foreground."""
+    return _iou(true_positives, false_positives, 0, foreground - true_positives)
+
+
+def _confusion(pair: Pair, true_positives, false_positives) -> tuple:
+    """tp, fp, tn, fn, in pysodmetrics' order."""
+    background = pair.size - pair.foreground
+    return true_positives, false_positives, background - false_positives, pair.foreground - true_positives
+
+
+def _emeasure(pair: Pair, true_positives, false_positives):
+    """Mean enhanced alignment; for an empty (full) mask the share of pixels that are predicted negative (positive).
+
+    The published measure divides by one pixel less than there are, so that perfect maps score a little over 1.
+    """
+    positives = true_positives + false_positives
+    if pair.foreground == 0:
+        aligned = pair.size - positives
+    elif pair.foreground == pair.size:
+        aligned = positives
+    else:
+        tp, fp, tn, fn = _confusion(pair, true_positives, false_positives)
+        # Pixels of one cell of the confusion matrix share one alignment: map and mask, both less their means.
+        map_on, mask_on = 1 - positives / pair.size, 1 - pair.foreground / pair.size
+        map_off, mask_off = map_on - 1, mask_on - 1
+        aligned = (
+            tp * _enhanced_alignment(map_on, mask_on)
+            + fp * _enhanced_alignment(map_on, mask_off)
+            + fn * _enhanced_alignment(map_off, mask_on)
+            + tn * _enhanced_alignment(map_off, mask_off)
+        )
+    return aligned / (pair.size - 1 + _EPS)
+
+
+def _enhanced_alignment(x, y):
+    return (2 * x * y / (x**2 + y**2 + _EPS) + 1) ** 2 / 4

@@ -1,0 +1,179 @@
+"""The metric in mmengine's evaluator: batches, several processes, several sets, output, errors."""
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+
+from mmbirefnet.evaluation import DichotomousMetric, scoring_pool
+from mmbirefnet.evaluation.scoring import METRICS
+from mmbirefnet.evaluation.scoring_pool import ScoringPool, resolve_workers
+
+GOLDEN = Path(__file__).parents[1] / 'data' / 'metrics'
+EXPECTED = json.loads((GOLDEN / 'expected.json').read_text())
+PAIRS = [f'pair{k}' for k in range(6)]
+
+
+def make_sample(name, set_name='', with_mask=True):
+    score_map = torch.from_numpy(cv2.imread(str(GOLDEN / 'pred' / f'{name}.png'), cv2.IMREAD_GRAYSCALE))
+    mask = torch.from_numpy(cv2.imread(str(GOLDEN / 'gt' / f'{name}.png'), cv2.IMREAD_GRAYSCALE))
+    meta = dict(img_path=f'im/{name}.jpg', seg_map_path=str(GOLDEN / 'gt' / f'{name}.png'), set_name=set_name)
+    sample = SegDataSample(metainfo=meta)
+    # The middle of each level: truncation gives it back.
+    sample.seg_logits = PixelData(data=((score_map[None] + 0.5) / 255).clamp(max=1))
+    if with_mask:
+        sample.gt_sem_seg = PixelData(data=mask[None].float() / 255)
+    return sample
+
+
+def evaluate(samples, batch_size=1, **options):
+    evaluator = Evaluator([dict(type='mmbirefnet.DichotomousMetric', skeleton_cache=None, **options)])
+    for start in range(0, len(samples), batch_size):
+        evaluator.process(samples[start : start + batch_size])
+    return evaluator.evaluate(len(samples))
+
+
+def assert_golden(scores, name='dataset_of_six_pairs'):
+    assert set(scores) == set(EXPECTED[name])
+    for metric, value in EXPECTED[name].items():
+        assert scores[metric] == pytest.approx(value, abs=1e-6, rel=0), metric
+
+
+@pytest.mark.parametrize(('batch_size', 'with_mask'), [(1, True), (4, True), (6, False)])
+def test_golden_set_in_any_batches(batch_size, with_mask):
+    assert_golden(evaluate([make_sample(name, with_mask=with_mask) for name in PAIRS], batch_size))
+
+
+@pytest.mark.parametrize('workers', [1, 2, 3])
+def test_worker_processes_give_the_same(workers):
+    samples = [make_sample(name) for name in PAIRS]
+    assert evaluate(samples, num_workers=workers) == evaluate(samples)
+
+
+def _rank(rank, ranks, folder):
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR='127.0.0.1', RANK=str(rank), WORLD_SIZE=str(ranks))
+    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=ranks)
+    # As samplers do: round robin, padded from the front, so that ranks have equally many; then one more batch on
+    # rank 0, as samplers that do not pad have.
+    names = (PAIRS + PAIRS[:ranks])[rank::ranks][: -(-len(PAIRS) // ranks) + (rank == 0)]
+    metric = DichotomousMetric(skeleton_cache=None, collect_dir=f'{folder}/parts')
+    for name in names:
+        metric.process(None, [make_sample(name).to_dict()])
+    Path(folder, f'{rank}.json').write_text(json.dumps(metric.evaluate(len(PAIRS))))
+
+
+@pytest.mark.parametrize('ranks', [2, 3])
+def test_several_ranks_give_the_same(ranks, tmp_path):
+    torch.multiprocessing.start_processes(_rank, (ranks, str(tmp_path)), nprocs=ranks, start_method='fork')
+    single = evaluate([make_sample(name) for name in PAIRS])
+    for rank in range(ranks):
+        assert json.loads((tmp_path / f'{rank}.json').read_text()) == single
+
+
+def test_sets_are_scored_each_by_itself():
+    samples = [make_sample(name, f'DIS-TE{1 + k // 2}') for k, name in enumerate(PAIRS)]
+    means = {'DIS-TE(1-3)': ['DIS-TE1', 'DIS-TE2', 'DIS-TE3'], 'DIS-TE(1-4)': [f'DIS-TE{k}' for k in range(1, 5)]}
+    scores = evaluate(samples, 3, means=means, metrics=['maxFm', 'HCE'])
+    alone = evaluate(samples[2:4], metrics=['maxFm', 'HCE'])
+    assert scores['DIS-TE2/HCE'] == alone['HCE'] == np.mean([EXPECTED['pair2']['HCE'], EXPECTED['pair3']['HCE']])
+    assert scores['DIS-TE2/maxFm'] == alone['maxFm']
+    rows = [scores[f'DIS-TE{k}/maxFm'] for k in (1, 2, 3)]
+    assert scores['DIS-TE(1-3)/maxFm'] == pytest.approx(np.mean(rows))
+    assert not any(key.startswith('DIS-TE(1-4)') for key in scores)  # DIS-TE4 is not there
+
+
+def test_selected_metrics_and_prefix():
+    scores = evaluate([make_sample('pair4')], metrics=['MAE', 'maxFm'], prefix='val')
+    assert list(scores) == ['val/maxFm', 'val/MAE']
+    with pytest.raises(ValueError, match='got mIoU'):
+        DichotomousMetric(metrics=['mIoU'])
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_writes_maps(tmp_path, workers):
+    samples = [make_sample(name) for name in PAIRS]
+    # What test.py --out sets.
+    assert_golden(evaluate(samples, output_dir=str(tmp_path / 'maps'), keep_results=True, num_workers=workers))
+    assert sorted(p.name for p in (tmp_path / 'maps').iterdir()) == [f'{name}.png' for name in PAIRS]
+    for name in PAIRS:
+        written = cv2.imread(str(tmp_path / 'maps' / f'{name}.png'), cv2.IMREAD_UNCHANGED)
+        given = cv2.imread(str(GOLDEN / 'pred' / f'{name}.png'), cv2.IMREAD_GRAYSCALE)
+        assert written.dtype == np.uint8
+        np.testing.assert_array_equal(written, given)
+
+
+def test_format_only_needs_no_masks(tmp_path):
+    sample = make_sample('pair0', with_mask=False)
+    sample.set_metainfo(dict(seg_map_path=None))
+    assert evaluate([sample], output_dir=str(tmp_path), format_only=True) == {}
+    assert (tmp_path / 'pair0.png').is_file()
+    with pytest.raises(ValueError, match='output_dir'):
+        DichotomousMetric(format_only=True)
+
+
+def test_maps_of_several_sets_do_not_overwrite_each_other(tmp_path):
+    one, other = make_sample('pair0', 'A'), make_sample('pair0', 'B')
+    other.set_metainfo(dict(img_path='B/pair0.jpg'))
+    with pytest.raises(ValueError, match='pair0.jpg and B/pair0.jpg'):
+        evaluate([one, other], output_dir=str(tmp_path))
+    metric = DichotomousMetric(output_dir=str(tmp_path / 'maps'), skeleton_cache=None)
+    metric.dataset_meta = dict(sets=['A', 'B'])
+    metric.process(None, [one, other])
+    scores = metric.evaluate(2)
+    assert {p.relative_to(tmp_path / 'maps').as_posix() for p in tmp_path.rglob('maps/*/*')} == {'A/pair0.png', 'B/pair0.png'}
+    assert set(scores) == {f'{s}/{m}' for s in 'AB' for m in METRICS}
+
+
+def test_errors_name_the_image(tmp_path):
+    sample = make_sample('pair0')
+    sample.seg_logits = PixelData(data=sample.seg_logits.data * 8 - 4)
+    with pytest.raises(ValueError, match=r'im/pair0.jpg: .*probabilities in \[0, 1\]'):
+        evaluate([sample])
+    for workers in (0, 1):
+        sample = make_sample('pair0')
+        sample.seg_logits = PixelData(data=sample.seg_logits.data[:, :100])
+        with pytest.raises(ValueError, match='im/pair0.jpg: .*one shape'):
+            evaluate([sample], num_workers=workers)
+    sample = make_sample('pair0')
+    sample.gt_sem_seg = PixelData(data=(sample.gt_sem_seg.data * 255).long())
+    with pytest.raises(ValueError, match='im/pair0.jpg: gt_sem_seg.*up to 255'):
+        evaluate([sample])
+    sample = make_sample('pair0', with_mask=False)
+    sample.set_metainfo(dict(seg_map_path=str(tmp_path / 'none.png')))
+    with pytest.raises(ValueError, match='none.png'):
+        evaluate([sample])
+
+
+def test_pool_bounds_what_waits_and_keeps_order():
+    pool = ScoringPool(divmod, 1)
+    for k in range(20):
+        pool.submit(k, 7)
+        assert len(pool._pending) <= scoring_pool._WAITING_PER_WORKER
+    assert pool.finish() == [divmod(k, 7) for k in range(20)]
+    pool.submit(1, 7)  # a second round
+    assert pool.finish() == [(0, 1)]
+
+
+def test_pool_reports_a_worker_that_died():
+    pool = ScoringPool(os._exit, 1)
+    pool.submit(1)
+    with pytest.raises(RuntimeError, match='num_workers'):
+        pool.finish()
+
+
+def test_number_of_workers(monkeypatch):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: range(12), raising=False)
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '3')
+    assert resolve_workers('auto') == 4
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '24')
+    assert resolve_workers('auto') == 1
+    with pytest.raises(ValueError, match='-1'):
+        resolve_workers(-1)
