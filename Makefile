@@ -1,0 +1,26 @@
+# make setup | test | demo | lint | clean        Variables: see tools/setup_env.sh, for example
+# make test PYTHON=python3.12 VENV=/tmp/env TORCH=2.11.0 TORCHVISION=0.26.0 ARGS='-m "not slow"'
+
+VENV ?= .venv
+export VENV PYTHON TORCH TORCHVISION MMCV MMENGINE MMSEG MMPRETRAIN CUDA_OPS MAX_JOBS
+RUN = $(VENV)/bin/python
+MAKEFLAGS += --no-print-directory
+
+.PHONY: setup test demo lint clean
+.DEFAULT_GOAL := setup
+
+setup:
+	@tools/setup_env.sh
+
+test: lint
+	$(RUN) -m pytest $(ARGS)
+
+lint: setup
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+demo: setup
+	PATH="$(abspath $(VENV))/bin:$$PATH" tools/demo.sh $(ARGS)
+
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache
