@@ -10,8 +10,6 @@ import re
 from pathlib import Path
 from typing import Optional
 
-from packaging.version import Version
-
 # import name: (lowest version, first version too new, distribution to install)
 REQUIREMENTS = {
     'mmengine': ('0.10.0', '1.0.0', 'mmengine==0.10.7'),
@@ -22,6 +20,7 @@ REQUIREMENTS = {
 STOCK_MMSEG_BELOW = '1.3.0'
 STOCK_MMCV_BELOW = '2.2.0'
 
+TORCH_MEND = 'pip install torch torchvision (a pair made for each other)'
 OPENCV_MEND = 'install libGL (apt install libgl1) or pip install --force-reinstall --no-deps opencv-python-headless'
 
 
@@ -40,49 +39,60 @@ def installed_version(name: str) -> Optional[str]:
     return match and match[1]
 
 
-def install_command(name: str) -> str:
-    """The command that installs a version of ``name`` that will do."""
-    requirement = REQUIREMENTS[name][2]
-    if (
-        name == 'mmcv'
-    ):  # without these, pip installs mmcv without its ops, or takes those of another torch from its cache
+def install_command(name: str, rebuild: bool = False) -> str:
+    """The command that installs a version of ``name`` that will do; ``rebuild`` replaces one of the same version.
+
+    With build isolation pip would install mmcv without its ops, and from its cache those made for another torch.
+    """
+    options = ' --force-reinstall --no-deps' if rebuild else ''
+    if name == 'mmcv':
         return (
-            f'MMCV_WITH_OPS=1 pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps {requirement}'
+            'pip install "setuptools<82" wheel ninja psutil && MMCV_WITH_OPS=1 pip install --no-build-isolation '
+            f'--no-cache-dir{options} {REQUIREMENTS[name][2]}'
         )
-    return f'pip install {requirement}'
+    return f'pip install{options} {REQUIREMENTS[name][2]}'
 
 
 def check_versions() -> None:
     """Raise ``ImportError`` if mmengine, mmcv or mmseg is missing or of a version that will not do."""
-    mmseg = installed_version('mmseg')
+    found = {name: installed_version(name) for name in REQUIREMENTS}
     for name, (lowest, too_new, _) in REQUIREMENTS.items():
-        if name == 'mmcv' and mmseg and Version(mmseg) < Version(STOCK_MMSEG_BELOW):
-            too_new = STOCK_MMCV_BELOW
-        found = installed_version(name)
-        if found is None or not Version(lowest) <= Version(found) < Version(too_new):
-            have = f'{name} {found} in {package_dir(name)}' if found else f'no {name}'
+        if found[name] is None:
             raise ImportError(
-                f'mmbirefnet needs {name}>={lowest},<{too_new} but found {have}. To mend: {install_command(name)}'
+                f'mmbirefnet needs {name}>={lowest},<{too_new}: none found. To mend: {install_command(name)}'
+            )
+
+    from packaging.version import Version  # comes with mmcv
+
+    for name, (lowest, too_new, _) in REQUIREMENTS.items():
+        if name == 'mmcv' and Version(found['mmseg']) < Version(STOCK_MMSEG_BELOW):
+            too_new = STOCK_MMCV_BELOW
+        if not Version(lowest) <= Version(found[name]) < Version(too_new):
+            raise ImportError(
+                f'mmbirefnet needs {name}>={lowest},<{too_new} but found {name} {found[name]} in {package_dir(name)}. '
+                f'To mend: {install_command(name)}'
             )
 
 
 def check_mmcv_ops() -> None:
     """Raise ``ImportError`` if mmcv cannot be imported or has no compiled ops that fit the installed torch."""
     try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise ImportError(f'mmbirefnet needs torch: none found. To mend: {TORCH_MEND}') from error
+    try:
         import mmcv
     except ImportError as error:
-        mend = OPENCV_MEND if 'libGL' in str(error) else install_command('mmcv')
-        raise ImportError(f'mmcv {installed_version("mmcv")} does not import: {error}. To mend: {mend}') from error
-
-    import torch
-
+        mend = OPENCV_MEND if 'libGL' in str(error) else install_command('mmcv', rebuild=True)
+        raise ImportError(f'mmcv does not import: {error}. To mend: {mend}') from error
     try:
         importlib.import_module('mmcv._ext')
     except ImportError as error:
         built = any(Path(mmcv.__file__).parent.glob('_ext*'))
-        why = f'ops that were compiled for another torch ({error})' if built else 'no compiled ops (mmcv-lite?)'
+        why = f'ops that were compiled for another torch ({error})' if built else 'no compiled ops (is it mmcv-lite?)'
         raise ImportError(
-            f'mmcv {mmcv.__version__}, beside torch {torch.__version__}, has {why}. To mend: {install_command("mmcv")}'
+            f'mmcv {mmcv.__version__}, beside torch {torch.__version__}, has {why}. '
+            f'To mend: {install_command("mmcv", rebuild=True)}'
         ) from error
 
 

@@ -5,6 +5,7 @@ and numpy scalars. From torch 2.6 on ``torch.load`` refuses these unless they ar
 """
 
 import builtins
+import pickle
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ def history_statistic(owner, name):
     ``getattr`` would open every attribute of every allowed class to a forged checkpoint.
     """
     if owner is not HistoryBuffer or name not in _STATISTICS:
-        raise ValueError(
+        raise pickle.UnpicklingError(
             f'checkpoint asks for the attribute {name!r} of {owner!r}; only {_STATISTICS} of HistoryBuffer'
         )
     return getattr(owner, name)
