@@ -1,0 +1,103 @@
+"""What the losses on maps of one channel have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# sigmoid(-100) and softplus(-100) are 0 in float32: an ignored pixel counts as background that was found.
+IGNORED_LOGIT = -100.0
+
+
+class MaskLoss(nn.Module, ABC):
+    """Loss of the logits of a soft foreground map against its mask, in the form that mmseg's heads call.
+
+    Computed in float32 at least, also under autocast. Pixels where the target is ``ignore_index`` count as background
+    on which prediction and mask agree: they have no gradient, and means still divide by all pixels (mmseg's
+    ``avg_non_ignore=False``).
+
+    Args:
+        loss_weight: Factor of the result. May be changed between calls, see ``LossScheduleHook``.
+        loss_name: Key of the result in a head's dict of losses, where mmengine adds up the keys that contain ``loss``;
+            None takes the class's ``default_name``.
+
+    Raises:
+        ValueError: If ``loss_name`` would not be added.
+    """
+
+    default_name: str
+
+    def __init__(self, loss_weight: float = 1.0, loss_name: str | None = None) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.loss_name = loss_name or self.default_name
+        if 'loss' not in self.loss_name:
+            raise ValueError(f"loss_name must contain 'loss' to be added to the total, got {self.loss_name!r}")
+
+    def forward(
+        self,
+        logits: Tensor | Sequence[Tensor],
+        target: Tensor,
+        weight: Tensor | None = None,
+        ignore_index: int | None = 255,
+    ) -> Tensor:
+        """Weighted loss, a scalar of float32 (of float64 for float64 logits).
+
+        Args:
+            logits: Map ``(N, 1, H, W)`` of any floating dtype, or several maps of the same mask: their losses are
+                added up, and what depends on the mask alone is computed once.
+            target: Mask ``(N, 1, H, W)`` or ``(N, H, W)``: floats in [0, 1], or integers 0 and 1, and ``ignore_index``.
+            weight: Weights of the pixels, shaped as the target; only for losses that are means over pixels.
+            ignore_index: Value of ignored pixels in ``target``; None if there are none.
+
+        Raises:
+            ValueError: If shapes do not fit, or if weights are given to a loss of regions.
+        """
+        maps = [logits] if isinstance(logits, Tensor) else list(logits)
+        target = target if target.dim() == 4 else target.unsqueeze(1)
+        for each in maps:
+            if each.shape != target.shape or target.dim() != 4 or target.shape[1] != 1:
+                raise ValueError(
+                    f'{type(self).__name__} needs logits (N, 1, H, W) and a mask of that size, '
+                    f'got {tuple(each.shape)} and {tuple(target.shape)}'
+                )
+        dtype = torch.promote_types(maps[0].dtype, torch.float32)
+        with torch.autocast(maps[0].device.type, enabled=False):
+            maps = [each.to(dtype) for each in maps]
+            if ignore_index is not None:
+                ignored = target == ignore_index
+                target = target.masked_fill(ignored, 0)
+                maps = [each.masked_fill(ignored, IGNORED_LOGIT) for each in maps]
+            target = target.to(dtype)
+            shared = self.prepare(target)
+            total = sum(self.reduce(each, target, shared, weight) for each in maps)
+        return self.loss_weight * total
+
+    def prepare(self, target: Tensor) -> Any:
+        """What :meth:`compute` needs of the mask alone."""
+        return None
+
+    def reduce(self, logits: Tensor, target: Tensor, shared: Any, weight: Tensor | None) -> Tensor:
+        """Scalar loss of one map; here without pixel weights."""
+        if weight is not None:
+            raise ValueError(f'{type(self).__name__} compares regions and takes no pixel weights')
+        return self.compute(logits, target, shared)
+
+    @abstractmethod
+    def compute(self, logits: Tensor, target: Tensor, shared: Any) -> Tensor:
+        """The formula: loss of one map ``(N, 1, H, W)``."""
+
+    def extra_repr(self) -> str:
+        return f'loss_weight={self.loss_weight}, loss_name={self.loss_name!r}'
+
+
+class PixelLoss(MaskLoss):
+    """Mean over pixels, which weights of the pixels multiply; ``compute`` gives one value per pixel."""
+
+    def reduce(self, logits: Tensor, target: Tensor, shared: Any, weight: Tensor | None) -> Tensor:
+        per_pixel = self.compute(logits, target, shared)
+        return per_pixel.mean() if weight is None else (per_pixel * weight.view_as(per_pixel)).mean()
