@@ -62,7 +62,7 @@ class DIS5KDataset(DichotomousDataset):
 
     def class_name_of(self, stem: str) -> str | None:
         fields = stem.split('#')
-        return fields[3] if len(fields) > 4 else None
+        return fields[3] if len(fields) > 3 else None
 
     def class_label_of(self, class_name: str | None) -> int:
         return self._labels.get(class_name, -1)

@@ -80,11 +80,11 @@ class Canvas:
         self._flat_stroke(points - 0.12 * widths[:, None], 0.4 * widths, 1.35 * shade)
 
     def _flat_stroke(self, points: np.ndarray, widths: np.ndarray, shade: float) -> None:
-        for start, end, a, b in zip(points[:-1], points[1:], widths[:-1], widths[1:]):
+        for start, end, a, b in zip(points[:-1], points[1:], widths[:-1], widths[1:], strict=True):
             along = end - start
             normal = np.array([-along[1], along[0]]) / (np.hypot(*along) + 1e-9) / 2
             self.polygon(np.stack([start + a * normal, end + b * normal, end - b * normal, start - a * normal]), shade)
-        for point, width in zip(points, widths):
+        for point, width in zip(points, widths, strict=True):
             self.disc(point, width / 2, shade)
 
 
@@ -180,7 +180,7 @@ def draw_chair(canvas: Canvas, rng: np.random.Generator) -> None:
     for index in (0, 1, 3, 2):
         (x, z), (x2, z2) = corners[index], corners[(index + 1) % 4]
         bar((x, level, z), (x2, level, z2), 0.06, 0.75)
-    for (x, z), shade in zip(corners[[0, 1, 3, 2]], (0.75, 0.75, 1.0, 1.0)):
+    for (x, z), shade in zip(corners[[0, 1, 3, 2]], (0.75, 0.75, 1.0, 1.0), strict=True):
         bar((x, -0.95, z), (x, seat, z), width, shade)
     canvas.polygon(project(np.array([(x * 1.1, seat, z * 1.1) for x, z in corners])), 1.2)
     for index in (1, 2, 3):
@@ -321,7 +321,7 @@ def draw_tower(canvas: Canvas, rng: np.random.Generator) -> None:
             canvas.stroke([(side * a, y[low]), (-side * b, y[low + 1])], 0.055, 0.85)
             canvas.stroke([(side * a, y[low]), (side * b, y[low + 1])], 1.3 * width, 1.05)
         canvas.stroke([(-b, y[low + 1]), (b, y[low + 1])], 0.06, 0.9)
-    for level, reach in zip(range(levels - 3, levels), (0.95, 0.8, 0.6)):
+    for level, reach in zip(range(levels - 3, levels), (0.95, 0.8, 0.6), strict=True):
         for side in (-1, 1):
             tip = (side * reach, y[level] + 0.05)
             canvas.stroke([(side * half[level], y[level]), tip], width, 1.0)

@@ -77,7 +77,7 @@ def _read(path: str, backend_args: dict | None) -> bytes:
 
 
 def _decode(data: bytes, path: str, flags: int) -> np.ndarray:
-    # OpenCV returns None for truncated data, except that versions before 4.11 fill up a JPEG with grey.
+    # OpenCV returns None for truncated data, but up to 4.10 at least it fills up a JPEG with grey.
     complete = not data.startswith(_JPEG_START) or _jpeg_ends(data)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if complete else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from mmengine.structures import PixelData
 from mmseg.datasets.transforms import PackSegInputs
@@ -43,6 +44,6 @@ class PackDichotomousInputs(PackSegInputs):
     def transform(self, results: dict) -> dict:
         packed = super().transform({key: value for key, value in results.items() if key != 'gt_seg_map'})
         if 'gt_seg_map' in results:
-            mask = torch.from_numpy(mask_to_float(results['gt_seg_map'])).contiguous()
+            mask = torch.from_numpy(np.ascontiguousarray(mask_to_float(results['gt_seg_map'])))
             packed['data_samples'].gt_sem_seg = PixelData(data=mask[None])
         return packed

@@ -55,7 +55,7 @@ class RandomRotate(BaseTransform):
         angle = self._draw()
         if angle is not None:
             for key in ['img', *results.get('seg_fields', [])]:
-                # PIL's bicubic kernel (a = -0.5) is the reference's; OpenCV's (a = -0.75) is another.
+                # As the reference does: PIL's kernel here is Keys' with a = -1, OpenCV's has a = -0.75.
                 rotated = np.array(Image.fromarray(results[key]).rotate(angle, Image.Resampling.BICUBIC))
                 results[key] = np.clip(rotated, 0, 1) if rotated.dtype == np.float32 else rotated
         return results
