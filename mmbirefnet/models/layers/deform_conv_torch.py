@@ -184,7 +184,7 @@ class _ModulatedDeformConv2d(Function):
             for chunk in _chunks(offset[n], mask[n], x.shape[1], geometry):
                 columns = _split(_blend(table, chunk.rows, chunk.weights()), geometry)
                 targets = out[n].flatten(1)[:, chunk.pixels].chunk(geometry.groups)
-                for target, kernel, column in zip(targets, kernels, columns):
+                for target, kernel, column in zip(targets, kernels, columns, strict=True):
                     torch.mm(kernel, column.t(), out=target)
         return out if bias is None else out.add_(bias.view(-1, 1, 1))
 
@@ -206,7 +206,7 @@ class _ModulatedDeformConv2d(Function):
             grad_table = torch.zeros_like(table)
             for chunk in _chunks(offset[n], mask[n], x.shape[1], geometry):
                 grads = grad[n].flatten(1)[:, chunk.pixels].chunk(geometry.groups)
-                grad_columns = _merge([g.t() @ kernel for g, kernel in zip(grads, kernels)], geometry)
+                grad_columns = _merge([g.t() @ kernel for g, kernel in zip(grads, kernels, strict=True)], geometry)
                 weights = chunk.weights()
                 if need_x:
                     _add_blend_transposed(grad_table, chunk.rows, weights, grad_columns)
@@ -218,7 +218,7 @@ class _ModulatedDeformConv2d(Function):
                     geometry.by_tap(grad_offset[n])[..., chunk.pixels] = by_offset
                     geometry.by_tap(grad_mask[n])[..., chunk.pixels] = by_mask
                 if need_weight:
-                    for total, g, column in zip(grad_kernels, grads, _split(columns.detach(), geometry)):
+                    for total, g, column in zip(grad_kernels, grads, _split(columns.detach(), geometry), strict=True):
                         total.addmm_(g, column)
             if need_x:
                 grad_x[n] = grad_table.view(*geometry.in_size, -1).permute(2, 0, 1)
@@ -260,7 +260,7 @@ def modulated_deform_conv2d(
     in_size, kernel_size = tuple(x.shape[2:]), tuple(weight.shape[2:])
     out_size = tuple(
         (size + 2 * p - d * (k - 1) - 1) // s + 1
-        for size, k, s, p, d in zip(in_size, kernel_size, stride, padding, dilation)
+        for size, k, s, p, d in zip(in_size, kernel_size, stride, padding, dilation, strict=True)
     )
     geometry = _Geometry(in_size, out_size, kernel_size, stride, padding, dilation, groups, deform_groups)
     if min(out_size) < 1:

@@ -77,7 +77,7 @@ def run(op, tensors, options, grad=None):
 
 
 def assert_close(ours, theirs, tolerance):
-    for name, a, b in zip(('out', 'x', 'offset', 'mask', 'weight', 'bias'), ours, theirs):
+    for name, a, b in zip(('out', 'x', 'offset', 'mask', 'weight', 'bias')[: len(ours)], ours, theirs, strict=True):
         assert a.shape == b.shape, name
         assert (a - b).abs().max() <= tolerance * b.abs().max().clamp(min=1), name
 
@@ -172,7 +172,7 @@ def test_layer_is_mmcv_layer(backend):
     torch.testing.assert_close(layer(x), theirs(x), rtol=1e-4, atol=1e-5)
     layer(x).square().sum().backward()
     theirs(x).square().sum().backward()
-    for (name, a), b in zip(layer.named_parameters(), theirs.parameters()):
+    for (name, a), b in zip(layer.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-4, msg=name)
 
 

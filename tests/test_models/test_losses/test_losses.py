@@ -221,7 +221,8 @@ def test_ssim():
     target = (torch.arange(32) // 8 % 2).float().expand(1, 1, 32, 32)
     assert build('SSIMLoss')(200 * target - 100, target).item() == pytest.approx(0, abs=1e-6)
     # Under a window of one pixel the variances are 0 and only the means are compared.
-    one_pixel = build('SSIMLoss', window_size=1)(torch.full((1, 1, 1, 1), math.log(3)), torch.ones(1, 1, 1, 1))
-    assert one_pixel.item() == pytest.approx((1 - (2 * 3 / 4 + 1e-4) / (9 / 16 + 1 + 1e-4)) / 2, rel=1e-6)
+    logits = torch.full((1, 1, 1, 1), math.log(3), dtype=torch.float64)
+    value = build('SSIMLoss', window_size=1)(logits, torch.ones(1, 1, 1, 1))
+    assert value.item() == pytest.approx((1 - (2 * 3 / 4 + 1e-4) / (9 / 16 + 1 + 1e-4)) / 2, rel=1e-6)
     with pytest.raises(ValueError, match='odd'):
         build('SSIMLoss', window_size=10)
