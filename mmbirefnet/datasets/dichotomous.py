@@ -25,7 +25,7 @@ class DichotomousDataset(BaseSegDataset):
     where unknown) and those of :class:`mmseg.datasets.BaseSegDataset`; items come set by set, sorted by stem.
 
     Args:
-        data_root: Folder of the sets, or of ``sets`` is None the one set itself.
+        data_root: Folder of the sets or, where ``sets`` is None, the one set itself.
         sets: Name of a set, or names of sets to join. Each is looked for at ``<data_root>/<set>``, then at
             ``<data_root>/<FAMILY>/<set>``.
         data_prefix: Folder names of images (``img_path``) and masks (``seg_map_path``) in a set.
@@ -58,11 +58,11 @@ class DichotomousDataset(BaseSegDataset):
         test_mode: bool = False,
         **kwargs,
     ) -> None:
-        self.sets = [sets] if isinstance(sets, str) else sets and list(sets)
+        self.sets = [sets] if isinstance(sets, str) else None if sets is None else list(sets)
         self.with_masks = with_masks
         name = type(self).__name__
-        if data_root is None and not self.sets:
-            raise ValueError(f'{name}: give data_root, or sets, or both')
+        if self.sets == [] or (data_root is None and self.sets is None):
+            raise ValueError(f'{name}: give data_root, or the names of sets, or both')
         if self.sets is not None and len(set(self.sets)) != len(self.sets):
             raise ValueError(f'{name}: a set is listed twice in sets={self.sets}; RepeatDataset repeats data')
         if not with_masks and not test_mode:
@@ -77,6 +77,8 @@ class DichotomousDataset(BaseSegDataset):
             test_mode=test_mode,
             **kwargs,
         )
+        if self.label_map is not None:
+            raise ValueError(f'{name}: metainfo cannot choose among the classes; masks here are not class ids')
 
     def class_name_of(self, stem: str) -> str | None:
         """Name of the object's class that a file stem tells, None where it tells none."""

@@ -126,10 +126,13 @@ class TestBadFolders:
         [
             ({'sets': ['A', 'A']}, 'listed twice'),
             ({'with_masks': False}, 'test_mode'),
+            ({'sets': []}, 'names of sets'),
             ({'reduce_zero_label': True}, 'reduce_zero_label'),
+            ({'metainfo': {'classes': ('foreground',)}}, 'not class ids'),
         ],
     )
-    def test_options(self, tmp_path, kwargs, told):
+    def test_options(self, tmp_path, write_pair, kwargs, told):
+        write_pair(tmp_path, 'a')
         assert told in self.error(tmp_path, ValueError, **kwargs)
 
     def test_neither_root_nor_sets(self):
