@@ -18,13 +18,13 @@ class ContourLoss(MaskLoss):
     """Length of the contour and disagreement of the regions; maps of at least 3 x 3 pixels.
 
     Args:
-        length_weight: Factor of the length against the regions.
         loss_weight, loss_name: See ``MaskLoss``.
+        length_weight: Factor of the length against the regions.
     """
 
     default_name = 'loss_contour'
 
-    def __init__(self, length_weight: float = 10.0, loss_weight: float = 1.0, loss_name: str | None = None) -> None:
+    def __init__(self, loss_weight: float = 1.0, loss_name: str | None = None, *, length_weight: float = 10.0) -> None:
         super().__init__(loss_weight, loss_name)
         self.length_weight = length_weight
 

@@ -27,13 +27,13 @@ class PatchIoULoss(MaskLoss):
     """Soft intersection over union per window, summed over windows and batch.
 
     Args:
-        window_size: Height and width of a window, in pixels.
         loss_weight, loss_name: See ``MaskLoss``.
+        window_size: Height and width of a window, in pixels.
     """
 
     default_name = 'loss_patch_iou'
 
-    def __init__(self, window_size: int = 64, loss_weight: float = 1.0, loss_name: str | None = None) -> None:
+    def __init__(self, loss_weight: float = 1.0, loss_name: str | None = None, *, window_size: int = 64) -> None:
         super().__init__(loss_weight, loss_name)
         self.window_size = window_size
 

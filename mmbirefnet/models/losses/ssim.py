@@ -24,15 +24,15 @@ class SSIMLoss(MaskLoss):
     """(1 - SSIM) / 2, mean over pixels.
 
     Args:
+        loss_weight, loss_name: See ``MaskLoss``.
         window_size: Width of the Gaussian window in pixels, odd.
         sigma: Its standard deviation in pixels.
-        loss_weight, loss_name: See ``MaskLoss``.
     """
 
     default_name = 'loss_ssim'
 
     def __init__(
-        self, window_size: int = 11, sigma: float = 1.5, loss_weight: float = 1.0, loss_name: str | None = None
+        self, loss_weight: float = 1.0, loss_name: str | None = None, *, window_size: int = 11, sigma: float = 1.5
     ) -> None:
         super().__init__(loss_weight, loss_name)
         if window_size % 2 == 0:

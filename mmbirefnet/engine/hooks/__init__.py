@@ -1,0 +1,3 @@
+from .loss_schedule import LossScheduleHook
+
+__all__ = ['LossScheduleHook']
