@@ -1,0 +1,6 @@
+"""Pictures of soft maps."""
+
+from .contact_sheet import SheetRow, draw_contact_sheet
+from .soft_map_visualizer import SoftMapVisualizer
+
+__all__ = ['SheetRow', 'SoftMapVisualizer', 'draw_contact_sheet']

@@ -1,0 +1,90 @@
+"""Soft maps beside their image and mask."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from mmengine.structures import BaseDataElement
+from mmengine.visualization import Visualizer
+
+from ..registry import VISUALIZERS
+from .panels import bounded_size, fit, side_by_side
+
+
+@VISUALIZERS.register_module()
+class SoftMapVisualizer(Visualizer):
+    """Shows image, mask and soft map side by side.
+
+    Fits mmsegmentation's ``SegVisualizationHook`` and so ``test.py --show`` and ``--show-dir``; mmsegmentation's own
+    visualizer draws class labels only.
+
+    Args:
+        name: of the instance.
+        longest: largest height and width of each panel in pixels.
+        kwargs: see ``mmengine.visualization.Visualizer``.
+    """
+
+    def __init__(self, name: str = 'visualizer', longest: int = 1024, **kwargs) -> None:
+        super().__init__(name, **kwargs)
+        self.longest = longest
+
+    @torch.no_grad()
+    def add_datasample(
+        self,
+        name: str,
+        image: np.ndarray,
+        data_sample: BaseDataElement | None = None,
+        draw_gt: bool = True,
+        draw_pred: bool = True,
+        show: bool = False,
+        wait_time: float = 0,
+        out_file: str | None = None,
+        step: int = 0,
+    ) -> None:
+        """Draw a sample; show it, write it to ``out_file``, or else hand it to the backends.
+
+        Args:
+            name: of the picture.
+            image: RGB uint8 (H, W, 3).
+            data_sample: with ``gt_sem_seg`` and ``seg_logits`` (probabilities), each (1, H, W); what is absent is
+                left out of the picture.
+            draw_gt: whether to show the mask.
+            draw_pred: whether to show the map.
+            show: open a window.
+            wait_time: seconds it stays open; 0 waits for a key.
+            out_file: path of a picture to write.
+            step: training step of the picture.
+        """
+        picture = self.draw(image, data_sample, draw_gt, draw_pred)
+        if show:
+            self.show(picture, win_name=name, wait_time=wait_time)
+        if out_file is not None:
+            if not cv2.imwrite(str(out_file), picture[..., ::-1]):
+                raise OSError(f'cannot write the picture {out_file}')
+        else:
+            self.add_image(name, picture, step)
+
+    def draw(
+        self,
+        image: np.ndarray,
+        data_sample: BaseDataElement | None = None,
+        draw_gt: bool = True,
+        draw_pred: bool = True,
+    ) -> np.ndarray:
+        """The picture that ``add_datasample`` draws, RGB uint8 (H, W', 3)."""
+        size = bounded_size(image.shape, self.longest)
+        panels = [image]
+        if draw_gt and data_sample is not None and 'gt_sem_seg' in data_sample:
+            panels.append(to_grey(data_sample.gt_sem_seg.data))
+        if draw_pred and data_sample is not None and 'seg_logits' in data_sample:
+            panels.append(to_grey(data_sample.seg_logits.data))
+        return side_by_side([fit(panel, size) for panel in panels])
+
+
+def to_grey(values: torch.Tensor) -> np.ndarray:
+    """uint8 (H, W): float values (1, H, W) in [0, 1] times 255; integer labels 0 and 1 as black and white."""
+    values = values.detach().cpu()
+    values = values[0] if values.ndim == 3 else values
+    values = values.float() if values.is_floating_point() else (values > 0).float()
+    return (values * 255).round().clamp(0, 255).to(torch.uint8).numpy()
