@@ -13,10 +13,13 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.structures import BaseDataElement
 
+from ..datasets.transforms.decode import mask_to_float, read_mask
 from ..registry import METRICS
 from .scoring import Scores, aggregate, check_metrics, score_pair
 from .scoring_pool import ScoringPool, resolve_workers
 from .skeleton_cache import SkeletonCache, open_skeleton_cache
+
+_ROUNDING = 1e-4  # bilinear resizing may leave [0, 1] by a few last bits
 
 
 @METRICS.register_module()
@@ -144,9 +147,9 @@ class DichotomousMetric(BaseMetric):
             masks: bool (H, W) each.
             metrics: names; all by default.
         """
-        if len(score_maps) != len(masks):
-            raise ValueError(f'expected as many maps as masks, got {len(score_maps)} and {len(masks)}')
-        return aggregate(score_pair(score_map, mask, metrics) for score_map, mask in zip(score_maps, masks))
+        return aggregate(
+            score_pair(score_map, mask, metrics) for score_map, mask in zip(score_maps, masks, strict=True)
+        )
 
     def _several_sets(self) -> bool:
         return len((self.dataset_meta or {}).get('sets') or ()) > 1
@@ -175,7 +178,7 @@ def to_score_map(probabilities: torch.Tensor) -> np.ndarray:
         raise ValueError(f'seg_logits: expected one map of shape (1, H, W), got {tuple(probabilities.shape)}')
     probabilities = probabilities.detach().float()
     low, high = (float(v) for v in torch.aminmax(probabilities))
-    if not 0 <= low <= high <= 1:
+    if not -_ROUNDING <= low <= high <= 1 + _ROUNDING:
         raise ValueError(f'seg_logits: expected probabilities in [0, 1], got values in [{low:.4g}, {high:.4g}]')
     return (probabilities * 255).to(torch.uint8).cpu().numpy()
 
@@ -196,7 +199,7 @@ def to_mask(annotation: torch.Tensor | np.ndarray) -> np.ndarray:
     if annotation.dtype != np.bool_ and annotation.max(initial=0) > 1:
         raise ValueError(
             'gt_sem_seg: expected float values in [0, 1] or labels 0 and 1, '
-            f'got {annotation.dtype} up to {annotation.max()}: load the mask with mmbirefnet.LoadSoftMask'
+            f'got {annotation.dtype} up to {annotation.max()}: load the mask with mmbirefnet.LoadMask'
         )
     return annotation.astype(bool)
 
@@ -220,10 +223,7 @@ def _mask_of(sample: dict) -> np.ndarray:
     path = sample.get('seg_map_path')
     if path is None:
         raise ValueError('no mask: the data sample has neither gt_sem_seg nor seg_map_path')
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise ValueError(f'cannot read the mask {path}')
-    return image > 128
+    return to_mask(mask_to_float(read_mask(str(path))))
 
 
 def _score_sample(

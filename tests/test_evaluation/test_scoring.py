@@ -10,6 +10,7 @@ import py_sod_metrics
 import pytest
 
 from mmbirefnet.evaluation.dichotomous_metric import DichotomousMetric
+from mmbirefnet.evaluation.functional import weighted_fmeasure
 from mmbirefnet.evaluation.scoring import METRICS, aggregate, score_pair, summarise
 
 GOLDEN = Path(__file__).parents[1] / 'data' / 'metrics'
@@ -79,7 +80,7 @@ def test_golden_pair(name):
 
 def test_golden_set():
     for name, members in SETS.items():
-        scores = DichotomousMetric.calculate(*zip(*map(load, members)))
+        scores = DichotomousMetric.calculate(*zip(*map(load, members), strict=True))
         assert set(scores) == set(EXPECTED[name])
         for metric, value in EXPECTED[name].items():
             assert scores[metric] == pytest.approx(value, abs=1e-9), metric
@@ -91,6 +92,15 @@ def test_equals_pysodmetrics(seed):
     ours = summarise(score_pair(score_map, mask))
     for metric, value in pysodmetrics(score_map, mask).items():
         assert ours[metric] == pytest.approx(value, abs=1e-8), metric
+
+
+def test_strips_of_weighted_f_join_without_seams(monkeypatch):
+    rng = np.random.default_rng(3)
+    field = cv2.GaussianBlur(rng.random((150, 90)), (0, 0), 1.5)
+    mask, score_map = field > 0.5, rng.integers(0, 256, (150, 90), dtype=np.uint8)
+    whole = score_pair(score_map, mask, ['wFmeasure'])['wFmeasure']
+    monkeypatch.setattr(weighted_fmeasure, '_STRIP', 1)  # as narrow as they get
+    assert score_pair(score_map, mask, ['wFmeasure'])['wFmeasure'] == pytest.approx(whole, abs=1e-14)
 
 
 def test_maximum_is_of_the_mean_curve():

@@ -99,7 +99,7 @@ class Pair:
     def quadrant_histograms(self) -> np.ndarray:
         """int64 (4, 2, 256): pixels of background and foreground by 8-bit level, in each quadrant."""
         counts = np.empty((4, 2, 256), np.int64)
-        for (background, foreground), index in zip(counts, self.quadrants):
+        for (background, foreground), index in zip(counts, self.quadrants, strict=True):
             foreground[:] = _histogram(self.score_map[index], self.mask_u8[index])
             background[:] = _histogram(self.score_map[index]) - foreground
         return counts
@@ -130,8 +130,11 @@ class Pair:
     @cached_property
     def adaptive_counts(self) -> tuple:
         """True and false positives at twice the map's mean (at most 1)."""
-        positive = self.levels >= min(2 * self.scores.mean(), 1)
-        background, foreground = (int(h[positive].sum()) for h in self.histograms)
+        threshold = min(2 * (self.histogram @ self.levels) / self.size, 1)
+        if np.isclose(self.levels, threshold, rtol=0, atol=1e-9).any():
+            # How the mean rounds decides on which side the level is: take it as the published code does.
+            threshold = min(2 * self.scores.mean(), 1)
+        background, foreground = (int(h[self.levels >= threshold].sum()) for h in self.histograms)
         return foreground, background
 
 

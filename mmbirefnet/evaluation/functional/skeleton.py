@@ -23,7 +23,7 @@ def _removable() -> np.ndarray:
     north, east, south, west = neighbours[:, 1::2].T
     first = simple & (north * east * south == 0) & (east * south * west == 0)
     second = simple & (north * east * west == 0) & (north * south * west == 0)
-    for removable, departures in zip((first, second), _DEPARTURES):
+    for removable, departures in zip((first, second), _DEPARTURES, strict=True):
         removable[list(departures)] ^= True
     return (first + 2 * second).astype(np.uint8)
 
@@ -45,35 +45,39 @@ def skeletonize(mask: np.ndarray) -> np.ndarray:
         bool (H, W).
     """
     height, width = mask.shape
-    padded = np.zeros((height + 2, width + 2), np.uint8)
-    padded[1:-1, 1:-1] = mask
-    code = np.zeros_like(padded)
+    alive = np.zeros((height + 2, width + 2), bool)
+    alive[1:-1, 1:-1] = mask
+    code = np.zeros(alive.shape, np.uint8)
+    inner = code[1:-1, 1:-1]
     for bit, (dy, dx) in enumerate(_DIRECTIONS):
-        code[1:-1, 1:-1] |= padded[1 + dy : height + 1 + dy, 1 + dx : width + 1 + dx] << bit
-    alive, code = padded.ravel(), code.ravel()
+        inner |= alive[1 + dy : height + 1 + dy, 1 + dx : width + 1 + dx].view(np.uint8) << np.uint8(bit)
+    inner *= mask  # the background's code is 0, which is not removable
     offsets = [dy * (width + 2) + dx for dy, dx in _DIRECTIONS]
+    alive, code = alive.ravel(), code.ravel()
     stamp = np.empty(alive.size, np.int32)
 
-    # For each half-step the pixels whose neighbours changed since it last came.
-    boundary = np.flatnonzero(alive & (code != 255))
-    pending = [boundary, boundary]
+    # For each half-step the pixels that have become removable in it. Those that still are when it comes are removed.
+    pending = list(_by_half_step(np.flatnonzero((code != 0) & (code != 255)), code))
     step = 0
     while pending[0].size or pending[1].size:
         phase = step % 2
-        candidates, pending[phase] = pending[phase], boundary[:0]
-        removed = candidates[(_REMOVABLE[code[candidates]] >> phase & alive[candidates]).view(np.bool_)]
-        removed = _unique(removed, stamp)
-        alive[removed] = 0
-        touched = []
-        for bit, offset in enumerate(offsets):
-            beside = removed + offset
-            # Seen from there, the removed pixel lies in the opposite direction; no pixel occurs twice in one direction.
-            code[beside] &= np.uint8(255 - (1 << (bit + 4) % 8))
-            touched.append(beside[alive[beside].view(np.bool_)])
-        touched = np.concatenate(touched)
-        pending = [np.concatenate((p, touched)) for p in pending]
+        candidates, pending[phase] = pending[phase], pending[phase][:0]
+        removed = _unique(candidates[(_REMOVABLE[code[candidates]] >> phase & 1).view(np.bool_)], stamp)
+        alive[removed] = False
+        code[removed] = 0
+        beside = [removed + offset for offset in offsets]
+        for bit, neighbours in enumerate(beside):
+            # Seen from there, the removed pixel lies in the opposite direction; none occurs twice in one direction.
+            code[neighbours] &= np.uint8(255 - (1 << (bit + 4) % 8))
+        pending = [np.concatenate(p) for p in zip(pending, _by_half_step(np.concatenate(beside), code), strict=True)]
         step += 1
-    return alive.reshape(padded.shape)[1:-1, 1:-1].astype(bool)
+    return alive.reshape(height + 2, width + 2)[1:-1, 1:-1]
+
+
+def _by_half_step(pixels: np.ndarray, code: np.ndarray) -> tuple:
+    """Those of ``pixels`` that the first, and those that the second half-step removes."""
+    removable = _REMOVABLE[code[pixels]]
+    return pixels[(removable & 1).view(np.bool_)], pixels[(removable >> 1).view(np.bool_)]
 
 
 def _unique(indices: np.ndarray, stamp: np.ndarray) -> np.ndarray:

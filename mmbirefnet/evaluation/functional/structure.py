@@ -47,7 +47,7 @@ def _uniformity(counts: np.ndarray, values: np.ndarray) -> float:
 
 def _region_score(pair: Pair) -> float:
     score = 0.0
-    for index, counts in zip(pair.quadrants, pair.quadrant_histograms):
+    for index, counts in zip(pair.quadrants, pair.quadrant_histograms, strict=True):
         # A quadrant without pixels (centroid on the last row or column) has no weight.
         if counts.any():
             score += counts.sum() / pair.size * _ssim(counts, pair, index)

@@ -1,7 +1,5 @@
 """Weighted F-measure (Margolin et al., CVPR 2014)."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 
@@ -10,14 +8,15 @@ from .pair import Pair
 _EPS = np.spacing(1)
 _RADIUS = 3  # of the 7x7 window
 _DECAY = np.log(0.5) / 5
-# The nearest foreground pixel of one within the window's reach, nearest first. Of several at one distance scipy's
-# Euclidean feature transform, which the published numbers rest on, takes the leftmost, then the topmost.
-_REACH = 2 * _RADIUS**2
+# Where to look for the nearest foreground pixel from within the window's reach of one. Of several at one distance,
+# scipy's Euclidean feature transform, which the published numbers rest on, takes the leftmost, then the topmost.
 _OFFSETS = sorted(
-    ((dy, dx) for dy in range(-4, 5) for dx in range(-4, 5) if 0 < dy * dy + dx * dx <= _REACH),
+    ((dy, dx) for dy in range(-4, 5) for dx in range(-4, 5) if 0 < dy * dy + dx * dx <= 2 * _RADIUS**2),
     key=lambda offset: (offset[0] ** 2 + offset[1] ** 2, offset[1], offset[0]),
 )
 _PAD = 4  # the largest offset
+_HALO = _RADIUS + _PAD  # rows that the smoothed error of a row depends on
+_STRIP = 2**18  # pixels worked on at once: their arrays stay in the processor's cache
 
 
 def weighted_fmeasure(pair: Pair, beta2: float = 1.0) -> float:
@@ -28,12 +27,20 @@ def weighted_fmeasure(pair: Pair, beta2: float = 1.0) -> float:
     """
     if pair.foreground == 0:
         return 0.0
-    mask = pair.mask
-    error = np.abs(pair.scores - mask)
-    top, bottom, left, right = _bounds(mask)
-    window = slice(top, bottom), slice(left, right)
-    inside = _smoothed_error(error[window], mask[window]).sum()
-    outside = _outside_error(error, pair)
+    distance = cv2.distanceTransform(1 - pair.mask_u8, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    height, width = pair.shape
+    step = max(_STRIP // width, 2 * _HALO)
+    inside = outside = 0.0
+    for start in range(0, height, step):
+        stop = min(start + step, height)
+        first = max(start - _HALO, 0)
+        rows = slice(first, min(stop + _HALO, height))
+        mask = pair.mask[rows]
+        error = np.abs(cv2.LUT(pair.score_map[rows], pair.levels) - mask)
+        strip = slice(start - first, stop - first)
+        if mask.any():
+            inside += np.minimum(error, _smoothed(error, mask))[strip][mask[strip]].sum()
+        outside += _outside_error(error[strip], mask[strip], distance[start:stop])
 
     weighted_tp = pair.foreground - inside
     recall = 1 - inside / pair.foreground
@@ -41,30 +48,21 @@ def weighted_fmeasure(pair: Pair, beta2: float = 1.0) -> float:
     return float((1 + beta2) * recall * precision / (recall + beta2 * precision + _EPS))
 
 
-def _bounds(mask: np.ndarray) -> tuple:
-    """Top, bottom, left, right of the foreground and the window's reach around it, within the image."""
-    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
-    reach = _RADIUS
-    return max(top - reach, 0), top + height + reach, max(left - reach, 0), left + width + reach
-
-
-def _smoothed_error(error: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The lesser of error and smoothed error on the foreground, float64 (foreground pixels,)."""
+def _smoothed(error: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """``error`` smoothed, with the object's errors continued outwards; float64 (H, W), of use on the foreground."""
     kernel = cv2.getGaussianKernel(2 * _RADIUS + 1, 5, cv2.CV_64F)
-    dependent = _extend_outwards(error, mask)
-    smoothed = cv2.sepFilter2D(dependent, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
-    return np.minimum(error, smoothed)[mask]
+    continued = _continue_outwards(error, mask)
+    return cv2.sepFilter2D(continued, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
 
 
-def _extend_outwards(error: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _continue_outwards(error: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """``error`` with the values of background pixels within the window's reach taken from their nearest foreground."""
     box = np.ones((2 * _RADIUS + 1,) * 2, np.uint8)
-    band = np.pad(cv2.dilate(mask.view(np.uint8), box) > mask, _PAD)
-    error, mask = np.pad(error, _PAD), np.pad(mask, _PAD)
-    width = mask.shape[1]
-    band = np.flatnonzero(band)
-    extended, error, mask = error.copy(), error.ravel(), mask.ravel()
-    flat = extended.ravel()
+    band = np.flatnonzero(np.pad(cv2.dilate(mask.view(np.uint8), box) > mask, _PAD))
+    width = mask.shape[1] + 2 * _PAD
+    mask, error = np.pad(mask, _PAD).ravel(), np.pad(error, _PAD)
+    continued, error = error.copy(), error.ravel()
+    flat = continued.ravel()
     for dy, dx in _OFFSETS:
         nearest = band + (dy * width + dx)
         hit = mask[nearest]
@@ -72,13 +70,12 @@ def _extend_outwards(error: np.ndarray, mask: np.ndarray) -> np.ndarray:
         band = band[~hit]
         if band.size == 0:
             break
-    return extended[_PAD:-_PAD, _PAD:-_PAD]
+    return continued[_PAD:-_PAD, _PAD:-_PAD]
 
 
-def _outside_error(error: np.ndarray, pair: Pair) -> float:
+def _outside_error(error: np.ndarray, mask: np.ndarray, distance: np.ndarray) -> float:
     """Sum of the background's errors, weighted by 2 - 0.5^(distance / 5)."""
-    distance = cv2.distanceTransform(1 - pair.mask_u8, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    wrong = ~pair.mask & (error > 0)
+    wrong = ~mask & (error > 0)
     # Squared distances are whole numbers, which float32 holds nearly: so the roots are exact again.
     distance = np.sqrt(np.rint(np.square(distance[wrong], dtype=np.float64)))
-    return float((error[wrong] * (2 - np.exp(_DECAY * distance))).sum())
+    return (error[wrong] * (2 - np.exp(_DECAY * distance))).sum()

@@ -1,0 +1,124 @@
+"""Throughput of the metric beside plain pysodmetrics, on synthetic pairs; checks that the numbers are equal."""
+
+import argparse
+import statistics
+import tempfile
+import time
+import warnings
+
+import cv2
+import numpy as np
+import py_sod_metrics
+import torch
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+
+from mmbirefnet.datasets.synthetic import make_sample
+from mmbirefnet.evaluation import DichotomousMetric
+from mmbirefnet.evaluation.scoring_pool import resolve_workers
+
+TOLERANCE = 1e-6
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--pairs', type=int, default=8, help='number of pairs (default: %(default)s)')
+    parser.add_argument('--size', type=int, nargs=2, default=(1500, 2500), metavar=('HEIGHT', 'WIDTH'))
+    parser.add_argument('--rounds', type=int, default=3, help='times that each way is timed, in turn')
+    parser.add_argument('--workers', default='auto', help="processes that score, or 'auto' (default)")
+    args = parser.parse_args()
+    if args.pairs < 1 or args.rounds < 1:
+        parser.error('--pairs and --rounds: expected 1 or more')
+    args.workers = resolve_workers(args.workers if args.workers == 'auto' else int(args.workers))
+    return args
+
+
+def make_pair(index, size):
+    """A drawn object and a map of it as a network at 1024x1024 makes them: soft edges, doubtful regions.
+
+    Returns:
+        uint8 (H, W) map and bool (H, W) mask.
+    """
+    mask = make_sample(0, 'benchmark', index, tuple(size)).mask
+    rng = np.random.default_rng(index)
+    side = 1024
+    logits = 12 * (cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255 - 0.5)
+    doubt = cv2.GaussianBlur(rng.standard_normal((64, 64), np.float32), (0, 0), 2)
+    grain = cv2.GaussianBlur(rng.standard_normal((side, side), np.float32), (0, 0), 1.5)
+    logits += 12 * cv2.resize(doubt, (side, side), interpolation=cv2.INTER_CUBIC) + 1.5 * grain
+    probability = cv2.resize(1 / (1 + np.exp(-logits)), (size[1], size[0]))
+    return (probability * 255).astype(np.uint8), mask > 128
+
+
+def plain(pairs):
+    """All measures that pysodmetrics has, in a loop over the pairs."""
+    measures = dict(
+        fm=py_sod_metrics.Fmeasure(),
+        em=py_sod_metrics.Emeasure(),
+        sm=py_sod_metrics.Smeasure(),
+        wfm=py_sod_metrics.WeightedFmeasure(),
+        mae=py_sod_metrics.MAE(),
+        hce=py_sod_metrics.HumanCorrectionEffortMeasure(),
+    )
+    for score_map, mask in pairs:
+        for measure in measures.values():
+            measure.step(score_map, mask * np.uint8(255))
+    results = {name: measure.get_results()[name] for name, measure in measures.items()}
+    fm, em = results['fm'], results['em']
+    return dict(
+        maxFm=fm['curve'].max(), meanFm=fm['curve'].mean(), adpFm=fm['adp'], maxEm=em['curve'].max(),
+        meanEm=em['curve'].mean(), adpEm=em['adp'], Smeasure=results['sm'], wFmeasure=results['wfm'],
+        MAE=results['mae'], HCE=results['hce'],
+    )  # fmt: skip
+
+
+def ours(samples, workers, cache):
+    """All metrics of ``DichotomousMetric`` over the data samples, as a test loop calls it."""
+    metric = DichotomousMetric(num_workers=workers, skeleton_cache=cache)
+    for sample in samples:
+        metric.process(None, [sample])
+    return metric.evaluate(len(samples))
+
+
+def to_sample(index, score_map, mask):
+    sample = SegDataSample(metainfo=dict(img_path=f'{index:06d}.jpg'))
+    # The middle of each level: truncation gives it back.
+    sample.seg_logits = PixelData(data=torch.from_numpy((score_map[None] + np.float32(0.5)) / 255).clamp(max=1))
+    sample.gt_sem_seg = PixelData(data=torch.from_numpy(mask[None].astype(np.float32)))
+    return sample.to_dict()
+
+
+def main():
+    args = parse_args()
+    warnings.filterwarnings('ignore', module='py_sod_metrics')
+    pairs = [make_pair(index, args.size) for index in range(args.pairs)]
+    samples = [to_sample(index, *pair) for index, pair in enumerate(pairs)]
+    print(f'{args.pairs} pairs of {args.size[1]}x{args.size[0]}, {args.workers} workers, {args.rounds} rounds')
+
+    seconds = {'pysodmetrics': [], 'ours, first sight': [], 'ours, skeletons cached': []}
+    for _ in range(args.rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            for name, score in zip(
+                seconds,
+                (lambda: plain(pairs),) + (lambda cache=cache: ours(samples, args.workers, cache),) * 2,
+                strict=True,
+            ):
+                start = time.perf_counter()
+                scores = score()
+                seconds[name].append(time.perf_counter() - start)
+                if name == 'pysodmetrics':
+                    expected = scores
+        difference = max(abs(scores[metric] - value) for metric, value in expected.items())
+        if difference > TOLERANCE:
+            raise SystemExit(f'the numbers differ by {difference:.2g}: {expected} and {scores}')
+
+    for name, times in seconds.items():
+        ratio = statistics.median(p / t for p, t in zip(seconds['pysodmetrics'], times, strict=True))
+        metrics = len(expected) if name == 'pysodmetrics' else len(scores)
+        speed = args.pairs / statistics.median(times)
+        print(f'{name:24s}{speed:8.2f} pairs/s {ratio:8.1f} x   ({metrics} metrics)')
+    print(f'greatest difference of the {len(expected)} metrics in common: {difference:.1g}')
+
+
+if __name__ == '__main__':
+    main()
