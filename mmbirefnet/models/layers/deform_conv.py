@@ -10,7 +10,11 @@ from mmbirefnet.registry import MODELS
 
 from .deform_conv_torch import modulated_deform_conv2d
 
-BACKENDS = {'mmcv': mmcv.ops.modulated_deform_conv2d, 'torch': modulated_deform_conv2d}
+# torch.compile leaves them alone: it cannot see into mmcv's kernel, and would unroll the loop over chunks.
+BACKENDS = {
+    name: torch.compiler.disable(op)
+    for name, op in (('mmcv', mmcv.ops.modulated_deform_conv2d), ('torch', modulated_deform_conv2d))
+}
 
 
 def select_backend(name: str, device: torch.device) -> str:
@@ -54,10 +58,21 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` to ``(N, out_channels, H', W')``."""
-        offset_mask = self.conv_offset(x)
+        return self.deform(x, self.conv_offset(x))
+
+    def deform(self, x: Tensor, offset_mask: Tensor) -> Tensor:
+        """The convolution of ``x`` at given offsets.
+
+        Args:
+            x: Map ``(N, in_channels, H, W)``.
+            offset_mask: ``(N, 3 * deform_groups * kh * kw, H', W')``: offsets, y before x for each tap, then the masks
+                before their sigmoid.
+
+        Returns:
+            Map ``(N, out_channels, H', W')`` of the dtype of ``offset_mask``.
+        """
         taps = offset_mask.shape[1] // 3
-        out_dtype = offset_mask.dtype
-        dtype = torch.promote_types(out_dtype, torch.float32)
+        dtype = torch.promote_types(offset_mask.dtype, torch.float32)
         op = BACKENDS[select_backend(self.backend, x.device)]
         # mmcv's kernel has no bfloat16, and positions need more digits than 16 bits hold.
         with torch.autocast(x.device.type, enabled=False):
@@ -74,4 +89,4 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
                 self.groups,
                 self.deform_groups,
             )
-        return out.to(out_dtype)
+        return out.to(offset_mask.dtype)
