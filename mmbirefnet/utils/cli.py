@@ -1,0 +1,72 @@
+"""What the command lines ``tools/train.py`` and ``tools/test.py`` have in common."""
+
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch.distributed
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.runner import Runner
+
+DATA_ROOT_VARIABLE = 'MMBIREFNET_DATA'
+
+
+def add_common_arguments(parser: ArgumentParser) -> None:
+    """Add the options that training and testing share, named as in mmsegmentation."""
+    parser.add_argument('--work-dir', help='folder for logs, checkpoints and scores; default: work_dirs/<config name>')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='replace settings of the config, for example train_dataloader.batch_size=2, model.head.x="[1,2]" or '
+        f'data_root=DIR (which also sets {DATA_ROOT_VARIABLE}, so that every data set of the config follows)',
+    )
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
+
+
+def load_config(args: Namespace) -> Config:
+    """Read ``args.config`` and apply the common options.
+
+    A config passes ``data_root`` on to its data sets while it is read, so a data root among ``--cfg-options`` has to
+    be known before that: it goes through the environment variable that the configs look up.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    options = args.cfg_options or {}
+    if 'data_root' in options:
+        os.environ[DATA_ROOT_VARIABLE] = str(options['data_root'])
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(options)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    return cfg
+
+
+@contextmanager
+def runner_of(cfg: Config) -> Iterator[Runner]:
+    """The runner of ``cfg``, and the process group around it where there are several processes.
+
+    They also run where there is no accelerator, over gloo. mmengine's ``init_dist`` selects a CUDA device whatever the
+    backend, and its ``wrap_model`` hands one to DistributedDataParallel: a process group that exists already and
+    ``device_ids=None`` keep it from both.
+
+    Raises:
+        SystemExit: If processes on CPUs are to be started by something else than torchrun.
+    """
+    if cfg.launcher != 'none' and get_device() == 'cpu':
+        if cfg.launcher != 'pytorch':
+            raise SystemExit(f'error: --launcher {cfg.launcher} needs GPUs; on CPUs use tools/dist_train.sh (torchrun)')
+        torch.distributed.init_process_group('gloo')
+        wrapper = cfg.get('model_wrapper_cfg') or {
+            'broadcast_buffers': False,
+            'find_unused_parameters': cfg.get('find_unused_parameters', False),
+        }
+        cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
+    yield Runner.from_cfg(cfg)
+    if torch.distributed.is_initialized():  # a process that ends while gloo's threads run is aborted
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()

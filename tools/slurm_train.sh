@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Train as a Slurm job. Usage: tools/slurm_train.sh PARTITION JOB_NAME CONFIG [options of train.py]
+# GPUS in all (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), SRUN_ARGS: more arguments of srun.
+set -euo pipefail
+if (($# < 3)); then
+    echo "usage: $0 PARTITION JOB_NAME CONFIG [options of train.py]" >&2
+    exit 2
+fi
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+partition=$1 job=$2 config=$3
+shift 3
+gpus=${GPUS:-8} per_node=${GPUS_PER_NODE:-8}
+((per_node <= gpus)) || per_node=$gpus
+read -ra srun_args <<<"${SRUN_ARGS:-}"
+
+PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}" exec srun --partition="$partition" --job-name="$job" \
+    --gres=gpu:"$per_node" --ntasks="$gpus" --ntasks-per-node="$per_node" --cpus-per-task="${CPUS_PER_TASK:-5}" \
+    --kill-on-bad-exit=1 ${srun_args[@]+"${srun_args[@]}"} \
+    "${PYTHON:-python}" -u "$tools/train.py" "$config" --launcher slurm "$@"

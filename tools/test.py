@@ -1,0 +1,77 @@
+"""Test a model: ``python tools/test.py CONFIG CHECKPOINT [options]``."""
+
+import argparse
+import inspect
+
+from mmengine.config import Config
+from mmengine.registry import METRICS
+
+from mmbirefnet.utils.cli import add_common_arguments, load_config, runner_of
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Test a model')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', metavar='DIR', help='write the predicted maps here, as 8-bit PNG at the original size')
+    parser.add_argument('--show', action='store_true', help='show the predictions in a window')
+    parser.add_argument('--show-dir', metavar='DIR', help='write pictures of the predictions below DIR')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows each prediction')
+    parser.add_argument('--tta', action='store_true', help="use the config's test-time augmentation")
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
+    """Let the visualization hook draw every prediction."""
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise SystemExit("error: --show and --show-dir need default_hooks.visualization (a 'VisualizationHook')")
+    hook.draw = True
+    if args.show:
+        hook.show = True
+        hook.wait_time = args.wait_time
+    if args.show_dir:
+        cfg.visualizer.save_dir = args.show_dir
+
+
+def enable_tta(cfg: Config) -> None:
+    """Wrap the model and the pipeline in the config's ``tta_model`` and ``tta_pipeline``."""
+    missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
+    if missing or 'pipeline' not in cfg.test_dataloader.dataset:
+        raise SystemExit(f'error: --tta needs {", ".join(missing) or "a pipeline in test_dataloader.dataset"}')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.tta_model.module = cfg.model
+    cfg.model = cfg.tta_model
+
+
+def write_maps(cfg: Config, folder: str) -> None:
+    """Have the evaluator, or the first metric of a list that can, write the predicted maps to ``folder``."""
+    evaluator = cfg.test_evaluator
+    if isinstance(evaluator, dict):
+        evaluator.update(output_dir=folder, keep_results=True)
+        return
+    with METRICS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+        for metric in evaluator:
+            if 'output_dir' in inspect.signature(registry.get(metric['type'])).parameters:
+                metric['output_dir'] = folder
+                return
+    raise SystemExit('error: --out needs a metric that takes output_dir, for example mmbirefnet.DichotomousMetric')
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    cfg.load_from = args.checkpoint
+    if args.show or args.show_dir:
+        enable_visualization(cfg, args)
+    if args.tta:
+        enable_tta(cfg)
+    if args.out:
+        write_maps(cfg, args.out)
+    with runner_of(cfg) as runner:
+        runner.test()
+
+
+if __name__ == '__main__':
+    main()

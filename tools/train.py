@@ -1,0 +1,52 @@
+"""Train a model: ``python tools/train.py CONFIG [options]``."""
+
+import argparse
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.logging import print_log
+
+from mmbirefnet.utils.cli import add_common_arguments, load_config, runner_of
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a model')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work dir')
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision (bfloat16 unless the config says)')
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def enable_amp(cfg: Config) -> None:
+    """Switch the config's optimizer wrapper to bfloat16 autocast, or keep the mixed precision that it has.
+
+    Raises:
+        SystemExit: If the config's wrapper cannot run in mixed precision here.
+    """
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind == 'OptimWrapper':
+        cfg.optim_wrapper.type = 'mmbirefnet.BFloat16OptimWrapper'
+    elif kind in ('AmpOptimWrapper', 'mmbirefnet.BFloat16OptimWrapper'):
+        print_log(f'--amp: the config has mixed precision already ({kind})', logger='current')
+    else:
+        raise SystemExit(f'error: --amp goes with an optim_wrapper of type OptimWrapper, the config has {kind}')
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    cfg.resume = args.resume or cfg.get('resume', False)
+    if args.amp:
+        enable_amp(cfg)
+    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
+        raise SystemExit(
+            "error: mmengine's AmpOptimWrapper needs a GPU; on a CPU set "
+            'optim_wrapper.type=mmbirefnet.BFloat16OptimWrapper (bfloat16) or OptimWrapper (float32)'
+        )
+    with runner_of(cfg) as runner:
+        runner.train()
+
+
+if __name__ == '__main__':
+    main()
