@@ -84,7 +84,7 @@ if __name__ == '__main__':
         license='Apache-2.0',
         keywords='computer vision, dichotomous image segmentation, salient object detection, matting, OpenMMLab',
         packages=find_packages(include=('mmbirefnet', 'mmbirefnet.*')),
-        python_requires='>=3.9',
+        python_requires='>=3.10',
         install_requires=requirements('runtime'),
         extras_require={name: requirements(name) for name in ('eval', 'optional', 'deploy', 'tests')}
         | {'mim': requirements('mminstall')},

@@ -11,7 +11,7 @@ from .version import __version__, version_info
 from .version_check import check_environment
 
 # The environment report has to run where the checks fail: it is what says why.
-if 'mmbirefnet.utils.collect_env' not in getattr(sys, 'orig_argv', ()):
+if 'mmbirefnet.utils.collect_env' not in sys.orig_argv:
     check_environment()
     from .utils.safe_load import register_safe_globals
 

@@ -8,7 +8,6 @@ import importlib
 import importlib.util
 import re
 from pathlib import Path
-from typing import Optional
 
 # import name: (lowest version, first version too new, distribution to install)
 REQUIREMENTS = {
@@ -24,13 +23,13 @@ TORCH_MEND = 'pip install torch torchvision (a pair made for each other)'
 OPENCV_MEND = 'install libGL (apt install libgl1) or pip install --force-reinstall --no-deps opencv-python-headless'
 
 
-def package_dir(name: str) -> Optional[Path]:
+def package_dir(name: str) -> Path | None:
     """Folder of a top-level package, found without importing it; ``None`` where it is not installed."""
     spec = importlib.util.find_spec(name)
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
-def installed_version(name: str) -> Optional[str]:
+def installed_version(name: str) -> str | None:
     """``__version__`` in the package's ``version.py``, read without importing it; ``None`` where there is none."""
     folder = package_dir(name)
     if folder is None or not (folder / 'version.py').is_file():

@@ -7,7 +7,8 @@ imports nothing that it does not try first, so that it runs in a broken environm
 import importlib
 import platform
 import sys
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from mmbirefnet.version import __version__
 from mmbirefnet.version_check import OPENCV_MEND, TORCH_MEND, check_mmcv_ops, check_versions, install_command
