@@ -1,0 +1,83 @@
+"""Reading Swin checkpoints: the published ImageNet ones, mmseg's conversions of them, and our own."""
+
+import torch
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor, nn
+
+# Parts of a classification checkpoint that a dense predictor has no use for, and buffers that are made anew.
+UNUSED = ('head.', 'norm.', 'avgpool.')
+BUFFERS = ('relative_position_index', 'attn_mask')
+
+MMSEG_NAMES = (
+    ('stages.', 'layers.'),
+    ('attn.w_msa.', 'attn.'),
+    ('ffn.layers.0.0.', 'mlp.fc1.'),
+    ('ffn.layers.1.', 'mlp.fc2.'),
+    ('patch_embed.projection.', 'patch_embed.proj.'),
+)
+
+
+def _from_mmseg(key: str, value: Tensor) -> tuple[str, Tensor]:
+    """Name and layout of the published checkpoints for a parameter in mmseg's form."""
+    for theirs, published in MMSEG_NAMES:
+        key = key.replace(theirs, published)
+    if 'downsample.' in key:
+        # mmseg unfolds 2x2 neighbours channel-major and row by row; the published order is by column, then row.
+        value = value.unflatten(-1, (-1, 4))[..., [0, 2, 1, 3]].transpose(-1, -2).flatten(-2)
+    return key, value
+
+
+def swin_state_dict(checkpoint: dict) -> dict[str, Tensor]:
+    """Parameters of a Swin backbone out of a checkpoint, under the published names.
+
+    Args:
+        checkpoint: ``{'model': …}``, ``{'state_dict': …}`` or a plain state dict; prefixes ``module.``,
+            ``backbone.`` and ``bb.`` are stripped, and other parts of a larger model left out.
+
+    Returns:
+        Parameters only; the classifier and derived buffers are dropped.
+    """
+    state = checkpoint.get('model', checkpoint.get('state_dict', checkpoint))
+    state = {key.removeprefix('module.'): value for key, value in state.items() if isinstance(value, Tensor)}
+    for prefix in ('backbone.', 'bb.'):
+        if any(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if any(key.startswith('stages.') for key in state):
+        state = dict(_from_mmseg(key, value) for key, value in state.items())
+    return {key: value for key, value in state.items() if not key.startswith(UNUSED) and not key.endswith(BUFFERS)}
+
+
+def load_swin_checkpoint(backbone: nn.Module, filename: str) -> None:
+    """Load a pretrained Swin and make sure that it is the one this backbone needs.
+
+    The LayerNorms of the outputs (``norm0`` …) are not part of classification checkpoints and may be absent.
+
+    Raises:
+        ValueError: If a parameter is missing, left over or of another shape; the message names the file and
+            what differs.
+    """
+    checkpoint = CheckpointLoader.load_checkpoint(filename, map_location='cpu')
+    found = swin_state_dict(checkpoint)
+    wanted = backbone.state_dict()
+    output_norms = tuple(f'norm{i}.' for i in range(len(backbone.layers)))
+    missing = [key for key in wanted if key not in found and not key.startswith(output_norms)]
+    unexpected = [key for key in found if key not in wanted and not key.startswith(output_norms)]
+    misshapen = [
+        f'{key}: {tuple(found[key].shape)} in the file, {tuple(wanted[key].shape)} in the model'
+        for key in wanted
+        if key in found and found[key].shape != wanted[key].shape
+    ]
+    if missing or unexpected or misshapen:
+        problems = [
+            f'{name} ({len(keys)}): {", ".join(keys[:3])}{" …" if len(keys) > 3 else ""}'
+            for name, keys in (('missing', missing), ('unexpected', unexpected), ('other shape', misshapen))
+            if keys
+        ]
+        raise ValueError(
+            f'{filename} does not fit this SwinTransformer (width {backbone.num_features[0]}, depths '
+            f'{[len(stage.blocks) for stage in backbone.layers]}, window '
+            f'{backbone.layers[0].blocks[0].attn.window_size}): {"; ".join(problems)}. '
+            'Choose the `arch` that the file was made for.'
+        )
+    with torch.no_grad():
+        backbone.load_state_dict(found, strict=False)
