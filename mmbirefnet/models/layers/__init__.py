@@ -1,0 +1,23 @@
+from .aspp import ASPP
+from .conv import build_conv
+from .deform_conv import DCNv2
+from .inward_reference import InwardReference, image_to_patches
+from .norm import FrozenBN
+from .outward_reference import OutwardReference, gradient_loss, gradient_target, laplacian
+from .reconstruction import ReconstructionBlock
+from .resize import resize
+
+__all__ = [
+    'ASPP',
+    'DCNv2',
+    'FrozenBN',
+    'InwardReference',
+    'OutwardReference',
+    'ReconstructionBlock',
+    'build_conv',
+    'gradient_loss',
+    'gradient_target',
+    'image_to_patches',
+    'laplacian',
+    'resize',
+]
