@@ -1,0 +1,3 @@
+from .localization import LocalizationModule
+
+__all__ = ['LocalizationModule']
