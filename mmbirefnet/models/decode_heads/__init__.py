@@ -1,0 +1,3 @@
+from .biref_head import BiRefHead
+
+__all__ = ['BiRefHead']

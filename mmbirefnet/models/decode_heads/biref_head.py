@@ -1,0 +1,258 @@
+"""The reconstruction module with bilateral reference of Zheng et al., 2024."""
+
+import warnings
+from typing import NamedTuple
+
+import torch
+from mmengine.model import BaseModule, ModuleDict
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.utils import SampleList
+from torch import Tensor, nn
+
+from mmbirefnet.registry import MODELS
+
+from ..layers import (
+    InwardReference,
+    OutwardReference,
+    ReconstructionBlock,
+    gradient_loss,
+    gradient_target,
+    resize,
+)
+from ..losses.base import MaskLoss
+
+STRIDES = (4, 8, 16, 32)
+
+
+class BiRefOutput(NamedTuple):
+    """What the head gives in training; the lists go from block 4 to block 2."""
+
+    logits: Tensor  # (N, out_channels, H, W)
+    side_logits: list[Tensor]  # (N, out_channels, H/s, W/s)
+    gradient_logits: list[Tensor]  # (N, 1, H/s, W/s)
+    gradient_targets: list[Tensor]  # (N, 1, H, W), logits
+
+
+class BiRefBlock(BaseModule):
+    """One stage of the decoder: inward reference, reconstruction block, outward reference.
+
+    Args:
+        in_channels: Channels of the incoming map.
+        out_channels: Channels of the outgoing map.
+        inward: Inward reference whose channels the incoming map is joined with, or ``None``.
+        inward_channels: Its channels.
+        outward: Outward reference that attends to the outgoing map, or ``None``.
+        side_channels: Channels of the side output; 0 for none.
+        block_cfg: Arguments of :class:`ReconstructionBlock`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        inward: InwardReference | None,
+        inward_channels: int,
+        outward: OutwardReference | None,
+        side_channels: int,
+        block_cfg: dict,
+    ) -> None:
+        super().__init__()
+        self.inward = inward
+        joined_channels = in_channels + (0 if inward is None else inward_channels)
+        self.reconstruction = ReconstructionBlock(joined_channels, out_channels, **block_cfg)
+        self.side = nn.Conv2d(out_channels, side_channels, 1) if side_channels else None
+        self.outward = outward
+
+    def forward(self, x: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Outgoing map ``(N, out_channels, H, W)``, and in training the side output and the gradient logits."""
+        if self.inward is not None:
+            x = torch.cat([x, self.inward(image, x.shape[2:])], 1)
+        x = self.reconstruction(x)
+        side = self.side(x) if self.training and self.side is not None else None
+        gradient = None
+        if self.outward is not None:
+            attention, gradient = self.outward(x)
+            x = x * attention
+        return x, side, gradient
+
+
+@MODELS.register_module()
+class BiRefHead(BaseDecodeHead):
+    """Decode head of BiRefNet: four BiRef blocks over the maps of any four-stage backbone.
+
+    Its input is the four maps, strides 4 to 32, and behind them the normalised image
+    (:class:`~mmbirefnet.models.BiRefNet` puts it there). Without the inward reference the image may be absent, as in
+    mmseg's ``EncoderDecoder``; the gradient supervision needs it too and then has nothing to train on.
+
+    Args:
+        in_channels: Channels of the four maps, C1 to C4.
+        inward_reference: Join each stage with the image's crops (InRef).
+        outward_reference: Multiply stages 4 to 2 by a gradient-aware attention (OutRef).
+        multi_scale_supervision: Train the side outputs of stages 4 to 2 with the losses of the final map.
+        gradient_supervision: Train the outward reference to predict the image's gradients inside the object.
+        image_channels: Channels of the image.
+        residual: Residual reconstruction blocks.
+        aspp_cfg: Arguments of :class:`~mmbirefnet.models.layers.ASPP`; for plain convolutions
+            ``dict(conv_cfg=None)``, for the dilated pyramid
+            ``dict(conv_cfg=None, kernel_sizes=(1, 3, 3, 3), dilations=(1, 6, 12, 18))``.
+        norm_cfg: Type of the norms.
+        loss_decode: Losses of every supervised map, called as ``loss(logits, target)``; summed over the maps.
+        loss_gradient_weight: Weight of the gradient supervision, summed over the stages.
+        num_classes: As in mmseg: 2 with ``out_channels=1`` is one map of probabilities.
+        out_channels: Channels of the logits.
+        threshold: Probability above which a pixel belongs to the object.
+        kwargs: Further arguments of mmseg's ``BaseDecodeHead``.
+    """
+
+    def __init__(
+        self,
+        in_channels: tuple[int, int, int, int],
+        inward_reference: bool = True,
+        outward_reference: bool = True,
+        multi_scale_supervision: bool = True,
+        gradient_supervision: bool = True,
+        image_channels: int = 3,
+        residual: bool = False,
+        aspp_cfg: dict | None = dict(),
+        norm_cfg: dict = dict(type='BN'),
+        loss_decode: dict | list[dict] = dict(type='mmbirefnet.BCELoss'),
+        loss_gradient_weight: float = 1.0,
+        num_classes: int = 2,
+        out_channels: int = 1,
+        threshold: float = 0.5,
+        in_index: tuple[int, int, int, int] = (0, 1, 2, 3),
+        init_cfg: dict | None = None,
+        **kwargs,
+    ) -> None:
+        if len(in_channels) != 4:
+            raise ValueError(f'BiRefHead: in_channels={tuple(in_channels)} must name four stages, strides 4, 8, 16, 32')
+        c1, c2, c3, c4 = in_channels
+        super().__init__(
+            in_channels=list(in_channels),
+            channels=c1 // 2,
+            num_classes=num_classes,
+            out_channels=out_channels,
+            threshold=threshold,
+            dropout_ratio=0,
+            norm_cfg=norm_cfg,
+            in_index=list(in_index),
+            input_transform='multiple_select',
+            loss_decode=[loss_decode] if isinstance(loss_decode, dict) else list(loss_decode),
+            align_corners=True,
+            init_cfg=init_cfg,
+            **kwargs,
+        )
+        # BaseDecodeHead's own classifier would be a parameter without a gradient.
+        del self.conv_seg
+        self.inward_reference = inward_reference
+        self.multi_scale_supervision = multi_scale_supervision
+        self.gradient_supervision = outward_reference and gradient_supervision
+        self.loss_gradient_weight = loss_gradient_weight
+
+        # The gradient targets are made from side outputs, which are built for them if nothing else needs them.
+        side_channels = out_channels if multi_scale_supervision or self.gradient_supervision else 0
+        block_cfg = dict(residual=residual, aspp_cfg=aspp_cfg, norm_cfg=norm_cfg)
+        incoming, outgoing, inward = (c1, c2, c3, c4), (c1 // 2, c1, c2, c3), (c2 // 8, c3 // 8, c4 // 8, c4 // 8)
+        self.blocks = ModuleDict()
+        for k in (4, 3, 2, 1):
+            self.blocks[str(k)] = BiRefBlock(
+                incoming[k - 1],
+                outgoing[k - 1],
+                InwardReference(STRIDES[k - 1], inward[k - 1], image_channels=image_channels)
+                if inward_reference
+                else None,
+                inward[k - 1],
+                OutwardReference(outgoing[k - 1], predict_gradient=self.gradient_supervision, norm_cfg=norm_cfg)
+                if outward_reference and k > 1
+                else None,
+                side_channels if k > 1 else 0,
+                block_cfg,
+            )
+        self.laterals = ModuleDict({str(k): nn.Conv2d(outgoing[k - 1], outgoing[k - 1], 1) for k in (4, 3, 2)})
+        # The final 1x1 convolution, in its two parts: that of the last block commutes with the resize to full size.
+        self.conv_logits = nn.Conv2d(c1 // 2, out_channels, 1)
+        if inward_reference:
+            self.inward = InwardReference(1, c1 // 8, image_channels=image_channels)
+            self.conv_logits_inward = nn.Conv2d(c1 // 8, out_channels, 1, bias=False)
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor | BiRefOutput:
+        """Decode the maps of an image.
+
+        Args:
+            inputs: Four maps ``(N, Ci, H/s, W/s)`` of strides s = 4, 8, 16, 32 and the image ``(N, 3, H, W)``.
+
+        Returns:
+            In evaluation the logits ``(N, out_channels, H, W)``, in training all supervised maps. Without the image
+            the logits have the size of the first map.
+
+        Raises:
+            ValueError: If the inward reference is on and there is no image.
+        """
+        features = self._transform_inputs(inputs)
+        image = inputs[4] if len(inputs) > 4 else None
+        if self.inward_reference and image is None:
+            raise ValueError(
+                'BiRefHead: the inward reference needs the image behind the four maps; use the segmentor '
+                'mmbirefnet.BiRefNet, or set inward_reference=False'
+            )
+        x = features[3]
+        sides, gradients = [], []
+        for k in (4, 3, 2):
+            x, side, gradient = self.blocks[str(k)](x, image)
+            sides.append(side)
+            gradients.append(gradient)
+            lateral = self.laterals[str(k)](features[k - 2])
+            x = resize(x, lateral.shape[2:]) + lateral
+        x, _, _ = self.blocks['1'](x, image)
+        logits = self.conv_logits(x)
+        if image is not None:
+            logits = resize(logits, image.shape[2:])
+        if self.inward_reference:
+            logits = logits + self.conv_logits_inward(self.inward(image, image.shape[2:]))
+        if not self.training:
+            return logits
+        return self._training_output(logits, sides, gradients, image)
+
+    def _training_output(
+        self, logits: Tensor, sides: list[Tensor], gradients: list[Tensor], image: Tensor | None
+    ) -> BiRefOutput:
+        targets = []
+        if self.gradient_supervision and image is not None:
+            targets = [gradient_target(image, side) for side in sides]
+        return BiRefOutput(
+            logits,
+            sides if sides[0] is not None else [],
+            gradients if gradients[0] is not None else [],
+            targets,
+        )
+
+    def loss_by_feat(self, output: BiRefOutput, batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses of the supervised maps, each summed over them, and of the gradient predictions.
+
+        Args:
+            output: What :meth:`forward` gives in training.
+            batch_data_samples: Their ``gt_sem_seg`` is the mask in [0, 1], ``(1, H, W)``.
+        """
+        target = self._stack_batch_gt(batch_data_samples)
+        sides = output.side_logits if self.multi_scale_supervision else []
+        maps = [resize(logits, target.shape[2:]) for logits in (*sides, output.logits)]
+        losses = {}
+        for loss in self.loss_decode:
+            if isinstance(loss, MaskLoss):
+                value = loss(maps, target, ignore_index=self.ignore_index)
+            else:
+                value = sum(loss(logits, target, ignore_index=self.ignore_index) for logits in maps)
+            losses[loss.loss_name] = losses.get(loss.loss_name, 0) + value
+        if self.gradient_supervision:
+            losses['loss_gradient'] = self.loss_gradient_weight * self._gradient_loss(output)
+        return losses
+
+    def _gradient_loss(self, output: BiRefOutput) -> Tensor:
+        if not output.gradient_targets:
+            warnings.warn(
+                'BiRefHead: without the image there is no gradient to learn from; set gradient_supervision=False',
+                stacklevel=2,
+            )
+            # Zero, but connected, so that distributed training finds every parameter used.
+            return 0 * sum(logits.sum() for logits in (*output.gradient_logits, *output.side_logits))
+        return sum(map(gradient_loss, output.gradient_logits, output.gradient_targets))
