@@ -1,0 +1,4 @@
+from .birefnet import BiRefNet
+from .tta import SoftMapTTAModel
+
+__all__ = ['BiRefNet', 'SoftMapTTAModel']

@@ -1,0 +1,102 @@
+"""BiRefNet (Zheng et al., 2024): encoder, localization module, bilateral reference decoder, soft maps."""
+
+import torch
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.structures import SegDataSample
+from mmseg.utils import OptSampleList, SampleList, add_prefix
+from torch import Tensor
+
+from mmbirefnet.registry import MODELS
+
+from ..layers import resize
+
+
+@MODELS.register_module()
+class BiRefNet(EncoderDecoder):
+    """mmseg's encoder-decoder with the image handed on to the head, multi-scale input, and soft maps out.
+
+    Args:
+        backbone: Config of a backbone that gives four maps, strides 4 to 32.
+        decode_head: Config of the head, as a rule ``mmbirefnet.BiRefHead``.
+        neck: Config of the neck, as a rule ``mmbirefnet.LocalizationModule``.
+        multi_scale_input: Run the backbone on the image at half size as well, and put its maps, resized, behind those
+            of the full size, which doubles the channels of every stage.
+        kwargs: Further arguments of mmseg's ``EncoderDecoder``.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        decode_head: dict,
+        neck: dict | None = None,
+        multi_scale_input: bool = True,
+        **kwargs,
+    ) -> None:
+        super().__init__(backbone=backbone, decode_head=decode_head, neck=neck, **kwargs)
+        self.multi_scale_input = multi_scale_input
+
+    def extract_backbone_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Maps of the backbone, at both scales if so configured, ``(N, Ci, H/s, W/s)`` for s = 4, 8, 16, 32."""
+        features = self.backbone(inputs)
+        if self.multi_scale_input:
+            height, width = inputs.shape[2:]
+            half = self.backbone(resize(inputs, (height // 2, width // 2)))
+            features = [torch.cat([x, resize(y, x.shape[2:])], 1) for x, y in zip(features, half)]
+        return tuple(features)
+
+    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """The four maps that the head decodes and, behind them, the image for its references."""
+        return self._refer(self.extract_backbone_feat(inputs), inputs)
+
+    def _refer(self, features: tuple[Tensor, ...], inputs: Tensor) -> tuple[Tensor, ...]:
+        return (*(self.neck(features) if self.with_neck else features), inputs)
+
+    def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses of the head and, if it is on, of the neck's auxiliary classifier.
+
+        Args:
+            inputs: Normalised images, ``(N, 3, H, W)``.
+            data_samples: Masks in ``gt_sem_seg``; ``class_label`` for the classifier.
+        """
+        features = self.extract_backbone_feat(inputs)
+        x = self._refer(features, inputs)
+        losses = self._decode_head_forward_train(x, data_samples)
+        if self.with_auxiliary_head:
+            losses.update(self._auxiliary_head_forward_train(x, data_samples))
+        if self.with_neck and getattr(self.neck, 'classifier', None) is not None:
+            losses.update(add_prefix(self.neck.loss(features, data_samples), 'neck'))
+        return losses
+
+    def postprocess_result(self, seg_logits: Tensor, data_samples: OptSampleList = None) -> SampleList:
+        """Turn logits into data samples with probabilities at the photographs' sizes.
+
+        Other than mmseg, which resizes logits, the sigmoid comes first, as in the reference.
+
+        Args:
+            seg_logits: ``(N, C, H, W)``.
+            data_samples: To be filled; their metainfo says how the image was padded, flipped and resized.
+
+        Returns:
+            Samples whose ``seg_logits`` holds probabilities in [0, 1], ``(1, H, W)``, and whose ``pred_sem_seg`` is 1
+            where these exceed the head's threshold. With several classes, mmseg's own result.
+        """
+        if self.out_channels > 1:
+            return super().postprocess_result(seg_logits, data_samples)
+        if data_samples is None:
+            data_samples = [SegDataSample() for _ in seg_logits]
+        for sample, logits in zip(data_samples, seg_logits.split(1)):
+            logits = self._undo_padding_and_flip(logits, sample)
+            size = tuple(sample.get('ori_shape', logits.shape[2:]))[:2]
+            probability = resize(logits.float().sigmoid(), size)
+            sample.seg_logits = PixelData(data=probability[0])
+            sample.pred_sem_seg = PixelData(data=(probability[0] > self.decode_head.threshold).to(probability))
+        return data_samples
+
+    @staticmethod
+    def _undo_padding_and_flip(logits: Tensor, sample: SegDataSample) -> Tensor:
+        left, right, top, bottom = sample.get('img_padding_size', sample.get('padding_size', (0, 0, 0, 0)))
+        logits = logits[..., top : logits.shape[2] - bottom, left : logits.shape[3] - right]
+        if sample.get('flip'):
+            logits = logits.flip(3 if sample.flip_direction == 'horizontal' else 2)
+        return logits
