@@ -1,0 +1,9 @@
+import pytest
+from mmengine.registry import DefaultScope
+
+
+@pytest.fixture(autouse=True)
+def mmseg_scope():
+    """Configs have mmseg's scope, as its own tools set it."""
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        yield
