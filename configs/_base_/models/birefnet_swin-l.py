@@ -1,0 +1,14 @@
+# BiRefNet (Zheng et al., 2024) with Swin-L.
+_base_ = './birefnet_swin-t.py'
+in_channels = [384, 768, 1536, 3072]
+model = dict(
+    backbone=dict(
+        arch='l',
+        init_cfg=dict(
+            checkpoint='https://github.com/SwinTransformer/storage/releases/download/v1.0.0/'
+            'swin_large_patch4_window12_384_22kto1k.pth',
+        ),
+    ),
+    neck=dict(in_channels=in_channels),
+    decode_head=dict(in_channels=in_channels),
+)
