@@ -1,12 +1,12 @@
 """Checks, at import, of the OpenMMLab packages that mmbirefnet builds on.
 
-Versions are read from the packages' own ``version.py``, not from the distribution names, so that the stock packages
-and the onedl-* forks, which share their import names, both pass.
+Versions come from the packages' own ``version.py``, not from distribution names, so that the stock packages and the
+onedl-* forks, which share their import names, both pass.
 """
 
 import importlib
 import importlib.util
-import re
+import runpy
 from pathlib import Path
 
 # import name: (lowest version, first version too new, distribution to install)
@@ -30,12 +30,14 @@ def package_dir(name: str) -> Path | None:
 
 
 def installed_version(name: str) -> str | None:
-    """``__version__`` in the package's ``version.py``, read without importing it; ``None`` where there is none."""
+    """``__version__`` of the package's ``version.py``, run without importing the package; ``None`` where there is none.
+
+    The stock packages write it out there, the forks ask their distribution for it.
+    """
     folder = package_dir(name)
     if folder is None or not (folder / 'version.py').is_file():
         return None
-    match = re.search(r"""^__version__\s*=\s*['"]([^'"]+)""", (folder / 'version.py').read_text('utf-8'), re.M)
-    return match and match[1]
+    return runpy.run_path(str(folder / 'version.py')).get('__version__')
 
 
 def install_command(name: str, rebuild: bool = False) -> str:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import packaging
 import pytest
 
 from mmbirefnet import version_check
@@ -58,6 +59,14 @@ def test_wrong_version_is_named_with_its_mend(packages, versions, needed, mend):
     message = str(caught.value)
     assert message.startswith(f'mmbirefnet needs {needed} but found {name} {versions[name]} in ')
     assert message.endswith(mend)
+
+
+@pytest.mark.parametrize('line', ["'1.2.3rc1'", "version('packaging')"], ids=['stock', 'fork'])
+def test_version_is_read_without_importing(tmp_path, monkeypatch, line):
+    (tmp_path / 'version.py').write_text(f'from importlib.metadata import version\n\n__version__ = {line}\n')
+    (tmp_path / '__init__.py').write_text('raise RuntimeError\n')
+    monkeypatch.setattr(version_check, 'package_dir', lambda name: tmp_path)
+    assert version_check.installed_version('made_up') == ('1.2.3rc1' if 'rc' in line else packaging.__version__)
 
 
 def test_missing_package_is_named_with_its_mend(packages):
