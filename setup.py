@@ -1,6 +1,8 @@
 """Package of mmbirefnet. Configs and tools travel in ``mmbirefnet/.mim``, where ``mim`` looks for them."""
 
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -58,6 +60,14 @@ def copy_mim(package):
             shutil.copy2(source, target / name)
 
 
+def build_options():
+    """Build in a temporary folder where the sources are read-only."""
+    if os.access(ROOT, os.W_OK):
+        return {}
+    folder = tempfile.mkdtemp()
+    return {'egg_info': {'egg_base': folder}, 'build': {'build_base': folder}}
+
+
 class BuildPyWithMim(build_py):
     def run(self):
         super().run()
@@ -96,4 +106,5 @@ if __name__ == '__main__':
             'Topic :: Scientific/Engineering :: Image Recognition',
         ],
         zip_safe=False,
+        options=build_options(),
     )

@@ -73,6 +73,16 @@ def test_editable_install_links_configs_and_tools(source, tmp_path):
         assert (mim / name).resolve() == source / name
 
 
+def test_read_only_sources_are_built_elsewhere(source, tmp_path):
+    before = files_below(source)
+    read_only = 'import os; real = os.access; os.access = lambda path, mode: mode != os.W_OK and real(path, mode)'
+    build = f'from setuptools.build_meta import build_wheel; build_wheel({str(tmp_path)!r})'
+    python('-c', f'{read_only}\n{build}', cwd=source)
+    assert files_below(source) == before
+    (wheel,) = tmp_path.glob('mmbirefnet-*.whl')
+    assert 'mmbirefnet/.mim/tools/train.py' in zipfile.ZipFile(wheel).namelist()
+
+
 def test_source_distribution_is_complete(source, tmp_path):
     python('-c', f'from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})', cwd=source)
     (archive,) = tmp_path.glob('mmbirefnet-*.tar.gz')
