@@ -18,6 +18,7 @@ from ..registry import METRICS
 from .scoring import Scores, aggregate, check_metrics, score_pair
 from .scoring_pool import ScoringPool, resolve_workers
 from .skeleton_cache import SkeletonCache, open_skeleton_cache
+from .tables import MEANS, in_table_order, mean_rows
 
 _ROUNDING = 1e-4  # bilinear resizing may leave [0, 1] by a few last bits
 
@@ -35,9 +36,10 @@ class DichotomousMetric(BaseMetric):
     the keys read ``<set>/<metric>``.
 
     Args:
-        metrics: which to compute, out of ``mmbirefnet.evaluation.METRICS``; all by default.
-        means: rows to add, each the mean over several sets: ``{'DIS-TE(1-4)': ['DIS-TE1', ...]}``. One whose sets are
-            not all there is left out.
+        measures: which to compute, out of ``mmbirefnet.evaluation.METRICS``; all by default. (mmengine takes a dict
+            with the key ``metrics`` for an evaluator's.)
+        means: rows to add, each the mean over several sets' rows; by default ``DIS-TE(1-4)``. One whose sets are not
+            all there is left out.
         output_dir: folder to write the maps to, as ``<stem>.png``, in subfolders by set if there are several.
         format_only: write the maps and compute nothing; for images without masks.
         keep_results: accepted for mmsegmentation's ``test.py``; maps that are written are always kept.
@@ -55,7 +57,7 @@ class DichotomousMetric(BaseMetric):
 
     def __init__(
         self,
-        metrics: Sequence[str] | None = None,
+        measures: Sequence[str] | None = None,
         means: Mapping[str, Sequence[str]] | None = None,
         output_dir: str | None = None,
         format_only: bool = False,
@@ -71,8 +73,8 @@ class DichotomousMetric(BaseMetric):
             raise ValueError('format_only=True writes maps only: give output_dir')
         if not keep_results and output_dir is not None:
             raise ValueError('keep_results=False: maps in output_dir are always kept; leave output_dir out')
-        self.metrics = () if format_only else check_metrics(metrics)
-        self.means = dict(means or {})
+        self.metrics = () if format_only else check_metrics(measures)
+        self.means = MEANS if means is None else means
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.skeleton_cache = open_skeleton_cache(skeleton_cache) if 'HCE' in self.metrics else None
         self._pool = ScoringPool(_score_sample, resolve_workers(num_workers))
@@ -132,7 +134,7 @@ class DichotomousMetric(BaseMetric):
             return aggregate((scores for group in sets.values() for scores in group), self.metrics)
         rows = {name: aggregate(scores, self.metrics) for name, scores in sets.items()}
         rows.update(mean_rows(rows, self.means))
-        return {f'{name}/{metric}': value for name, row in rows.items() for metric, value in row.items()}
+        return {f'{name}/{metric}': value for name in in_table_order(rows) for metric, value in rows[name].items()}
 
     @staticmethod
     def calculate(
@@ -202,15 +204,6 @@ def to_mask(annotation: torch.Tensor | np.ndarray) -> np.ndarray:
             f'got {annotation.dtype} up to {annotation.max()}: load the mask with mmbirefnet.LoadMask'
         )
     return annotation.astype(bool)
-
-
-def mean_rows(rows: Mapping[str, Mapping[str, float]], means: Mapping[str, Sequence[str]]) -> dict[str, dict]:
-    """For each of ``means`` the mean of its sets' rows, metric by metric; none if one of its sets has no row."""
-    complete = {name: [rows[s] for s in sets] for name, sets in means.items() if all(s in rows for s in sets)}
-    return {
-        name: {metric: float(np.mean([row[metric] for row in group])) for metric in group[0]}
-        for name, group in complete.items()
-    }
 
 
 def _image_path(sample: dict) -> str | None:

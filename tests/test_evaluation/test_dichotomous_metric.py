@@ -81,8 +81,8 @@ def test_several_ranks_give_the_same(ranks, tmp_path):
 def test_sets_are_scored_each_by_itself():
     samples = [make_sample(name, f'DIS-TE{1 + k // 2}') for k, name in enumerate(PAIRS)]
     means = {'DIS-TE(1-3)': ['DIS-TE1', 'DIS-TE2', 'DIS-TE3'], 'DIS-TE(1-4)': [f'DIS-TE{k}' for k in range(1, 5)]}
-    scores = evaluate(samples, 3, means=means, metrics=['maxFm', 'HCE'])
-    alone = evaluate(samples[2:4], metrics=['maxFm', 'HCE'])
+    scores = evaluate(samples, 3, means=means, measures=['maxFm', 'HCE'])
+    alone = evaluate(samples[2:4], measures=['maxFm', 'HCE'])
     assert scores['DIS-TE2/HCE'] == alone['HCE'] == np.mean([EXPECTED['pair2']['HCE'], EXPECTED['pair3']['HCE']])
     assert scores['DIS-TE2/maxFm'] == alone['maxFm']
     rows = [scores[f'DIS-TE{k}/maxFm'] for k in (1, 2, 3)]
@@ -91,10 +91,10 @@ def test_sets_are_scored_each_by_itself():
 
 
 def test_selected_metrics_and_prefix():
-    scores = evaluate([make_sample('pair4')], metrics=['MAE', 'maxFm'], prefix='val')
+    scores = evaluate([make_sample('pair4')], measures=['MAE', 'maxFm'], prefix='val')
     assert list(scores) == ['val/maxFm', 'val/MAE']
     with pytest.raises(ValueError, match='got mIoU'):
-        DichotomousMetric(metrics=['mIoU'])
+        DichotomousMetric(measures=['mIoU'])
 
 
 @pytest.mark.parametrize('workers', [0, 2])

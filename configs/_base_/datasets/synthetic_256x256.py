@@ -35,5 +35,5 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-val_evaluator = dict(type='mmbirefnet.DichotomousMetric', metrics=['Smeasure', 'wFmeasure', 'MAE', 'maxFm'])
+val_evaluator = dict(type='mmbirefnet.DichotomousMetric', measures=['Smeasure', 'wFmeasure', 'MAE', 'maxFm'])
 test_evaluator = dict(type='mmbirefnet.DichotomousMetric')
