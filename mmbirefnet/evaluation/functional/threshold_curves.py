@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from py_sod_metrics import FmeasureHandler, IOUHandler, PrecisionHandler, RecallHandler
+
+try:
+    from py_sod_metrics import FmeasureHandler, IOUHandler, PrecisionHandler, RecallHandler
+except ImportError as error:
+    raise ImportError('scoring needs pysodmetrics: pip install "mmbirefnet[eval]"') from error
 
 from .pair import Pair
 

@@ -1,0 +1,95 @@
+"""Score maps and masks in folders, matched by stem."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from mmbirefnet.datasets.dichotomous import IMAGE_SUFFIXES
+from mmbirefnet.datasets.transforms.decode import mask_to_float, read_image, read_mask
+
+from .scoring import score_pair
+from .skeleton_cache import SkeletonCache
+
+
+class MapFiles(NamedTuple):
+    """The maps of a folder beside the masks of another."""
+
+    pairs: dict[str, tuple[Path, Path]]
+    """Mask and map of each stem, sorted."""
+    missing: list[str]
+    """Stems of masks without a map."""
+    unused: list[str]
+    """Stems of maps without a mask."""
+
+
+def list_images(folder: str | Path) -> dict[str, Path]:
+    """Image files of a folder by their stem, sorted.
+
+    Raises:
+        NotADirectoryError: if there is no such folder.
+        ValueError: if it holds no image, or two of one stem.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise NotADirectoryError(f'no folder {folder}')
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            if path.stem in found:
+                raise ValueError(f'two files of one stem: {found[path.stem]} and {path}')
+            found[path.stem] = path
+    if not found:
+        raise ValueError(f'{folder}: no image files')
+    return found
+
+
+def match_maps(mask_folder: str | Path, map_folder: str | Path) -> MapFiles:
+    """Match masks and maps by stem.
+
+    Raises:
+        NotADirectoryError, ValueError: as ``list_images``; a folder of maps may be empty or absent.
+    """
+    masks = list_images(mask_folder)
+    map_folder = Path(map_folder)
+    has_maps = map_folder.is_dir() and any(map_folder.iterdir())
+    maps = list_images(map_folder) if has_maps else {}
+    pairs = {stem: (masks[stem], maps[stem]) for stem in masks if stem in maps}
+    return MapFiles(pairs, [s for s in masks if s not in maps], [s for s in maps if s not in masks])
+
+
+def read_pair(mask_path: str | Path, map_path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """A map and its mask.
+
+    A map of another size is resized to the mask's, bilinearly in 8 bits, as the reference evaluation does.
+
+    Returns:
+        The map, uint8 (H, W), and the mask, bool (H, W).
+
+    Raises:
+        OSError: if a file is missing, truncated or not an image.
+        ValueError: if the mask is not grey.
+    """
+    mask = mask_to_float(read_mask(str(mask_path))) > 128.5 / 255
+    score_map = cv2.cvtColor(read_image(str(map_path)), cv2.COLOR_BGR2GRAY)
+    if score_map.shape != mask.shape:
+        score_map = cv2.resize(score_map, mask.shape[::-1])
+    return score_map, mask
+
+
+def score_files(
+    mask_path: str | Path,
+    map_path: str | Path,
+    metrics: Sequence[str] | None = None,
+    cache: SkeletonCache | None = None,
+) -> dict | str:
+    """Scores of a map in a file (see ``score_pair``), or what is wrong with the files."""
+    try:
+        score_map, mask = read_pair(mask_path, map_path)
+        return score_pair(score_map, mask, metrics, cache.skeleton(mask) if cache is not None else None)
+    except (OSError, ValueError) as error:
+        return str(error)

@@ -1,0 +1,166 @@
+"""Scoring saved maps, and the contact sheet, by command line."""
+
+import csv
+import json
+import runpy
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / 'tests' / 'data' / 'metrics'
+EXPECTED = json.loads((GOLDEN / 'expected.json').read_text())
+PAIRS = [f'pair{k}' for k in range(6)]
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    def run(name, *arguments):
+        monkeypatch.setattr('sys.argv', [name, *map(str, arguments)])
+        runpy.run_path(str(ROOT / f'tools/analysis_tools/{name}.py'))['main']()
+
+    return run
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """The golden pairs under DIS5K names, as DIS-VD (four) and DIS-TE1 (two), with maps of two methods."""
+    for index, name in enumerate(PAIRS):
+        set_name, stem = 'DIS-VD' if index < 4 else 'DIS-TE1', f'1#G{index % 2}#1#C{index}#{name}'
+        mask = cv2.imread(str(GOLDEN / 'gt' / f'{name}.png'), cv2.IMREAD_GRAYSCALE)
+        score_map = cv2.imread(str(GOLDEN / 'pred' / f'{name}.png'), cv2.IMREAD_GRAYSCALE)
+        for path, image in (
+            (tmp_path / set_name / 'im' / f'{stem}.jpg', cv2.merge([mask // 2] * 3)),
+            (tmp_path / set_name / 'gt' / f'{stem}.png', mask),
+            (tmp_path / 'ours' / set_name / f'{stem}.png', score_map),
+            (tmp_path / 'inverse' / set_name / f'{stem}.png', 255 - score_map),
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), image)
+    return tmp_path
+
+
+def read_table(path):
+    with open(path, newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def test_scores_tables_and_pictures(tool, folders):
+    out = folders / 'out'
+    tool(
+        'eval_maps', '--gt', folders / 'DIS-VD', folders / 'DIS-TE1', '--pred', folders / 'ours',
+        f'other={folders / "inverse"}', '--out', out, '--worst', 2, '--worst-by', 'HCE', '--workers', 1,
+        '--skeleton-cache', folders / 'skeletons',
+    )  # fmt: skip
+    table = read_table(out / 'table.csv')
+    assert [(row['set'], row['method']) for row in table] == [
+        ('DIS-VD', 'ours'), ('DIS-VD', 'other'), ('DIS-TE1', 'ours'), ('DIS-TE1', 'other'),
+    ]  # fmt: skip
+    assert list(table[0])[2:8] == ['maxFm', 'wFmeasure', 'MAE', 'Smeasure', 'meanEm', 'HCE']
+    images = {row['image']: row for row in read_table(out / 'images.csv') if row['method'] == 'ours'}
+    for index, name in enumerate(PAIRS):
+        row = images[f'{"DIS-VD" if index < 4 else "DIS-TE1"}/1#G{index % 2}#1#C{index}#{name}']
+        for metric, value in EXPECTED[name].items():
+            assert float(row[metric]) == pytest.approx(value, abs=1e-6), metric
+    assert float(table[2]['HCE']) == np.mean([EXPECTED[name]['HCE'] for name in ('pair4', 'pair5')])
+    assert [row['class'] for row in read_table(out / 'classes.csv')][::2] == [f'C{k}' for k in range(6)]
+    groups = [row for row in read_table(out / 'groups.csv') if row['method'] == 'ours']
+    assert [(row['group'], row['note']) for row in groups] == [('G0', '3 images'), ('G1', '3 images')]
+    assert float(groups[0]['HCE']) == np.mean([EXPECTED[f'pair{k}']['HCE'] for k in (0, 2, 4)])
+    for name in ('curves_DIS-VD.png', 'curves_DIS-TE1.png', 'worst_ours_DIS-VD.jpg', 'worst_other_DIS-TE1.jpg'):
+        assert cv2.imread(str(out / name)).std() > 10
+    assert len(list((folders / 'skeletons').iterdir())) == 6
+
+
+def test_missing_and_damaged_maps_are_named(tool, folders, capsys):
+    maps = sorted((folders / 'ours' / 'DIS-VD').iterdir())
+    maps[0].unlink()
+    maps[1].write_bytes(maps[1].read_bytes()[:5000])
+    with pytest.raises(SystemExit) as stop:
+        tool(
+            'eval_maps', '--gt', folders / 'DIS-VD' / 'gt', '--pred', folders / 'ours', '--out', folders / 'out',
+            '--metrics', 'MAE', '--worst', 0, '--workers', 1,
+        )  # fmt: skip
+    assert stop.value.code == 1
+    told = capsys.readouterr()
+    assert f'missing: {maps[0]}' in told.err
+    assert f'unreadable: {maps[1]}' in told.err
+    (row,) = read_table(folders / 'out' / 'table.csv')
+    assert row['note'] == '2 of 4 images'
+    assert float(row['MAE']) == pytest.approx(np.mean([EXPECTED[f'pair{k}']['MAE'] for k in (1, 3)]))
+
+
+def test_maps_of_another_size_are_resized(tool, folders):
+    for path in (folders / 'ours' / 'DIS-TE1').iterdir():
+        score_map = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        cv2.imwrite(str(path), cv2.resize(score_map, None, fx=0.5, fy=0.7))
+    tool(
+        'eval_maps', '--gt', folders / 'DIS-TE1', '--pred', folders / 'ours' / 'DIS-TE1', '--out', folders / 'out',
+        '--metrics', 'MAE', '--worst', 0, '--workers', 0,
+    )  # fmt: skip
+    expected = []
+    for path in sorted((folders / 'DIS-TE1' / 'gt').iterdir()):
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 128
+        score_map = cv2.imread(str(folders / 'ours' / 'DIS-TE1' / path.name), cv2.IMREAD_GRAYSCALE)
+        score_map = cv2.resize(score_map, mask.shape[::-1]) / 255  # bilinear, in 8 bits
+        score_map = (score_map - score_map.min()) / np.ptp(score_map)
+        expected.append(np.abs(score_map - mask).mean())
+    (row,) = read_table(folders / 'out' / 'table.csv')
+    assert float(row['MAE']) == pytest.approx(np.mean(expected))
+
+
+def test_published_rows_stand_beside(tool, folders, capsys):
+    metafile = folders / 'metafile.yml'
+    metafile.write_text(
+        'Models:\n- Name: paper\n  Results:\n'
+        '  - {Dataset: DIS-VD, Metrics: {Smeasure: 0.898}, Source: v1}\n'
+        '  - {Dataset: DIS-TE4, Metrics: {Smeasure: 0.5}, Source: v1}\n'
+    )
+    tool(
+        'eval_maps', '--gt', folders / 'DIS-VD', '--pred', folders / 'ours', '--out', folders / 'out', '--metrics',
+        'Smeasure', '--worst', 0, '--workers', 0, '--published', metafile,
+    )  # fmt: skip
+    told = capsys.readouterr().out
+    assert '| DIS-VD | paper (published) | 0.898 | v1 |' in told
+    assert 'DIS-TE4' not in told
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--metrics', 'F1'], 'expected some of maxFm'),
+        (['--metrics', 'MAE', '--worst-by', 'HCE'], '--worst-by HCE'),
+        (['--workers', '-2'], 'from 0 on, got -2'),
+    ],
+)
+def test_bad_options(tool, folders, capsys, options, message):
+    with pytest.raises(SystemExit, match='2'):
+        tool('eval_maps', '--gt', folders / 'DIS-VD', '--pred', folders / 'ours', *options)
+    assert message in capsys.readouterr().err
+
+
+def test_no_masks(tool, folders):
+    with pytest.raises(SystemExit, match='no folder .*nowhere'):
+        tool('eval_maps', '--gt', folders / 'nowhere', '--pred', folders / 'ours', '--out', folders / 'out')
+
+
+def test_contact_sheet(tool, folders, capsys):
+    set_folder, sheet = folders / 'DIS-VD', folders / 'sheet.png'
+    options = ['--gt', set_folder / 'gt', '--pred', folders / 'ours' / 'DIS-VD', '--out', sheet]
+    tool('contact_sheet', '--images', set_folder / 'im', *options, '--count', 2, '--width', 50)
+    assert '2 of 4 samples' in capsys.readouterr().out
+    assert cv2.imread(str(sheet)).shape[1] == 3 * 50 + 2 * 4
+    with pytest.raises(SystemExit, match='no image 1#G0#1#C0#pair0'):
+        tool('contact_sheet', '--images', folders / 'DIS-TE1' / 'im', *options)
+    with pytest.raises(SystemExit, match='stem of a mask'):
+        tool('contact_sheet', '--gt', set_folder / 'gt', '--pred', folders / 'ours' / 'DIS-TE1', '--out', sheet)
+
+
+def test_benchmark_of_metrics(tool, capsys):
+    tool('benchmark_metrics', '--pairs', 2, '--size', 90, 150, '--rounds', 1, '--workers', 1)
+    told = capsys.readouterr().out
+    assert 'ours, skeletons cached' in told
+    assert '(14 metrics)' in told
+    assert 'greatest difference' in told

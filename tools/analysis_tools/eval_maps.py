@@ -1,0 +1,219 @@
+"""Score saved maps of one or many methods on one or many sets; no model needed.
+
+Writes tables (Markdown, CSV, LaTeX), the scores of each image, tables by class and by group where the names are
+DIS5K's, precision-recall and F-threshold curves, and a contact sheet of the worst images. Exits with 1 if a map is
+missing or cannot be read; the tables say then how many of a set's images were scored.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.utils import ProgressBar
+
+from mmbirefnet.datasets.transforms.decode import read_image
+from mmbirefnet.evaluation import LOWER_IS_BETTER, METRICS
+from mmbirefnet.evaluation.breakdown import rows_by
+from mmbirefnet.evaluation.map_files import list_images, match_maps, read_pair, score_files
+from mmbirefnet.evaluation.published import load_published
+from mmbirefnet.evaluation.scoring import check_metrics, mean_scores, summarise
+from mmbirefnet.evaluation.scoring_pool import ScoringPool, resolve_workers
+from mmbirefnet.evaluation.skeleton_cache import open_skeleton_cache
+from mmbirefnet.evaluation.tables import (
+    TASK_COLUMNS,
+    TableRow,
+    columns_of,
+    in_table_order,
+    mean_rows,
+    to_csv,
+    to_markdown,
+    write_tables,
+)
+from mmbirefnet.visualization.contact_sheet import SheetRow, draw_contact_sheet
+from mmbirefnet.visualization.curves import draw_curves
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--gt', nargs='+', required=True, metavar='[SET=]DIR', help='folders of masks, or sets with gt/ in them'
+    )
+    parser.add_argument(
+        '--pred',
+        nargs='+',
+        required=True,
+        metavar='[METHOD=]DIR',
+        help='folders of maps, with subfolders by set if any',
+    )
+    parser.add_argument('--out', default='eval_maps', metavar='DIR', help='where to write (default: %(default)s)')
+    parser.add_argument('--metrics', nargs='+', help=f'some of {", ".join(METRICS)} (default: all)')
+    parser.add_argument('--task', choices=TASK_COLUMNS, help="columns as in this task's papers (default: by the sets)")
+    parser.add_argument('--published', metavar='FILE', help='metafile whose published rows are shown beside')
+    parser.add_argument('--worst', type=int, default=8, metavar='N', help='images on a contact sheet; 0 for none')
+    parser.add_argument('--worst-by', default='wFmeasure', choices=METRICS, help='(default: %(default)s)')
+    parser.add_argument('--workers', default='auto', help="processes, or 'auto' (default)")
+    parser.add_argument('--skeleton-cache', default='auto', metavar='DIR', help="'auto' (default), 'none' or a folder")
+    args = parser.parse_args()
+    try:
+        args.metrics = check_metrics(args.metrics)
+        args.workers = resolve_workers(args.workers if args.workers == 'auto' else int(args.workers))
+        args.gt = named_folders(args.gt, lambda path: path.parent if path.name == 'gt' else path)
+        args.pred = named_folders(args.pred, lambda path: path)
+    except ValueError as error:
+        parser.error(str(error))
+    if args.worst and args.worst_by not in args.metrics:
+        parser.error(f'--worst-by {args.worst_by} is not among --metrics')
+    return args
+
+
+def named_folders(options, owner):
+    """Folders by their given name, or that of the folder."""
+    folders = {}
+    for option in options:
+        name, _, folder = option.rpartition('=') if not Path(option).is_dir() else ('', '', option)
+        name = name or owner(Path(folder).resolve()).name
+        if name in folders:
+            raise ValueError(f'two folders are named {name}: write NAME=DIR')
+        folders[name] = Path(folder)
+    return folders
+
+
+def score_all(args):
+    """Score all methods on all sets.
+
+    Returns:
+        Scores of each image by (method, set), then stem; number of masks by set; what is wrong, as lines.
+    """
+    files, problems = {}, []
+    for set_name, folder in args.gt.items():
+        masks = folder / 'gt' if (folder / 'gt').is_dir() else folder
+        for method, maps in args.pred.items():
+            place = maps / set_name if (maps / set_name).is_dir() or len(args.gt) > 1 else maps
+            matched = files[method, set_name] = match_maps(masks, place)
+            problems += [f'missing: {place / stem}.png' for stem in matched.missing]
+            if matched.unused:
+                print(f'{place}: {len(matched.unused)} maps without a mask are not used', file=sys.stderr)
+
+    cache = open_skeleton_cache(None if args.skeleton_cache == 'none' else args.skeleton_cache)
+    pool = ScoringPool(score_files, args.workers)
+    jobs = [(key, stem) for key, matched in files.items() for stem in matched.pairs]
+    results, progress = [], ProgressBar(len(jobs), file=sys.stderr) if jobs else None
+    for key, stem in jobs:
+        pool.submit(*files[key].pairs[stem], args.metrics, cache if 'HCE' in args.metrics else None)
+        results += pool.take()
+        progress.update()
+    results += pool.finish()
+
+    scores = {key: {} for key in files}
+    for (key, stem), result in zip(jobs, results, strict=True):
+        if isinstance(result, str):
+            problems.append(f'unreadable: {result}')
+        else:
+            scores[key][stem] = result
+    sizes = {set_name: len(matched.pairs) + len(matched.missing) for (_, set_name), matched in files.items()}
+    return files, scores, sizes, problems
+
+
+def make_rows(args, scores, sizes):
+    """Rows of the table: each set with all methods, then the published ones."""
+    published = load_published(args.published) if args.published else []
+    published = [replace(row, method=f'{row.method} (published)') for row in published]
+    means = {method: {} for method in args.pred}
+    rows = []
+    for (method, set_name), images in scores.items():
+        note = '' if len(images) == sizes[set_name] else f'{len(images)} of {sizes[set_name]} images'
+        summary = summarise(mean_scores(images.values())) if images else {}
+        summary = {name: summary[name] for name in args.metrics if name in summary}
+        rows.append(TableRow(set_name, method, summary, note))
+        if not note:
+            means[method][set_name] = summary
+    for method, complete in means.items():
+        rows += [TableRow(name, method, summary) for name, summary in mean_rows(complete).items()]
+    names = in_table_order([row.name for row in rows])
+    return [row for name in names for row in [*rows, *published] if row.name == name]
+
+
+def write_images(args, scores):
+    """One line per image, method and set."""
+    rows = [
+        TableRow(f'{set_name}/{stem}', method, summarise(image))
+        for (method, set_name), images in scores.items()
+        for stem, image in images.items()
+    ]
+    if rows:
+        columns = [name for name in args.metrics if name in rows[0].scores]
+        to_csv(rows, columns, args.out / 'images.csv', 'image')
+
+
+def write_breakdowns(args, scores):
+    """Tables by class and by group, each method over all sets."""
+    for what, stem in (('class_name', 'classes'), ('group', 'groups')):
+        rows = []
+        for method in args.pred:
+            own = {f'{s}/{stem}': v for (m, s), images in scores.items() if m == method for stem, v in images.items()}
+            rows += rows_by(what, method, own)
+        if rows:
+            rows.sort(key=lambda row: row.name)
+            write_tables(rows, columns_of(rows, args.task or 'DIS5K'), args.out / stem, what.partition('_')[0])
+
+
+def write_curves(args, scores):
+    """A picture of curves per set."""
+    for set_name in args.gt:
+        curves = {m: mean_scores(images.values()) for (m, s), images in scores.items() if s == set_name and images}
+        curves = {method: curve for method, curve in curves.items() if 'Fm' in curve}
+        if curves:
+            draw_curves(curves, set_name, args.out / f'curves_{set_name}.png')
+
+
+def write_worst(args, files, scores):
+    """A contact sheet of the worst images per method and set."""
+    for (method, set_name), images in scores.items():
+        if not images or args.worst < 1:
+            continue
+        values = {stem: summarise(image)[args.worst_by] for stem, image in images.items()}
+        worst = sorted(values, key=values.get, reverse=args.worst_by in LOWER_IS_BETTER)[: args.worst]
+        photographs = photographs_of(args.gt[set_name])
+        rows = []
+        for stem in worst:
+            score_map, mask = read_pair(*files[method, set_name].pairs[stem])
+            image = read_image(str(photographs[stem]))[..., ::-1] if stem in photographs else None
+            caption = f'{args.worst_by} {values[stem]:.3f}  {stem}'
+            rows.append(SheetRow(image, mask.view(np.uint8) * 255, score_map, caption))
+        path = args.out / f'worst_{method}_{set_name}.jpg'
+        cv2.imwrite(str(path), draw_contact_sheet(rows, with_error=True)[..., ::-1])
+
+
+def photographs_of(folder):
+    """Images of the set that a folder of masks belongs to, by stem; none where there is no ``im/``."""
+    root = folder if (folder / 'im').is_dir() else folder.parent
+    return list_images(root / 'im') if (root / 'im').is_dir() else {}
+
+
+def main():
+    args = parse_args()
+    args.out = Path(args.out)
+    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        files, scores, sizes, problems = score_all(args)
+        rows = make_rows(args, scores, sizes)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f'error: {error}') from None
+    columns = columns_of(rows, args.task)
+    write_tables(rows, columns, args.out / 'table')
+    write_images(args, scores)
+    write_breakdowns(args, scores)
+    write_curves(args, scores)
+    write_worst(args, files, scores)
+
+    print(f'\n{to_markdown(rows, columns)}\nwritten to {args.out}/')
+    if problems:
+        print(*problems, sep='\n', file=sys.stderr)
+        raise SystemExit(1)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,82 @@
+"""Rank the checkpoints of a work directory on one or more metrics.
+
+Scores come from the validations that training logged; --evaluate validates the checkpoints that have none. With
+several metrics the mean of the ranks decides. Of MAE, MSE and HCE less is better.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+
+from mmbirefnet.evaluation.ranking import find_checkpoints, is_metric, rank, read_logged_scores
+from mmbirefnet.evaluation.tables import TableRow, to_markdown
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('work_dir', type=Path)
+    parser.add_argument('--metrics', nargs='+', default=['wFmeasure'], help='for example Smeasure HCE, or DIS-VD/HCE')
+    parser.add_argument('--evaluate', action='store_true', help='validate checkpoints without logged scores')
+    parser.add_argument('--config', help='for --evaluate; default: the one that training left in the work directory')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='for --evaluate')
+    parser.add_argument('--top', type=int, help='print only so many')
+    return parser.parse_args()
+
+
+def evaluate(checkpoints, args):
+    """Validate checkpoints, and keep their scores in ``<work_dir>/validations.json`` for the next time."""
+    store = args.work_dir / 'validations.json'
+    scores = {int(k): v for k, v in json.loads(store.read_text()).items()} if store.is_file() else {}
+    wanted = {k: p for k, p in checkpoints.items() if not all(metric in scores.get(k, {}) for metric in args.metrics)}
+    if not wanted:
+        return scores
+    cfg = Config.fromfile(config_of(args))
+    cfg.merge_from_dict(args.cfg_options or {})
+    cfg.work_dir = str(args.work_dir / 'validations')
+    # A list of metrics in the config would hide those that are asked for.
+    cfg.val_evaluator = dict(type='mmbirefnet.DichotomousMetric', num_workers='auto')
+    runner = Runner.from_cfg(cfg)
+    for step, path in wanted.items():
+        runner.load_checkpoint(str(path))
+        scores[step] = {key: float(value) for key, value in runner.val().items() if is_metric(key)}
+        store.write_text(json.dumps(scores, indent=1))
+    return scores
+
+
+def config_of(args):
+    if args.config:
+        return args.config
+    configs = sorted(args.work_dir.glob('*.py'))
+    if len(configs) != 1:
+        raise ValueError(f'{args.work_dir}: expected one config, found {len(configs)}: give --config')
+    return str(configs[0])
+
+
+def main():
+    args = parse_args()
+    try:
+        checkpoints = find_checkpoints(args.work_dir)
+        logged = read_logged_scores(args.work_dir)
+        scores = {step: logged.get(step, {}) for step in checkpoints}
+        order = rank(scores, args.metrics)
+        if args.evaluate and len(order) < len(checkpoints):
+            measured = evaluate({step: path for step, path in checkpoints.items() if step not in order}, args)
+            scores = {step: {**scores[step], **measured.get(step, {})} for step in checkpoints}
+            order = rank(scores, args.metrics)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f'error: {error}') from None
+
+    rows = [TableRow(str(place), checkpoints[step].name, scores[step]) for place, step in enumerate(order, 1)]
+    print(to_markdown(rows[: args.top], args.metrics, 'rank'))
+    without = [path.name for step, path in checkpoints.items() if step not in order]
+    if without:
+        print(f'without scores on {", ".join(args.metrics)} (see --evaluate): {", ".join(without)}')
+    if not order:
+        raise SystemExit(1)
+
+
+if __name__ == '__main__':
+    main()
