@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os.path as osp
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from mmengine import fileio, list_from_file
 from mmengine.logging import print_log
@@ -33,6 +33,8 @@ class DichotomousDataset(BaseSegDataset):
         seg_map_suffix: The same for masks, for example ``'_mask.png'``.
         with_masks: False for images without masks, only with ``test_mode=True``: items then have no
             ``seg_map_path``, and the mask folders are not looked at.
+        skip_missing_sets: Go on without sets that have no folder, if one of ``sets`` has; a warning names them, and
+            they are listed in :attr:`missing_sets`. For tests over all sets of a benchmark.
         ann_file: Text file of one ``<stem>`` or ``<set>/<stem>`` a line: only these, in this order.
         **kwargs: See :class:`mmseg.datasets.BaseSegDataset`.
 
@@ -55,11 +57,14 @@ class DichotomousDataset(BaseSegDataset):
         img_suffix: str | Sequence[str] = IMAGE_SUFFIXES,
         seg_map_suffix: str | Sequence[str] = IMAGE_SUFFIXES,
         with_masks: bool = True,
+        skip_missing_sets: bool = False,
         test_mode: bool = False,
         **kwargs,
     ) -> None:
         self.sets = [sets] if isinstance(sets, str) else None if sets is None else list(sets)
         self.with_masks = with_masks
+        self.skip_missing_sets = skip_missing_sets
+        self.missing_sets: list[str] = []
         name = type(self).__name__
         if self.sets == [] or (data_root is None and self.sets is None):
             raise ValueError(f'{name}: give data_root, or the names of sets, or both')
@@ -96,7 +101,9 @@ class DichotomousDataset(BaseSegDataset):
     def load_data_list(self) -> list[dict]:
         """Items of all sets, or those that ``ann_file`` lists."""
         images, masks = {}, {}  # (set folder, stem) -> path
-        for root in self._find_sets():
+        roots = self._find_sets()
+        self._metainfo['sets'] = tuple(_set_name(root) for root in roots)
+        for root in roots:
             images.update(self._list_folder(root, 'img_path', self.img_suffix))
             if self.with_masks:
                 masks.update(self._list_folder(root, 'seg_map_path', self.seg_map_suffix))
@@ -129,20 +136,28 @@ class DichotomousDataset(BaseSegDataset):
             item['seg_map_path'] = mask
         return item
 
-    def _find_sets(self) -> Iterable[str]:
+    def _find_sets(self) -> list[str]:
+        """Folders of the sets."""
         root, folder = self.data_root or '', self.data_prefix['img_path']
+        found, missing = [], {}
         for name in self.sets or ['']:
             places = [fileio.join_path(root, name) if name else root]
             if name and self.FAMILY:
                 places.append(fileio.join_path(root, self.FAMILY, name))
             for place in places:
                 if fileio.isdir(fileio.join_path(place, folder), backend_args=self.backend_args):
-                    yield place
+                    found.append(place)
                     break
             else:
-                tried = ' or '.join(fileio.join_path(place, folder) for place in places)
-                known = f'; sets of {self.FAMILY}: {", ".join(self.SET_SIZES)}' if self.SET_SIZES and name else ''
-                raise FileNotFoundError(f'no folder of images at {tried}{known}')
+                missing[name] = ' or '.join(fileio.join_path(place, folder) for place in places)
+        self.missing_sets = list(missing)
+        if missing:
+            problem = f'no folder of images at {"; nor at ".join(missing.values())}'
+            if not (self.skip_missing_sets and found):
+                known = f'; sets of {self.FAMILY}: {", ".join(self.SET_SIZES)}' if self.SET_SIZES and self.sets else ''
+                raise FileNotFoundError(problem + known)
+            print_log(f'left out {_some(self.missing_sets, "set")}: {problem}', 'current', logging.WARNING)
+        return found
 
     def _list_folder(self, root: str, kind: str, suffixes: Sequence[str]) -> dict[tuple[str, str], str]:
         """(set folder, stem) to path of the images or masks of a set, sorted by stem."""

@@ -113,6 +113,17 @@ class TestBadFolders:
         assert f'{tmp_path}/DIS-TE9/im or {tmp_path}/DIS5K/DIS-TE9/im' in message
         assert 'DIS-TE4' in message
 
+    def test_missing_sets_may_be_skipped_but_not_all(self, tmp_path, write_pair):
+        write_pair(tmp_path / 'DIS-TE2', 'a')
+        options = dict(skip_missing_sets=True, test_mode=True, pipeline=[])
+        dataset = DIS5KDataset(data_root=str(tmp_path), sets=['DIS-VD', 'DIS-TE2'], **options)
+        assert stems(dataset) == ['a']
+        assert dataset.missing_sets == ['DIS-VD']
+        assert dataset.metainfo['sets'] == ('DIS-TE2',)
+        message = self.error(tmp_path, FileNotFoundError, DIS5KDataset, sets=['DIS-VD', 'DIS-TE1'], **options)
+        assert f'{tmp_path}/DIS-VD/im' in message
+        assert f'{tmp_path}/DIS-TE1/im' in message
+
     def test_missing_masks(self, tmp_path, write_pair):
         mask = write_pair(tmp_path, 'a')[1]
         mask.unlink()
