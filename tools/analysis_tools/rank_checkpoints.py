@@ -36,12 +36,14 @@ def evaluate(checkpoints, args):
     cfg = Config.fromfile(config_of(args))
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.work_dir = str(args.work_dir / 'validations')
-    # A list of metrics in the config would hide those that are asked for.
-    cfg.val_evaluator = dict(type='mmbirefnet.DichotomousMetric', num_workers='auto')
+    # As a test: a validation would have the hooks of training save the best.
+    cfg.test_dataloader = cfg.val_dataloader
+    cfg.test_evaluator = dict(type='mmbirefnet.DichotomousMetric', num_workers='auto')
+    cfg.test_cfg = dict()
     runner = Runner.from_cfg(cfg)
     for step, path in wanted.items():
         runner.load_checkpoint(str(path))
-        scores[step] = {key: float(value) for key, value in runner.val().items() if is_metric(key)}
+        scores[step] = {key: float(value) for key, value in runner.test().items() if is_metric(key)}
         store.write_text(json.dumps(scores, indent=1))
     return scores
 
