@@ -8,9 +8,21 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=5),
+    checkpoint=dict(
+        type='CheckpointHook',
+        interval=5,
+        max_keep_ckpts=10,  # at the end those of the last 50 epochs
+        save_best='wFmeasure',  # or any of these, or several
+        greater_keys=[
+            *('maxFm', 'meanFm', 'adpFm', 'wFmeasure', 'maxEm', 'meanEm', 'adpEm', 'Smeasure'),
+            *('mBA', 'maxBIoU', 'meanBIoU'),
+        ],
+        less_keys=['MAE', 'MSE', 'HCE', 'loss'],
+    ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
+    soft_maps=dict(type='mmbirefnet.SoftMapHook', images=8),
+    benchmark_table=dict(type='mmbirefnet.BenchmarkTableHook'),
 )
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='mmbirefnet.SoftMapVisualizer', vis_backends=vis_backends, name='visualizer')

@@ -55,7 +55,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=2),
     checkpoint=dict(type='CheckpointHook', interval=1, save_best=['wFmeasure', 'HCE'], rule=['greater', 'less']),
     soft_maps=dict(type='mmbirefnet.SoftMapHook', images=1),
-    table=dict(type='mmbirefnet.BenchmarkTableHook', published='METAFILE'))
+    table=dict(type='mmbirefnet.BenchmarkTableHook'))
 log_processor = dict(by_epoch=True)
 visualizer = dict(type='mmbirefnet.SoftMapVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 """
@@ -78,7 +78,7 @@ def setup(tmp_path, monkeypatch):
     result = '  - {{Dataset: {}, Metrics: {{Smeasure: 0.898}}, Source: the paper}}\n'
     metafile.write_text('Models:\n- Name: m\n  Results:\n' + result.format('DIS-VD') + result.format('NC4K'))
     config = tmp_path / 'multi_set.py'
-    config.write_text(CONFIG.replace('METAFILE', str(metafile)))
+    config.write_text(CONFIG)
     monkeypatch.setenv('MMBIREFNET_DATA', str(tmp_path / 'data'))
     return config
 

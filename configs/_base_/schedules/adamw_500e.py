@@ -5,10 +5,6 @@ param_scheduler = []
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_begin=max_epochs - 50, val_interval=5)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-default_hooks = dict(
-    # Ten files five epochs apart: at the end those of the last 50 epochs.
-    checkpoint=dict(type='CheckpointHook', interval=5, max_keep_ckpts=10, save_best='wFmeasure', rule='greater'),
-)
 # The learning rate follows the square root of the batch per GPU: lr = 1e-4 * sqrt(batch / 4).
 custom_hooks = [
     dict(type='mmbirefnet.LossScheduleHook', last_epochs=40, factors=dict(BCELoss=0.0, IoULoss=0.5, MAELoss=0.9)),

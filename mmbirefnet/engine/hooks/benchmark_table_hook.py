@@ -19,15 +19,16 @@ class BenchmarkTableHook(Hook):
     Published scores stand below ours. Sets that the data set was asked for and did not find are named.
 
     Args:
-        published: metafile to take published rows from; those of the model that is named as the config file, or all
-            if it has no such model.
+        published: metafile to take published rows from: those of the model that is named as the config file, or all
+            if it has no such model. ``'auto'``: ``metafile.yml`` beside the config file, if there is one; ``None``:
+            no published rows.
         task: whose columns to print, ``'DIS5K'``, ``'COD'`` or ``'HRSOD'``; by default told by the sets.
         method: name of our rows; by default the config file's.
     """
 
     priority = 'VERY_LOW'
 
-    def __init__(self, published: str | None = None, task: str | None = None, method: str | None = None) -> None:
+    def __init__(self, published: str | None = 'auto', task: str | None = None, method: str | None = None) -> None:
         self.published = published
         self.task = task
         self.method = method
@@ -38,8 +39,8 @@ class BenchmarkTableHook(Hook):
         # Scoring needs an extra package, which training does not: so it is imported here.
         from mmbirefnet.evaluation.tables import columns_of, in_table_order, to_markdown, write_tables
 
-        config = Path(runner.cfg.filename).stem if runner.cfg.filename else ''
-        rows = own_rows(metrics or {}, runner.test_dataloader.dataset, self.method or config or 'this')
+        config = Path(runner.cfg.filename or '')
+        rows = own_rows(metrics or {}, runner.test_dataloader.dataset, self.method or config.stem or 'this')
         if not any(row.scores for row in rows):
             return
         names = in_table_order([row.name for row in rows])
@@ -49,11 +50,15 @@ class BenchmarkTableHook(Hook):
         paths = write_tables(rows, columns, Path(runner.log_dir) / 'benchmark')
         runner.logger.info(f'\n{to_markdown(rows, columns)}\nwritten to {", ".join(map(str, paths))}')
 
-    def _published_rows(self, config: str) -> list:
+    def _published_rows(self, config: Path) -> list:
         from mmbirefnet.evaluation.published import load_published
 
-        rows = load_published(self.published) if self.published else []
-        rows = [row for row in rows if row.method == config] or rows
+        metafile = self.published
+        if metafile == 'auto':
+            metafile = config.with_name('metafile.yml') if config.name else None
+            metafile = metafile if metafile and metafile.is_file() else None
+        rows = load_published(metafile) if metafile else []
+        rows = [row for row in rows if row.method == config.stem] or rows
         return [replace(row, method=f'{row.method} (published)') for row in rows]
 
 
