@@ -2,40 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mmcv.ops
 import torch
 from torch import Tensor
 
 from mmbirefnet.registry import MODELS
 
-from .deform_conv_torch import modulated_deform_conv2d
+from . import deform_conv_torch
 
-# torch.compile leaves them alone: it cannot see into mmcv's kernel, and would unroll the loop over chunks.
-BACKENDS = {
-    name: torch.compiler.disable(op)
-    for name, op in (('mmcv', mmcv.ops.modulated_deform_conv2d), ('torch', modulated_deform_conv2d))
-}
+BACKENDS = ('auto', 'mmcv', 'torch', 'triton')
 
 
 def select_backend(name: str, device: torch.device) -> str:
-    """Name of the implementation that computes on ``device``; ``'auto'`` takes the fastest.
+    """The implementation that ``name`` stands for on ``device``; ``'auto'`` takes the fastest of those measured.
 
     Raises:
         ValueError: If there is no implementation of that name.
     """
+    if name not in BACKENDS:
+        raise ValueError(f'backend must be one of {", ".join(map(repr, BACKENDS))}, got {name!r}')
     if name == 'auto':
         return 'mmcv' if device.type == 'cuda' else 'torch'
-    if name not in BACKENDS:
-        raise ValueError(f"backend must be one of 'auto', {str([*BACKENDS])[1:-1]}, got {name!r}")
     return name
+
+
+def load_backend(name: str) -> Callable[..., Tensor]:
+    """``modulated_deform_conv2d`` of one implementation.
+
+    Raises:
+        ImportError: For ``'triton'`` where Triton is not installed.
+    """
+    if name == 'mmcv':
+        return mmcv.ops.modulated_deform_conv2d
+    if name == 'torch':
+        return deform_conv_torch.modulated_deform_conv2d
+    try:
+        from . import deform_conv_triton
+    except ImportError as error:
+        raise ImportError(
+            f"backend 'triton' needs the triton package, part of torch's CUDA builds for Linux ({error}); "
+            "use backend='auto' or 'mmcv' without it"
+        ) from error
+    return deform_conv_triton.modulated_deform_conv2d
+
+
+# torch.compile leaves the call alone: it cannot see into mmcv's kernel, and would unroll the torch form's loop.
+@torch.compiler.disable
+def _deform(backend: str, *args) -> Tensor:
+    return load_backend(backend)(*args)
 
 
 @MODELS.register_module('DCNv2')
 class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
     """Deformable convolution whose offsets and masks come from a convolution of its own input.
 
-    Parameters, state dict and function are those of mmcv's ``DCNv2``. Computes in float32 at least, also under
-    autocast, and returns what a plain convolution would: autocast's dtype, or the input's.
+    Parameters, state dict and function are those of mmcv's ``DCNv2``. Under autocast and for 16-bit maps it samples in
+    float32 (and multiplies in float32, but for Triton), and returns what a plain convolution would: autocast's dtype,
+    or the input's.
 
     A fresh layer computes what BiRefNet's fresh layer does. There the mask is ``2 * sigmoid(m)``, here
     ``sigmoid(m)``, so the initial kernel is twice mmcv's.
@@ -44,12 +69,17 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         *args, **kwargs: As for ``mmcv.ops.ModulatedDeformConv2dPack``: ``in_channels``, ``out_channels``,
             ``kernel_size``, ``stride``, ``padding``, ``dilation``, ``groups``, ``deform_groups``, ``bias``.
         backend: ``'torch'`` (gather and matrix product, low memory, fast on the CPU), ``'mmcv'`` (mmcv's kernel) or
-            ``'auto'``: mmcv on CUDA, torch elsewhere. May be changed at any time through the attribute.
+            ``'triton'`` (fused kernels, low memory, 16 bits; only CUDA) or ``'auto'``: mmcv on CUDA, torch elsewhere.
+            May be changed at any time through the attribute.
+
+    Raises:
+        ValueError: If there is no such backend.
+        ImportError: If it is not installed.
     """
 
     def __init__(self, *args, backend: str = 'auto', **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        select_backend(backend, self.weight.device)
+        load_backend(select_backend(backend, self.weight.device))
         self.backend = backend
 
     def init_weights(self) -> None:
@@ -71,18 +101,20 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         Returns:
             Map ``(N, out_channels, H', W')`` of the dtype of ``offset_mask``.
         """
+        backend = select_backend(self.backend, x.device)
         taps = offset_mask.shape[1] // 3
         dtype = torch.promote_types(offset_mask.dtype, torch.float32)
-        op = BACKENDS[select_backend(self.backend, x.device)]
-        # mmcv's kernel has no bfloat16, and positions need more digits than 16 bits hold.
+        # mmcv's kernel has no bfloat16. Positions need more digits than 16 bits hold.
+        map_dtype = offset_mask.dtype if backend == 'triton' else dtype
         with torch.autocast(x.device.type, enabled=False):
             offset, mask = offset_mask.to(dtype).split((2 * taps, taps), dim=1)
-            out = op(
-                x.to(dtype),
+            out = _deform(
+                backend,
+                x.to(map_dtype),
                 offset.contiguous(),
                 mask.sigmoid().contiguous(),
-                self.weight.to(dtype),
-                None if self.bias is None else self.bias.to(dtype),
+                self.weight.to(map_dtype),
+                None if self.bias is None else self.bias.to(map_dtype),
                 self.stride,
                 self.padding,
                 self.dilation,

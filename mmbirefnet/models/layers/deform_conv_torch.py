@@ -16,44 +16,26 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.nn.modules.utils import _pair
+
+from .deform_conv_geometry import Geometry
 
 # Column buffer of one chunk: small enough to stay near the cache, large enough for a fast matrix product.
 COLUMN_BYTES = 16 * 2**20
 
 
-class _Geometry(NamedTuple):
-    """What, besides the offsets, decides where the taps lie."""
+def _grid(geometry: Geometry, pixels: slice, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Undeformed positions (y, x) of the taps in the input, each ``(taps, 1, pixels)``."""
+    pixel = torch.arange(pixels.start, pixels.stop, device=like.device)
+    tap = torch.arange(geometry.taps, device=like.device).view(-1, 1, 1)
+    (width, kernel), (sy, sx) = (geometry.out_size[1], geometry.kernel_size[1]), geometry.stride
+    y = pixel // width * sy - geometry.padding[0] + tap // kernel * geometry.dilation[0]
+    x = pixel % width * sx - geometry.padding[1] + tap % kernel * geometry.dilation[1]
+    return y.to(like.dtype), x.to(like.dtype)
 
-    in_size: tuple[int, int]
-    out_size: tuple[int, int]
-    kernel_size: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    groups: int
-    deform_groups: int
 
-    @property
-    def taps(self) -> int:
-        return self.kernel_size[0] * self.kernel_size[1]
-
-    @property
-    def pixels(self) -> int:
-        return self.out_size[0] * self.out_size[1]
-
-    def by_tap(self, values: Tensor) -> Tensor:
-        """``(deform_groups * taps * n, H, W)`` to ``(taps, deform_groups, n, pixels)``; a view if contiguous."""
-        return values.reshape(self.deform_groups, self.taps, -1, self.pixels).transpose(0, 1)
-
-    def grid(self, pixels: slice, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Undeformed positions (y, x) of the taps in the input, each ``(taps, 1, pixels)``."""
-        pixel = torch.arange(pixels.start, pixels.stop, device=like.device)
-        tap = torch.arange(self.taps, device=like.device).view(-1, 1, 1)
-        (width, kernel), (sy, sx) = (self.out_size[1], self.kernel_size[1]), self.stride
-        y = pixel // width * sy - self.padding[0] + tap // kernel * self.dilation[0]
-        x = pixel % width * sx - self.padding[1] + tap % kernel * self.dilation[1]
-        return y.to(like.dtype), x.to(like.dtype)
+def _by_tap(values: Tensor, geometry: Geometry) -> Tensor:
+    """``(deform_groups * taps * n, H, W)`` to ``(taps, deform_groups, n, pixels)``; a view if contiguous."""
+    return values.reshape(geometry.deform_groups, geometry.taps, -1, geometry.pixels).transpose(0, 1)
 
 
 class _Axis(NamedTuple):
@@ -103,7 +85,7 @@ def _per_row(corners: Tensor) -> Tensor:
     return corners.flatten(0, 3).t().reshape(-1, 4)
 
 
-def _chunks(offset: Tensor, mask: Tensor, channels: int, geometry: _Geometry) -> Iterator[_Chunk]:
+def _chunks(offset: Tensor, mask: Tensor, channels: int, geometry: Geometry) -> Iterator[_Chunk]:
     """Cut the output pixels of one image into chunks whose columns fit ``COLUMN_BYTES``.
 
     Args:
@@ -113,12 +95,12 @@ def _chunks(offset: Tensor, mask: Tensor, channels: int, geometry: _Geometry) ->
         geometry: of the convolution.
     """
     height, width = geometry.in_size
-    offset, mask = geometry.by_tap(offset), geometry.by_tap(mask)
+    offset, mask = _by_tap(offset, geometry), _by_tap(mask, geometry)
     group = torch.arange(geometry.deform_groups, device=mask.device, dtype=torch.int32).view(-1, 1, 1, 1)
     step = max(1, COLUMN_BYTES // (geometry.taps * channels * mask.element_size()))
     for start in range(0, geometry.pixels, step):
         pixels = slice(start, min(start + step, geometry.pixels))
-        grid_y, grid_x = geometry.grid(pixels, mask)
+        grid_y, grid_x = _grid(geometry, pixels, mask)
         y = _Axis.at(grid_y + offset[:, :, 0, pixels], height)
         x = _Axis.at(grid_x + offset[:, :, 1, pixels], width)
         rows = (y.index.unsqueeze(3) * width + x.index.unsqueeze(2)) * geometry.deform_groups + group
@@ -153,13 +135,13 @@ def _add_blend_transposed(grad_table: Tensor, rows: Tensor, weights: Tensor, gra
     )
 
 
-def _split(columns: Tensor, geometry: _Geometry) -> list[Tensor]:
+def _split(columns: Tensor, geometry: Geometry) -> list[Tensor]:
     """``(pixels * taps * deform_groups, ·)`` to one ``(pixels, taps * C / groups)`` matrix per group."""
     columns = columns.view(-1, geometry.taps, geometry.deform_groups * columns.shape[1])
     return [part.flatten(1) for part in columns.chunk(geometry.groups, dim=2)]
 
 
-def _merge(parts: list[Tensor], geometry: _Geometry) -> Tensor:
+def _merge(parts: list[Tensor], geometry: Geometry) -> Tensor:
     """Inverse of :func:`_split`."""
     parts = [part.unflatten(1, (geometry.taps, -1)) for part in parts]
     columns = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
@@ -168,7 +150,7 @@ def _merge(parts: list[Tensor], geometry: _Geometry) -> Tensor:
 
 class _ModulatedDeformConv2d(Function):
     @staticmethod
-    def forward(ctx, x, offset, mask, weight, bias, geometry: _Geometry):
+    def forward(ctx, x, offset, mask, weight, bias, geometry: Geometry):
         ctx.save_for_backward(x, offset, mask, weight)
         ctx.geometry = geometry
         kernels = weight.permute(0, 2, 3, 1).flatten(1).chunk(geometry.groups)
@@ -215,8 +197,8 @@ class _ModulatedDeformConv2d(Function):
                 if need_taps:
                     (grad_weights,) = torch.autograd.grad(columns, weights, grad_columns)
                     by_offset, by_mask = chunk.gradients(grad_weights)
-                    geometry.by_tap(grad_offset[n])[..., chunk.pixels] = by_offset
-                    geometry.by_tap(grad_mask[n])[..., chunk.pixels] = by_mask
+                    _by_tap(grad_offset[n], geometry)[..., chunk.pixels] = by_offset
+                    _by_tap(grad_mask[n], geometry)[..., chunk.pixels] = by_mask
                 if need_weight:
                     for total, g, column in zip(grad_kernels, grads, _split(columns.detach(), geometry), strict=True):
                         total.addmm_(g, column)
@@ -256,23 +238,5 @@ def modulated_deform_conv2d(
     Raises:
         ValueError: If the shapes do not fit together.
     """
-    stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
-    in_size, kernel_size = tuple(x.shape[2:]), tuple(weight.shape[2:])
-    out_size = tuple(
-        (size + 2 * p - d * (k - 1) - 1) // s + 1
-        for size, k, s, p, d in zip(in_size, kernel_size, stride, padding, dilation, strict=True)
-    )
-    geometry = _Geometry(in_size, out_size, kernel_size, stride, padding, dilation, groups, deform_groups)
-    if min(out_size) < 1:
-        raise ValueError(f'a {in_size} map is too small for kernel {kernel_size}, dilation {dilation}')
-    channels = x.shape[1]
-    if channels % groups or channels % deform_groups or len(weight) % groups or weight.shape[1] != channels // groups:
-        raise ValueError(
-            f'{channels} channels and a kernel of shape {tuple(weight.shape)} do not fit '
-            f'groups={groups}, deform_groups={deform_groups}'
-        )
-    for name, tensor, per_tap in (('offset', offset, 2), ('mask', mask, 1)):
-        expected = (len(x), per_tap * deform_groups * geometry.taps, *out_size)
-        if tensor.shape != expected:
-            raise ValueError(f'{name} must have shape {expected}, got {tuple(tensor.shape)}')
+    geometry = Geometry.of(x, offset, mask, weight, stride, padding, dilation, groups, deform_groups)
     return _ModulatedDeformConv2d.apply(x, offset, mask, weight, bias, geometry)
