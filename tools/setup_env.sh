@@ -109,7 +109,7 @@ step() { # step NAME TITLE COMMAND
     (set -e; "$3") >>"$log" 2>&1
     status=$?
     set -e
-    kill $beat
+    kill $beat 2>/dev/null || true
     beat=
     if ((status != 0)); then
         tail -n 15 "$log" >&2
@@ -184,7 +184,7 @@ install_project() { pip install -c $constraints --no-build-isolation -e '.[tests
 # ---- here it begins ----
 
 began=$SECONDS count=0 chain= anew= beat=
-trap '[[ -z $beat ]] || kill $beat' EXIT
+trap '[[ -z $beat ]] || kill $beat 2>/dev/null || true' EXIT
 version_of() { "$1" -c 'import platform; print(platform.python_version())' 2>/dev/null; }
 check_cuda
 version=$(version_of "$py" || true)
