@@ -262,7 +262,7 @@ class SwinTransformer(BaseModule):
         self.pos_drop = nn.Dropout(drop_rate)
 
         window_size = arch['window_size']
-        drop_paths = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
+        drop_paths = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').split(list(depths))
         self.layers = ModuleList()
         for i, (dims, num_heads) in enumerate(zip(self.num_features, arch['num_heads'])):
             blocks = [
@@ -285,7 +285,7 @@ class SwinTransformer(BaseModule):
         self._freeze()
 
     def init_weights(self) -> None:
-        """Load the checkpoint of ``init_cfg``, or draw linear weights from a normal truncated at 2 sigma (0.02)."""
+        """Draw linear weights and position biases with a deviation of 0.02, then do what ``init_cfg`` says."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 trunc_normal_(module.weight, std=0.02)
@@ -293,9 +293,11 @@ class SwinTransformer(BaseModule):
                     nn.init.zeros_(module.bias)
             elif isinstance(module, WindowAttention):
                 trunc_normal_(module.relative_position_bias_table, std=0.02)
-        if self.init_cfg and self.init_cfg['type'] == 'Pretrained':
+        if isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained':
             load_swin_checkpoint(self, self.init_cfg['checkpoint'])
-        self._is_init = True
+            self._is_init = True
+        else:
+            super().init_weights()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Features of an image.
@@ -310,7 +312,7 @@ class SwinTransformer(BaseModule):
         outputs = []
         for i, stage in enumerate(self.layers):
             for block in stage.blocks:
-                checkpointed = self.with_cp and x.requires_grad
+                checkpointed = self.with_cp and torch.is_grad_enabled()
                 x = checkpoint(block, x, use_reentrant=False) if checkpointed else block(x)
             if i in self.out_indices:
                 outputs.append(getattr(self, f'norm{i}')(x).permute(0, 3, 1, 2).contiguous())
@@ -324,7 +326,7 @@ class SwinTransformer(BaseModule):
         return self
 
     def _freeze(self) -> None:
-        frozen = [self.patch_embed] if self.frozen_stages >= 0 else []
+        frozen = [self.patch_embed, self.pos_drop] if self.frozen_stages >= 0 else []
         for i in range(self.frozen_stages):
             frozen.append(self.layers[i])
             if i in self.out_indices:

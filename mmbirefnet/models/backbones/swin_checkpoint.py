@@ -4,6 +4,8 @@ import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
+from mmbirefnet.utils.checkpoint_io import misfit
+
 # Parts of a classification checkpoint that a dense predictor has no use for, and buffers that are made anew.
 UNUSED = ('head.', 'norm.', 'avgpool.')
 BUFFERS = ('relative_position_index', 'attn_mask')
@@ -58,25 +60,12 @@ def load_swin_checkpoint(backbone: nn.Module, filename: str) -> None:
     """
     checkpoint = CheckpointLoader.load_checkpoint(filename, map_location='cpu')
     found = swin_state_dict(checkpoint)
-    wanted = backbone.state_dict()
-    output_norms = tuple(f'norm{i}.' for i in range(len(backbone.layers)))
-    missing = [key for key in wanted if key not in found and not key.startswith(output_norms)]
-    unexpected = [key for key in found if key not in wanted and not key.startswith(output_norms)]
-    misshapen = [
-        f'{key}: {tuple(found[key].shape)} in the file, {tuple(wanted[key].shape)} in the model'
-        for key in wanted
-        if key in found and found[key].shape != wanted[key].shape
-    ]
-    if missing or unexpected or misshapen:
-        problems = [
-            f'{name} ({len(keys)}): {", ".join(keys[:3])}{" …" if len(keys) > 3 else ""}'
-            for name, keys in (('missing', missing), ('unexpected', unexpected), ('other shape', misshapen))
-            if keys
-        ]
+    problems = misfit(found, backbone.state_dict(), optional=tuple(f'norm{i}.' for i in range(len(backbone.layers))))
+    if problems:
         raise ValueError(
             f'{filename} does not fit this SwinTransformer (width {backbone.num_features[0]}, depths '
             f'{[len(stage.blocks) for stage in backbone.layers]}, window '
-            f'{backbone.layers[0].blocks[0].attn.window_size}): {"; ".join(problems)}. '
+            f'{backbone.layers[0].blocks[0].attn.window_size}): {problems}. '
             'Choose the `arch` that the file was made for.'
         )
     with torch.no_grad():

@@ -1,0 +1,114 @@
+"""Reading released parameter files, writing checkpoints, and telling whether parameters fit a model."""
+
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+# Where training checkpoints keep the parameters; averaged ones come first, since they are what is to be used.
+NESTS = ('state_dict_ema', 'model_ema', 'state_dict', 'model', 'model_state_dict', 'net')
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Read named parameters from a file, on the CPU.
+
+    Args:
+        path: A ``.safetensors`` file (needs the package safetensors) or one written by ``torch.save``: a state dict,
+            alone or in a dict under one of ``NESTS``. Nothing but tensors and plain values is ever unpickled.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If safetensors is needed and not installed.
+        ValueError: If the file is damaged, of another format, or holds no state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such file')
+    content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pickle(path)
+    state = _innermost(content)
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        found = f'a dict of {sorted(map(str, state))[:6]}' if isinstance(state, Mapping) else type(state).__name__
+        raise ValueError(f'{path}: expected named parameters, alone or under one of {NESTS}, found {found}')
+    return dict(state)
+
+
+def _innermost(content: object) -> object:
+    while isinstance(content, Mapping):
+        nested = [content[name] for name in NESTS if isinstance(content.get(name), Mapping)]
+        if not nested:
+            break
+        content = nested[0]
+    return content
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors.torch import SafetensorError, load_file
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f'{path}: reading .safetensors needs the package safetensors, one of the optional extras: '
+            'pip install safetensors (or "mmbirefnet[optional]")'
+        ) from error
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f'{path}: damaged, or no safetensors file ({error})') from error
+
+
+def _read_pickle(path: Path) -> object:
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r'GLOBAL (\S+)', str(error))
+        if refused is None:
+            raise ValueError(f'{path}: damaged, or no PyTorch checkpoint') from error
+        raise ValueError(
+            f'{path}: holds objects ({refused[1]}) besides tensors, which could run any code and are not unpickled; '
+            'save the state dict alone'
+        ) from error
+    except Exception as error:  # torch raises half a dozen types for damaged files
+        raise ValueError(f'{path}: damaged, or no PyTorch checkpoint ({str(error) or type(error).__name__})') from error
+
+
+def write_checkpoint(path: str | os.PathLike, state_dict: dict[str, Tensor], meta: dict) -> None:
+    """Write a checkpoint that mmengine loads; the file appears whole or not at all.
+
+    Args:
+        path: File to write; its folder is made.
+        state_dict: Parameters of a model.
+        meta: Plain values about them, such as ``dataset_meta``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        torch.save(dict(meta=meta, state_dict=state_dict), temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def misfit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], optional: tuple[str, ...] = ()) -> str:
+    """What keeps parameters from being loaded into a model, in words; empty if they fit.
+
+    Args:
+        found: Parameters of a file.
+        wanted: State dict of the model; on the meta device it costs no memory.
+        optional: Starts of the names that may be missing or left over.
+    """
+    missing = [key for key in wanted if key not in found and not key.startswith(optional)]
+    unexpected = [key for key in found if key not in wanted and not key.startswith(optional)]
+    misshapen = [
+        f'{key} is {tuple(found[key].shape)} in the file and {tuple(wanted[key].shape)} in the model'
+        for key in wanted
+        if key in found and found[key].shape != wanted[key].shape
+    ]
+    return '; '.join(
+        f'{name} ({len(keys)}): {", ".join(keys[:3])}{" …" if len(keys) > 3 else ""}'
+        for name, keys in (('missing', missing), ('unexpected', unexpected), ('of another shape', misshapen))
+        if keys
+    )
