@@ -5,5 +5,5 @@ optim_wrapper = dict(optimizer=dict(lr=1e-5))
 train_cfg = dict(max_epochs=max_epochs, val_begin=max_epochs - 50)
 # The learning rate follows the square root of the batch per GPU: lr = 1e-5 * sqrt(batch / 4).
 custom_hooks = [
-    dict(type='mmbirefnet.LossScheduleHook', last_epochs=20, factors=dict(BCELoss=0.0, IoULoss=0.5, MAELoss=0.9)),
+    dict(type='mmbirefnet.LossScheduleHook', last_epochs=20, factors=dict(BCELoss=0.0, IoULoss=0.5)),
 ]

@@ -7,5 +7,5 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 # The learning rate follows the square root of the batch per GPU: lr = 1e-4 * sqrt(batch / 4).
 custom_hooks = [
-    dict(type='mmbirefnet.LossScheduleHook', last_epochs=40, factors=dict(BCELoss=0.0, IoULoss=0.5, MAELoss=0.9)),
+    dict(type='mmbirefnet.LossScheduleHook', last_epochs=40, factors=dict(BCELoss=0.0, IoULoss=0.5)),
 ]
