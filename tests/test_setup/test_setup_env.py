@@ -15,8 +15,11 @@ case "$*" in
     "- "*) shift; exec {sys.executable} -c "$PATCH
 exec(__import__('sys').stdin.read())" "$@" ;;
     *python_version*) echo "$FAKE_VERSION"; exit ;;
+    *torch.version.cuda*) echo 13.0; exit ;;
+    *purelib*) echo /site; exit ;;
 esac
 echo "$*" >>"$CALLS"
+[[ "$*" != *mmcv==* ]] || echo "FORCE_CUDA=$FORCE_CUDA CPATH=${{CPATH:-}} GPUS=${{CUDA_VISIBLE_DEVICES-all}}" >>"$CALLS"
 case "$*" in
     "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
     *mmbirefnet.utils.collect_env*) [[ $OPS == work ]] || grep -q -- --no-cache-dir "$CALLS" ;;
@@ -125,6 +128,24 @@ def test_failed_step_is_not_taken_for_done(setup, failing):
     assert setup(FAIL_ON=failing)[0] == 1
     _, _, calls = setup()
     assert any(failing in call for call in installs(calls))
+
+
+def test_cuda_ops_are_compiled_by_the_nvcc_of_torch(setup, tmp_path):
+    nvcc = tmp_path / 'bin/nvcc'
+    nvcc.write_text('#!/bin/sh\necho "Cuda compilation tools, release $CUDA_RELEASE, V1"\n')
+    nvcc.chmod(0o755)
+    status, output, calls = setup(CUDA_OPS='1', CUDA_RELEASE='12.8')
+    assert status == 1
+    assert f"{nvcc} is not of torch's CUDA version, 13.0" in output
+    assert not any('mmcv==' in call for call in installs(calls))
+
+    status, output, calls = setup(CUDA_OPS='1', CUDA_RELEASE='13.2')
+    assert status == 0, output
+    assert 'FORCE_CUDA=1 CPATH=/site/nvidia/cu13/include GPUS=all' in calls
+
+    status, output, calls = setup(CUDA_OPS='0')
+    assert status == 0, output
+    assert 'FORCE_CUDA=0 CPATH= GPUS=' in calls
 
 
 NO_MODULE = """
