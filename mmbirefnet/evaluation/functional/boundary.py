@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from .pair import Pair
+from .pair import Pair, level_histogram
 from .threshold_curves import iou_curve
 
 
@@ -19,10 +19,12 @@ def mean_boundary_accuracy(pair: Pair, steps: int = 5) -> float:
     widest = sum(pair.shape) / 300
     accuracies = {}
     radii = [1 + int((widest - 1) / steps * step) for step in range(steps)]
+    window = _window(pair.mask_u8, max(radii))
+    right, mask = right[window], pair.mask_u8[window]
     for radius in set(radii):
         disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
-        band = cv2.morphologyEx(pair.mask_u8, cv2.MORPH_GRADIENT, disk)
-        accuracies[radius] = np.count_nonzero(right & (band > 0)) / np.count_nonzero(band)
+        band = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, disk).view(np.bool_)
+        accuracies[radius] = np.count_nonzero(right & band) / np.count_nonzero(band)
     return float(np.mean([accuracies[radius] for radius in radii]))
 
 
@@ -34,9 +36,16 @@ def boundary_iou_curve(pair: Pair, ratio: float = 0.02) -> np.ndarray:
     """
     stretched = (pair.levels.clip(0, 1) * 255).astype(np.uint8)
     boundary = _boundary(cv2.LUT(pair.score_map, stretched), ratio)
-    mask = _boundary(pair.mask_u8, ratio).view(np.bool_)
-    hits, misses = np.bincount(boundary[mask], minlength=256), np.bincount(boundary[~mask], minlength=256)
+    hits = level_histogram(boundary, _boundary(pair.mask_u8, ratio))
+    misses = level_histogram(boundary) - hits
     return iou_curve(np.cumsum(hits[::-1]), np.cumsum(misses[::-1]), int(hits.sum()))
+
+
+def _window(mask: np.ndarray, margin: int) -> tuple:
+    """Index (rows, columns) of the object's bounding box with a margin, within the image."""
+    left, top, width, height = cv2.boundingRect(mask)
+    rows = slice(max(top - margin, 0), top + height + margin)
+    return rows, slice(max(left - margin, 0), left + width + margin)
 
 
 def _boundary(image: np.ndarray, ratio: float) -> np.ndarray:

@@ -63,7 +63,7 @@ class Pair:
     @cached_property
     def binary(self) -> np.ndarray:
         """bool (H, W): the stretched map above 0.5."""
-        return (self.levels > 0.5)[self.score_map]
+        return self.score_map > np.flatnonzero(self.levels <= 0.5)[-1]
 
     @cached_property
     def skeleton(self) -> np.ndarray:
@@ -100,8 +100,8 @@ class Pair:
         """int64 (4, 2, 256): pixels of background and foreground by 8-bit level, in each quadrant."""
         counts = np.empty((4, 2, 256), np.int64)
         for (background, foreground), index in zip(counts, self.quadrants, strict=True):
-            foreground[:] = _histogram(self.score_map[index], self.mask_u8[index])
-            background[:] = _histogram(self.score_map[index]) - foreground
+            foreground[:] = level_histogram(self.score_map[index], self.mask_u8[index])
+            background[:] = level_histogram(self.score_map[index]) - foreground
         return counts
 
     @cached_property
@@ -138,7 +138,8 @@ class Pair:
         return foreground, background
 
 
-def _histogram(part: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+def level_histogram(part: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """int64 (256,): pixels by level of a uint8 (H, W) array, of all or where the uint8 mask is not 0."""
     counts = np.zeros(256, np.int64)
     if part.size == 0:
         return counts
