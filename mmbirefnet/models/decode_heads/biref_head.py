@@ -240,8 +240,8 @@ class BiRefHead(BaseDecodeHead):
         for loss in self.loss_decode:
             if isinstance(loss, MaskLoss):
                 value = loss(maps, target, ignore_index=self.ignore_index)
-            else:
-                value = sum(loss(logits, target, ignore_index=self.ignore_index) for logits in maps)
+            else:  # mmseg's, whose masks are (N, H, W)
+                value = sum(loss(logits, target.squeeze(1), ignore_index=self.ignore_index) for logits in maps)
             losses[loss.loss_name] = losses.get(loss.loss_name, 0) + value
         if self.gradient_supervision:
             losses['loss_gradient'] = self.loss_gradient_weight * self._gradient_loss(output)
