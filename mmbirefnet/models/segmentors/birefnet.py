@@ -63,7 +63,8 @@ class BiRefNet(EncoderDecoder):
         x = self._refer(features, inputs)
         losses = self._decode_head_forward_train(x, data_samples)
         if self.with_auxiliary_head:
-            losses.update(self._auxiliary_head_forward_train(x, data_samples))
+            # Without the image: an auxiliary head's usual in_index=-1 means the deepest map.
+            losses.update(self._auxiliary_head_forward_train(x[:-1], data_samples))
         if self.with_neck and getattr(self.neck, 'classifier', None) is not None:
             losses.update(add_prefix(self.neck.loss(features, data_samples), 'neck'))
         return losses
