@@ -1,0 +1,115 @@
+"""BiRefNet through the command lines, ours and mmsegmentation's own, on drawn objects."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import mmseg
+import numpy as np
+import pytest
+import torch
+from test_distributed import DUMP_CONFIG, DUMP_HOOK, free_port
+
+from mmbirefnet.datasets.synthetic import write_dataset
+
+ROOT = Path(__file__).parents[2]
+STOCK = Path(mmseg.__file__).parent / '.mim' / 'tools'
+(CONFIG,) = (ROOT / 'configs/birefnet').glob('birefnet_swin-nano_*.py')
+# Small enough for seconds: two iterations of two images of 64x64.
+OVERRIDES = f"""
+_base_ = '{CONFIG}'
+model = dict(
+    backbone=dict(arch=dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=4)),
+    neck=dict(in_channels=[16, 32, 64, 128], aux_classifier=True),
+    decode_head=dict(in_channels=[16, 32, 64, 128]),
+)
+load, resize = dict(type='mmbirefnet.LoadImage'), dict(type='mmbirefnet.Resize', scale=(64, 64))
+mask, pack = dict(type='mmbirefnet.LoadMask'), dict(type='mmbirefnet.PackDichotomousInputs')
+train_pipeline, test_pipeline = [load, mask, resize, pack], [load, resize, mask, pack]
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+param_scheduler = []
+train_cfg = dict(max_epochs=1, val_interval=1)
+default_hooks = dict(checkpoint=dict(interval=1))
+"""
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A data root and a config."""
+    folder = tmp_path_factory.mktemp('birefnet')
+    for _ in write_dataset(str(folder / 'data'), {'DIS-TR': 4, 'DIS-VD': 2}, (80, 96), seed=0):
+        pass
+    (folder / 'tiny.py').write_text(OVERRIDES)
+    (folder / 'dump_rank_hook.py').write_text(DUMP_HOOK)
+    (folder / 'tiny_dump.py').write_text(OVERRIDES + DUMP_CONFIG)
+    return folder
+
+
+def run(folder, *words) -> str:
+    environment = os.environ | {
+        'CUDA_VISIBLE_DEVICES': '',
+        'MMBIREFNET_DATA': str(folder / 'data'),
+        'OMP_NUM_THREADS': '1',
+        'PORT': free_port(),
+        'PYTHON': sys.executable,
+        'PYTHONPATH': f'{folder}:{ROOT}',
+    }
+    done = subprocess.run([str(word) for word in words], env=environment, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def maps(folder) -> dict[str, np.ndarray]:
+    return {path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(Path(folder).rglob('*.png'))}
+
+
+@pytest.mark.slow
+def test_stock_and_own_tools_give_the_same(folder):
+    """mmsegmentation's train.py and test.py run our configs and write what ours write."""
+    trained, written = {}, {}
+    for name, tools in (('ours', ROOT / 'tools'), ('stock', STOCK)):
+        work_dir = folder / name
+        run(folder, sys.executable, tools / 'train.py', folder / 'tiny.py', '--work-dir', work_dir)
+        checkpoint = work_dir / 'epoch_1.pth'
+        trained[name] = torch.load(checkpoint)['state_dict']
+        arguments = [checkpoint, '--work-dir', work_dir, '--out', work_dir / 'maps', '--show-dir', work_dir / 'shown']
+        log = run(folder, sys.executable, tools / 'test.py', folder / 'tiny.py', *arguments)
+        assert 'wFmeasure' in log
+        written[name] = maps(work_dir / 'maps')
+        assert len(maps(work_dir)) == 4  # two maps, two pictures of --show-dir
+    for key, value in trained['ours'].items():
+        assert torch.equal(value, trained['stock'][key]), key
+    assert [image.shape for image in written['ours'].values()] == [(80, 96)] * 2
+    for stem, image in written['ours'].items():
+        assert np.array_equal(image, written['stock'][stem])
+
+
+@pytest.mark.slow
+def test_resume_and_amp(folder):
+    work_dir = folder / 'amp'
+    train = [sys.executable, ROOT / 'tools/train.py', folder / 'tiny.py', '--work-dir', work_dir, '--amp']
+    run(folder, *train)
+    run(folder, *train, '--resume', '--cfg-options', 'train_cfg.max_epochs=2')
+    checkpoint = torch.load(work_dir / 'epoch_2.pth')
+    assert checkpoint['meta']['iter'] == 4
+    for key, value in checkpoint['state_dict'].items():
+        assert value.isfinite().all(), key
+        assert value.dtype in (torch.float32, torch.int64), key
+
+
+@pytest.mark.slow
+def test_two_ranks_hold_the_same_parameters(folder):
+    """Two iterations on two gloo processes; an unused parameter would stop DistributedDataParallel in the second."""
+    work_dir = folder / 'two'
+    options = ['--work-dir', work_dir, '--cfg-options', 'train_dataloader.batch_size=1']
+    run(folder, ROOT / 'tools/dist_train.sh', folder / 'tiny_dump.py', 2, *options)
+    before, first, second = (torch.load(work_dir / f'{name}.pth') for name in ('before0', 'after0', 'after1'))
+    names = [name for name in first if 'running' not in name and 'num_batches' not in name]
+    assert len(names) > 300
+    for name in names:
+        assert torch.equal(first[name], second[name]), name
+    assert sum(not torch.equal(before[name], first[name]) for name in names) > 0.9 * len(names)
