@@ -44,7 +44,7 @@ class DichotomousMetric(BaseMetric):
         format_only: write the maps and compute nothing; for images without masks.
         keep_results: accepted for mmsegmentation's ``test.py``; maps that are written are always kept.
         num_workers: processes that score while the model works on; 0 scores in this one, ``'auto'`` takes the
-            machine's cores. Each needs about 100 bytes per pixel.
+            machine's cores. Each needs about 20 bytes per pixel of its map.
         skeleton_cache: folder for the masks' skeletons (which HCE needs), ``'auto'`` for the user's cache folder,
             ``None`` to compute them every time.
         collect_device, prefix, collect_dir: see ``mmengine.evaluator.BaseMetric``.
