@@ -35,12 +35,17 @@ def history_statistic(owner, name):
 
 
 def register_safe_globals() -> None:
-    """Declare what mmengine's checkpoints hold as safe to unpickle (torch >= 2.6; older ones have no such guard)."""
+    """Declare what mmengine's checkpoints hold as safe to unpickle (torch >= 2.6; older ones have no such guard).
+
+    Each is given with its path, as a pair: the fork of mmengine declares some of them without, for the time of a load,
+    and takes those back afterwards.
+    """
     if Version(torch.__version__) < Version('2.6'):
         return
     safe = [HistoryBuffer, np.ndarray, np.dtype, *{type(np.dtype(name)) for name in _DTYPES}]
+    pairs = [(each, f'{each.__module__}.{each.__qualname__}') for each in safe]
     for name in ('_reconstruct', 'scalar'):  # numpy 1 and 2 write different module names
-        safe += [(getattr(multiarray, name), f'numpy.{core}.multiarray.{name}') for core in ('core', '_core')]
+        pairs += [(getattr(multiarray, name), f'numpy.{core}.multiarray.{name}') for core in ('core', '_core')]
     if builtins.getattr not in torch.serialization.get_safe_globals():  # do not narrow what the user has allowed
-        safe.append((history_statistic, 'builtins.getattr'))
-    torch.serialization.add_safe_globals(safe)
+        pairs.append((history_statistic, 'builtins.getattr'))
+    torch.serialization.add_safe_globals(pairs)

@@ -79,6 +79,12 @@ def test_runner_checkpoint_loads_with_its_history(work_dir):
     assert checkpoint['message_hub']['runtime_info']['best_score'] == 1.5
 
 
+def test_declarations_outlast_those_of_others(work_dir):
+    with torch.serialization.safe_globals([HistoryBuffer, np.ndarray, np.dtype, getattr]):
+        torch.load(work_dir / 'epoch_1.pth')
+    torch.load(work_dir / 'epoch_1.pth')
+
+
 def test_resume_goes_on_from_the_checkpoint(work_dir, tmp_path):
     resumed = build_runner(tmp_path, load_from=str(work_dir / 'epoch_1.pth'), resume=True)
     resumed.train()
