@@ -30,7 +30,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
         raise FileNotFoundError(f'{path}: no such file')
     content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pickle(path)
     state = _innermost(content)
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         found = f'a dict of {sorted(map(str, state))[:6]}' if isinstance(state, Mapping) else type(state).__name__
         raise ValueError(f'{path}: expected named parameters, alone or under one of {NESTS}, found {found}')
     return dict(state)
@@ -47,7 +47,8 @@ def _innermost(content: object) -> object:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        from safetensors.torch import SafetensorError, load_file
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
     except ModuleNotFoundError as error:
         raise ImportError(
             f'{path}: reading .safetensors needs the package safetensors, one of the optional extras: '

@@ -1,12 +1,13 @@
 """Conversion of the reference implementation's checkpoints."""
 
+import os
 import re
 
 import torch
 from torch import Tensor
 
-from ..models.backbones.swin import ARCHITECTURES
 from ..models.backbones.swin_checkpoint import BUFFERS
+from .checkpoint_io import read_state_dict
 
 PREFIXES = ('module.', '_orig_mod.', 'model.')
 
@@ -42,6 +43,8 @@ RENAMES = (
     (r'\.dec_att\.bn1\.', '.aspp.merge.norm.'),
 )
 OURS = ('backbone.', 'neck.', 'decode_head.')
+# The reference holds these as two convolutions, DCNv2 as one.
+OFFSETS = ('.offset_conv.', '.modulator_conv.')
 
 # Convolutions that a norm follows, and that norm.
 NORMED_CONVS = (
@@ -68,21 +71,59 @@ def _rename(key: str) -> str:
     return key
 
 
-def _identity_norms(converted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Norms for a checkpoint trained without any (batch size 1), which compute the identity in evaluation."""
+def _identity_norm(name: str, conv: Tensor) -> dict[str, Tensor]:
+    """Parameters of a norm that computes the identity in evaluation, behind a convolution's weight."""
+    # Half precision would round the variance to 1.
+    ones = conv.new_ones(conv.shape[:1], dtype=torch.promote_types(conv.dtype, torch.float32))
+    return {
+        f'{name}.weight': ones,
+        f'{name}.bias': 0 * ones,
+        f'{name}.running_mean': 0 * ones,
+        # The norm divides by sqrt(var + eps).
+        f'{name}.running_var': ones - NORM_EPS,
+        f'{name}.num_batches_tracked': torch.tensor(0),
+    }
+
+
+def _missing_norms(converted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Identity norms for a checkpoint trained without any (batch size 1); nothing for one that has them.
+
+    Raises:
+        ValueError: If it has some of them only.
+    """
     norms = {}
     for key, value in converted.items():
         for conv, norm in NORMED_CONVS:
             match = re.fullmatch(conv, key)
             if match is not None:
-                name, channels = match.expand(norm), value.shape[0]
-                norms[f'{name}.weight'] = value.new_ones(channels)
-                norms[f'{name}.bias'] = value.new_zeros(channels)
-                norms[f'{name}.running_mean'] = value.new_zeros(channels)
-                # The norm divides by sqrt(var + eps).
-                norms[f'{name}.running_var'] = value.new_full((channels,), 1 - NORM_EPS)
-                norms[f'{name}.num_batches_tracked'] = torch.tensor(0)
-    return norms
+                norms |= _identity_norm(match.expand(norm), value)
+    missing = [key for key in norms if key not in converted]
+    if 0 < len(missing) < len(norms):
+        raise ValueError(
+            f'not a whole BiRefNet checkpoint: {len(missing)} of {len(norms)} parameters of its norms are missing, '
+            f'such as {sorted(missing)[:3]} (one trained at batch size 1 has none at all)'
+        )
+    return norms if missing else {}
+
+
+def _check_reference(source: dict[str, Tensor]) -> None:
+    """Raise ``ValueError`` unless these look like the reference's parameters."""
+    if any(key.startswith('decode_head.blocks.') for key in source):
+        raise ValueError(
+            'this is a checkpoint of mmbirefnet already (it has decode_head.blocks…): use it as it is; '
+            'only those of the reference implementation need conversion'
+        )
+    if 'decoder.conv_out1.0.weight' not in source or not any(key.startswith('bb.') for key in source):
+        raise ValueError(
+            'not a BiRefNet checkpoint: expected keys that start with "bb.", "squeeze_module." and "decoder." '
+            f'(among them decoder.conv_out1.0.weight), found {len(source)} keys such as {sorted(source)[:4]}'
+        )
+    for one, other in (OFFSETS, OFFSETS[::-1]):
+        alone = [key for key in source if one in key and key.replace(one, other) not in source]
+        if alone:
+            raise ValueError(
+                f'not a whole BiRefNet checkpoint: {alone[0]} has no {alone[0].replace(one, other)} beside it'
+            )
 
 
 def convert_birefnet_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -103,17 +144,14 @@ def convert_birefnet_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tens
         ValueError: If these are not the parameters of a BiRefNet; the message says what was expected and found.
     """
     source = strip_prefixes(state_dict)
-    if 'decoder.conv_out1.0.weight' not in source or not any(key.startswith('bb.') for key in source):
-        raise ValueError(
-            'not a BiRefNet checkpoint: expected keys that start with "bb.", "squeeze_module." and "decoder." '
-            f'(among them decoder.conv_out1.0.weight), found {len(source)} keys such as {sorted(source)[:4]}'
-        )
+    _check_reference(source)
+    offset, modulator = OFFSETS
     converted = {}
     for key, value in source.items():
-        if key.endswith(BUFFERS) or '.modulator_conv.' in key:
+        if key.endswith(BUFFERS) or modulator in key:
             continue
-        if '.offset_conv.' in key:
-            value = torch.cat([value, source[key.replace('.offset_conv.', '.modulator_conv.')]])
+        if offset in key:
+            value = torch.cat([value, source[key.replace(offset, modulator)]])
         elif '.regular_conv.' in key:
             value = 2 * value
         converted[_rename(key)] = value
@@ -124,73 +162,24 @@ def convert_birefnet_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tens
             f'{len(unknown)} of {len(source)} keys have no counterpart, such as {sorted(unknown)[:4]}'
         )
     if 'decode_head.inward.conv_out.weight' in converted:
-        channels = converted['decode_head.blocks.1.reconstruction.conv_out.weight'].shape[0]
         weight = converted['decode_head.conv_logits.weight']
-        converted['decode_head.conv_logits.weight'] = weight[:, :channels]
-        converted['decode_head.conv_logits_inward.weight'] = weight[:, channels:]
-    if not any(key.endswith('running_mean') for key in converted):
-        converted.update(_identity_norms(converted))
-    return converted
+        inward = converted['decode_head.inward.conv_out.weight'].shape[0]
+        # Without a copy each part would be saved with the whole.
+        converted['decode_head.conv_logits.weight'] = weight[:, :-inward].clone()
+        converted['decode_head.conv_logits_inward.weight'] = weight[:, -inward:].clone()
+    return converted | _missing_norms(converted)
 
 
-def infer_model_config(state_dict: dict[str, Tensor]) -> dict:
-    """Tell the architecture from a converted state dict.
-
-    Returns:
-        The arguments that differ between variants: ``backbone``, ``multi_scale_input``, ``neck`` and ``decode_head``,
-        as in a config's ``model``.
+def load_birefnet_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Read parameters of BiRefNet in this project's form, be the file the reference's or this project's.
 
     Raises:
-        ValueError: If the backbone is none that this project knows.
+        FileNotFoundError, ImportError, ValueError: As :func:`read_state_dict`, and if it is no BiRefNet.
     """
-    arch = _infer_swin(state_dict)
-    width = ARCHITECTURES[arch]['embed_dims']
-    shape = {key: tuple(value.shape) for key, value in state_dict.items()}
-    lateral = shape['decode_head.laterals.2.weight'][0]
-    in_channels = [lateral * 2**i for i in range(4)]
-    squeeze = 'neck.squeeze.conv_in.weight' in shape
-    branch = 'decode_head.blocks.4.reconstruction.aspp.branches'
-    if f'{branch}.0.conv.conv_offset.weight' in shape:
-        aspp_cfg = dict()
-    elif f'{branch}.0.conv.weight' in shape:
-        aspp_cfg = dict(conv_cfg=None, kernel_sizes=(1, 3, 3, 3), dilations=(1, 6, 12, 18))
-    else:
-        aspp_cfg = None
-    residual = 'decode_head.blocks.4.reconstruction.shortcut.weight' in shape
-    return dict(
-        backbone=dict(arch=arch),
-        multi_scale_input=lateral == 2 * width,
-        neck=dict(
-            in_channels=in_channels,
-            context=squeeze and shape['neck.squeeze.conv_in.weight'][1] == sum(in_channels),
-            squeeze=squeeze,
-            aux_classifier='neck.classifier.weight' in shape,
-            aspp_cfg=aspp_cfg,
-        ),
-        decode_head=dict(
-            in_channels=in_channels,
-            inward_reference='decode_head.inward.conv_in.weight' in shape,
-            outward_reference='decode_head.blocks.4.outward.conv.weight' in shape,
-            multi_scale_supervision='decode_head.blocks.4.side.weight' in shape,
-            gradient_supervision='decode_head.blocks.4.outward.gradient.weight' in shape,
-            residual=residual,
-            aspp_cfg=aspp_cfg,
-        ),
-    )
-
-
-def _infer_swin(state_dict: dict[str, Tensor]) -> str:
-    proj = state_dict.get('backbone.patch_embed.proj.weight')
-    table = state_dict.get('backbone.layers.0.blocks.0.attn.relative_position_bias_table')
-    if proj is None or table is None:
-        found = sorted(key for key in state_dict if key.startswith('backbone.'))[:3]
-        raise ValueError(f'expected a Swin Transformer behind "bb.", found {found}')
-    depths = tuple(
-        len({key.split('.')[4] for key in state_dict if key.startswith(f'backbone.layers.{i}.blocks.')})
-        for i in range(4)
-    )
-    found = dict(embed_dims=proj.shape[0], depths=depths, window_size=(round(table.shape[0] ** 0.5) + 1) // 2)
-    for name, arch in ARCHITECTURES.items():
-        if all(arch[option] == value for option, value in found.items()):
-            return name
-    raise ValueError(f'no known Swin Transformer has {found}; known are {ARCHITECTURES}')
+    state = read_state_dict(path)
+    if any(key.startswith('decode_head.blocks.') for key in state):
+        return state
+    try:
+        return convert_birefnet_state_dict(state)
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error

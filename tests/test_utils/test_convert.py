@@ -1,0 +1,234 @@
+"""Conversion of the reference's parameters, and the architecture told from them.
+
+That the converted model computes what the reference does is tested with the model.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from golden import image, model_config, reference_state_dict
+from mmengine.config import Config
+from torch import nn
+
+from mmbirefnet.registry import MODELS
+from mmbirefnet.utils import (
+    check_fit,
+    convert_birefnet_state_dict,
+    infer_model_config,
+    load_birefnet_state_dict,
+)
+
+CONFIGS = Path(__file__).parents[2] / 'configs/birefnet'
+NORMS = ('.running_mean', '.running_var', '.num_batches_tracked', '.weight', '.bias')
+
+
+@pytest.fixture(scope='module')
+def reference() -> dict:
+    return reference_state_dict(classifier=True)
+
+
+@pytest.fixture(scope='module')
+def converted(reference) -> dict:
+    return convert_birefnet_state_dict(reference)
+
+
+def test_every_parameter_has_its_place(reference, converted):
+    model = MODELS.build(model_config(classifier=True))
+    model.load_state_dict(converted, strict=True)
+
+    def size(state):
+        return sum(value.numel() for key, value in state.items() if not key.endswith('relative_position_index'))
+
+    assert size(reference) == size(converted) == size(model.state_dict())
+    # The numbers of the reference implementation, in millions.
+    parts = dict(backbone=27.5, decode_head=12.7, neck=4.1 + 219 * 1537 / 1e6)
+    for name, millions in parts.items():
+        parameters = getattr(model, name).parameters()
+        assert sum(parameter.numel() for parameter in parameters) == pytest.approx(millions * 1e6, abs=0.06e6), name
+
+
+def test_what_is_more_than_a_new_name(reference, converted):
+    theirs = 'decoder.decoder_block3.dec_att.aspp_deforms.2.atrous_conv'
+    ours = 'decode_head.blocks.3.reconstruction.aspp.branches.3.conv'
+    assert torch.equal(converted[f'{ours}.weight'], 2 * reference[f'{theirs}.regular_conv.weight'])
+    assert torch.equal(converted[f'{ours}.conv_offset.weight'][:98], reference[f'{theirs}.offset_conv.weight'])
+    assert torch.equal(converted[f'{ours}.conv_offset.bias'][98:], reference[f'{theirs}.modulator_conv.bias'])
+    whole = reference['decoder.conv_out1.0.weight']
+    assert torch.equal(converted['decode_head.conv_logits.weight'], whole[:, :96])
+    assert torch.equal(converted['decode_head.conv_logits_inward.weight'], whole[:, 96:])
+
+
+@pytest.mark.parametrize('prefix', ['module.', '_orig_mod.', 'module._orig_mod.', 'model.'])
+def test_prefixes(reference, converted, prefix):
+    found = convert_birefnet_state_dict({prefix + key: value for key, value in reference.items()})
+    assert found.keys() == converted.keys()
+    assert all(torch.equal(value, converted[key]) for key, value in found.items())
+
+
+def without_norms(reference: dict) -> dict:
+    """As trained at batch size 1."""
+    norms = {key.removesuffix('.running_mean') for key in reference if key.endswith('.running_mean')}
+    return {key: value for key, value in reference.items() if key.rpartition('.')[0] not in norms}
+
+
+def test_batch_size_one_checkpoint(reference):
+    state = convert_birefnet_state_dict(without_norms(reference_state_dict()))
+    model = MODELS.build(model_config())
+    model.load_state_dict(state, strict=True)
+    model.eval()
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    assert len(norms) == 5 * 8 + 3
+    for name, norm in norms.items():
+        x = torch.randn(2, norm.num_features, 3, 3)
+        torch.testing.assert_close(norm(x), x, rtol=1e-6, atol=1e-6, msg=name)
+    x = image(0, 1, 64, 64)
+    with torch.no_grad():
+        found = model(x, mode='tensor')
+        for name in norms:
+            parent, _, child = name.rpartition('.')
+            setattr(model.get_submodule(parent), child, nn.Identity())
+        expected = model(x, mode='tensor')
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+def test_batch_size_one_checkpoint_in_half_precision(reference):
+    half = {key: value.half() for key, value in without_norms(reference).items()}
+    variance = convert_birefnet_state_dict(half)['neck.squeeze.norm_in.running_var']
+    assert ((variance.double() + 1e-5 - 1).abs() < 1e-7).all()
+
+
+def without(state: dict, *words: str) -> dict:
+    return {key: value for key, value in state.items() if not any(word in key for word in words)}
+
+
+@pytest.mark.parametrize(
+    ('lost', 'message'),
+    [
+        ('conv_out1', r'not a BiRefNet checkpoint: expected keys that start with "bb\.".*found \d+ keys such as'),
+        ('bb.', 'not a BiRefNet checkpoint: expected keys'),
+        (
+            'block4.dec_att.aspp1.atrous_conv.modulator_conv.bias',
+            r'block4\.dec_att\.aspp1\.atrous_conv\.offset_conv\.bias has no \S+modulator_conv\.bias beside it',
+        ),
+        (
+            'block4.dec_att.aspp1.atrous_conv.offset_conv.weight',
+            r'modulator_conv\.weight has no \S+offset_conv\.weight beside it',
+        ),
+        ('decoder_block2.bn_in.', r'5 of 215 parameters of its norms are missing, such as .*blocks\.2\.recon'),
+        ('.running_var', r'43 of 215 parameters of its norms are missing'),
+    ],
+)
+def test_damaged_checkpoint(reference, lost, message):
+    with pytest.raises(ValueError, match=message):
+        convert_birefnet_state_dict(without(reference, lost))
+
+
+def test_other_checkpoints(reference, converted):
+    with pytest.raises(ValueError, match=r"found 2 keys such as \['bias', 'weight'\]"):
+        convert_birefnet_state_dict(nn.Linear(1, 1).state_dict())
+    with pytest.raises(ValueError, match='this is a checkpoint of mmbirefnet already'):
+        convert_birefnet_state_dict(converted)
+    with pytest.raises(ValueError, match=r"1 of \d+ keys have no counterpart, such as \['refiner.conv.weight'\]"):
+        convert_birefnet_state_dict(reference | {'refiner.conv.weight': torch.zeros(1)})
+
+
+def test_load_takes_both_forms(tmp_path, reference, converted):
+    scalars = {key: value.new_ones(()).expand(value.shape) for key, value in reference.items()}  # small files
+    torch.save(scalars, tmp_path / 'theirs.pth')
+    found = load_birefnet_state_dict(tmp_path / 'theirs.pth')
+    assert {key: value.shape for key, value in found.items()} == {key: value.shape for key, value in converted.items()}
+    ours = {key: value.new_ones(()).expand(value.shape) for key, value in converted.items()}
+    torch.save(dict(state_dict=ours), tmp_path / 'ours.pth')
+    assert load_birefnet_state_dict(tmp_path / 'ours.pth').keys() == converted.keys()
+    torch.save(nn.Linear(1, 1).state_dict(), tmp_path / 'other.pth')
+    with pytest.raises(ValueError, match=r'other\.pth: not a BiRefNet checkpoint'):
+        load_birefnet_state_dict(tmp_path / 'other.pth')
+
+
+def on_meta(model: dict) -> dict:
+    with torch.device('meta'):
+        return MODELS.build(model).state_dict()
+
+
+def includes(config: dict, part: dict) -> bool:
+    return all(
+        includes(config[key], value) if isinstance(value, dict) else config[key] == value
+        for key, value in part.items()
+        if key in config
+    )
+
+
+@pytest.mark.parametrize(('arch', 'c1'), [('t', 192), ('s', 192), ('b', 256), ('l', 384)])
+def test_infer_the_backbone(arch, c1):
+    (path,) = CONFIGS.glob(f'birefnet_swin-{arch}_*_dis5k-1024x1024.py')
+    cfg = Config.fromfile(path).model
+    state = on_meta(cfg)
+    found = infer_model_config(state)
+    assert found['backbone']['arch'] == arch
+    assert found['decode_head']['in_channels'] == found['neck']['in_channels'] == [c1, 2 * c1, 4 * c1, 8 * c1]
+    assert includes(cfg, found)
+    check_fit(state, found)
+
+
+DILATED = dict(conv_cfg=None, kernel_sizes=(1, 3, 3, 3), dilations=(1, 6, 12, 18))
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(decode_head=dict(inward_reference=False)),
+        dict(decode_head=dict(outward_reference=False, gradient_supervision=False)),
+        dict(decode_head=dict(gradient_supervision=False)),
+        dict(decode_head=dict(multi_scale_supervision=False, gradient_supervision=False)),
+        dict(decode_head=dict(residual=True)),
+        dict(decode_head=dict(aspp_cfg=None), neck=dict(aspp_cfg=DILATED)),
+        dict(decode_head=dict(aspp_cfg=dict(conv_cfg=None)), neck=dict(aspp_cfg=None)),
+        dict(neck=dict(context=False)),
+        dict(neck=dict(context=False, squeeze=False)),
+        dict(neck=dict(aux_classifier=True, num_classes=12)),
+        dict(multi_scale_input=False),
+    ],
+    ids=str,
+)
+def test_infer_options(options):
+    cfg = model_config()
+    if 'multi_scale_input' in options:
+        cfg['neck']['in_channels'] = cfg['decode_head']['in_channels'] = [96, 192, 384, 768]
+    for key, value in options.items():
+        cfg[key] = cfg[key] | value if isinstance(value, dict) else value
+    state = on_meta(cfg)
+    found = infer_model_config(state)
+    check_fit(state, found)
+    # What is not among the options is at its default.
+    plain = infer_model_config(on_meta(model_config()))
+    for part in ('neck', 'decode_head'):
+        expected = plain[part] | options.get(part, {})
+        if options.get('neck', {}).get('squeeze') is False and part == 'neck':
+            del expected['aspp_cfg']
+        if 'multi_scale_input' in options:
+            expected['in_channels'] = [96, 192, 384, 768]
+        assert found[part] == expected
+    assert found['multi_scale_input'] == options.get('multi_scale_input', True)
+
+
+def test_infer_of_something_else(converted):
+    with pytest.raises(ValueError, match=r"expected the parameters of a Swin.*found \['backbone\.conv1\.weight'\]"):
+        infer_model_config(without(converted, 'backbone.') | {'backbone.conv1.weight': torch.zeros(1)})
+    with pytest.raises(ValueError, match=r'no known Swin Transformer has .*depths.*\(2, 2, 5, 2\)'):
+        infer_model_config(without(converted, 'layers.2.blocks.5.'))
+    with pytest.raises(ValueError, match=r'decode_head\.laterals\.2\.weight is missing'):
+        infer_model_config(without(converted, 'laterals.2'))
+
+
+def test_check_fit(converted):
+    model = infer_model_config(converted)
+    check_fit(converted, model)
+    with pytest.raises(ValueError, match=r'do not fit the model: missing \(1\): decode_head\.conv_logits\.bias'):
+        check_fit(without(converted, 'conv_logits.bias'), model)
+    with pytest.raises(ValueError, match=r'unexpected \(1\): decode_head\.extra'):
+        check_fit(converted | {'decode_head.extra': torch.zeros(1)}, model)
+    with pytest.raises(
+        ValueError, match=r'shape \(1\): decode_head\.conv_logits\.bias is \(7,\) in the file and \(1,\)'
+    ):
+        check_fit(converted | {'decode_head.conv_logits.bias': torch.zeros(7)}, model)
