@@ -1,6 +1,7 @@
 """BiRefNet (Zheng et al., 2024): encoder, localization module, bilateral reference decoder, soft maps."""
 
 import torch
+from mmengine.config import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.structures import SegDataSample
@@ -22,6 +23,7 @@ class BiRefNet(EncoderDecoder):
         neck: Config of the neck, as a rule ``mmbirefnet.LocalizationModule``.
         multi_scale_input: Run the backbone on the image at half size as well, and put its maps, resized, behind those
             of the full size, which doubles the channels of every stage.
+        test_cfg: As in mmseg, the whole image by default.
         kwargs: Further arguments of mmseg's ``EncoderDecoder``.
     """
 
@@ -31,9 +33,12 @@ class BiRefNet(EncoderDecoder):
         decode_head: dict,
         neck: dict | None = None,
         multi_scale_input: bool = True,
+        test_cfg: dict | None = None,
         **kwargs,
     ) -> None:
-        super().__init__(backbone=backbone, decode_head=decode_head, neck=neck, **kwargs)
+        # mmseg reads it by attribute.
+        test_cfg = ConfigDict(mode='whole') if test_cfg is None else ConfigDict(test_cfg)
+        super().__init__(backbone=backbone, decode_head=decode_head, neck=neck, test_cfg=test_cfg, **kwargs)
         self.multi_scale_input = multi_scale_input
 
     def extract_backbone_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
