@@ -17,6 +17,7 @@ from ..layers import (
     ReconstructionBlock,
     gradient_loss,
     gradient_target,
+    inward_logits,
     resize,
 )
 from ..losses.base import MaskLoss
@@ -208,7 +209,7 @@ class BiRefHead(BaseDecodeHead):
         if image is not None:
             logits = resize(logits, image.shape[2:])
         if self.inward_reference:
-            logits = logits + self.conv_logits_inward(self.inward(image, image.shape[2:]))
+            logits = logits + inward_logits(self.inward, self.conv_logits_inward, image)
         if not self.training:
             return logits
         return self._training_output(logits, sides, gradients, image)

@@ -1,7 +1,7 @@
 from .aspp import ASPP
 from .conv import build_conv
 from .deform_conv import DCNv2
-from .inward_reference import InwardReference, image_to_patches
+from .inward_reference import InwardReference, image_to_patches, inward_logits
 from .norm import FrozenBN
 from .outward_reference import OutwardReference, gradient_loss, gradient_target, laplacian
 from .reconstruction import ReconstructionBlock
@@ -18,6 +18,7 @@ __all__ = [
     'gradient_loss',
     'gradient_target',
     'image_to_patches',
+    'inward_logits',
     'laplacian',
     'resize',
 ]

@@ -1,13 +1,12 @@
 """Atrous spatial pyramid pooling with deformable kernels."""
 
-import torch
+import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
 from .conv import build_conv
 from .norm import norm_pooled
-from .resize import resize
 
 
 class ConvNormReLU(BaseModule):
@@ -40,7 +39,7 @@ class ConvNormReLU(BaseModule):
 
 
 class PooledBranch(BaseModule):
-    """Global average pooling, a 1x1 convolution, a norm and a ReLU, spread over the map again."""
+    """Global average pooling, a 1x1 convolution, a norm and a ReLU: ``(N, C, H, W)`` to ``(N, C', 1, 1)``."""
 
     def __init__(self, in_channels: int, out_channels: int, norm_cfg: dict) -> None:
         super().__init__()
@@ -49,8 +48,7 @@ class PooledBranch(BaseModule):
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = self.act(norm_pooled(self.norm, self.conv(x.mean((2, 3), keepdim=True))))
-        return resize(pooled, x.shape[2:])
+        return self.act(norm_pooled(self.norm, self.conv(x.mean((2, 3), keepdim=True))))
 
 
 class ASPP(BaseModule):
@@ -95,5 +93,9 @@ class ASPP(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` to ``(N, out_channels, H, W)``."""
-        branches = [branch(x) for branch in self.branches]
-        return self.dropout(self.merge(torch.cat([*branches, self.pooled(x)], 1)))
+        # The merging convolution takes the branches one by one, so that their concatenation is never made.
+        *kernels, pooled_kernel = self.merge.conv.weight.chunk(len(self.branches) + 1, 1)
+        out = F.conv2d(self.pooled(x), pooled_kernel, self.merge.conv.bias)
+        for branch, kernel in zip(self.branches, kernels):
+            out = out + F.conv2d(branch(x), kernel)
+        return self.dropout(self.merge.act(self.merge.norm(out)))

@@ -1,5 +1,7 @@
 """The inward reference of Zheng et al., 2024: the image itself, at its own resolution, for every decoder stage."""
 
+import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -48,3 +50,31 @@ class InwardReference(BaseModule):
     def forward(self, image: Tensor, size: tuple[int, int]) -> Tensor:
         """Image ``(N, 3, H, W)`` to features ``(N, out_channels, *size)``."""
         return self.conv_out(self.conv_in(resize(image_to_patches(image, self.grid), size)))
+
+
+def inward_logits(inward: InwardReference, classifier: nn.Conv2d, image: Tensor) -> Tensor:
+    """``classifier(inward(image))`` at the image's own size as one 5x5 convolution, without its hidden maps.
+
+    The two 3x3 convolutions and the 1x1 one behind them are linear. Only on the outermost ring of pixels, where the map
+    between the 3x3 convolutions is padded with zeros, do they run one after the other, on strips of three pixels.
+
+    Args:
+        inward: Inward reference of grid 1.
+        classifier: 1x1 convolution of its features.
+        image: ``(N, 3, H, W)``, at least 3x3 pixels.
+
+    Returns:
+        Logits ``(N, classifier.out_channels, H, W)``.
+    """
+    first, second = inward.conv_in, inward.conv_out
+    outer = torch.einsum('om,mchw->ochw', classifier.weight[:, :, 0, 0], second.weight)
+    bias = outer.sum((2, 3)) @ first.bias + classifier.weight[:, :, 0, 0] @ second.bias
+    bias = bias if classifier.bias is None else bias + classifier.bias
+    inner = F.conv2d(image, F.conv_transpose2d(outer, first.weight), bias, padding=1)
+
+    def ring(strip: Tensor) -> Tensor:
+        return classifier(inward(strip, strip.shape[2:]))
+
+    top, bottom = ring(image[..., :3, :])[..., :1, :], ring(image[..., -3:, :])[..., -1:, :]
+    left, right = ring(image[..., :3])[..., 1:-1, :1], ring(image[..., -3:])[..., 1:-1, -1:]
+    return torch.cat([top, torch.cat([left, inner, right], 3), bottom], 2)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy import ndimage
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmbirefnet.models.layers import (
     InwardReference,
@@ -15,6 +15,7 @@ from mmbirefnet.models.layers import (
     gradient_loss,
     gradient_target,
     image_to_patches,
+    inward_logits,
     laplacian,
 )
 
@@ -56,6 +57,25 @@ def test_inward_reference(size):
     expected = F.conv2d(patches, conv_in.weight, conv_in.bias, padding=1)
     expected = F.conv2d(expected, conv_out.weight, conv_out.bias, padding=1)
     torch.testing.assert_close(reference(x, size), expected)
+
+
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize('size', [(3, 3), (3, 9), (12, 7)])
+def test_inward_logits_are_the_two_convolutions_and_the_classifier(size, bias):
+    """Inside, on the ring and in the corners, and their gradients."""
+    reference, classifier = InwardReference(1, 5, channels=6).double(), nn.Conv2d(5, 2, 1, bias=bias).double()
+    x, weight = image(*size).double(), image(*size, channels=2, seed=1).double()
+    modules = nn.ModuleList([reference, classifier])
+    results = {}
+    for name, logits in (
+        ('one', inward_logits(reference, classifier, x)),
+        ('three', classifier(reference(x, size))),
+    ):
+        modules.zero_grad()
+        (logits * weight).sum().backward()
+        results[name] = [logits, *(parameter.grad for parameter in modules.parameters())]
+    for ours, expected in zip(results['one'], results['three'], strict=True):
+        torch.testing.assert_close(ours, expected)
 
 
 def test_laplacian():
