@@ -79,6 +79,21 @@ class WindowAttention(BaseModule):
         self.register_buffer('relative_position_index', relative_position_index(window_size), persistent=False)
         if shift:
             self.register_buffer('shift_masks', shift_masks(window_size, shift), persistent=False)
+        self.register_buffer('fixed_biases', None, persistent=False)
+
+    def fix_biases(self) -> None:
+        """Make the biases once and for all, for inference: later changes of the table have no effect."""
+        self.fixed_biases = self.biases().detach()
+
+    def biases(self) -> Tensor:
+        """Additive biases, ``(num_heads, L, L)``, L = window_size**2; of shifted windows ``(2, 2, num_heads, L, L)``.
+
+        The first two axes are those of :func:`shift_masks`.
+        """
+        if self.fixed_biases is not None:
+            return self.fixed_biases
+        bias = self.position_bias()
+        return bias + self.shift_masks.unsqueeze(2) if self.shift else bias
 
     def position_bias(self) -> Tensor:
         """Relative position bias, ``(num_heads, window_size**2, window_size**2)``."""
@@ -100,17 +115,16 @@ class WindowAttention(BaseModule):
         return x[:, :height, :width]
 
     def _attend_windows(self, qkv: Tensor) -> Tensor:
-        bias = self.position_bias().to(qkv.dtype)
+        biases = self.biases().to(qkv.dtype)
         if not self.shift:
-            return self._attend(qkv, bias)
-        masks = self.shift_masks.to(qkv.dtype)
+            return self._attend(qkv, biases)
         rows, cols = qkv.shape[1:3]
         # Windows that share a mask go together, so that no mask of all windows is ever made.
         return torch.cat(
             [
                 torch.cat(
                     [
-                        self._attend(part, bias + masks[last_row, last_col])
+                        self._attend(part, biases[last_row, last_col])
                         for last_col, part in enumerate(band.split((cols - 1, 1), 2))
                         if part.shape[2]
                     ],

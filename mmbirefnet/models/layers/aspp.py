@@ -1,5 +1,7 @@
 """Atrous spatial pyramid pooling with deformable kernels."""
 
+from collections.abc import Iterable
+
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule, ModuleList
@@ -93,9 +95,13 @@ class ASPP(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` to ``(N, out_channels, H, W)``."""
-        # The merging convolution takes the branches one by one, so that their concatenation is never made.
+        return self.join((branch(x) for branch in self.branches), self.pooled(x))
+
+    def join(self, maps: Iterable[Tensor], pooled: Tensor) -> Tensor:
+        """Merge the branches' maps, ``(N, branch_channels, H, W)`` each, and the pooled one."""
+        # The merging convolution takes them one by one, so that their concatenation is never made.
         *kernels, pooled_kernel = self.merge.conv.weight.chunk(len(self.branches) + 1, 1)
-        out = F.conv2d(self.pooled(x), pooled_kernel, self.merge.conv.bias)
-        for branch, kernel in zip(self.branches, kernels):
-            out = out + F.conv2d(branch(x), kernel)
+        out = F.conv2d(pooled, pooled_kernel, self.merge.conv.bias)
+        for branch, kernel in zip(maps, kernels):
+            out = out + F.conv2d(branch, kernel)
         return self.dropout(self.merge.act(self.merge.norm(out)))

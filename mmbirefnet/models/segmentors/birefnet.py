@@ -27,6 +27,8 @@ class BiRefNet(EncoderDecoder):
         kwargs: Further arguments of mmseg's ``EncoderDecoder``.
     """
 
+    fused = False  # set by mmbirefnet.deploy.fuse
+
     def __init__(
         self,
         backbone: dict,
@@ -40,6 +42,11 @@ class BiRefNet(EncoderDecoder):
         test_cfg = ConfigDict(mode='whole') if test_cfg is None else ConfigDict(test_cfg)
         super().__init__(backbone=backbone, decode_head=decode_head, neck=neck, test_cfg=test_cfg, **kwargs)
         self.multi_scale_input = multi_scale_input
+
+    def train(self, mode: bool = True) -> 'BiRefNet':
+        if mode and self.fused:
+            raise RuntimeError('a fused BiRefNet has no norms left to train; train the model it was made from')
+        return super().train(mode)
 
     def extract_backbone_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Maps of the backbone, at both scales if so configured, ``(N, Ci, H/s, W/s)`` for s = 4, 8, 16, 32."""

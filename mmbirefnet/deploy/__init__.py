@@ -1,0 +1,5 @@
+"""Forms of the model for inference."""
+
+from .fuse import fuse
+
+__all__ = ['fuse']

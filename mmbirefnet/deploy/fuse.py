@@ -1,0 +1,170 @@
+"""The inference form of BiRefNet: what is linear in evaluation mode becomes one convolution."""
+
+import copy
+import itertools
+import logging
+from collections import defaultdict
+
+import mmcv.cnn
+import mmcv.ops
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from mmbirefnet.models import BiRefHead, BiRefNet, DCNv2, LocalizationModule
+from mmbirefnet.models.backbones.swin import WindowAttention
+from mmbirefnet.models.decode_heads.biref_head import BiRefBlock
+from mmbirefnet.models.layers import ASPP, OutwardReference, ReconstructionBlock
+from mmbirefnet.models.layers.aspp import ConvNormReLU, PooledBranch
+
+# Exact types: subclasses such as mmcv's ConvWS2d transform their weights in the forward pass.
+LINEAR_CONVS = (nn.Conv2d, mmcv.cnn.Conv2d, mmcv.ops.ModulatedDeformConv2dPack, DCNv2)
+CONV_NORM_PAIRS = {
+    ConvNormReLU: [('conv', 'norm')],
+    PooledBranch: [('conv', 'norm')],
+    OutwardReference: [('conv', 'norm')],
+    ReconstructionBlock: [('conv_in', 'norm_in'), ('conv_out', 'norm_out')],
+}
+TRAINING_LAYERS = {
+    BiRefBlock: 'side',
+    OutwardReference: 'gradient',
+    LocalizationModule: 'classifier',
+    BiRefNet: 'auxiliary_head',
+}
+
+
+def fuse(model: BiRefNet) -> BiRefNet:
+    """A copy of a model for inference that gives the same logits, to rounding, with less work.
+
+    - Every BatchNorm is folded into the convolution before it, deformable ones included.
+    - The last 3x3 convolution of the decoder and the 1x1 one that makes logits of its result become one.
+    - Deformable branches of one kernel size take offsets and masks from one convolution.
+    - The biases of Swin's windows, position and shift, are made once.
+    - Layers that only training uses are dropped.
+
+    What cannot be fused (other backbones, heads, norms, convolutions) is named in a warning and stays as it is.
+
+    Args:
+        model: Trained model; it is not changed.
+
+    Returns:
+        The copy, in evaluation mode. It cannot be trained, and its state dict is its own.
+
+    Raises:
+        TypeError: If ``model`` is not a BiRefNet.
+    """
+    if not isinstance(model, BiRefNet):
+        raise TypeError(f'fuse: expected a mmbirefnet.BiRefNet, got {type(model).__name__}')
+    fused = copy.deepcopy(model).eval().requires_grad_(False)
+    if fused.fused:
+        return fused
+    fused.fused = True
+    plain = defaultdict(list)
+    for name, module in list(fused.named_modules()):
+        for cls, layer in TRAINING_LAYERS.items():
+            if isinstance(module, cls) and hasattr(module, layer):
+                setattr(module, layer, None)
+        for conv, norm in CONV_NORM_PAIRS.get(type(module), ()):
+            if reason := _fold_norm(module, conv, norm):
+                plain[reason].append(f'{name}.{conv}')
+        if isinstance(module, WindowAttention):
+            module.fix_biases()
+        for child, aspp in list(module.named_children()):
+            if isinstance(aspp, ASPP):
+                setattr(module, child, _share_offsets(aspp))
+    if isinstance(fused.decode_head, BiRefHead):
+        _fold_logits(fused.decode_head)
+    else:
+        plain[f'{type(fused.decode_head).__name__} is not a BiRefHead'].append('decode_head')
+    if not any(isinstance(module, WindowAttention) for module in fused.backbone.modules()):
+        plain[f"{type(fused.backbone).__name__} is not mmbirefnet's SwinTransformer"].append('backbone')
+    for reason, (first, *others) in plain.items():
+        more = f' and {len(others)} more' if others else ''
+        print_log(f'fuse: left as in training: {first}{more}: {reason}', 'current', logging.WARNING)
+    return fused
+
+
+def _fold_norm(module: nn.Module, conv_name: str, norm_name: str) -> str | None:
+    """Fold a norm into the convolution before it, or say why not."""
+    conv, norm = getattr(module, conv_name), getattr(module, norm_name)
+    if type(conv) not in LINEAR_CONVS:
+        return f'{type(conv).__name__} is no convolution that a norm can be folded into'
+    if not isinstance(norm, _BatchNorm) or norm.running_mean is None:
+        return f'{type(norm).__name__} depends on the map'
+    conv.weight, conv.bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    setattr(module, norm_name, nn.Identity())
+    return None
+
+
+def _fold_logits(head: BiRefHead) -> None:
+    """Fold the 1x1 convolution that makes the logits into the last block, where only a norm stands between."""
+    block = head.blocks['1'].reconstruction
+    if not isinstance(block.norm_out, nn.Identity):
+        return
+    classifier = head.conv_logits
+    block.conv_out = _classify(block.conv_out, classifier.weight, classifier.bias)
+    if block.shortcut is not None:
+        block.shortcut = _classify(block.shortcut, classifier.weight, torch.zeros_like(classifier.bias))
+    head.conv_logits = nn.Identity()
+
+
+def _classify(conv: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
+    """``conv`` with a 1x1 convolution behind it."""
+    kernel = kernel[:, :, 0, 0]
+    weight = torch.einsum('om,mchw->ochw', kernel, conv.weight)
+    return _conv(conv, weight, kernel @ conv.bias + bias)
+
+
+def _conv(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    """A convolution over the same pixels with another kernel."""
+    conv = copy.deepcopy(like)
+    conv.out_channels = len(weight)
+    conv.weight, conv.bias = (nn.Parameter(value, requires_grad=False) for value in (weight, bias))
+    return conv
+
+
+def _share_offsets(aspp: ASPP) -> nn.Module:
+    groups = defaultdict(list)
+    for i, branch in enumerate(aspp.branches):
+        if isinstance(branch.conv, DCNv2):
+            conv = branch.conv.conv_offset
+            groups[conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.out_channels].append(i)
+    shared = [group for group in groups.values() if len(group) > 1]
+    return SharedOffsetASPP(aspp, shared) if shared else aspp
+
+
+class SharedOffsetASPP(nn.Module):
+    """An ASPP some of whose deformable branches take their offsets and masks from one convolution.
+
+    Args:
+        aspp: The ASPP, which loses the convolutions that are merged.
+        groups: Indices of the branches that share one.
+    """
+
+    def __init__(self, aspp: ASPP, groups: list[list[int]]) -> None:
+        super().__init__()
+        self.aspp = aspp
+        self.groups = groups
+        self.conv_offsets = nn.ModuleList()
+        for group in groups:
+            convs = [aspp.branches[i].conv.conv_offset for i in group]
+            weight, bias = (torch.cat([getattr(conv, name) for conv in convs]) for name in ('weight', 'bias'))
+            self.conv_offsets.append(_conv(convs[0], weight, bias))
+        for i in itertools.chain(*groups):
+            aspp.branches[i].conv.conv_offset = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, in_channels, H, W)`` to ``(N, out_channels, H, W)``."""
+        offset_masks = {}
+        for group, conv in zip(self.groups, self.conv_offsets):
+            offset_masks.update(zip(group, conv(x).chunk(len(group), 1)))
+        branches = self.aspp.branches
+        maps = (
+            branch.act(branch.norm(branch.conv.deform(x, offset_masks[i]))) if i in offset_masks else branch(x)
+            for i, branch in enumerate(branches)
+        )
+        return self.aspp.join(maps, self.aspp.pooled(x))
