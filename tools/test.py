@@ -18,6 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', metavar='DIR', help='write pictures of the predictions below DIR')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows each prediction')
     parser.add_argument('--tta', action='store_true', help="use the config's test-time augmentation")
+    parser.add_argument('--no-fuse', action='store_true', help='test a BiRefNet as it is trained, without fusing it')
     add_common_arguments(parser)
     return parser.parse_args()
 
@@ -69,6 +70,8 @@ def main() -> None:
         enable_tta(cfg)
     if args.out:
         write_maps(cfg, args.out)
+    if not args.no_fuse:
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmbirefnet.FuseHook')]
     with runner_of(cfg) as runner:
         runner.test()
 

@@ -85,7 +85,8 @@ def test_stock_and_own_tools_give_the_same(folder):
         assert torch.equal(value, trained['stock'][key]), key
     assert [image.shape for image in written['ours'].values()] == [(80, 96)] * 2
     for stem, image in written['ours'].items():
-        assert np.array_equal(image, written['stock'][stem])
+        # Ours tests the fused model, which rounds differently.
+        assert np.abs(image.astype(int) - written['stock'][stem]).max() <= 1
 
 
 @pytest.mark.slow

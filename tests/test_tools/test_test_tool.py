@@ -52,6 +52,11 @@ def test_tta_predicts_on_the_augmented_images(trained):
     assert type(runner.test_dataloader.dataset.pipeline.transforms[1]).__name__ == 'TestTimeAug'
 
 
+@pytest.mark.parametrize(('options', 'fuses'), [([], True), (['--no-fuse'], False)])
+def test_fuses_by_default(trained, options, fuses):
+    assert any(type(hook).__name__ == 'FuseHook' for hook in trained(*options).hooks) == fuses
+
+
 @pytest.mark.parametrize(
     ('options', 'config', 'message'),
     [
