@@ -1,0 +1,31 @@
+# A BiRefNet small enough to be trained from scratch on a CPU in minutes: what `make demo` runs.
+_base_ = [
+    '../_base_/models/birefnet_swin-t.py',
+    '../_base_/datasets/synthetic_256x256.py',
+    '../_base_/default_runtime.py',
+]
+max_epochs = 8
+iterations = 40 * max_epochs
+in_channels = [64, 128, 256, 512]
+aspp_cfg = dict(branch_channels=64, kernel_sizes=(1, 1, 3), dilations=(1, 1, 1))
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmbirefnet.SwinTransformer',
+        arch=dict(embed_dims=32, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), window_size=8),
+        drop_path_rate=0.0,
+    ),
+    neck=dict(in_channels=in_channels, aspp_cfg=aspp_cfg),
+    decode_head=dict(in_channels=in_channels, aspp_cfg=aspp_cfg),
+)
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-2))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, end=20, by_epoch=False),
+    dict(type='CosineAnnealingLR', begin=20, T_max=iterations - 20, by_epoch=False),
+]
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+default_hooks = dict(
+    logger=dict(interval=10), checkpoint=dict(type='CheckpointHook', interval=max_epochs, max_keep_ckpts=1)
+)
