@@ -110,7 +110,7 @@ def test_two_ranks_hold_the_same_parameters(folder):
     run(folder, ROOT / 'tools/dist_train.sh', folder / 'tiny_dump.py', 2, *options)
     before, first, second = (torch.load(work_dir / f'{name}.pth') for name in ('before0', 'after0', 'after1'))
     names = [name for name in first if 'running' not in name and 'num_batches' not in name]
-    assert len(names) > 300
+    assert len(names) > 200
     for name in names:
         assert torch.equal(first[name], second[name]), name
     assert sum(not torch.equal(before[name], first[name]) for name in names) > 0.9 * len(names)
