@@ -1,0 +1,172 @@
+"""tools/analysis_tools/benchmark.py on models whose time, memory and work are known."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from torch import nn
+
+from mmbirefnet.models import DCNv2
+from mmbirefnet.registry import MODELS
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / 'tools/analysis_tools/benchmark.py'
+TINY = """
+_base_ = '{}'
+channels = [16, 32, 64, 128]
+aspp = dict(branch_channels=16)
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmbirefnet.SwinTransformer',
+        arch=dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=4),
+    ),
+    neck=dict(in_channels=channels, aspp_cfg=aspp),
+    decode_head=dict(in_channels=channels, aspp_cfg=dict(_delete_=True, **aspp)),
+)
+"""
+OPTIMIZER = "optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))\n"
+
+
+class Sleep(nn.Module):
+    def forward(self, x):
+        time.sleep(0.05)
+        return x
+
+
+@MODELS.register_module()
+class ToyModel(BaseModel):
+    """A deformable convolution, 50 ms of sleep and 256 MiB of memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = DCNv2(3, 5, 3, padding=1)
+        self.sleep = Sleep()
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        x = self.sleep(self.conv(inputs))
+        torch.ones(2**26)
+        return dict(loss=x.mean()) if mode == 'loss' else x
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('tool_benchmark', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def toy(tool, tmp_path):
+    """Steps of the toy model on two images of 8x16 pixels."""
+    path = tmp_path / 'toy.py'
+    path.write_text(OPTIMIZER + "default_scope = 'mmbirefnet'\nmodel = dict(type='ToyModel')\n")
+
+    def make(*options):
+        words = [str(path), '--size', '8', '16', '--batch-size', '2', *options]
+        return tool.Steps(tool.make_parser().parse_args(words))
+
+    return make
+
+
+@pytest.mark.parametrize('dcn', ['mmcv', 'torch'])
+def test_inference(toy, dcn):
+    steps = toy('--dcn', dcn)
+    assert steps.model.conv.backend == dcn
+    before = steps.model.conv.weight.clone()
+    assert 0.05 <= steps() < 1
+    result = steps.finish()
+    pixels, taps = 2 * 8 * 16, 3 * 9
+    # Offsets and masks of nine taps, and the deformable product itself, two operations each.
+    assert result['flops'] == 2 * pixels * taps * (27 + 5)
+    assert result['parameters'] == taps * (27 + 5) + 27 + 5
+    assert 256 * 2**20 < result['peak_memory'] < 256 * 2**20 + 2**31
+    assert result['modules'].keys() == {'conv', 'conv.conv_offset', 'sleep'}
+    assert 0.05 <= result['modules']['sleep'] < 1
+    assert torch.equal(steps.model.conv.weight, before)
+
+
+def test_training(toy):
+    steps = toy('--mode', 'train')
+    before = steps.model.conv.weight.clone()
+    steps()
+    assert not torch.equal(steps.model.conv.weight, before)
+    result = steps.finish()
+    pixels, taps = 2 * 8 * 16, 3 * 9
+    # Backward: gradients of the kernels, of the columns, and of the offsets; the image itself needs none.
+    forward = 2 * pixels * taps * (27 + 5)
+    assert result['flops'] == 2 * forward + 2 * pixels * taps * 5
+    assert {'forward', 'backward', 'optimizer', 'sleep'} <= result['modules'].keys()
+    assert result['modules']['forward'] >= 0.05
+
+
+def test_data(tool, tiny_config, tiny_data):
+    words = [str(tiny_config), '--mode', 'data', '--batch-size', '3', '--cfg-options', f'data_root={tiny_data}']
+    batches = tool.Batches(tool.make_parser().parse_args(words))
+    # Four images, over and over.
+    assert [len(next(batches.batches)['inputs']) for _ in range(4)] == [3, 1, 3, 1]
+    assert batches() > 0
+
+
+def test_summary_of_times(tool):
+    args = tool.make_parser().parse_args(['x.py', '--batch-size', '4'])
+    assert tool.summarize([1.0, 2.0, 9.0], {}, args)['latency'] == 2.0
+    assert tool.summarize([1.0, 2.0, 9.0], {}, args)['images_per_second'] == 2.0
+    args = tool.make_parser().parse_args(['x.py', '--batch-size', '4', '--mode', 'data'])
+    assert tool.summarize([1.0, 2.0, 9.0], {}, args)['images_per_second'] == 1.0
+
+
+def test_second_variant_and_ratio(tool, monkeypatch, capsys):
+    def measure(variants):
+        assert [(args.fused, args.dcn, args.runs) for args in variants] == [(True, 'torch', 2), (False, 'mmcv', 2)]
+        measured = [dict(peak_memory=1), dict(peak_memory=4)]
+        return [tool.summarize([1.0 + i, 2.0 + 4 * i], m, a) for i, (m, a) in enumerate(zip(measured, variants))]
+
+    monkeypatch.setattr(tool, 'measure', measure)
+    words = ['x.py', '--fused', '--dcn', 'torch', '--runs', '2', '--versus=--plain --dcn mmcv']
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', *words])
+    tool.main()
+    assert 'the first is 2.50 times as fast, in 0.25 times the memory' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--mode', 'train', '--fused'], '--fused: a fused model is for inference'),
+        (['--runs', '0'], 'expected 1 or more'),
+        (['--versus=--mode train', '--fused'], '--fused: a fused model is for inference'),
+    ],
+)
+def test_refusals(tool, monkeypatch, capsys, words, message):
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', 'x.py', *words])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_variants_of_birefnet(tmp_path):
+    base = ROOT / 'configs/birefnet/birefnet_swin-t_8xb4-500e_dis5k-1024x1024.py'
+    (tmp_path / 'tiny.py').write_text(TINY.format(base))
+    words = ['tiny.py', '--size', '32', '64', '--runs', '2', '--threads', '1', '--fused', '--versus=--plain', '--json']
+    environment = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run(
+        [sys.executable, str(TOOL), *words], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout)
+    fused, plain = report['variants']
+    assert [fused['options']['fused'], plain['options']['fused']] == [True, False]
+    assert fused['parameters'] < plain['parameters']
+    assert 0 < fused['flops'] < plain['flops']
+    assert fused['modules']['backbone'] > 0
+    assert len(fused['seconds']) == len(plain['seconds']) == 2
+    assert report['speedup'] > 0

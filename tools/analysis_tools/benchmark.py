@@ -1,0 +1,330 @@
+"""Time, memory and work of inference or training steps of a config's model, or the speed of its data pipeline.
+
+Each variant runs in a process of its own. With --versus two of them take their steps in turn, for example
+
+    python tools/analysis_tools/benchmark.py CONFIG --fused --versus '--plain --dcn mmcv'
+"""
+
+import argparse
+import copy
+import itertools
+import json
+import multiprocessing
+import os
+import platform
+import re
+import shlex
+import statistics
+import sys
+import time
+from collections import defaultdict
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from mmengine.config import DictAction
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, load_checkpoint
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmbirefnet.deploy import fuse
+from mmbirefnet.models import BiRefNet, DCNv2
+from mmbirefnet.registry import MODELS
+from mmbirefnet.utils.cli import load_config
+
+DTYPES = {name: getattr(torch, name) for name in ('float32', 'float16', 'bfloat16')}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--mode', choices=('inference', 'train', 'data'), default='inference', help='what is timed')
+    parser.add_argument('--size', type=int, nargs=2, default=(1024, 1024), metavar=('HEIGHT', 'WIDTH'))
+    parser.add_argument('--batch-size', type=int, default=1)
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
+    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='16 bits: under autocast')
+    parser.add_argument('--fused', action='store_true', help='fuse the model (inference)')
+    parser.add_argument('--plain', dest='fused', action='store_false', help='do not (default)')
+    parser.add_argument('--dcn', choices=('auto', 'mmcv', 'torch', 'triton'), default='auto', help='backend of DCNv2')
+    parser.add_argument('--compile', action='store_true', help='torch.compile the forward pass')
+    parser.add_argument('--channels-last', action='store_true', help='memory format of model and images')
+    parser.add_argument('--checkpoint', help='weights; drawn at random without')
+    parser.add_argument('--warmup', type=int, default=1, help='steps (or batches) before those that are timed')
+    parser.add_argument('--runs', type=int, default=5, help='steps (or batches) that are timed')
+    parser.add_argument('--depth', type=int, default=3, help='depth of the table of modules; 0 for none')
+    parser.add_argument('--threads', type=int, help='CPU threads')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
+    parser.add_argument('--versus', metavar='OPTIONS', help='a second variant: these options on top of the others')
+    parser.add_argument('--json', action='store_true', help='print JSON')
+    parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
+    return parser
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if min(args.batch_size, args.runs, *args.size) < 1 or args.warmup < 0:
+        parser.error('--size, --batch-size and --runs: expected 1 or more; --warmup: 0 or more')
+    if args.fused and args.mode != 'inference':
+        parser.error(f'--fused: a fused model is for inference, not for --mode {args.mode}')
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        parser.error('--device cuda: torch finds no CUDA device')
+
+
+class Steps:
+    """Inference or training steps of one variant on one batch of noise."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.device = torch.device(args.device)
+        torch.manual_seed(0)
+        cfg = load_config(args)
+        init_default_scope(cfg.get('default_scope', 'mmseg'))
+        self.model = build_model(cfg.model, args).to(self.device)
+        if args.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        self.inputs, self.samples = make_batch(self.model, args)
+        if args.mode == 'train':
+            self.model.train()
+            self.optim = build_optim_wrapper(
+                self.model, dict(type='OptimWrapper', optimizer=cfg.optim_wrapper.optimizer)
+            )
+        if args.compile:
+            self.plain_forward = self.model.forward
+            self.model.forward = torch.compile(self.model.forward)
+        self.phases = defaultdict(float)
+        reset_peak_memory(self.device)
+
+    def __call__(self) -> float:
+        """Take a step; seconds that it took."""
+        start = self.now()
+        with torch.autocast(self.device.type, DTYPES[self.args.dtype], enabled=self.args.dtype != 'float32'):
+            if self.args.mode == 'inference':
+                with torch.inference_mode():
+                    self.model(self.inputs, mode='tensor')
+                return self.now() - start
+            losses = self.model(self.inputs, self.samples, mode='loss')
+        loss, _ = self.model.parse_losses(losses)
+        self.phases['forward'] += (forward := self.now()) - start
+        self.optim.zero_grad()
+        loss.backward()
+        self.phases['backward'] += (backward := self.now()) - forward
+        self.optim.step()
+        self.phases['optimizer'] += (end := self.now()) - backward
+        return end - start
+
+    def now(self) -> float:
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def finish(self) -> dict:
+        """What else is to be known, measured after the timed steps."""
+        result = dict(parameters=self.parameters, peak_memory=peak_memory(self.device))
+        if self.args.compile:  # whose graph hides the modules
+            self.model.forward = self.plain_forward
+        result['modules'] = self.module_seconds()
+        # Counted through the form whose matrix products torch sees; they are the same in all.
+        for module in self.model.modules():
+            if isinstance(module, DCNv2):
+                module.backend = 'torch'
+        # The in-place product of the kernels' gradients is not among those that torch counts.
+        with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flops}) as counter:
+            self()
+        return result | dict(flops=counter.get_total_flops())
+
+    def module_seconds(self) -> dict[str, float]:
+        """Seconds of one step by part: training's phases, and modules in the forward pass with all inside them."""
+        seconds, starts, handles = defaultdict(float), {}, []
+        for name, module in self.model.named_modules():
+            if name and name.count('.') < self.args.depth:
+
+                def enter(module: nn.Module, _) -> None:
+                    starts[module] = self.now()
+
+                def leave(module: nn.Module, *_, name: str = name) -> None:
+                    seconds[name] += self.now() - starts[module]
+
+                handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+        self.phases.clear()
+        self()
+        for handle in handles:
+            handle.remove()
+        return dict(self.phases) | dict(seconds) if self.args.depth else dict(self.phases)
+
+
+def addmm_flops(total_shape, a_shape, b_shape, out_shape=None, **kwargs) -> int:
+    """Multiplications and additions of ``total.addmm_(a, b)``."""
+    return 2 * a_shape[0] * a_shape[1] * b_shape[1]
+
+
+class Batches:
+    """Batches of the config's training data, loaded as in training."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        cfg = load_config(args)
+        init_default_scope(cfg.get('default_scope', 'mmseg'))
+        loader = Runner.build_dataloader(dict(cfg.train_dataloader, batch_size=args.batch_size), seed=0)
+        self.batches = (batch for _ in itertools.count() for batch in loader)
+
+    def __call__(self) -> float:
+        start = time.perf_counter()
+        next(self.batches)
+        return time.perf_counter() - start
+
+    def finish(self) -> dict:
+        return dict(peak_memory=peak_memory(torch.device('cpu')))
+
+
+def build_model(cfg: dict, args: argparse.Namespace) -> nn.Module:
+    """The model of a config without its pretrained weights, in the form that the options ask for."""
+    model = MODELS.build(cfg)
+    for module in model.modules():
+        if isinstance(module, DCNv2):
+            module.backend = args.dcn
+            # Fresh offsets are zero; those of trained models reach pixels all over the neighbourhood.
+            nn.init.normal_(module.conv_offset.weight, std=0.1)
+    if args.checkpoint:
+        load_checkpoint(model, args.checkpoint, map_location='cpu')
+    model.eval()
+    return fuse(model) if args.fused else model
+
+
+def make_batch(model: nn.Module, args: argparse.Namespace) -> tuple[Tensor, list[SegDataSample]]:
+    """Normalised images ``(N, 3, H, W)`` and samples with masks."""
+    height, width = args.size
+    inputs = torch.randn(args.batch_size, 3, height, width, device=args.device)
+    if args.channels_last:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    samples = []
+    for _ in range(args.batch_size):
+        mask = (torch.rand(1, height, width, device=args.device) > 0.5).to(
+            torch.float32 if isinstance(model, BiRefNet) else torch.int64
+        )
+        samples.append(SegDataSample(gt_sem_seg=PixelData(data=mask), metainfo=dict(class_label=0)))
+    return inputs, samples
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Forget what was needed to load libraries and to build the model."""
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path('/proc/self/clear_refs').write_text('5')
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the highest: those that torch allocated on a GPU, else the process's resident set with its libraries."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated()
+    return 1024 * int(re.search(r'VmHWM:\s+(\d+) kB', Path('/proc/self/status').read_text())[1])
+
+
+def work(connection: Connection, args: argparse.Namespace) -> None:
+    """A variant's process: steps whenever it is asked, then the rest."""
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the log of mmengine is no part of the report
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    steps = (Batches if args.mode == 'data' else Steps)(args)
+    while connection.recv() == 'step':
+        connection.send(steps())
+    connection.send(steps.finish())
+
+
+def measure(variants: list[argparse.Namespace]) -> list[dict]:
+    """Measure variants, their steps in turn."""
+    context = multiprocessing.get_context('spawn')
+    connections, seconds = [], [[] for _ in variants]
+    for args in variants:
+        ours, theirs = context.Pipe()
+        # Not a daemon: loading data takes processes of its own.
+        context.Process(target=work, args=(theirs, args)).start()
+        theirs.close()
+        connections.append(ours)
+    results = []
+    try:
+        for run in range(variants[0].warmup + variants[0].runs):
+            for connection, times in zip(connections, seconds):
+                connection.send('step')
+                if run < variants[0].warmup:
+                    connection.recv()
+                else:
+                    times.append(connection.recv())
+        for connection, times, args in zip(connections, seconds, variants):
+            connection.send('finish')
+            results.append(summarize(times, connection.recv(), args))
+    except (EOFError, ConnectionError):
+        raise SystemExit('error: a variant failed, see above') from None
+    finally:
+        for connection in connections:
+            connection.close()
+    return results
+
+
+def summarize(seconds: list[float], measured: dict, args: argparse.Namespace) -> dict:
+    options = {name: getattr(args, name) for name in ('mode', 'device', 'dtype', 'fused', 'dcn', 'compile')}
+    options |= dict(channels_last=args.channels_last, batch_size=args.batch_size, size=list(args.size))
+    # Batches are loaded ahead: only all of them together say how fast.
+    latency = statistics.mean(seconds) if args.mode == 'data' else statistics.median(seconds)
+    return dict(
+        config=args.config,
+        options=options | dict(cfg_options=args.cfg_options or {}),
+        seconds=seconds,
+        latency=latency,
+        images_per_second=args.batch_size / latency,
+        **measured,
+    )
+
+
+def describe_machine(args: argparse.Namespace) -> str:
+    if args.device == 'cuda':
+        return f'{torch.cuda.get_device_name()}, torch {torch.__version__}'
+    cpu = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text())
+    threads = args.threads or torch.get_num_threads()
+    return f'{cpu[1] if cpu else platform.machine()}, {threads} threads, torch {torch.__version__}'
+
+
+def show(result: dict) -> None:
+    options = result['options']
+    print(f'{result["config"]}: ' + ', '.join(f'{name}={value}' for name, value in options.items() if value))
+    print(f'  latency      {result["latency"]:10.4f} s (of {len(result["seconds"])}: {min(result["seconds"]):.4f} to '
+          f'{max(result["seconds"]):.4f})')  # fmt: skip
+    print(f'  throughput   {result["images_per_second"]:10.3f} images/s')
+    print(f'  peak memory  {result["peak_memory"] / 2**20:10.0f} MiB')
+    if 'flops' in result:
+        print(f'  work         {result["flops"] / 1e9:10.1f} GFLOP, multiplications and additions')
+        print(f'  parameters   {result["parameters"] / 1e6:10.2f} M')
+    for name, seconds in result.get('modules', {}).items():
+        if seconds >= 0.01 * result['latency']:
+            print(f'    {name:32s} {seconds:9.4f} s {seconds / result["latency"]:7.1%}')
+
+
+def main() -> None:
+    parser = make_parser()
+    variants = [parser.parse_args()]
+    if variants[0].versus is not None:
+        words = [variants[0].config, *shlex.split(variants[0].versus)]
+        variants.append(parser.parse_args(words, copy.copy(variants[0])))
+    for args in variants:
+        check(parser, args)
+    results = measure(variants)
+    report = dict(machine=describe_machine(variants[0]), variants=results)
+    if len(results) == 2:
+        first, second = results
+        report['speedup'] = statistics.median(b / a for a, b in zip(first['seconds'], second['seconds']))
+        report['memory_ratio'] = first['peak_memory'] / second['peak_memory']
+    if variants[0].json:
+        print(json.dumps(report))
+        return
+    print(report['machine'])
+    for result in results:
+        show(result)
+    if 'speedup' in report:
+        print(f'the first is {report["speedup"]:.2f} times as fast, in {report["memory_ratio"]:.2f} times the memory')
+
+
+if __name__ == '__main__':
+    main()
