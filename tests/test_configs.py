@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import DefaultScope
+from mmseg.registry import MODELS as MMSEG_MODELS
 
+from mmbirefnet.models import BiRefNet
 from mmbirefnet.registry import MODELS
 
 ROOT = Path(__file__).parents[1]
@@ -46,3 +50,11 @@ def test_size_of_the_published_model():
     assert millions(model.backbone) == 27.5
     assert millions(model.neck) == 4.1
     assert millions(model.decode_head) == 12.7
+
+
+@pytest.mark.parametrize('registry', [MODELS, MMSEG_MODELS, MMENGINE_MODELS], ids=lambda registry: registry.scope)
+def test_builds_from_any_registry(registry):
+    """Also where nobody has set a default scope."""
+    (path,) = (path for path in CONFIGS if path.stem.startswith('birefnet_swin-nano_'))
+    with DefaultScope.overwrite_default_scope('mmengine'), torch.device('meta'):
+        assert type(registry.build(Config.fromfile(path).model)) is BiRefNet
