@@ -15,6 +15,7 @@ from ..layers import (
     InwardReference,
     OutwardReference,
     ReconstructionBlock,
+    checkpoint_module,
     gradient_loss,
     gradient_target,
     inward_logits,
@@ -102,6 +103,7 @@ class BiRefHead(BaseDecodeHead):
         num_classes: As in mmseg: 2 with ``out_channels=1`` is one map of probabilities.
         out_channels: Channels of the logits.
         threshold: Probability above which a pixel belongs to the object.
+        with_cp: Gradient checkpointing: blocks are computed again in the backward pass.
         kwargs: Further arguments of mmseg's ``BaseDecodeHead``.
     """
 
@@ -121,6 +123,7 @@ class BiRefHead(BaseDecodeHead):
         num_classes: int = 2,
         out_channels: int = 1,
         threshold: float = 0.5,
+        with_cp: bool = False,
         in_index: tuple[int, int, int, int] = (0, 1, 2, 3),
         init_cfg: dict | None = None,
         **kwargs,
@@ -145,6 +148,7 @@ class BiRefHead(BaseDecodeHead):
         )
         # BaseDecodeHead's own classifier would be a parameter without a gradient.
         del self.conv_seg
+        self.with_cp = with_cp
         self.inward_reference = inward_reference
         self.multi_scale_supervision = multi_scale_supervision
         self.gradient_supervision = outward_reference and gradient_supervision
@@ -199,12 +203,12 @@ class BiRefHead(BaseDecodeHead):
         x = features[3]
         sides, gradients = [], []
         for k in (4, 3, 2):
-            x, side, gradient = self.blocks[str(k)](x, image)
+            x, side, gradient = self._decode(k, x, image)
             sides.append(side)
             gradients.append(gradient)
             lateral = self.laterals[str(k)](features[k - 2])
             x = resize(x, lateral.shape[2:]) + lateral
-        x, _, _ = self.blocks['1'](x, image)
+        x, _, _ = self._decode(1, x, image)
         logits = self.conv_logits(x)
         if image is not None:
             logits = resize(logits, image.shape[2:])
@@ -213,6 +217,12 @@ class BiRefHead(BaseDecodeHead):
         if not self.training:
             return logits
         return self._training_output(logits, sides, gradients, image)
+
+    def _decode(self, k: int, x: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        block = self.blocks[str(k)]
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint_module(block, x, image)
+        return block(x, image)
 
     def _training_output(
         self, logits: Tensor, sides: list[Tensor], gradients: list[Tensor], image: Tensor | None

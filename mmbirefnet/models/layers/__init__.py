@@ -1,4 +1,5 @@
 from .aspp import ASPP
+from .checkpointing import checkpoint_module
 from .conv import build_conv
 from .deform_conv import DCNv2
 from .inward_reference import InwardReference, image_to_patches, inward_logits
@@ -15,6 +16,7 @@ __all__ = [
     'OutwardReference',
     'ReconstructionBlock',
     'build_conv',
+    'checkpoint_module',
     'gradient_loss',
     'gradient_target',
     'image_to_patches',

@@ -48,12 +48,6 @@ def load_backend(name: str) -> Callable[..., Tensor]:
     return deform_conv_triton.modulated_deform_conv2d
 
 
-# torch.compile leaves the call alone: it cannot see into mmcv's kernel, and would unroll the torch form's loop.
-@torch.compiler.disable
-def _deform(backend: str, *args) -> Tensor:
-    return load_backend(backend)(*args)
-
-
 @MODELS.register_module('DCNv2')
 class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
     """Deformable convolution whose offsets and masks come from a convolution of its own input.
@@ -90,6 +84,9 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         """``(N, in_channels, H, W)`` to ``(N, out_channels, H', W')``."""
         return self.deform(x, self.conv_offset(x))
 
+    # torch.compile leaves it alone: it cannot see into mmcv's kernel, would unroll the torch form's loop, and compile
+    # this method anew for each layer.
+    @torch.compiler.disable
     def deform(self, x: Tensor, offset_mask: Tensor) -> Tensor:
         """The convolution of ``x`` at given offsets.
 
@@ -108,8 +105,7 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         map_dtype = offset_mask.dtype if backend == 'triton' else dtype
         with torch.autocast(x.device.type, enabled=False):
             offset, mask = offset_mask.to(dtype).split((2 * taps, taps), dim=1)
-            out = _deform(
-                backend,
+            out = load_backend(backend)(
                 x.to(map_dtype),
                 offset.contiguous(),
                 mask.sigmoid().contiguous(),
