@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/datasets/synthetic_256x256.py',
     '../_base_/default_runtime.py',
 ]
-max_epochs = 8
+max_epochs = 6
 iterations = 40 * max_epochs
 in_channels = [64, 128, 256, 512]
 aspp_cfg = dict(branch_channels=64, kernel_sizes=(1, 1, 3), dilations=(1, 1, 1))
