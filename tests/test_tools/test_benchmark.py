@@ -127,14 +127,14 @@ def test_summary_of_times(tool):
 def test_second_variant_and_ratio(tool, monkeypatch, capsys):
     def measure(variants):
         assert [(args.fused, args.dcn, args.runs) for args in variants] == [(True, 'torch', 2), (False, 'mmcv', 2)]
-        measured = [dict(peak_memory=1), dict(peak_memory=4)]
+        measured = [dict(peak_memory=1, cpu_seconds=2), dict(peak_memory=4, cpu_seconds=6)]
         return [tool.summarize([1.0 + i, 2.0 + 4 * i], m, a) for i, (m, a) in enumerate(zip(measured, variants))]
 
     monkeypatch.setattr(tool, 'measure', measure)
     words = ['x.py', '--fused', '--dcn', 'torch', '--runs', '2', '--versus=--plain --dcn mmcv']
     monkeypatch.setattr(sys, 'argv', ['benchmark.py', *words])
     tool.main()
-    assert 'the first is 2.50 times as fast, in 0.25 times the memory' in capsys.readouterr().out
+    assert 'the first is 2.50 times as fast (3.00 by CPU time), in 0.25 times the memory' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -170,3 +170,4 @@ def test_two_variants_of_birefnet(tmp_path):
     assert fused['modules']['backbone'] > 0
     assert len(fused['seconds']) == len(plain['seconds']) == 2
     assert report['speedup'] > 0
+    assert report['cpu_ratio'] == plain['cpu_seconds'] / fused['cpu_seconds']

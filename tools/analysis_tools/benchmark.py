@@ -50,12 +50,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--fused', action='store_true', help='fuse the model (inference)')
     parser.add_argument('--plain', dest='fused', action='store_false', help='do not (default)')
     parser.add_argument('--dcn', choices=('auto', 'mmcv', 'torch', 'triton'), default='auto', help='backend of DCNv2')
-    parser.add_argument('--compile', action='store_true', help='torch.compile the forward pass')
-    parser.add_argument('--channels-last', action='store_true', help='memory format of model and images')
+    parser.add_argument(
+        '--compile', action=argparse.BooleanOptionalAction, default=False, help='torch.compile the forward pass'
+    )
+    parser.add_argument('--channels-last', action=argparse.BooleanOptionalAction, default=False, help='memory format')
     parser.add_argument('--checkpoint', help='weights; drawn at random without')
     parser.add_argument('--warmup', type=int, default=1, help='steps (or batches) before those that are timed')
     parser.add_argument('--runs', type=int, default=5, help='steps (or batches) that are timed')
-    parser.add_argument('--depth', type=int, default=3, help='depth of the table of modules; 0 for none')
+    parser.add_argument('--depth', type=int, default=3, help='depth of the table of modules; 0 for no table')
     parser.add_argument('--threads', type=int, help='CPU threads')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
     parser.add_argument('--versus', metavar='OPTIONS', help='a second variant: these options on top of the others')
@@ -126,7 +128,7 @@ class Steps:
         result = dict(parameters=self.parameters, peak_memory=peak_memory(self.device))
         if self.args.compile:  # whose graph hides the modules
             self.model.forward = self.plain_forward
-        result['modules'] = self.module_seconds()
+        result['modules'] = self.module_seconds() if self.args.depth else {}
         # Counted through the form whose matrix products torch sees; they are the same in all.
         for module in self.model.modules():
             if isinstance(module, DCNv2):
@@ -153,7 +155,7 @@ class Steps:
         self()
         for handle in handles:
             handle.remove()
-        return dict(self.phases) | dict(seconds) if self.args.depth else dict(self.phases)
+        return dict(self.phases) | dict(seconds)
 
 
 def addmm_flops(total_shape, a_shape, b_shape, out_shape=None, **kwargs) -> int:
@@ -230,7 +232,9 @@ def work(connection: Connection, args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     steps = (Batches if args.mode == 'data' else Steps)(args)
     while connection.recv() == 'step':
-        connection.send(steps())
+        start = time.process_time()
+        seconds = steps()
+        connection.send((seconds, time.process_time() - start))
     connection.send(steps.finish())
 
 
@@ -255,7 +259,8 @@ def measure(variants: list[argparse.Namespace]) -> list[dict]:
                     times.append(connection.recv())
         for connection, times, args in zip(connections, seconds, variants):
             connection.send('finish')
-            results.append(summarize(times, connection.recv(), args))
+            wall, cpu = zip(*times)
+            results.append(summarize(wall, dict(connection.recv(), cpu_seconds=statistics.median(cpu)), args))
     except (EOFError, ConnectionError):
         raise SystemExit('error: a variant failed, see above') from None
     finally:
@@ -292,6 +297,7 @@ def show(result: dict) -> None:
     print(f'{result["config"]}: ' + ', '.join(f'{name}={value}' for name, value in options.items() if value))
     print(f'  latency      {result["latency"]:10.4f} s (of {len(result["seconds"])}: {min(result["seconds"]):.4f} to '
           f'{max(result["seconds"]):.4f})')  # fmt: skip
+    print(f'  CPU time     {result["cpu_seconds"]:10.4f} s (of all threads)')
     print(f'  throughput   {result["images_per_second"]:10.3f} images/s')
     print(f'  peak memory  {result["peak_memory"] / 2**20:10.0f} MiB')
     if 'flops' in result:
@@ -315,6 +321,7 @@ def main() -> None:
     if len(results) == 2:
         first, second = results
         report['speedup'] = statistics.median(b / a for a, b in zip(first['seconds'], second['seconds']))
+        report['cpu_ratio'] = second['cpu_seconds'] / first['cpu_seconds']
         report['memory_ratio'] = first['peak_memory'] / second['peak_memory']
     if variants[0].json:
         print(json.dumps(report))
@@ -323,7 +330,10 @@ def main() -> None:
     for result in results:
         show(result)
     if 'speedup' in report:
-        print(f'the first is {report["speedup"]:.2f} times as fast, in {report["memory_ratio"]:.2f} times the memory')
+        print(
+            f'the first is {report["speedup"]:.2f} times as fast ({report["cpu_ratio"]:.2f} by CPU time), '
+            f'in {report["memory_ratio"]:.2f} times the memory'
+        )
 
 
 if __name__ == '__main__':
