@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -22,6 +23,8 @@ def _running_statistics_kept(module: nn.Module) -> Iterator[None]:
             setattr(norm, name, buffer)
 
 
+# torch.compile does not know context_fn.
+@torch.compiler.disable
 def checkpoint_module(module: nn.Module, *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
     """``module(*inputs)``, whose activations are not kept but computed again in the backward pass.
 
