@@ -86,14 +86,14 @@ class WindowAttention(BaseModule):
         self.fixed_biases = self.biases().detach()
 
     def biases(self) -> Tensor:
-        """Additive biases, ``(num_heads, L, L)``, L = window_size**2; of shifted windows ``(2, 2, num_heads, L, L)``.
+        """Additive biases, ``(num_heads, L, L)``, L = window_size**2; of shifted windows ``(4, num_heads, L, L)``.
 
-        The first two axes are those of :func:`shift_masks`.
+        The first axis is row and column of :func:`shift_masks`.
         """
         if self.fixed_biases is not None:
             return self.fixed_biases
         bias = self.position_bias()
-        return bias + self.shift_masks.unsqueeze(2) if self.shift else bias
+        return bias + self.shift_masks.flatten(0, 1).unsqueeze(1) if self.shift else bias
 
     def position_bias(self) -> Tensor:
         """Relative position bias, ``(num_heads, window_size**2, window_size**2)``."""
@@ -124,7 +124,7 @@ class WindowAttention(BaseModule):
             [
                 torch.cat(
                     [
-                        self._attend(part, biases[last_row, last_col])
+                        self._attend(part, biases[2 * last_row + last_col])
                         for last_col, part in enumerate(band.split((cols - 1, 1), 2))
                         if part.shape[2]
                     ],
