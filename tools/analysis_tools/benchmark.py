@@ -2,7 +2,7 @@
 
 Each variant runs in a process of its own. With --versus two of them take their steps in turn, for example
 
-    python tools/analysis_tools/benchmark.py CONFIG --fused --versus '--plain --dcn mmcv'
+    python tools/analysis_tools/benchmark.py CONFIG --fused --versus='--plain --dcn mmcv'
 """
 
 import argparse
@@ -169,7 +169,8 @@ class Batches:
     def __init__(self, args: argparse.Namespace) -> None:
         cfg = load_config(args)
         init_default_scope(cfg.get('default_scope', 'mmseg'))
-        loader = Runner.build_dataloader(dict(cfg.train_dataloader, batch_size=args.batch_size), seed=0)
+        options = dict(batch_size=args.batch_size, persistent_workers=False)  # which would outlive the measurement
+        loader = Runner.build_dataloader(cfg.train_dataloader | options, seed=0)
         self.batches = (batch for _ in itertools.count() for batch in loader)
 
     def __call__(self) -> float:
@@ -178,6 +179,7 @@ class Batches:
         return time.perf_counter() - start
 
     def finish(self) -> dict:
+        self.batches.close()  # and with it the loader's processes
         return dict(peak_memory=peak_memory(torch.device('cpu')))
 
 
