@@ -81,11 +81,16 @@ def test_stock_and_own_tools_give_the_same(folder):
         assert 'wFmeasure' in log
         written[name] = maps(work_dir / 'maps')
         assert len(maps(work_dir)) == 4  # two maps, two pictures of --show-dir
+    checkpoint, plain = folder / 'ours' / 'epoch_1.pth', folder / 'plain'
+    arguments = [checkpoint, '--work-dir', plain, '--out', plain / 'maps', '--no-fuse']
+    run(folder, sys.executable, ROOT / 'tools/test.py', folder / 'tiny.py', *arguments)
+    written['plain'] = maps(plain / 'maps')
     for key, value in trained['ours'].items():
         assert torch.equal(value, trained['stock'][key]), key
     assert [image.shape for image in written['ours'].values()] == [(80, 96)] * 2
     for stem, image in written['ours'].items():
-        # Ours tests the fused model, which rounds differently.
+        assert np.array_equal(written['plain'][stem], written['stock'][stem])
+        # The fused model rounds differently.
         assert np.abs(image.astype(int) - written['stock'][stem]).max() <= 1
 
 
