@@ -93,6 +93,8 @@ class BiRefHead(BaseDecodeHead):
         multi_scale_supervision: Train the side outputs of stages 4 to 2 with the losses of the final map.
         gradient_supervision: Train the outward reference to predict the image's gradients inside the object.
         image_channels: Channels of the image.
+        inward_channels: Channels that the inward reference gives at full size and to blocks 1 to 4; by default an
+            eighth of C1, C2, C3, C4 and C4.
         residual: Residual reconstruction blocks.
         aspp_cfg: Arguments of :class:`~mmbirefnet.models.layers.ASPP`; for plain convolutions
             ``dict(conv_cfg=None)``, for the dilated pyramid
@@ -115,6 +117,7 @@ class BiRefHead(BaseDecodeHead):
         multi_scale_supervision: bool = True,
         gradient_supervision: bool = True,
         image_channels: int = 3,
+        inward_channels: tuple[int, int, int, int, int] | None = None,
         residual: bool = False,
         aspp_cfg: dict | None = dict(),
         norm_cfg: dict = dict(type='BN'),
@@ -131,6 +134,9 @@ class BiRefHead(BaseDecodeHead):
         if len(in_channels) != 4:
             raise ValueError(f'BiRefHead: in_channels={tuple(in_channels)} must name four stages, strides 4, 8, 16, 32')
         c1, c2, c3, c4 = in_channels
+        inward_full, *inward = inward_channels or (c1 // 8, c2 // 8, c3 // 8, c4 // 8, c4 // 8)
+        if len(inward) != 4:
+            raise ValueError(f'BiRefHead: inward_channels={tuple(inward_channels)} must be five numbers')
         super().__init__(
             in_channels=list(in_channels),
             channels=c1 // 2,
@@ -157,7 +163,7 @@ class BiRefHead(BaseDecodeHead):
         # The gradient targets are made from side outputs, which are built for them if nothing else needs them.
         side_channels = out_channels if multi_scale_supervision or self.gradient_supervision else 0
         block_cfg = dict(residual=residual, aspp_cfg=aspp_cfg, norm_cfg=norm_cfg)
-        incoming, outgoing, inward = (c1, c2, c3, c4), (c1 // 2, c1, c2, c3), (c2 // 8, c3 // 8, c4 // 8, c4 // 8)
+        incoming, outgoing = (c1, c2, c3, c4), (c1 // 2, c1, c2, c3)
         self.blocks = ModuleDict()
         for k in (4, 3, 2, 1):
             self.blocks[str(k)] = BiRefBlock(
@@ -177,8 +183,8 @@ class BiRefHead(BaseDecodeHead):
         # The final 1x1 convolution, in its two parts: that of the last block commutes with the resize to full size.
         self.conv_logits = nn.Conv2d(c1 // 2, out_channels, 1)
         if inward_reference:
-            self.inward = InwardReference(1, c1 // 8, image_channels=image_channels)
-            self.conv_logits_inward = nn.Conv2d(c1 // 8, out_channels, 1, bias=False)
+            self.inward = InwardReference(1, inward_full, image_channels=image_channels)
+            self.conv_logits_inward = nn.Conv2d(inward_full, out_channels, 1, bias=False)
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor | BiRefOutput:
         """Decode the maps of an image.
