@@ -1,8 +1,8 @@
 from . import losses
-from .backbones import SwinTransformer
+from .backbones import SwinTransformer, TIMMBackbone
 from .decode_heads import BiRefHead
 from .layers import DCNv2, FrozenBN
-from .necks import LocalizationModule
+from .necks import LocalizationModule, PyramidLocalizationModule
 from .segmentors import BiRefNet, SoftMapTTAModel
 
 __all__ = [
@@ -11,7 +11,9 @@ __all__ = [
     'DCNv2',
     'FrozenBN',
     'LocalizationModule',
+    'PyramidLocalizationModule',
     'SoftMapTTAModel',
     'SwinTransformer',
+    'TIMMBackbone',
     'losses',
 ]

@@ -1,3 +1,4 @@
 from .swin import SwinTransformer
+from .timm_backbone import TIMMBackbone
 
-__all__ = ['SwinTransformer']
+__all__ = ['SwinTransformer', 'TIMMBackbone']

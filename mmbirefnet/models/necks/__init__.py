@@ -1,3 +1,4 @@
 from .localization import LocalizationModule
+from .pyramid_localization import PyramidLocalizationModule
 
-__all__ = ['LocalizationModule']
+__all__ = ['LocalizationModule', 'PyramidLocalizationModule']

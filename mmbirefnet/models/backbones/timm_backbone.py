@@ -1,0 +1,75 @@
+"""Backbones of timm that give four maps, PVTv2 and DINOv3 among them."""
+
+import torch
+from mmseg.models.backbones import TIMMBackbone as _TIMMBackbone
+from torch import Tensor
+
+from mmbirefnet.registry import MODELS
+
+
+@MODELS.register_module()
+class TIMMBackbone(_TIMMBackbone):
+    """mmseg's wrapper of timm, whose pretrained parameters are loaded when training starts, not when it is built.
+
+    So a model can be built, converted or tested without the network, and on the meta device.
+
+    Args:
+        model_name: Name in timm, such as ``pvt_v2_b2`` or ``vit_base_patch16_dinov3`` (timm 1.0.20 or newer).
+        out_indices: Four stages, or blocks of a plain transformer, whose maps are returned.
+        pretrained: Whether :meth:`init_weights` loads timm's parameters of this model.
+        frozen: Train none of its parameters, and keep it in evaluation mode.
+        with_cp: Gradient checkpointing: blocks are computed again in the backward pass.
+        kwargs: Further arguments of mmseg's wrapper and of ``timm.create_model``.
+
+    Raises:
+        ImportError: If timm is not installed.
+        ValueError: If the installed timm does not know ``model_name``, or ``out_indices`` are not four.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        out_indices: tuple[int, int, int, int] = (0, 1, 2, 3),
+        pretrained: bool = False,
+        frozen: bool = False,
+        with_cp: bool = False,
+        **kwargs,
+    ) -> None:
+        try:
+            import timm
+        except ImportError as error:
+            raise ImportError(
+                f'TIMMBackbone: model_name={model_name!r} is a model of timm, one of the optional extras: '
+                'pip install timm (or "mmbirefnet[optional]")'
+            ) from error
+        if not timm.is_model(model_name):
+            raise ValueError(
+                f'TIMMBackbone: timm {timm.__version__} has no model {model_name!r}; timm.list_models() names those it '
+                'has, pip install -U timm brings newer ones'
+            )
+        if len(out_indices) != 4:
+            raise ValueError(f'TIMMBackbone: out_indices={tuple(out_indices)} must name four maps')
+        self._arguments = dict(model_name=model_name, out_indices=tuple(out_indices), **kwargs)
+        super().__init__(pretrained=False, **self._arguments)
+        self.pretrained = pretrained
+        self.frozen = frozen
+        if with_cp:
+            # DINOv3 is wrapped as `model`, PVTv2 is a list of stages.
+            getattr(self.timm_model, 'model', self.timm_model).set_grad_checkpointing()
+        self.requires_grad_(not frozen)
+
+    def init_weights(self) -> None:
+        """Load timm's pretrained parameters if asked to, else do what ``init_cfg`` says; timm has drawn random ones."""
+        if not self.pretrained:
+            super().init_weights()
+            return
+        self.load_state_dict(_TIMMBackbone(pretrained=True, **self._arguments).state_dict())
+        self._is_init = True
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Four maps ``(N, Ci, H / si, W / si)`` of an image ``(N, 3, H, W)``; the strides si are the model's."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return tuple(super().forward(x))
+
+    def train(self, mode: bool = True) -> 'TIMMBackbone':
+        return super().train(mode and not self.frozen)
