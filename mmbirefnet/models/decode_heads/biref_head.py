@@ -19,6 +19,7 @@ from ..layers import (
     gradient_loss,
     gradient_target,
     inward_logits,
+    log_odds,
     resize,
 )
 from ..losses.base import MaskLoss
@@ -82,6 +83,10 @@ class BiRefBlock(BaseModule):
 class BiRefHead(BaseDecodeHead):
     """Decode head of BiRefNet: four BiRef blocks over the maps of any four-stage backbone.
 
+    Its output is one map of probabilities or, with ``num_classes`` above 2, a softmax over classes. Inward and outward
+    reference are the same for both, one attention for all classes; what the gradient supervision asks for with several
+    classes, :func:`~mmbirefnet.models.layers.log_odds` says.
+
     Its input is the four maps, strides 4 to 32, and behind them the normalised image
     (:class:`~mmbirefnet.models.BiRefNet` puts it there). Without the inward reference the image may be absent, as in
     mmseg's ``EncoderDecoder``; the gradient supervision needs it too and then has nothing to train on.
@@ -100,10 +105,13 @@ class BiRefHead(BaseDecodeHead):
             ``dict(conv_cfg=None)``, for the dilated pyramid
             ``dict(conv_cfg=None, kernel_sizes=(1, 3, 3, 3), dilations=(1, 6, 12, 18))``.
         norm_cfg: Type of the norms.
-        loss_decode: Losses of every supervised map, called as ``loss(logits, target)``; summed over the maps.
+        loss_decode: Losses of every supervised map, called as ``loss(logits, target)``; summed over the maps. Those of
+            one map are mmbirefnet's or mmseg's, those of several classes mmseg's, such as ``CrossEntropyLoss``.
         loss_gradient_weight: Weight of the gradient supervision, summed over the stages.
         num_classes: As in mmseg: 2 with ``out_channels=1`` is one map of probabilities.
-        out_channels: Channels of the logits.
+        out_channels: Channels of the logits; by default 1 for two classes, else one for each class.
+        background: With several classes, the index of the background class, which the gradient supervision leaves out;
+            ``None`` if there is none, as in ADE20K and Cityscapes.
         threshold: Probability above which a pixel belongs to the object.
         with_cp: Gradient checkpointing: blocks are computed again in the backward pass.
         kwargs: Further arguments of mmseg's ``BaseDecodeHead``.
@@ -124,7 +132,8 @@ class BiRefHead(BaseDecodeHead):
         loss_decode: dict | list[dict] = dict(type='mmbirefnet.BCELoss'),
         loss_gradient_weight: float = 1.0,
         num_classes: int = 2,
-        out_channels: int = 1,
+        out_channels: int | None = None,
+        background: int | None = None,
         threshold: float = 0.5,
         with_cp: bool = False,
         in_index: tuple[int, int, int, int] = (0, 1, 2, 3),
@@ -137,6 +146,12 @@ class BiRefHead(BaseDecodeHead):
         inward_full, *inward = inward_channels or (c1 // 8, c2 // 8, c3 // 8, c4 // 8, c4 // 8)
         if len(inward) != 4:
             raise ValueError(f'BiRefHead: inward_channels={tuple(inward_channels)} must be five numbers')
+        if out_channels is None:
+            out_channels = 1 if num_classes == 2 else num_classes
+        if out_channels == 1 and num_classes > 2:
+            raise ValueError(f'BiRefHead: num_classes={num_classes} need out_channels={num_classes} or None, not 1')
+        if background is not None and not 0 <= background < num_classes:
+            raise ValueError(f'BiRefHead: background={background} is no index of num_classes={num_classes}')
         super().__init__(
             in_channels=list(in_channels),
             channels=c1 // 2,
@@ -154,6 +169,12 @@ class BiRefHead(BaseDecodeHead):
         )
         # BaseDecodeHead's own classifier would be a parameter without a gradient.
         del self.conv_seg
+        if out_channels > 1 and (binary := [loss for loss in self.loss_decode if isinstance(loss, MaskLoss)]):
+            raise ValueError(
+                f'BiRefHead: {type(binary[0]).__name__} is a loss of one map, out_channels={out_channels} need one of '
+                "mmseg's, such as loss_decode=dict(type='CrossEntropyLoss')"
+            )
+        self.background = background
         self.with_cp = with_cp
         self.inward_reference = inward_reference
         self.multi_scale_supervision = multi_scale_supervision
@@ -235,7 +256,7 @@ class BiRefHead(BaseDecodeHead):
     ) -> BiRefOutput:
         targets = []
         if self.gradient_supervision and image is not None:
-            targets = [gradient_target(image, side) for side in sides]
+            targets = [gradient_target(image, log_odds(side, self.background)) for side in sides]
         return BiRefOutput(
             logits,
             sides if sides[0] is not None else [],
@@ -248,7 +269,7 @@ class BiRefHead(BaseDecodeHead):
 
         Args:
             output: What :meth:`forward` gives in training.
-            batch_data_samples: Their ``gt_sem_seg`` is the mask in [0, 1], ``(1, H, W)``.
+            batch_data_samples: Their ``gt_sem_seg`` is the mask in [0, 1] or class indices, ``(1, H, W)``.
         """
         target = self._stack_batch_gt(batch_data_samples)
         sides = output.side_logits if self.multi_scale_supervision else []

@@ -4,7 +4,7 @@ from .conv import build_conv
 from .deform_conv import DCNv2
 from .inward_reference import InwardReference, image_to_patches, inward_logits
 from .norm import FrozenBN
-from .outward_reference import OutwardReference, gradient_loss, gradient_target, laplacian
+from .outward_reference import OutwardReference, gradient_loss, gradient_target, laplacian, log_odds
 from .reconstruction import ReconstructionBlock
 from .resize import resize
 
@@ -22,5 +22,6 @@ __all__ = [
     'image_to_patches',
     'inward_logits',
     'laplacian',
+    'log_odds',
     'resize',
 ]

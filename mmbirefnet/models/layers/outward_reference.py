@@ -1,5 +1,6 @@
 """The outward reference of Zheng et al., 2024: attention to where the image has fine gradients."""
 
+import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
@@ -44,6 +45,29 @@ def laplacian(image: Tensor) -> Tensor:
     kernel = grey.new_ones(1, 1, 5, 5)
     kernel[..., 2, 2] = -24
     return F.conv2d(F.pad(grey, (2, 2, 2, 2), mode='reflect'), kernel / kernel.abs().sum())
+
+
+def log_odds(logits: Tensor, background: int | None = None) -> Tensor:
+    """Logits of several classes as those of one map, which :func:`gradient_target` takes.
+
+    With a background class they are the log-odds of all other classes together; for two classes that is the logit
+    difference, so a softmax of two and a sigmoid of one have the same targets. Data without a background class have
+    objects everywhere: there they are the log-odds of each pixel's most probable class.
+
+    Args:
+        logits: Of a softmax, ``(N, K, H, W)``; with K = 1 of a sigmoid, returned as they are.
+        background: Index of the background class, or ``None``.
+
+    Returns:
+        log(p / (1 - p)), ``(N, 1, H, W)``.
+    """
+    if logits.shape[1] == 1:
+        return logits
+    if background is None:
+        best, index = logits.max(1, keepdim=True)
+        return best - logits.scatter(1, index, -torch.inf).logsumexp(1, keepdim=True)
+    objects = [i for i in range(logits.shape[1]) if i != background]
+    return logits[:, objects].logsumexp(1, keepdim=True) - logits[:, background, None]
 
 
 def gradient_target(image: Tensor, side_logits: Tensor) -> Tensor:
