@@ -1,0 +1,261 @@
+"""Soft maps of pictures: what most users want of this package."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from .inputs import Source, is_single, is_video, list_sources
+from .maps import OBJECT, crop_of_box, remove_small_components, resize_map, to_uint8
+from .pictures import Picture
+from .prefetch import prefetch
+from .settings import Settings
+from .weights import find_weights
+
+OnError = Callable[[Source, Exception], None]
+
+
+class Prediction(NamedTuple):
+    """A picture and its map."""
+
+    source: Source
+    picture: Picture
+    soft_map: np.ndarray
+    """Probability of the foreground, float32 ``(H, W)`` at the picture's size."""
+
+
+class BiRefNetInferencer:
+    """Predicts soft maps and writes masks, cut-outs and pictures on a new background.
+
+    Called as mmseg's inferencer is, but no subclass of it: with an ONNX model it runs where neither torch nor the
+    OpenMMLab packages are installed.
+
+    Args:
+        model: Config file or the name of one of this project's, a ``Config``, a model, an ``.onnx`` file, or ``None``
+            to tell the architecture from the checkpoint.
+        weights: Checkpoint, of this project or released (converted as it is loaded); only tensors are unpickled. By
+            default that of the environment variable ``MMBIREFNET_CHECKPOINT``; not needed with a model or ONNX.
+        device: For example ``'cuda:1'``; ``None`` for a GPU where there is one. Not for ONNX.
+        dtype: ``'float32'``, ``'bfloat16'`` or ``'float16'``. Not for ONNX, whose file has its own.
+        fuse: Whether to fuse the model, which is faster and gives the same maps.
+        backend: Something else that predicts; the arguments above are not used then. A callable of uint8 RGB
+            ``(N, H, W, 3)`` that returns float32 ``(N, H, W)``, with the attributes ``input_size``, ``fixed_size``,
+            ``max_batch`` and ``name`` of :class:`~mmbirefnet.apis.torch_backend.TorchBackend`.
+        providers: Execution providers of onnxruntime, for an ONNX model.
+
+    Raises:
+        FileNotFoundError, ValueError: A file is missing, the checkpoint does not fit, or an option is wrong.
+    """
+
+    def __init__(
+        self,
+        model=None,
+        weights: str | os.PathLike | None = None,
+        device: str | None = None,
+        dtype: str = 'float32',
+        fuse: bool = True,
+        *,
+        backend: Callable[[np.ndarray], np.ndarray] | None = None,
+        providers: list | None = None,
+    ) -> None:
+        if isinstance(model, (str, os.PathLike)) and Path(model).suffix in ('.pth', '.safetensors') and not weights:
+            model, weights = None, model
+        self.backend = backend or _make_backend(model, weights, device, dtype, fuse, providers)
+
+    def __call__(
+        self,
+        inputs,
+        out_dir: str | os.PathLike | None = None,
+        *,
+        save: Iterable[str] = ('cutout',),
+        output: str = 'float32',
+        channel_order: str = 'bgr',
+        workers: int = 2,
+        foreground: bool = True,
+        background=None,
+        format: str | None = None,
+        overwrite: bool = True,
+        **settings,
+    ):
+        """Predict, and write if ``out_dir`` says where.
+
+        Args:
+            inputs: Path, folder (with its sub-folders), glob, array, PIL image, a list of them, or a video.
+            out_dir: Folder to write to, in the folders that the pictures are in below the one given as ``inputs``.
+            save: What is written: ``'mask'`` (grey), ``'cutout'`` (RGBA), ``'foreground'`` (on ``background``); each
+                in a folder of its name if there are several.
+            output: ``'float32'`` for probabilities, ``'uint8'`` for grey levels, trunc(255 p).
+            channel_order: Of arrays: ``'bgr'`` as in OpenCV and mmseg, or ``'rgb'``.
+            workers: Threads that read pictures ahead.
+            foreground: Estimate the colours of the foreground for ``'cutout'`` and ``'foreground'``; without, these
+                keep a fringe of the old background.
+            background: Colour ('#rrggbb' or a name) or picture behind ``'foreground'``; white by default.
+            format: Suffix of what is written, such as ``'webp'``; by default png, for ``'foreground'`` the picture's.
+            overwrite: Whether files that exist may be replaced.
+            settings: See :class:`~mmbirefnet.apis.settings.Settings`: ``batch_size``, ``input_size``, ``max_size``,
+                ``flip``, ``scales``, ``box``, ``margin``, ``threshold``, ``min_area``.
+
+        Returns:
+            For one picture its map ``(H, W)`` at the original size, otherwise a list of them. For a video what
+            :mod:`mmbirefnet.apis.video` returns.
+
+        Raises:
+            OSError, ValueError, TypeError: A picture cannot be read or written, or an option is wrong.
+        """
+        if output not in ('float32', 'uint8'):
+            raise ValueError(f"output={output!r}, must be 'float32' or 'uint8'")
+        checked = Settings(**settings)
+        if is_video(inputs):
+            from .video import process_video
+
+            return process_video(self, inputs, out_dir, settings=checked, foreground=foreground, background=background)
+        writer = None
+        if out_dir is not None:
+            from .outputs import OutputWriter
+
+            writer = OutputWriter(out_dir, save, foreground, background, format, overwrite)
+        maps = []
+        sources = list_sources(inputs, exclude=Path(out_dir) if out_dir is not None else None)
+        if writer:
+            writer.plan(sources)
+        for prediction in self.predict(sources, checked, channel_order=channel_order, workers=workers):
+            if writer:
+                writer.write(prediction)
+            maps.append(to_uint8(prediction.soft_map) if output == 'uint8' else prediction.soft_map)
+        return maps[0] if is_single(inputs) else maps
+
+    def predict(
+        self,
+        inputs,
+        settings: Settings | None = None,
+        *,
+        on_error: OnError | None = None,
+        channel_order: str = 'bgr',
+        workers: int = 2,
+    ) -> Iterator[Prediction]:
+        """Predict one after another, in order, with few pictures in memory.
+
+        Args:
+            inputs: As above, but no video.
+            settings: Options of the prediction.
+            on_error: Called with the source and what went wrong, for pictures that cannot be read or predicted; the
+                others go on. By default the first error is raised.
+            channel_order: Of arrays.
+            workers: Threads that read ahead.
+
+        Yields:
+            Predictions; none for pictures in error.
+        """
+        settings = settings or Settings()
+        pictures = prefetch(lambda source: source.read(channel_order), list_sources(inputs), workers)
+        while batch := list(itertools.islice(pictures, settings.batch_size)):
+            read = []
+            for source, picture, error in batch:
+                if error is None:
+                    read.append((source, picture))
+                elif on_error is None:
+                    raise error
+                else:
+                    on_error(source, error)
+            yield from self._predict_batch(read, settings, on_error)
+
+    def predict_picture(self, picture: Picture, settings: Settings | None = None) -> np.ndarray:
+        """The map of one picture, float32 ``(H, W)``."""
+        return self._predict_maps([picture], settings or Settings())[0]
+
+    def _predict_batch(
+        self, batch: list[tuple[Source, Picture]], settings: Settings, on_error: OnError | None
+    ) -> Iterator[Prediction]:
+        try:
+            maps = self._predict_maps([picture for _, picture in batch], settings)
+        except Exception as error:
+            if on_error is None:
+                raise
+            if len(batch) == 1:
+                on_error(batch[0][0], error)
+                return
+            # One of them is to blame, or there is memory for fewer at once.
+            for pair in batch:
+                yield from self._predict_batch([pair], replace(settings, batch_size=1), on_error)
+            return
+        for (source, picture), soft_map in zip(batch, maps):
+            yield Prediction(source, picture, soft_map)
+
+    def _predict_maps(self, pictures: list[Picture], settings: Settings) -> list[np.ndarray]:
+        regions = [_region(picture, settings) for picture in pictures]
+        crops = [picture.visible()[outer] for picture, (outer, _) in zip(pictures, regions)]
+        sums = [np.zeros(crop.shape[:2], np.float32) for crop in crops]
+        groups = defaultdict(list)  # input size: pictures
+        for index, crop in enumerate(crops):
+            for size in settings.sizes(crop.shape[:2], self.backend.input_size):
+                groups[size].append(index)
+        for size, members in groups.items():
+            self._check_size(size)
+            inputs = np.stack([cv2.resize(crops[index], size[::-1]) for index in members])
+            for index, soft_map in zip(members, self._run(inputs, settings.flip)):
+                sums[index] += resize_map(soft_map, sums[index].shape)
+        views = len(settings.scales)
+        return [
+            _finish(total / views if views > 1 else total, picture, region, settings)
+            for total, picture, region in zip(sums, pictures, regions)
+        ]
+
+    def _run(self, inputs: np.ndarray, flip: bool) -> Iterator[np.ndarray]:
+        step = self.backend.max_batch or len(inputs)
+        for start in range(0, len(inputs), step):
+            images = inputs[start : start + step]
+            maps = self.backend(images)
+            if flip:
+                maps = (maps + self.backend(np.ascontiguousarray(images[:, :, ::-1]))[:, :, ::-1]) / 2
+            yield from maps
+
+    def _check_size(self, size: tuple[int, int]) -> None:
+        if self.backend.fixed_size and size != tuple(self.backend.input_size):
+            raise ValueError(
+                f'{self.backend.name} takes pictures of {"x".join(map(str, self.backend.input_size))} (height x width) '
+                f'only, not {"x".join(map(str, size))}: leave input_size and scales as they are'
+            )
+
+
+def _make_backend(model, weights, device, dtype, fuse, providers):
+    if model is None:
+        weights = find_weights(weights)
+        if weights.suffix == '.onnx':
+            model = weights
+    if isinstance(model, (str, os.PathLike)) and Path(model).suffix == '.onnx':
+        from .onnx_backend import OnnxBackend
+
+        return OnnxBackend(model, providers)
+    from .torch_backend import TorchBackend
+
+    return TorchBackend(model, weights, device, dtype, fuse)
+
+
+def _region(picture: Picture, settings: Settings):
+    if settings.box is None:
+        whole = tuple(slice(0, side) for side in picture.size)
+        return whole, whole
+    return crop_of_box(settings.box, settings.margin, picture.size, picture.name)
+
+
+def _finish(soft_map: np.ndarray, picture: Picture, region, settings: Settings) -> np.ndarray:
+    outer, inner = region
+    if soft_map.shape != picture.size or outer != inner:
+        whole = np.zeros(picture.size, np.float32)
+        whole[outer] = soft_map
+        soft_map = np.zeros_like(whole)
+        soft_map[inner] = whole[inner]
+    if settings.min_area:
+        threshold = OBJECT if settings.threshold is None else settings.threshold
+        soft_map = remove_small_components(soft_map, settings.min_area, threshold)
+    if settings.threshold is not None:
+        soft_map = (soft_map > settings.threshold).astype(np.float32)
+    return soft_map

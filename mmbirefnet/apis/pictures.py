@@ -1,0 +1,168 @@
+"""Pictures of every kind as 8-bit RGB, upright, with their alpha and colour profile."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+VISIBLE_BEHIND = 128  # grey level that the model sees behind what is transparent
+
+
+@dataclass
+class Picture:
+    """A picture as it is shown.
+
+    Attributes:
+        rgb: uint8 ``(H, W, 3)``, EXIF orientation applied.
+        alpha: Opacity, uint8 ``(H, W)``; ``None`` for a picture that is opaque throughout.
+        icc_profile: RGB colour profile that ``rgb`` is meant in; ``None`` stands for sRGB.
+        name: What messages call it: its path, or what it came as.
+        path: The file it was read from.
+    """
+
+    rgb: np.ndarray
+    alpha: np.ndarray | None = None
+    icc_profile: bytes | None = None
+    name: str = 'picture'
+    path: Path | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.rgb.shape[:2]
+
+    def visible(self) -> np.ndarray:
+        """What is seen of it, uint8 ``(H, W, 3)``: over grey where it is transparent, where colours may be anything."""
+        if self.alpha is None:
+            return self.rgb
+        alpha = self.alpha[..., None].astype(np.float32) / 255
+        return np.rint(self.rgb * alpha + VISIBLE_BEHIND * (1 - alpha)).astype(np.uint8)
+
+
+def read_picture(source, name: str | None = None, channel_order: str = 'bgr') -> Picture:
+    """Read a picture; of several frames or pages, the first.
+
+    16-bit channels are scaled to 8 bits. CMYK, Lab and grey pictures with a colour profile go through it to sRGB; RGB
+    stays as it is, beside its profile.
+
+    Args:
+        source: Path, bytes of a file, open binary file, PIL image, or array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or
+            ``(H, W, 4)`` of uint8, uint16, or floating point in [0, 1].
+        name: What messages call it.
+        channel_order: Of arrays with colours: ``'bgr'`` as OpenCV and mmseg have them, or ``'rgb'``.
+
+    Raises:
+        FileNotFoundError, OSError: The file is missing, damaged, truncated, or no picture.
+        ValueError: The array is none of the above, or the picture has more pixels than Pillow takes for safe.
+        TypeError: ``source`` is something else.
+    """
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, np.ndarray):
+        return _from_array(source, name or 'array', channel_order)
+    if isinstance(source, Image.Image):
+        name = name or getattr(source, 'filename', '') or 'PIL image'
+        return _guarded(source, name, None)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        source, name = io.BytesIO(source), name or 'bytes'
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        if not path.exists():
+            raise FileNotFoundError(f'{path}: no such file')
+        if path.is_file() and not path.stat().st_size:
+            raise OSError(f'{path}: empty file')
+        return _guarded(path, name or str(path), path)
+    if hasattr(source, 'read'):
+        return _guarded(source, name or getattr(source, 'name', 'file'), None)
+    raise TypeError(f'a picture is a path, bytes, file, PIL image or array, not {type(source).__name__}')
+
+
+def _guarded(source, name: str, path: Path | None) -> Picture:
+    try:
+        if isinstance(source, Image.Image):
+            return _from_pil(source, name, path)
+        with Image.open(source) as image:
+            return _from_pil(image, name, path)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f'{name}: {error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit') from error
+    except Image.UnidentifiedImageError as error:
+        raise OSError(f'{name}: no picture that can be read (empty, damaged, or of an unknown format)') from error
+    except (OSError, SyntaxError, EOFError, ValueError) as error:
+        if str(error).startswith(name):
+            raise
+        kind = ValueError if isinstance(error, ValueError) else OSError
+        raise kind(f'{name}: damaged or unreadable picture ({error})') from error
+
+
+def _from_pil(image: Image.Image, name: str, path: Path | None) -> Picture:
+    image.load()
+    profile = image.info.get('icc_profile') or None
+    image = _eight_bits(ImageOps.exif_transpose(image), name)
+    alpha = None
+    if image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or image.has_transparency_data:
+        image = image.convert('RGBA')
+        alpha = np.asarray(image.getchannel('A'))
+        alpha = None if alpha.min() == 255 else alpha
+        # A grey picture's profile is one of one channel.
+        image = image.convert('L' if _space(profile) == 'GRAY' else 'RGB')
+    elif image.mode == 'P':
+        image = image.convert('RGB')
+    if profile and _space(profile) != 'RGB ':
+        image, profile = _to_srgb(image, profile, name), None
+    return Picture(np.array(image.convert('RGB')), alpha, profile, name, path)
+
+
+def _eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """Scale channels of more than 8 bits; Pillow's own conversion clips them."""
+    if image.mode.startswith('I;16'):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ('I', 'F'):
+        values = np.asarray(image)
+        low, high = values.min(), values.max()
+        top = 65535 if image.mode == 'I' else 1
+        if not (low >= 0 and high <= top):
+            raise ValueError(f'{name}: values from {low} to {high} of 32 bits; must be in 0..{top}')
+        return Image.fromarray((values >> 8 if image.mode == 'I' else np.rint(values * 255)).astype(np.uint8))
+    return image
+
+
+def _space(profile: bytes | None) -> str:
+    """Colour space signature in the header of an ICC profile (ICC.1, 7.2.6)."""
+    return profile[16:20].decode('latin-1') if profile else ''
+
+
+def _to_srgb(image: Image.Image, profile: bytes, name: str) -> Image.Image:
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.profileToProfile(image, source, ImageCms.createProfile('sRGB'), outputMode='RGB')
+    except (ImageCms.PyCMSError, OSError) as error:
+        warnings.warn(f'{name}: colour profile that does not fit its {image.mode} pixels: {error}', stacklevel=2)
+        return image
+
+
+def _from_array(array: np.ndarray, name: str, channel_order: str) -> Picture:
+    if channel_order not in ('bgr', 'rgb'):
+        raise ValueError(f"channel_order={channel_order!r}, must be 'bgr' or 'rgb'")
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in array.shape:
+        raise ValueError(f'{name}: an array must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not {array.shape}')
+    if array.dtype == np.uint16:
+        array = (array >> 8).astype(np.uint8)
+    elif np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= 0 and array.max() <= 1):
+            raise ValueError(f'{name}: floating-point values must be in [0, 1], not {array.min()} to {array.max()}')
+        array = np.rint(array * 255).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise ValueError(f'{name}: an array must be uint8, uint16 or floating point, not {array.dtype}')
+    array = array.reshape(*array.shape[:2], channels)
+    alpha = array[..., 3] if channels == 4 and array[..., 3].min() < 255 else None
+    colors = np.repeat(array, 3, 2) if channels == 1 else array[..., :3]
+    if channels > 1 and channel_order == 'bgr':
+        colors = colors[..., ::-1]
+    return Picture(np.ascontiguousarray(colors), None if alpha is None else alpha.copy(), None, name)

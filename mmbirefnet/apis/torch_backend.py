@@ -1,0 +1,166 @@
+"""BiRefNet in PyTorch, behind the interface that the inferencer knows."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+import mmbirefnet
+from mmbirefnet.models import BiRefNet
+from mmbirefnet.registry import MODELS
+from mmbirefnet.utils import infer_model_config, load_birefnet_state_dict
+from mmbirefnet.utils.checkpoint_io import misfit
+
+from .weights import find_weights
+
+DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+TRAINED_SIZE = (1024, 1024)  # of the released models, where no config says
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet, RGB
+
+
+class TorchBackend:
+    """A model with its normalisation: uint8 pictures in, probabilities out.
+
+    Args:
+        model: Config file or the name of one of this project's, a ``Config``, a model, or ``None`` to tell the
+            architecture from the checkpoint.
+        weights: Checkpoint of this project or a released one; not needed with a model.
+        device: For example ``'cuda:1'``; ``None`` for a GPU where there is one.
+        dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for automatic mixed precision.
+        fuse: Whether to fuse the model (:func:`mmbirefnet.deploy.fuse`); the maps stay the same to rounding.
+
+    Attributes:
+        input_size: (H, W) that the model was trained at.
+        fixed_size: ``False``: every size in multiples of 32 will do.
+        max_batch: ``None``: any number of pictures at once.
+        name: What messages call it.
+
+    Raises:
+        FileNotFoundError, ValueError: The config or checkpoint is missing, they do not fit one another, or an option is
+            wrong.
+    """
+
+    fixed_size = False
+    max_batch = None
+
+    def __init__(self, model=None, weights=None, device=None, dtype: str = 'float32', fuse: bool = True) -> None:
+        if str(dtype).removeprefix('torch.') not in DTYPES:
+            raise ValueError(f'dtype={dtype!r}, must be one of {", ".join(DTYPES)}')
+        self.dtype = DTYPES[str(dtype).removeprefix('torch.')]
+        self.device = _device(device)
+        self.input_size = TRAINED_SIZE
+        if isinstance(model, nn.Module):
+            self.name = type(model).__name__
+        else:
+            path = find_weights(weights)
+            model, self.input_size = _load(model, path)
+            self.name = path.name
+        if getattr(model, 'out_channels', 1) != 1:
+            raise ValueError(f'{self.name}: a model with one output channel is needed, not {model.out_channels}')
+        if fuse and isinstance(model, BiRefNet):
+            from mmbirefnet.deploy import fuse as fuse_model
+
+            model = fuse_model(model)
+        self.model = model.to(self.device).eval()
+        mean, std, self.swap = _normalization(model)
+        self.mean, self.std = (x.to(self.device, torch.float32).view(1, 3, 1, 1) for x in (mean, std))
+
+    @torch.inference_mode()
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Predict.
+
+        Args:
+            images: uint8 RGB ``(N, H, W, 3)``; H and W are multiples of 32.
+
+        Returns:
+            Probabilities, float32 ``(N, H, W)``.
+        """
+        x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float()
+        x = ((x.flip(1) if self.swap else x) - self.mean) / self.std
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            logits = self.model(x, mode='tensor')
+        probability = logits.float().sigmoid()
+        if probability.shape[2:] != x.shape[2:]:  # heads that answer at a smaller size
+            probability = F.interpolate(probability, x.shape[2:], mode='bilinear', align_corners=True)
+        return probability[:, 0].cpu().numpy()
+
+
+def find_config(model: str | os.PathLike) -> Path:
+    """The file of a config given by its path or, for one of this project's, by its name.
+
+    Raises:
+        FileNotFoundError: There is none; the message lists close names.
+    """
+    path = Path(model)
+    if path.is_file():
+        return path
+    package = Path(mmbirefnet.__file__).parent
+    folders = (package / '.mim' / 'configs', package.parent / 'configs')
+    known = {found.stem: found for folder in folders for found in folder.rglob('*.py') if '_base_' not in found.parts}
+    name = path.name.removesuffix('.py')
+    if name in known:
+        return known[name]
+    raise FileNotFoundError(f'{model}: no config file, nor the name of one of these: {", ".join(sorted(known))}')
+
+
+def _load(model, weights: Path) -> tuple[nn.Module, tuple[int, int]]:
+    """The model with its parameters, and the size that its config tests at."""
+    state_dict = load_birefnet_state_dict(weights)
+    input_size = TRAINED_SIZE
+    if model is None:
+        try:
+            model = infer_model_config(state_dict)
+        except ValueError as error:
+            raise ValueError(f'{weights}: {error}; name its config (--config, in Python model=…)') from error
+    else:
+        cfg = model if isinstance(model, Config) else Config.fromfile(find_config(model))
+        if 'model' not in cfg:
+            raise ValueError(f'{cfg.filename}: no model in this config')
+        input_size = _test_size(cfg) or TRAINED_SIZE
+        model = cfg.model
+        model.get('backbone', {}).pop('init_cfg', None)  # would be downloaded, to be overwritten
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model = MODELS.build(model)
+    problems = misfit(state_dict, model.state_dict())
+    if problems:
+        raise ValueError(f'{weights}: does not fit the config: {problems}')
+    model.load_state_dict(state_dict)
+    return model, input_size
+
+
+def _test_size(cfg: Config) -> tuple[int, int] | None:
+    """(H, W) of the test pipeline's resize."""
+    for step in cfg.get('test_pipeline', ()):
+        if step['type'].endswith('Resize') and 'scale' in step:
+            width, height = step['scale']
+            return height, width
+    return None
+
+
+def _normalization(model: nn.Module) -> tuple[Tensor, Tensor, bool]:
+    """Mean and standard deviation of the data preprocessor, and whether they and the model are meant for BGR."""
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    if getattr(preprocessor, 'mean', None) is None:
+        print_log('no normalisation in the config: taking that of ImageNet', 'current', logging.DEBUG)
+        return torch.tensor(MEAN), torch.tensor(STD), False
+    # Pipelines hand over BGR, which as a rule is turned to RGB first.
+    return preprocessor.mean.flatten(), preprocessor.std.flatten(), not preprocessor.channel_conversion
+
+
+def _device(device) -> torch.device:
+    try:
+        device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first, *_ = str(error).splitlines()
+        raise ValueError(f'device={str(device)!r} cannot be used: {first}') from error
+    return device

@@ -1,0 +1,29 @@
+"""Finding the checkpoint, and what to say where there is none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CHECKPOINT_VARIABLE = 'MMBIREFNET_CHECKPOINT'
+WHERE = (
+    f'no checkpoint: pass one (--checkpoint FILE, in Python weights=FILE, or set {CHECKPOINT_VARIABLE}); released ones, '
+    '.pth and .safetensors, are at https://github.com/ZhengPeng7/BiRefNet/releases and '
+    'https://huggingface.co/ZhengPeng7 and are taken as they are'
+)
+
+
+def find_weights(weights: str | os.PathLike | None) -> Path:
+    """The checkpoint to use: the one given, or that of the environment variable ``MMBIREFNET_CHECKPOINT``.
+
+    Raises:
+        ValueError: There is neither.
+        FileNotFoundError: It does not exist.
+    """
+    given = weights or os.environ.get(CHECKPOINT_VARIABLE)
+    if not given:
+        raise ValueError(WHERE)
+    if not Path(given).is_file():
+        origin = 'checkpoint' if weights else f'checkpoint named by {CHECKPOINT_VARIABLE}'
+        raise FileNotFoundError(f'{given}: no such file ({origin})')
+    return Path(given)
