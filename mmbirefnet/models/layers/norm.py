@@ -40,7 +40,7 @@ def norm_pooled(norm: nn.Module, x: Tensor) -> Tensor:
     A batch of one has no variance, and torch's BatchNorm refuses it in training; the running statistics are used then,
     as in evaluation. SyncBN's batch is that of all processes; other norms do not look at the batch.
     """
-    images = len(x) * (get_world_size() if isinstance(norm, nn.SyncBatchNorm) else 1)
+    images = x.shape[0] * (get_world_size() if isinstance(norm, nn.SyncBatchNorm) else 1)
     if isinstance(norm, _BatchNorm) and norm.training and images == 1:
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
     return norm(x)
