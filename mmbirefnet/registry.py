@@ -3,6 +3,7 @@
 Names are written ``mmbirefnet.Name`` in configs whose default scope is ``mmseg``.
 """
 
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import EVALUATOR as MMENGINE_EVALUATOR
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -16,6 +17,7 @@ from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, locations=['mmbirefnet.models'])
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, locations=['mmbirefnet.datasets'])
+DATA_SAMPLERS = Registry('data sampler', parent=MMENGINE_DATA_SAMPLERS, locations=['mmbirefnet.datasets'])
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, locations=['mmbirefnet.datasets.transforms'])
 METRICS = Registry('metric', parent=MMENGINE_METRICS, locations=['mmbirefnet.evaluation'])
 EVALUATOR = Registry('evaluator', parent=MMENGINE_EVALUATOR, locations=['mmbirefnet.evaluation'])

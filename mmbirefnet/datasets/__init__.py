@@ -3,8 +3,19 @@
 from .cod import CODDataset
 from .dichotomous import DichotomousDataset
 from .dis5k import DIS5K_CLASSES, DIS5KDataset
+from .general import GeneralDataset
 from .hrsod import HRSODDataset
 from .matting import MattingDataset
+from .samplers import DynamicSizeBatchSampler
 from .transforms import *  # noqa: F403
 
-__all__ = ['DIS5K_CLASSES', 'CODDataset', 'DIS5KDataset', 'DichotomousDataset', 'HRSODDataset', 'MattingDataset']
+__all__ = [
+    'DIS5K_CLASSES',
+    'CODDataset',
+    'DIS5KDataset',
+    'DichotomousDataset',
+    'DynamicSizeBatchSampler',
+    'GeneralDataset',
+    'HRSODDataset',
+    'MattingDataset',
+]

@@ -27,7 +27,8 @@ class DichotomousDataset(BaseSegDataset):
     Args:
         data_root: Folder of the sets or, where ``sets`` is None, the one set itself.
         sets: Name of a set, or names of sets to join. Each is looked for at ``<data_root>/<set>``, then at
-            ``<data_root>/<FAMILY>/<set>``.
+            ``<data_root>/<FAMILY>/<set>`` and below the families of :attr:`OTHER_FAMILIES`. An absolute path is taken
+            as it is.
         data_prefix: Folder names of images (``img_path``) and masks (``seg_map_path``) in a set.
         img_suffix: What image names may end with; the rest is the stem.
         seg_map_suffix: The same for masks, for example ``'_mask.png'``.
@@ -46,6 +47,7 @@ class DichotomousDataset(BaseSegDataset):
 
     METAINFO = {'classes': ('background', 'foreground'), 'palette': [[0, 0, 0], [255, 255, 255]]}
     FAMILY: str | None = None
+    OTHER_FAMILIES: tuple[str, ...] = ()
     SET_SIZES: dict[str, int] = {}
     """Published sets of the family and their number of images."""
 
@@ -92,6 +94,18 @@ class DichotomousDataset(BaseSegDataset):
     def class_label_of(self, class_name: str | None) -> int:
         """Index of a class, -1 where it is unknown."""
         return -1
+
+    def prepare_data(self, idx: int | tuple[int, tuple[int, int]]) -> dict:
+        """Run the pipeline on an item.
+
+        Args:
+            idx: The item's index, or this and the size (width, height) of the batch that the item is for, which
+                :class:`mmbirefnet.datasets.DynamicSizeBatchSampler` gives; the pipeline finds it as ``batch_scale``.
+        """
+        if isinstance(idx, tuple):
+            idx, scale = idx
+            return self.pipeline({**self.get_data_info(idx), 'batch_scale': scale})
+        return super().prepare_data(idx)
 
     def _join_prefix(self) -> None:
         # The prefixes are folders of each set, so that only the annotation file is below data_root.
@@ -142,8 +156,8 @@ class DichotomousDataset(BaseSegDataset):
         found, missing = [], {}
         for name in self.sets or ['']:
             places = [fileio.join_path(root, name) if name else root]
-            if name and self.FAMILY:
-                places.append(fileio.join_path(root, self.FAMILY, name))
+            families = [family for family in (self.FAMILY, *self.OTHER_FAMILIES) if name and family]
+            places += [fileio.join_path(root, family, name) for family in families]
             for place in places:
                 if fileio.isdir(fileio.join_path(place, folder), backend_args=self.backend_args):
                     found.append(place)

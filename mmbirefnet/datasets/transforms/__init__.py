@@ -4,7 +4,7 @@ All draw from NumPy's global random state, which mmengine seeds in every worker.
 """
 
 from .formatting import PackDichotomousInputs
-from .geometric import RandomCenterCrop, RandomRotate, Resize
+from .geometric import RandomCenterCrop, RandomRotate, Resize, ResizeToBatch
 from .loading import LoadImage, LoadMask
 from .photometric import ColorEnhance, SaltAndPepper, SyntheticBackground
 
@@ -16,6 +16,7 @@ __all__ = [
     'RandomCenterCrop',
     'RandomRotate',
     'Resize',
+    'ResizeToBatch',
     'SaltAndPepper',
     'SyntheticBackground',
 ]

@@ -30,6 +30,35 @@ class Resize(MMSegResize):
 
 
 @TRANSFORMS.register_module()
+class ResizeToBatch(BaseTransform):
+    """:class:`Resize` to the size ``batch_scale`` (width, height) that the images of one batch share.
+
+    :class:`mmbirefnet.datasets.DynamicSizeBatchSampler` draws it.
+
+    Args:
+        **kwargs: Of :class:`Resize`, such as ``interpolation``.
+
+    Raises:
+        KeyError: There is no ``batch_scale``: another batch sampler, or a data set that is not this project's.
+    """
+
+    def __init__(self, **kwargs) -> None:
+        self.resize = Resize(scale=(1, 1), **kwargs)
+
+    def transform(self, results: dict) -> dict:
+        if 'batch_scale' not in results:
+            raise KeyError(
+                'ResizeToBatch: no batch_scale; it needs train_dataloader.batch_sampler=dict('
+                "type='mmbirefnet.DynamicSizeBatchSampler') and a data set of mmbirefnet"
+            )
+        self.resize.scale = results['batch_scale']
+        return self.resize(results)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.resize})'
+
+
+@TRANSFORMS.register_module()
 class RandomRotate(BaseTransform):
     """Rotate by a whole number of degrees about the centre, at the same size, bicubic; corners become 0.
 
