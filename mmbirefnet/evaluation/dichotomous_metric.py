@@ -43,6 +43,8 @@ class DichotomousMetric(BaseMetric):
         output_dir: folder to write the maps to, as ``<stem>.png``, in subfolders by set if there are several.
         format_only: write the maps and compute nothing; for images without masks.
         keep_results: accepted for mmsegmentation's ``test.py``; maps that are written are always kept.
+        soft_masks: take ``MAE`` and ``MSE`` of the map and the mask as they are, in [0, 1], as matting does: the map is
+            not stretched, the mask not cut at 128. The other measures do not change.
         num_workers: processes that score while the model works on; 0 scores in this one, ``'auto'`` takes the
             machine's cores. Each needs about 20 bytes per pixel of its map.
         skeleton_cache: folder for the masks' skeletons (which HCE needs), ``'auto'`` for the user's cache folder,
@@ -62,6 +64,7 @@ class DichotomousMetric(BaseMetric):
         output_dir: str | None = None,
         format_only: bool = False,
         keep_results: bool = True,
+        soft_masks: bool = False,
         num_workers: int | str = 0,
         skeleton_cache: str | None = 'auto',
         collect_device: str = 'cpu',
@@ -75,6 +78,7 @@ class DichotomousMetric(BaseMetric):
             raise ValueError('keep_results=False: maps in output_dir are always kept; leave output_dir out')
         self.metrics = () if format_only else check_metrics(measures)
         self.means = MEANS if means is None else means
+        self.soft_masks = soft_masks
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.skeleton_cache = open_skeleton_cache(skeleton_cache) if 'HCE' in self.metrics else None
         self._pool = ScoringPool(_score_sample, resolve_workers(num_workers))
@@ -87,10 +91,12 @@ class DichotomousMetric(BaseMetric):
             image = dict(image=_image_path(sample), set=sample.get('set_name', ''))
             try:
                 score_map = to_score_map(sample['seg_logits']['data'])
-                mask = _mask_of(sample) if self.metrics else None
+                annotation = _annotation_of(sample) if self.metrics else None
+                mask = None if annotation is None else to_mask(annotation)
+                alpha = to_alpha(annotation) if self.soft_masks and self.metrics else None
             except (TypeError, ValueError) as error:
                 raise type(error)(f'{image["image"]}: {error}') from error
-            self._pool.submit(image, score_map, mask, self.metrics, self.skeleton_cache, self._map_path(image))
+            self._pool.submit(image, score_map, mask, alpha, self.metrics, self.skeleton_cache, self._map_path(image))
         self.results.extend(self._pool.take())
 
     def evaluate(self, size: int) -> dict[str, float]:
@@ -206,23 +212,39 @@ def to_mask(annotation: torch.Tensor | np.ndarray) -> np.ndarray:
     return annotation.astype(bool)
 
 
+def to_alpha(annotation: torch.Tensor | np.ndarray) -> np.ndarray:
+    """float32 (H, W) in [0, 1]: a soft mask (1, H, W) or (H, W).
+
+    Raises:
+        ValueError: if it is not of floats, such as labels.
+    """
+    annotation = annotation.detach().cpu().numpy() if isinstance(annotation, torch.Tensor) else annotation
+    if not np.issubdtype(annotation.dtype, np.floating):
+        raise ValueError(
+            f'gt_sem_seg: soft_masks=True expects float values in [0, 1], got {annotation.dtype}: load the mask with '
+            'mmbirefnet.LoadMask'
+        )
+    return annotation.reshape(annotation.shape[-2:]).astype(np.float32)
+
+
 def _image_path(sample: dict) -> str | None:
     return sample.get('img_path') or sample.get('seg_map_path')
 
 
-def _mask_of(sample: dict) -> np.ndarray:
+def _annotation_of(sample: dict) -> torch.Tensor | np.ndarray:
     if 'gt_sem_seg' in sample:
-        return to_mask(sample['gt_sem_seg']['data'])
+        return sample['gt_sem_seg']['data']
     path = sample.get('seg_map_path')
     if path is None:
         raise ValueError('no mask: the data sample has neither gt_sem_seg nor seg_map_path')
-    return to_mask(mask_to_float(read_mask(str(path))))
+    return mask_to_float(read_mask(str(path)))
 
 
 def _score_sample(
     image: dict,
     score_map: np.ndarray,
     mask: np.ndarray | None,
+    alpha: np.ndarray | None,
     metrics: Sequence[str],
     cache: SkeletonCache | None,
     map_path: Path | None,
@@ -236,7 +258,7 @@ def _score_sample(
         return image
     try:
         skeleton = cache.skeleton(mask) if cache is not None else None
-        return dict(image, scores=score_pair(score_map, mask, metrics, skeleton))
+        return dict(image, scores=score_pair(score_map, mask, metrics, skeleton, alpha))
     except ValueError as error:
         raise ValueError(f'{image["image"]}: {error}') from error
 

@@ -61,6 +61,7 @@ def score_pair(
     mask: np.ndarray,
     metrics: Sequence[str] | None = None,
     skeleton: np.ndarray | None = None,
+    alpha: np.ndarray | None = None,
 ) -> Scores:
     """Score one map.
 
@@ -69,6 +70,8 @@ def score_pair(
         mask: bool (H, W), the annotation above 128 of 255.
         metrics: names out of ``METRICS``; all by default.
         skeleton: bool (H, W), the mask's skeleton if it is at hand; saves most of the time that HCE takes.
+        alpha: float32 (H, W) in [0, 1], the soft annotation: ``MAE`` and ``MSE`` are then of the map, not stretched,
+            and this. The other measures are of ``mask``.
 
     Returns:
         The measures that do not depend on a threshold as floats; of those that do, the curves ``Fm``, ``Em`` and
@@ -80,7 +83,7 @@ def score_pair(
         >>> score_pair(mask * np.uint8(255), mask, metrics=['MAE', 'HCE'])
         {'MAE': 0.0, 'HCE': 0.0}
     """
-    pair = Pair(score_map, mask, skeleton)
+    pair = Pair(score_map, mask, skeleton, alpha)
     scores: Scores = {}
     for name in check_metrics(metrics):
         curve = curve_of(name)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmbirefnet.datasets import CODDataset, DIS5KDataset, HRSODDataset
+from mmbirefnet.datasets import CODDataset, DIS5KDataset, HRSODDataset, MattingDataset
 
 from .scoring import LOWER_IS_BETTER, METRICS
 
@@ -17,13 +17,15 @@ TASK_COLUMNS = {
     'DIS5K': ('maxFm', 'wFmeasure', 'MAE', 'Smeasure', 'meanEm', 'HCE'),
     'COD': ('Smeasure', 'wFmeasure', 'meanFm', 'meanEm', 'maxEm', 'MAE'),
     'HRSOD': ('Smeasure', 'maxFm', 'meanEm', 'MAE'),
+    'Matting': ('Smeasure', 'wFmeasure', 'MAE', 'MSE', 'maxFm', 'meanEm'),
 }
-"""Columns by task, as Zheng et al. (2024) print them; the tasks are the data sets' families."""
+"""Columns by task, for the first three as Zheng et al. (2024) print them; the tasks are the data sets' families."""
 
 TEST_SETS = {
     'DIS5K': ('DIS-VD', 'DIS-TE1', 'DIS-TE2', 'DIS-TE3', 'DIS-TE4'),
     'COD': ('TE-CAMO', 'CHAMELEON', 'TE-COD10K', 'NC4K'),
     'HRSOD': ('DAVIS-S', 'TE-HRSOD', 'TE-UHRSD', 'TE-DUTS', 'DUT-OMRON'),
+    'Matting': ('TE-P3M-500-NP', 'TE-AM-2k', 'TE-P3M-500-P'),
 }
 """Test sets by task, in the order of the tables."""
 
@@ -53,7 +55,7 @@ class TableRow:
 
 def task_of(sets: Sequence[str]) -> str | None:
     """The task that all of these sets belong to, if there is one."""
-    for dataset in (DIS5KDataset, CODDataset, HRSODDataset):
+    for dataset in (DIS5KDataset, CODDataset, HRSODDataset, MattingDataset):
         if sets and set(sets) <= {*dataset.SET_SIZES, *_means_of(tuple(dataset.SET_SIZES))}:
             return dataset.FAMILY
     return None

@@ -33,6 +33,7 @@ SCORES = {metric: (index + 1) / 100 for index, metric in enumerate(METRICS)} | {
         (['DIS-TR', 'DIS-TE4', 'DIS-TE(1-4)'], 'DIS5K'),
         (['NC4K', 'CHAMELEON'], 'COD'),
         (['DAVIS-S', 'TE-DUTS'], 'HRSOD'),
+        (['TE-P3M-500-P', 'TE-AM-2k'], 'Matting'),
         (['DIS-VD', 'NC4K'], None),
         (['mine'], None),
     ],
@@ -44,11 +45,11 @@ def test_task_by_sets(sets, task):
 
 
 def test_column_orders():
-    # As the issue of the benchmark asks: the papers' orders.
+    # The papers' orders.
     assert ' '.join(TASK_COLUMNS['DIS5K']) == 'maxFm wFmeasure MAE Smeasure meanEm HCE'
     assert ' '.join(TASK_COLUMNS['COD']) == 'Smeasure wFmeasure meanFm meanEm maxEm MAE'
     assert ' '.join(TASK_COLUMNS['HRSOD']) == 'Smeasure maxFm meanEm MAE'
-    assert [len(sets) for sets in TEST_SETS.values()] == [5, 4, 5]
+    assert [len(sets) for sets in TEST_SETS.values()] == [5, 4, 5, 3]
     with pytest.raises(ValueError, match='DIS5K, COD, HRSOD'):
         columns_of([], 'SOD')
 

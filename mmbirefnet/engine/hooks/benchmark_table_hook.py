@@ -22,7 +22,7 @@ class BenchmarkTableHook(Hook):
         published: metafile to take published rows from: those of the model that is named as the config file, or all
             if it has no such model. ``'auto'``: ``metafile.yml`` beside the config file, if there is one; ``None``:
             no published rows.
-        task: whose columns to print, ``'DIS5K'``, ``'COD'`` or ``'HRSOD'``; by default told by the sets.
+        task: whose columns to print, ``'DIS5K'``, ``'COD'``, ``'HRSOD'`` or ``'Matting'``; by default told by the sets.
         method: name of our rows; by default the config file's.
     """
 

@@ -24,23 +24,33 @@ class Pair:
         score_map: uint8 (H, W), probability times 255.
         mask: bool (H, W), True for foreground.
         skeleton: bool (H, W), the mask's skeleton if it is known already.
+        alpha: float32 (H, W) in [0, 1], the soft mask that the mean errors are taken of in place of ``mask``.
 
     Raises:
         TypeError: if the map is not uint8 or the mask not bool.
         ValueError: if the shapes differ, are not (H, W), or hold fewer than two pixels.
     """
 
-    def __init__(self, score_map: np.ndarray, mask: np.ndarray, skeleton: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        score_map: np.ndarray,
+        mask: np.ndarray,
+        skeleton: np.ndarray | None = None,
+        alpha: np.ndarray | None = None,
+    ) -> None:
         if score_map.dtype != np.uint8:
             raise TypeError(f'score map must be uint8 (probability times 255), got {score_map.dtype}')
         if mask.dtype != np.bool_:
             raise TypeError(f'mask must be bool, got {mask.dtype}')
         if score_map.ndim != 2 or score_map.shape != mask.shape:
             raise ValueError(f'score map and mask must have one shape (H, W), got {score_map.shape} and {mask.shape}')
+        if alpha is not None and alpha.shape != mask.shape:
+            raise ValueError(f'mask and soft mask must have one shape (H, W), got {mask.shape} and {alpha.shape}')
         if mask.size < 2:
             raise ValueError(f'at least two pixels are needed, got shape {mask.shape}')
         self.score_map = np.ascontiguousarray(score_map)
         self.mask = np.ascontiguousarray(mask)
+        self.alpha = alpha
         self.shape = mask.shape
         self.size = mask.size
         if skeleton is not None:

@@ -8,15 +8,24 @@ _EPS = np.spacing(1)
 
 
 def mean_absolute_error(pair: Pair) -> float:
-    """Mean absolute difference of stretched map and mask (Perazzi et al., CVPR 2012)."""
+    """Mean absolute difference of stretched map and mask (Perazzi et al., CVPR 2012), or of map and soft mask."""
+    if pair.alpha is not None:
+        return float(np.abs(_difference(pair)).mean(dtype=np.float64))
     background, foreground = pair.histograms
     return float((background @ pair.levels + foreground @ (1 - pair.levels)) / pair.size)
 
 
 def mean_squared_error(pair: Pair) -> float:
-    """Mean squared difference of stretched map and mask."""
+    """Mean squared difference of stretched map and mask, or of map and soft mask."""
+    if pair.alpha is not None:
+        return float(np.square(_difference(pair)).mean(dtype=np.float64))
     background, foreground = pair.histograms
     return float((background @ pair.levels**2 + foreground @ (1 - pair.levels) ** 2) / pair.size)
+
+
+def _difference(pair: Pair) -> np.ndarray:
+    """Map less soft mask, float32 (H, W); a matte is not stretched, for its level matters."""
+    return pair.score_map * np.float32(1 / 255) - pair.alpha
 
 
 def smeasure(pair: Pair, alpha: float = 0.5) -> float:
