@@ -1,11 +1,11 @@
-# The reference's recipe for DIS5K: constant learning rate for batches of 4 images per GPU.
+# The reference's recipe for DIS5K: constant learning rate, 1e-4 * sqrt(images per GPU / 4).
 max_epochs = 500
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4, weight_decay=1e-2))
 param_scheduler = []
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_begin=max_epochs - 50, val_interval=5)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-# The learning rate follows the square root of the batch per GPU: lr = 1e-4 * sqrt(batch / 4).
+auto_scale_lr = dict(enable=False, base_batch_size=32)  # 8 GPUs with 4 images each
 custom_hooks = [
     dict(type='mmbirefnet.LossScheduleHook', last_epochs=40, factors=dict(BCELoss=0.0, IoULoss=0.5)),
 ]

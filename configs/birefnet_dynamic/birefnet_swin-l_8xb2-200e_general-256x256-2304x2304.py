@@ -1,0 +1,11 @@
+_base_ = [
+    '../_base_/models/birefnet_swin-l.py',
+    '../_base_/datasets/general_256x256-2304x2304.py',
+    '../_base_/schedules/adamw_200e_general.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=dict(with_cp=True), decode_head=dict(with_cp=True, loss_decode=_base_.loss_decode))
+train_dataloader = dict(batch_size=2)
+optim_wrapper = dict(optimizer=dict(lr=1e-5 * (2 / 4) ** 0.5))
+auto_scale_lr = dict(base_batch_size=16)
+env_cfg = dict(cudnn_benchmark=False)  # which would try its kernels anew at every size
