@@ -12,11 +12,12 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 
 from mmbirefnet.models import BiRefNet
 from mmbirefnet.registry import MODELS
+from mmbirefnet.utils import infer_backbone_name
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in (ROOT / 'configs').glob('*/*.py') if path.parent.name != '_base_')
 NAME = re.compile(
-    r'(?P<algorithm>\w+)_swin-(?P<arch>\w+)_(?P<gpus>\d+)xb(?P<batch>\d+)-(?P<epochs>\d+)e'
+    r'(?P<algorithm>[^_]+)_(?P<backbone>[\w-]+)_(?P<gpus>\d+)xb(?P<batch>\d+)-(?P<epochs>\d+)e'
     r'_(?P<dataset>[\w-]+)-(?P<width>\d+)x(?P<height>\d+)'
 )
 
@@ -26,8 +27,6 @@ def test_name_and_content(path):
     cfg = Config.fromfile(path)
     name = NAME.fullmatch(path.stem)
     assert name, 'names are {algorithm}_{backbone}_{gpus}xb{batch}-{epochs}e_{dataset}-{size}'
-    arch = cfg.model.backbone.arch
-    assert arch == name['arch'] if isinstance(arch, str) else name['arch'] == 'nano'
     assert cfg.train_dataloader.batch_size == int(name['batch'])
     assert cfg.train_cfg.max_epochs == int(name['epochs'])
     for pipeline in (cfg.train_pipeline, cfg.test_pipeline):
@@ -35,7 +34,10 @@ def test_name_and_content(path):
         assert tuple(scale) == (int(name['width']), int(name['height']))
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
-    assert all(parameter.requires_grad for parameter in model.parameters())
+    if path.parent.name.startswith('birefnet') and name['backbone'] != 'swin-nano':
+        assert infer_backbone_name(model.state_dict()) == name['backbone']
+    frozen = 'backbone.' if cfg.model.backbone.get('frozen') else ()
+    assert all(value.requires_grad for key, value in model.named_parameters() if not key.startswith(frozen))
 
 
 def test_size_of_the_published_model():

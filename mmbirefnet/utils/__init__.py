@@ -5,6 +5,7 @@ import importlib
 _MODULES = {
     'check_fit': 'architecture',
     'convert_birefnet_state_dict': 'convert',
+    'infer_backbone_name': 'architecture',
     'infer_model_config': 'architecture',
     'load_birefnet_state_dict': 'convert',
 }

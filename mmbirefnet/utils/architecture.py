@@ -8,7 +8,8 @@ from torch import Tensor
 
 from mmbirefnet.registry import MODELS
 
-from ..models.backbones.swin import ARCHITECTURES
+from .backbones import infer_backbone
+from .backbones.family import Shapes
 from .checkpoint_io import misfit
 
 
@@ -28,43 +29,70 @@ def infer_model_config(state_dict: Mapping[str, Tensor]) -> dict:
         ValueError: If the backbone is none that this project knows, or the decoder is not BiRefNet's.
     """
     shapes = {key: tuple(value.shape) for key, value in state_dict.items()}
-    arch = _infer_swin(shapes)
-    for key in ('decode_head.laterals.2.weight', 'decode_head.blocks.4.reconstruction.conv_in.weight'):
-        if key not in shapes:
-            raise ValueError(f'not a whole BiRefNet: {key} is missing')
-    c1 = shapes['decode_head.laterals.2.weight'][0]
-    in_channels = [c1 * 2**i for i in range(4)]
-    neck = dict(
-        type='mmbirefnet.LocalizationModule',
-        in_channels=in_channels,
-        squeeze='neck.squeeze.conv_in.weight' in shapes,
-        aux_classifier='neck.classifier.weight' in shapes,
-    )
-    neck['context'] = neck['squeeze'] and shapes['neck.squeeze.conv_in.weight'][1] == sum(in_channels)
+    backbone = infer_backbone(_below(shapes, 'backbone.'))
+    in_channels, inward_channels = _infer_decoder_channels(shapes)
+    neck = dict(type='mmbirefnet.LocalizationModule', in_channels=in_channels)
+    if 'neck.projections.0.weight' in shapes:
+        widths = [shapes[f'neck.projections.{i}.weight'][1] for i in range(4)]
+        neck = dict(type='mmbirefnet.PyramidLocalizationModule', in_channels=widths, out_channels=in_channels)
+    neck['squeeze'] = 'neck.squeeze.conv_in.weight' in shapes
+    neck['aux_classifier'] = 'neck.classifier.weight' in shapes
+    neck['context'] = neck['squeeze'] and shapes['neck.squeeze.conv_in.weight'][1] == sum(neck['in_channels'])
     if neck['squeeze']:
         neck['aspp_cfg'] = _infer_aspp(shapes, 'neck.squeeze')
     if neck['aux_classifier']:
         neck['num_classes'] = shapes['neck.classifier.weight'][0]
     block = 'decode_head.blocks.4'
+    head = dict(
+        type='mmbirefnet.BiRefHead',
+        in_channels=in_channels,
+        inward_reference='decode_head.inward.conv_in.weight' in shapes,
+        outward_reference=f'{block}.outward.conv.weight' in shapes,
+        multi_scale_supervision=f'{block}.side.weight' in shapes,
+        gradient_supervision=f'{block}.outward.gradient.weight' in shapes,
+        residual=f'{block}.reconstruction.shortcut.weight' in shapes,
+        aspp_cfg=_infer_aspp(shapes, f'{block}.reconstruction'),
+    )
+    if inward_channels is not None:
+        head['inward_channels'] = inward_channels
     return dict(
         type='mmbirefnet.BiRefNet',
-        backbone=dict(type='mmbirefnet.SwinTransformer', arch=arch),
-        multi_scale_input=c1 == 2 * ARCHITECTURES[arch]['embed_dims'],
+        backbone=backbone.config,
+        multi_scale_input=neck['in_channels'][0] == 2 * backbone.channels[0],
         neck=neck,
-        decode_head=dict(
-            type='mmbirefnet.BiRefHead',
-            in_channels=in_channels,
-            inward_reference='decode_head.inward.conv_in.weight' in shapes,
-            outward_reference=f'{block}.outward.conv.weight' in shapes,
-            multi_scale_supervision=f'{block}.side.weight' in shapes,
-            gradient_supervision=f'{block}.outward.gradient.weight' in shapes,
-            residual=f'{block}.reconstruction.shortcut.weight' in shapes,
-            aspp_cfg=_infer_aspp(shapes, f'{block}.reconstruction'),
-        ),
+        decode_head=head,
     )
 
 
-def _infer_aspp(shapes: dict[str, tuple[int, ...]], block: str) -> dict | None:
+def infer_backbone_name(state_dict: Mapping[str, Tensor]) -> str:
+    """Name of the backbone in the names of the configs, such as ``swin-l``, told from names and shapes.
+
+    Raises:
+        ValueError: If it is none of the reference's.
+    """
+    shapes = {key: tuple(value.shape) for key, value in state_dict.items()}
+    return infer_backbone(_below(shapes, 'backbone.')).name
+
+
+def _below(shapes: Shapes, prefix: str) -> Shapes:
+    return {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+
+
+def _infer_decoder_channels(shapes: Shapes) -> tuple[list[int], list[int] | None]:
+    """``in_channels`` of the head, and its ``inward_channels`` unless they are the default or there are none."""
+    entrance = 'decode_head.blocks.4.reconstruction.conv_in.weight'
+    for key in (*(f'decode_head.laterals.{k}.weight' for k in (2, 3, 4)), entrance):
+        if key not in shapes:
+            raise ValueError(f'not a whole BiRefNet: {key} is missing')
+    channels = [shapes[f'decode_head.laterals.{k}.weight'][0] for k in (2, 3, 4)]
+    inwards = ('decode_head.inward', *(f'decode_head.blocks.{k}.inward' for k in (1, 2, 3, 4)))
+    inward = [shapes.get(f'{name}.conv_out.weight', (0,))[0] for name in inwards]
+    channels.append(shapes[entrance][1] - inward[-1])
+    default = [c // 8 for c in (*channels, channels[-1])]
+    return channels, inward if any(inward) and inward != default else None
+
+
+def _infer_aspp(shapes: Shapes, block: str) -> dict | None:
     """Arguments of the ASPP of a reconstruction block; ``None`` if it has none."""
     branches = f'{block}.aspp.branches'
     if f'{branches}.0.conv.weight' not in shapes:
@@ -75,23 +103,6 @@ def _infer_aspp(shapes: dict[str, tuple[int, ...]], block: str) -> dict | None:
     if kernel_sizes == (1, 3, 3, 3):
         return dict(conv_cfg=None, kernel_sizes=kernel_sizes, dilations=(1, 6, 12, 18))
     return dict(conv_cfg=None)
-
-
-def _infer_swin(shapes: dict[str, tuple[int, ...]]) -> str:
-    """Name of the Swin Transformer among ``ARCHITECTURES``."""
-    dims, *_ = shapes.get('backbone.patch_embed.proj.weight', (None,))
-    pairs, *_ = shapes.get('backbone.layers.0.blocks.0.attn.relative_position_bias_table', (None,))
-    if dims is None or pairs is None:
-        found = sorted(key for key in shapes if key.startswith('backbone.'))[:3]
-        raise ValueError(f'expected the parameters of a Swin Transformer backbone, found {found}')
-    depths = tuple(
-        len({key.split('.')[4] for key in shapes if key.startswith(f'backbone.layers.{i}.blocks.')}) for i in range(4)
-    )
-    found = dict(embed_dims=dims, depths=depths, window_size=(round(pairs**0.5) + 1) // 2)
-    for name, arch in ARCHITECTURES.items():
-        if all(arch[option] == value for option, value in found.items()):
-            return name
-    raise ValueError(f'no known Swin Transformer has {found}; known are {ARCHITECTURES}')
 
 
 def check_fit(state_dict: Mapping[str, Tensor], model: dict) -> None:

@@ -6,17 +6,17 @@ import re
 import torch
 from torch import Tensor
 
-from ..models.backbones.swin_checkpoint import BUFFERS
+from .backbones import find_reference_family
 from .checkpoint_io import read_state_dict
 
 PREFIXES = ('module.', '_orig_mod.', 'model.')
 
-# Applied to each key one after another. The reference counts inward references from 5 (deepest) to 1 (full resolution)
-# and blocks from 4 to 1.
+# Applied to each key that is not the backbone's, one after another. The reference counts inward references from 5
+# (deepest) to 1 (full resolution) and blocks from 4 to 1.
 RENAMES = (
-    (r'^bb\.', 'backbone.'),
     (r'^cls_head\.0\.', 'neck.classifier.'),
     (r'^squeeze_module\.0\.', 'neck.squeeze.'),
+    (r'^decoder\.pyramid_neck_x(\d)\.conv\.', lambda match: f'neck.projections.{int(match[1]) - 1}.'),
     (r'^decoder\.decoder_block(\d)\.', r'decode_head.blocks.\1.reconstruction.'),
     (r'^decoder\.lateral_block(\d)\.conv\.', r'decode_head.laterals.\1.'),
     (r'^decoder\.conv_ms_spvn_(\d)\.', r'decode_head.blocks.\1.side.'),
@@ -69,6 +69,13 @@ def _rename(key: str) -> str:
     for pattern, name in RENAMES:
         key = re.sub(pattern, name, key)
     return key
+
+
+def _convert_backbone(source: dict[str, Tensor]) -> dict[str, Tensor]:
+    backbone = {key.removeprefix('bb.'): value for key, value in source.items() if key.startswith('bb.')}
+    family = find_reference_family(backbone)
+    renamed = {family.rename(key): value for key, value in backbone.items()}
+    return {f'backbone.{key}': value for key, value in renamed.items() if key is not None}
 
 
 def _identity_norm(name: str, conv: Tensor) -> dict[str, Tensor]:
@@ -146,9 +153,9 @@ def convert_birefnet_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tens
     source = strip_prefixes(state_dict)
     _check_reference(source)
     offset, modulator = OFFSETS
-    converted = {}
+    converted = _convert_backbone(source)
     for key, value in source.items():
-        if key.endswith(BUFFERS) or modulator in key:
+        if key.startswith('bb.') or modulator in key:
             continue
         if offset in key:
             value = torch.cat([value, source[key.replace(offset, modulator)]])

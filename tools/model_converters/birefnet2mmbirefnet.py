@@ -11,12 +11,12 @@ from mmengine.config import Config
 
 from mmbirefnet.datasets import DichotomousDataset
 from mmbirefnet.registry import MODELS
-from mmbirefnet.utils import check_fit, convert_birefnet_state_dict, infer_model_config
+from mmbirefnet.utils import check_fit, convert_birefnet_state_dict, infer_backbone_name, infer_model_config
 from mmbirefnet.utils.checkpoint_io import read_state_dict, write_checkpoint
 from mmbirefnet.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = 'configs/birefnet/birefnet_swin-{arch}_8xb4-500e_dis5k-1024x1024.py'
+CONFIG = 'configs/birefnet/birefnet_{backbone}_8xb4-500e_dis5k-1024x1024.py'
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -37,15 +37,29 @@ def check_target(src: Path, dst: Path, overwrite: bool) -> None:
         raise ValueError(f'{dst}: exists already; --overwrite replaces it')
 
 
+def defaults(cls: type) -> dict:
+    """Default of each argument of a class, of its bases' ones too."""
+    found = {}
+    for base in reversed(cls.__mro__[:-1]):
+        found |= {name: parameter.default for name, parameter in inspect.signature(base).parameters.items()}
+    return found
+
+
+def same(value: object, other: object) -> bool:
+    """Whether two values of a config are equal, where a list is as good as a tuple."""
+    if isinstance(value, (list, tuple)) and isinstance(other, (list, tuple)):
+        return list(value) == list(other)
+    return value == other
+
+
 def differences(config: dict, wanted: dict, prefix: str) -> dict:
     """Options by dotted key that make ``config`` agree with ``wanted``, which may leave options out."""
-    parameters = inspect.signature(MODELS.get(wanted['type'])).parameters if 'type' in wanted else {}
-    settings = {**{name: parameter.default for name, parameter in parameters.items()}, **config}
+    settings = {**(defaults(MODELS.get(wanted['type'])) if 'type' in wanted else {}), **config}
     options = {}
     for key, value in wanted.items():
         if isinstance(value, dict):
             options |= differences(settings.get(key) or {}, value, f'{prefix}.{key}')
-        elif key not in settings or settings[key] != value:
+        elif key not in settings or not same(settings[key], value):
             options[f'{prefix}.{key}'] = value
     return options
 
@@ -65,7 +79,7 @@ def convert(src: Path, dst: Path) -> tuple[Path, dict]:
     try:
         state_dict = convert_birefnet_state_dict(read_state_dict(src))
         model = infer_model_config(state_dict)
-        config = ROOT / CONFIG.format(arch=model['backbone']['arch'])
+        config = ROOT / CONFIG.format(backbone=infer_backbone_name(state_dict))
         cfg = Config.fromfile(config)
         options = differences(cfg.model, model, 'model')
         cfg.merge_from_dict(options)
@@ -77,6 +91,12 @@ def convert(src: Path, dst: Path) -> tuple[Path, dict]:
     return config, options
 
 
+def untrained(config: Path) -> dict:
+    """The option by which a backbone is not loaded with pretrained parameters that are replaced at once."""
+    by_timm = 'pretrained' in Config.fromfile(config).model.backbone
+    return {'model.backbone.pretrained': False} if by_timm else {'model.backbone.init_cfg': None}
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     try:
@@ -86,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f'error: {error}')
     train, test, config = (os.path.relpath(path) for path in (ROOT / 'tools/train.py', ROOT / 'tools/test.py', config))
     dst = shlex.quote(str(args.dst))
-    fine_tuning = as_argument({'load_from': args.dst, 'model.backbone.init_cfg': None} | options)
+    fine_tuning = as_argument({'load_from': args.dst} | untrained(config) | options)
     print(f'wrote {dst}, which fits {config} {as_argument(options)}'.rstrip())
     print(f'test:      python {test} {config} {dst} {as_argument(options)}'.rstrip())
     print(f'fine-tune: python {train} {config} {fine_tuning}')

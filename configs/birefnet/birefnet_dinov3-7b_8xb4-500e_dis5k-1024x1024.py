@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/birefnet_dinov3-7b.py',
+    '../_base_/datasets/dis5k_1024x1024.py',
+    '../_base_/schedules/adamw_500e.py',
+    '../_base_/default_runtime.py',
+]

@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/birefnet_r50.py',
+    '../_base_/datasets/dis5k_1024x1024.py',
+    '../_base_/schedules/adamw_500e.py',
+    '../_base_/default_runtime.py',
+]
