@@ -1,7 +1,6 @@
 """Every config of configs/mix trains two iterations and tests an image through mmengine's Runner, made small."""
 
 import math
-import re
 from pathlib import Path
 
 import cv2
@@ -122,28 +121,6 @@ def small(path: Path, data: Path, work_dir: Path) -> Config:
     cfg.experiment_name = path.stem
     cfg.log_level = 'ERROR'
     return cfg
-
-
-NAME = re.compile(
-    r'[^_]+_[^_]+_\d+xb(?P<batch>\d+)-((?P<epochs>\d+)e|(?P<iters>\d+)k)_[a-z0-9]+-(?P<side>\d+)x(?P=side)'
-)
-
-
-@pytest.mark.parametrize('path', CONFIGS, ids=ids)
-def test_name_and_content(path):
-    cfg, name = Config.fromfile(path), NAME.fullmatch(path.stem)
-    assert name, 'names are {algorithm}_{backbone}_{gpus}xb{batch}-{epochs}e|{iters}k_{dataset}-{size}'
-    side = int(name['side'])
-    assert cfg.train_dataloader.batch_size == int(name['batch'])
-    if name['epochs']:
-        assert cfg.train_cfg.max_epochs == int(name['epochs'])
-        pipelines = (cfg.train_pipeline, cfg.test_pipeline)
-        sizes = [step.scale for pipeline in pipelines for step in pipeline if step.type == 'mmbirefnet.Resize']
-    else:
-        assert cfg.train_cfg.max_iters == 1000 * int(name['iters'])
-        sizes = [step.crop_size for step in cfg.train_pipeline if step.type == 'RandomCrop']
-        sizes.append(cfg.model.data_preprocessor.size)
-    assert [tuple(size) for size in sizes] == [(side, side)] * 2
 
 
 class Record(Hook):
