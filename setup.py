@@ -95,6 +95,7 @@ if __name__ == '__main__':
         keywords='computer vision, dichotomous image segmentation, salient object detection, matting, OpenMMLab',
         packages=find_packages(include=('mmbirefnet', 'mmbirefnet.*')),
         python_requires='>=3.10',
+        entry_points={'console_scripts': ['mmbirefnet = mmbirefnet.cli.main:main']},
         install_requires=requirements('runtime'),
         extras_require={name: requirements(name) for name in ('eval', 'optional', 'deploy', 'tests')}
         | {'mim': requirements('mminstall')},

@@ -7,9 +7,8 @@ from pathlib import Path
 
 CHECKPOINT_VARIABLE = 'MMBIREFNET_CHECKPOINT'
 WHERE = (
-    f'no checkpoint: pass one (--checkpoint FILE, in Python weights=FILE, or set {CHECKPOINT_VARIABLE}); released ones, '
-    '.pth and .safetensors, are at https://github.com/ZhengPeng7/BiRefNet/releases and '
-    'https://huggingface.co/ZhengPeng7 and are taken as they are'
+    f'no checkpoint: pass one (--checkpoint FILE, in Python weights=FILE, or set {CHECKPOINT_VARIABLE}); those '
+    'released at https://github.com/ZhengPeng7/BiRefNet/releases and https://huggingface.co/ZhengPeng7 are taken as they are'
 )
 
 

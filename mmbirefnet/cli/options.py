@@ -1,0 +1,98 @@
+"""Options that the sub-commands share: those of the model and of the prediction."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmbirefnet.apis.inferencer import BiRefNetInferencer
+from mmbirefnet.apis.settings import STRIDE, Settings
+from mmbirefnet.apis.weights import CHECKPOINT_VARIABLE
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """What makes an inferencer."""
+    group = parser.add_argument_group('model')
+    group.add_argument(
+        '--config',
+        help="config file, or the name of one of this project's; told from a checkpoint "
+        'of a released architecture without it',
+    )
+    group.add_argument(
+        '--checkpoint',
+        metavar='FILE',
+        help=f'.pth or .safetensors, of this project or released, or .onnx; by default ${CHECKPOINT_VARIABLE}',
+    )
+    group.add_argument('--device', help='for example cpu or cuda:1; by default a GPU where there is one')
+    group.add_argument(
+        '--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32', help='of the arithmetic'
+    )
+    group.add_argument('--no-fuse', action='store_true', help='run the model as it is trained, without fusing it')
+
+
+def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
+    """What makes :class:`Settings`."""
+    group = parser.add_argument_group('prediction')
+    default = Settings()
+    group.add_argument(
+        '--size',
+        type=_size,
+        metavar='N|HxW|image',
+        help='input size of the model, in multiples of 32; '
+        "image: the picture's own, rounded; by default the one it was trained at",
+    )
+    group.add_argument(
+        '--max-size',
+        type=int,
+        metavar='N',
+        default=default.max_size,
+        help='longer side at most, with --size image (default: %(default)s)',
+    )
+    group.add_argument('--batch-size', type=int, metavar='N', default=default.batch_size, help='pictures at once')
+    group.add_argument('--flip', action='store_true', help='average with the map of the mirrored picture')
+    group.add_argument(
+        '--scales',
+        type=float,
+        nargs='+',
+        metavar='F',
+        default=default.scales,
+        help='average the maps at these factors of the input size, for example 0.75 1 1.25',
+    )
+    group.add_argument(
+        '--box', type=float, nargs=4, metavar=('LEFT', 'TOP', 'RIGHT', 'BOTTOM'), help='look in here only, in pixels'
+    )
+    group.add_argument(
+        '--margin',
+        type=float,
+        default=default.margin,
+        metavar='F',
+        help="what the model sees around the box, as a share of the box's sides (default: %(default)s)",
+    )
+    group.add_argument('--threshold', type=float, metavar='P', help='make maps binary: 1 where they exceed P')
+    group.add_argument(
+        '--min-area',
+        type=float,
+        default=default.min_area,
+        metavar='A',
+        help='remove components that are smaller: pixels, or below 1 a share of the picture',
+    )
+
+
+def inferencer_of(args: argparse.Namespace) -> BiRefNetInferencer:
+    return BiRefNetInferencer(args.config, args.checkpoint, args.device, args.dtype, not args.no_fuse)
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    names = ('max_size', 'batch_size', 'flip', 'scales', 'box', 'margin', 'threshold', 'min_area')
+    return Settings(input_size=args.size, **{name: getattr(args, name) for name in names})
+
+
+def _size(text: str) -> int | tuple[int, int] | str:
+    try:
+        size = text if text == 'image' else tuple(int(side) for side in text.lower().split('x'))
+        size = size[0] if len(size) == 1 else size
+        Settings(input_size=size)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} must be image, or pixels or HEIGHTxWIDTH in multiples of {STRIDE}'
+        ) from error
+    return size

@@ -1,0 +1,39 @@
+"""Progress bar with pictures per second."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f'{speed:.2f} img/s' if speed else '- img/s')
+
+
+class PictureProgress:
+    """A bar on the standard error output, where this is a terminal.
+
+    Args:
+        total: Number of pictures.
+        quiet: No bar.
+    """
+
+    def __init__(self, total: int, quiet: bool = False) -> None:
+        console = Console(stderr=True)
+        columns = (TextColumn('cutting'), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, disable=quiet or not total or not console.is_terminal)
+        self._task = self._progress.add_task('', total=total)
+
+    def advance(self) -> None:
+        """One picture more is done; from any thread."""
+        self._progress.advance(self._task)
+
+    def __enter__(self) -> PictureProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._progress.stop()
