@@ -15,29 +15,34 @@ GOLDEN = Path(__file__).parent / 'data' / 'golden'
 CHANNELS = (192, 384, 768, 1536)
 
 
+def draw(key: str, shape: tuple[int, ...], dtype: str = 'float32') -> Tensor:
+    """The value of a parameter of the reference."""
+    if dtype == 'int64':
+        return torch.zeros(shape, dtype=torch.int64)
+    rng = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
+    if key.endswith('running_var'):
+        value = rng.uniform(0.5, 1.5, shape)
+    elif key.endswith('running_mean'):
+        value = 0.1 * rng.standard_normal(shape)
+    elif len(shape) >= 2:
+        value = rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+        if 'relative_position_bias_table' in key:
+            # The second draw of its generator.
+            value = 0.5 * rng.standard_normal(shape)
+    else:
+        value = 0.1 * rng.standard_normal(shape) + key.endswith('weight')
+    return torch.from_numpy(value).float()
+
+
+def reference_shapes() -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and type of each parameter of the reference's Swin-T model."""
+    return {key: tuple(value) for key, value in json.loads((GOLDEN / 'swin_t.keys.json').read_text()).items()}
+
+
 def reference_state_dict(classifier: bool = False) -> dict[str, Tensor]:
     """Parameters of the reference's Swin-T model under its own names."""
-    state = {}
-    for key, (shape, dtype) in json.loads((GOLDEN / 'swin_t.keys.json').read_text()).items():
-        if key.startswith('cls_head') and not classifier:
-            continue
-        if dtype == 'int64':
-            state[key] = torch.zeros(shape, dtype=torch.int64)
-            continue
-        rng = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
-        if key.endswith('running_var'):
-            value = rng.uniform(0.5, 1.5, shape)
-        elif key.endswith('running_mean'):
-            value = 0.1 * rng.standard_normal(shape)
-        elif len(shape) >= 2:
-            value = rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
-            if 'relative_position_bias_table' in key:
-                # The second draw of its generator.
-                value = 0.5 * rng.standard_normal(shape)
-        else:
-            value = 0.1 * rng.standard_normal(shape) + key.endswith('weight')
-        state[key] = torch.from_numpy(value).float()
-    return state
+    shapes = reference_shapes().items()
+    return {key: draw(key, *value) for key, value in shapes if classifier or not key.startswith('cls_head')}
 
 
 def image(seed: int, n: int, height: int, width: int) -> Tensor:

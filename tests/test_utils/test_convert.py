@@ -213,7 +213,9 @@ def test_infer_options(options):
 
 
 def test_infer_of_something_else(converted):
-    with pytest.raises(ValueError, match=r"expected the parameters of one of the ref.*found \['backbone\.conv1\.weight'\]"):
+    with pytest.raises(
+        ValueError, match=r"expected the parameters of one of the ref.*found \['backbone\.conv1\.weight'\]"
+    ):
         infer_model_config(without(converted, 'backbone.') | {'backbone.conv1.weight': torch.zeros(1)})
     with pytest.raises(ValueError, match=r'no known Swin Transformer has .*depths.*\(2, 2, 5, 2\)'):
         infer_model_config(without(converted, 'layers.2.blocks.5.'))
