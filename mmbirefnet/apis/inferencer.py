@@ -43,8 +43,8 @@ class BiRefNetInferencer:
             to tell the architecture from the checkpoint.
         weights: Checkpoint, of this project or released (converted as it is loaded); only tensors are unpickled. By
             default that of the environment variable ``MMBIREFNET_CHECKPOINT``; not needed with a model or ONNX.
-        device: For example ``'cuda:1'``; ``None`` for a GPU where there is one. Not for ONNX.
-        dtype: ``'float32'``, ``'bfloat16'`` or ``'float16'``. Not for ONNX, whose file has its own.
+        device: For example ``'cuda:1'``; ``None`` for a GPU where there is one.
+        dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for mixed precision; an ONNX file has its own.
         fuse: Whether to fuse the model, which is faster and gives the same maps.
         backend: Something else that predicts; the arguments above are not used then. A callable of uint8 RGB
             ``(N, H, W, 3)`` that returns float32 ``(N, H, W)``, with the attributes ``input_size``, ``fixed_size``,
@@ -233,10 +233,23 @@ def _make_backend(model, weights, device, dtype, fuse, providers):
     if isinstance(model, (str, os.PathLike)) and Path(model).suffix == '.onnx':
         from .onnx_backend import OnnxBackend
 
+        if dtype != 'float32':
+            raise ValueError(f'dtype={dtype!r}: an ONNX model has the type it was exported with ({model})')
+        if providers is None and device is not None:
+            providers = _providers(device)
         return OnnxBackend(model, providers)
     from .torch_backend import TorchBackend
 
     return TorchBackend(model, weights, device, dtype, fuse)
+
+
+def _providers(device) -> list:
+    kind, _, index = str(device).partition(':')
+    if kind == 'cpu':
+        return ['CPUExecutionProvider']
+    if kind == 'cuda':
+        return [('CUDAExecutionProvider', {'device_id': int(index or 0)}), 'CPUExecutionProvider']
+    raise ValueError(f'device={str(device)!r}: an ONNX model runs on cpu or cuda; providers names others')
 
 
 def _region(picture: Picture, settings: Settings):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,21 +17,24 @@ PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '
 VIDEO_SUFFIXES = ('.mp4', '.mov', '.mkv', '.webm', '.avi', '.m4v', '.mpg', '.mpeg', '.wmv', '.flv', '.ts')
 
 
-class Source(NamedTuple):
-    """Something that can be read as a picture."""
+@dataclass(frozen=True, eq=False)  # two are equal if they are one, so that arrays will do
+class Source:
+    """Something that can be read as a picture.
+
+    Attributes:
+        content: A path, or a picture in memory.
+        key: Where its outputs belong, relative to the output folder: its path below the folder that was given.
+        name: What messages call it.
+    """
 
     content: object
-    """A path, or a picture in memory."""
     key: Path
-    """Where its outputs belong, relative to the output folder: its path below the folder that was given."""
+    name: str
 
     @property
     def path(self) -> Path | None:
+        """The file, for one on disk."""
         return self.content if isinstance(self.content, Path) else None
-
-    @property
-    def name(self) -> str:
-        return str(self.path or self.key)
 
     def read(self, channel_order: str = 'bgr') -> Picture:
         """The picture; errors as :func:`read_picture`."""
@@ -85,14 +88,16 @@ def _expand(item, index: int, keep_folder: bool, exclude: Path | None) -> Iterat
     elif not isinstance(item, (str, os.PathLike)):
         path = getattr(item, 'path', None) or getattr(item, 'filename', None) or getattr(item, 'name', None)
         stem = Path(path).name if isinstance(path, (str, os.PathLike)) and str(path) else f'{index:06d}.png'
-        yield Source(item, Path(stem))
+        yield Source(item, Path(stem), str(path) if path else f'inputs[{index}]')
     elif Path(item).is_dir():
         root = Path(item)
         found = list(_walk(root, exclude))
         if not found:
             raise FileNotFoundError(f'{root}: no pictures in this folder ({", ".join(PICTURE_SUFFIXES)})')
         for path in found:
-            yield Source(path, (Path(root.resolve().name) if keep_folder else Path()) / path.relative_to(root))
+            yield Source(
+                path, (Path(root.resolve().name) if keep_folder else Path()) / path.relative_to(root), str(path)
+            )
     elif _is_glob(item):
         root = _fixed_part(Path(item))
         found = sorted(Path(path) for path in glob.glob(str(item), recursive=True))
@@ -100,9 +105,9 @@ def _expand(item, index: int, keep_folder: bool, exclude: Path | None) -> Iterat
         if not found:
             raise FileNotFoundError(f'{item}: matches no pictures ({", ".join(PICTURE_SUFFIXES)})')
         for path in found:
-            yield Source(path, path.relative_to(root))
+            yield Source(path, path.relative_to(root), str(path))
     else:
-        yield Source(Path(item), Path(Path(item).name))
+        yield Source(Path(item), Path(Path(item).name), str(item))
 
 
 def _walk(root: Path, exclude: Path | None) -> Iterator[Path]:

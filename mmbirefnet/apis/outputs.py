@@ -69,40 +69,44 @@ class OutputWriter:
         if single_file:
             if len(self.save) > 1:
                 raise ValueError(f'{out_dir}: one file cannot hold {" and ".join(self.save)}; name a folder')
-            self.format = self.out_dir.suffix.lower().lstrip('.')
+            suffix = self.out_dir.suffix.lower().lstrip('.')
+            if self.format not in (None, suffix):
+                raise ValueError(f'{out_dir}: its suffix says another format than format={self.format!r}')
+            self.format = suffix
         if self.format is not None and self.format not in FORMATS:
             raise ValueError(f'format={self.format!r}, must be one of {", ".join(FORMATS)}')
         if self.format in WITHOUT_ALPHA and 'cutout' in self.save:
             raise ValueError(f"format='{self.format}' cannot hold the alpha of a cut-out; png, webp and tif can")
         self.background = read_background(background)
-        self._stems: dict[Path, Path] = {}
+        self._stems: dict[Source, Path] = {}
         self._inputs: set[str] = set()
-        self._lock = threading.Lock()
 
     def plan(self, sources: Sequence[Source]) -> None:
         """Choose the names of all outputs: the source's, and its suffix too where two sources differ in that alone."""
         stems = [_relative(source.key).with_suffix('') for source in sources]
-        taken = Counter(_folded(stem) for stem in stems)
-        final: Counter = Counter()
+        shared = Counter(map(_folded, stems))
+        stems = [
+            stem.with_name(f'{stem.name}_{source.key.suffix[1:]}') if shared[_folded(stem)] > 1 else stem
+            for source, stem in zip(sources, stems)
+        ]
+        shared = Counter(map(_folded, stems))
+        taken = {stem for stem, count in shared.items() if count == 1}
+        self._stems = {}
         for source, stem in zip(sources, stems):
-            if taken[_folded(stem)] > 1:
-                suffix = source.key.suffix.lstrip('.')
-                stem = stem.with_name(f'{stem.name}_{suffix}' if suffix else stem.name)
-            final[_folded(stem)] += 1
-            number = final[_folded(stem)]
-            while number > 1 and _folded(numbered := stem.with_name(f'{stem.name}-{number}')) in final.keys() | taken:
-                number += 1
-            if number > 1:
-                final[_folded(numbered)] += 1
-                stem = numbered
-            self._stems[source.key if source.path is None else source.path] = stem
+            name, number = stem, 1
+            if shared[_folded(stem)] > 1:
+                while _folded(name) in taken:
+                    number += 1
+                    name = stem.with_name(f'{stem.name}-{number}')
+                taken.add(_folded(name))
+            self._stems[source] = name
         self._inputs = {os.path.realpath(source.path) for source in sources if source.path}
 
     def targets(self, source: Source) -> dict[str, Path]:
         """The file of each kind that :meth:`write` makes of a planned source."""
         if self.single_file:
             return {self.save[0]: self.out_dir}
-        stem = self._stems[source.key if source.path is None else source.path]
+        stem = self._stems[source]
         folders = [self.out_dir / kind if len(self.save) > 1 else self.out_dir for kind in self.save]
         # Not with_suffix: the stem may have dots.
         return {
@@ -170,7 +174,7 @@ def save_image(pixels: np.ndarray, path: Path, icc_profile: bytes | None = None,
     if icc_profile:
         options['icc_profile'] = icc_profile
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.{threading.get_ident()}')
+    temporary = path.with_name(f'.{os.getpid()}-{threading.get_ident()}.tmp')
     try:
         Image.fromarray(pixels).save(temporary, name, **options)
         os.replace(temporary, path)

@@ -113,7 +113,7 @@ def _from_pil(image: Image.Image, name: str, path: Path | None) -> Picture:
         image = image.convert('L' if _space(profile) == 'GRAY' else 'RGB')
     elif image.mode == 'P':
         image = image.convert('RGB')
-    if profile and _space(profile) != 'RGB ':
+    if (profile and _space(profile) != 'RGB ') or image.mode == 'LAB':
         image, profile = _to_srgb(image, profile, name), None
     return Picture(np.array(image.convert('RGB')), alpha, profile, name, path)
 
@@ -137,9 +137,9 @@ def _space(profile: bytes | None) -> str:
     return profile[16:20].decode('latin-1') if profile else ''
 
 
-def _to_srgb(image: Image.Image, profile: bytes, name: str) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile('LAB')
         return ImageCms.profileToProfile(image, source, ImageCms.createProfile('sRGB'), outputMode='RGB')
     except (ImageCms.PyCMSError, OSError) as error:
         warnings.warn(f'{name}: colour profile that does not fit its {image.mode} pixels: {error}', stacklevel=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ class TorchBackend:
     Args:
         model: Config file or the name of one of this project's, a ``Config``, a model, or ``None`` to tell the
             architecture from the checkpoint.
-        weights: Checkpoint of this project or a released one; not needed with a model.
+        weights: Checkpoint of this project or a released one; with a model it may be left out.
         device: For example ``'cuda:1'``; ``None`` for a GPU where there is one.
         dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for automatic mixed precision.
         fuse: Whether to fuse the model (:func:`mmbirefnet.deploy.fuse`); the maps stay the same to rounding.
@@ -60,6 +61,10 @@ class TorchBackend:
         self.input_size = TRAINED_SIZE
         if isinstance(model, nn.Module):
             self.name = type(model).__name__
+            cfg = getattr(model, 'cfg', None)  # where mmseg's init_model leaves it
+            self.input_size = (cfg and _test_size(cfg)) or TRAINED_SIZE
+            if weights:
+                _load_parameters(model, load_birefnet_state_dict(weights), weights)
         else:
             path = find_weights(weights)
             model, self.input_size = _load(model, path)
@@ -128,13 +133,17 @@ def _load(model, weights: Path) -> tuple[nn.Module, tuple[int, int]]:
         input_size = _test_size(cfg) or TRAINED_SIZE
         model = cfg.model
         model.get('backbone', {}).pop('init_cfg', None)  # would be downloaded, to be overwritten
-    with DefaultScope.overwrite_default_scope('mmseg'):
+    with DefaultScope.overwrite_default_scope('mmseg'), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', '.*build_loss')  # mmseg's own
         model = MODELS.build(model)
-    problems = misfit(state_dict, model.state_dict())
-    if problems:
-        raise ValueError(f'{weights}: does not fit the config: {problems}')
-    model.load_state_dict(state_dict)
+    _load_parameters(model, state_dict, weights)
     return model, input_size
+
+
+def _load_parameters(model: nn.Module, state_dict: dict[str, Tensor], weights: str | os.PathLike) -> None:
+    if problems := misfit(state_dict, model.state_dict()):
+        raise ValueError(f'{weights}: does not fit the model: {problems}')
+    model.load_state_dict(state_dict)
 
 
 def _test_size(cfg: Config) -> tuple[int, int] | None:

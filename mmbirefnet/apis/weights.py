@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 CHECKPOINT_VARIABLE = 'MMBIREFNET_CHECKPOINT'
+RELEASES = 'https://github.com/ZhengPeng7/BiRefNet/releases and https://huggingface.co/ZhengPeng7'
 WHERE = (
     f'no checkpoint: pass one (--checkpoint FILE, in Python weights=FILE, or set {CHECKPOINT_VARIABLE}); those '
-    'released at https://github.com/ZhengPeng7/BiRefNet/releases and https://huggingface.co/ZhengPeng7 are taken as they are'
+    f'released at {RELEASES} are taken as they are'
 )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer, Prediction
-from mmbirefnet.apis.inputs import Source, is_single, is_video, list_sources
+from mmbirefnet.apis.inputs import PICTURE_SUFFIXES, Source, is_single, is_video, list_sources
 from mmbirefnet.apis.outputs import FORMATS, KINDS, OutputWriter
 from mmbirefnet.apis.prefetch import BoundedWorkers
 from mmbirefnet.apis.settings import Settings
@@ -115,7 +115,10 @@ def _writer_of(args: argparse.Namespace) -> OutputWriter:
     save = args.save or (['foreground'] if args.background else ['cutout'])
     if args.background and 'foreground' not in save:
         raise ValueError(f'--background {args.background}: needs foreground among --save')
-    single_file = args.out.suffix.lower().lstrip('.') in FORMATS and not args.out.is_dir()
+    suffix = args.out.suffix.lower()
+    if suffix in PICTURE_SUFFIXES and suffix.lstrip('.') not in FORMATS:
+        raise ValueError(f'-o {args.out}: {suffix} is not written; {", ".join(FORMATS)} are')
+    single_file = suffix.lstrip('.') in FORMATS and not args.out.is_dir()
     if single_file and (len(args.inputs) != 1 or not is_single(args.inputs[0])):
         raise ValueError(f'-o {args.out}: one file cannot hold several pictures; name a folder')
     if not single_file and args.out.exists() and not args.out.is_dir():

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         subparser = argparse.ArgumentParser(f'mmbirefnet {command}', description=text[0].upper() + text[1:] + '.')
         part.add_arguments(subparser)
         return part.run(subparser.parse_args(argv[1:]))
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
         print(f'error: {error}', file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
