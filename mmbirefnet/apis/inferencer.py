@@ -243,13 +243,12 @@ def _make_backend(model, weights, device, dtype, fuse, providers):
     return TorchBackend(model, weights, device, dtype, fuse)
 
 
-def _providers(device) -> list:
-    kind, _, index = str(device).partition(':')
-    if kind == 'cpu':
+def _providers(device) -> list[str]:
+    if str(device) == 'cpu':
         return ['CPUExecutionProvider']
-    if kind == 'cuda':
-        return [('CUDAExecutionProvider', {'device_id': int(index or 0)}), 'CPUExecutionProvider']
-    raise ValueError(f'device={str(device)!r}: an ONNX model runs on cpu or cuda; providers names others')
+    if str(device) in ('cuda', 'cuda:0'):
+        return ['CUDAExecutionProvider', 'CPUExecutionProvider']
+    raise ValueError(f'device={str(device)!r}: an ONNX model runs on cpu or cuda; providers=… names others')
 
 
 def _region(picture: Picture, settings: Settings):
