@@ -1,6 +1,10 @@
-"""Every config builds, and its file name says what is in it."""
+"""Every config builds and runs, and its file name says what is in it."""
 
+import copy
+import itertools
+import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,42 +13,196 @@ from mmengine.config import Config
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS as MMSEG_MODELS
+from mmseg.structures import SegDataSample
 
 from mmbirefnet.models import BiRefNet
-from mmbirefnet.registry import MODELS
+from mmbirefnet.registry import HOOKS, MODELS
 from mmbirefnet.utils import infer_backbone_name
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in (ROOT / 'configs').glob('*/*.py') if path.parent.name != '_base_')
 NAME = re.compile(
-    r'(?P<algorithm>[^_]+)_(?P<backbone>[\w-]+)_(?P<gpus>\d+)xb(?P<batch>\d+)-(?P<epochs>\d+)e'
-    r'_(?P<dataset>[\w-]+)-(?P<width>\d+)x(?P<height>\d+)'
+    r'(?P<algorithm>[a-z\d-]+)_(?P<backbone>[a-z\d-]+)_(?P<gpus>\d+)xb(?P<batch>\d+)-(?P<length>\d+)(?P<unit>e|k)'
+    r'_(?P<dataset>[a-z\d-]+?)-(?P<size>\d+x\d+(?:-\d+x\d+)?)'
 )
+# What the backbone of a name has among its settings. Behind a further hyphen the name may say more of it.
+SWIN = dict(type='mmbirefnet.SwinTransformer')
+BACKBONES = {
+    **{f'swin-{arch}': dict(SWIN, arch=arch) for arch in 'tsbl'},
+    'swin-nano': dict(SWIN, arch=dict(embed_dims=32, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), window_size=8)),
+    **{f'pvtv2-b{k}': dict(model_name=f'pvt_v2_b{k}') for k in range(6)},
+    **{f'dinov3-{s}': dict(model_name=f'vit_{name}_patch16_dinov3') for s, name in (
+        *(('s', 'small'), ('splus', 'small_plus'), ('b', 'base'), ('l', 'large')),
+        *(('hplus', 'huge_plus'), ('7b', '7b')),
+    )},
+    'vgg16': dict(type='mmpretrain.VGG', depth=16, norm_cfg=None),
+    'vgg16-bn': dict(type='mmpretrain.VGG', depth=16, norm_cfg=dict(type='BN')),
+    'r18': dict(depth=18),
+    'r50': dict(depth=50),
+    'mit-b2': dict(type='MixVisionTransformer', embed_dims=64, num_layers=[3, 4, 6, 3]),
+    'convnext-t': dict(type='mmpretrain.ConvNeXt', arch='tiny'),
+}  # fmt: skip
+# The type of a name's data set and, for those of ours, the sets of its training.
+HRSOD = {'duts': 'TR-DUTS', 'hrsod': 'TR-HRSOD', 'uhrsd': 'TR-UHRSD'}
+DIS_TES = ['DIS-TE1', 'DIS-TE2', 'DIS-TE3', 'DIS-TE4']
+PORTRAITS = ['TR-P3M-10k', 'TR-humans']
+GENERAL = ['DIS-TR', *DIS_TES, *(f'{t}-{s}' for s in ('DUTS', 'HRSOD', 'UHRSD', 'HRS10K') for t in ('TR', 'TE'))]
+DATASETS = {
+    'dis5k': ('mmbirefnet.DIS5KDataset', ['DIS-TR']),
+    'dis5k-tr-tes': ('mmbirefnet.DIS5KDataset', ['DIS-TR', *DIS_TES]),
+    'synthetic': ('mmbirefnet.DIS5KDataset', ['DIS-TR']),
+    'cod': ('mmbirefnet.CODDataset', ['TR-COD10K', 'TR-CAMO']),
+    'hrsod': ('mmbirefnet.HRSODDataset', list(HRSOD.values())),
+    **{
+        f'hrsod-{"-".join(sets)}': ('mmbirefnet.HRSODDataset', [HRSOD[name] for name in sets])
+        for sets in (*itertools.combinations(HRSOD, 1), *itertools.combinations(HRSOD, 2))
+    },
+    'general': ('mmbirefnet.GeneralDataset', [*GENERAL, *PORTRAITS, 'TE-P3M-500-P']),
+    'matting': (
+        'mmbirefnet.MattingDataset',
+        [*PORTRAITS, 'TE-P3M-500-P', 'TR-AM-2k', 'AIM-500', 'Human-2k_BG-20k', 'Distinctions-646_BG-20k', 'HIM2K']
+        + ['PPM-100'],
+    ),
+    'portrait': ('mmbirefnet.MattingDataset', [*PORTRAITS, 'TE-P3M-500-NP']),
+    'finetune': ('mmbirefnet.DichotomousDataset', None),
+    'ade20k': ('ADE20KDataset', None),
+}
+# Of 0.3 to 7 billion parameters; they are built, and their smaller likes run.
+TOO_LARGE_TO_RUN = ('birefnet_dinov3-l_', 'birefnet_dinov3-hplus_', 'birefnet_dinov3-7b_')
+
+
+@cache
+def load(path):
+    return Config.fromfile(path)
+
+
+def fields_of(path):
+    fields = NAME.fullmatch(path.stem)
+    assert fields, 'names are {algorithm}_{backbone}_{gpus}xb{batch}-{epochs}e_{dataset}-{size}'
+    return fields
+
+
+def build(model, device='meta'):
+    with torch.device(device):
+        return MODELS.build(copy.deepcopy(model))  # segmentors change what they are built from
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
-def test_name_and_content(path):
-    cfg = Config.fromfile(path)
-    name = NAME.fullmatch(path.stem)
-    assert name, 'names are {algorithm}_{backbone}_{gpus}xb{batch}-{epochs}e_{dataset}-{size}'
-    assert cfg.train_dataloader.batch_size == int(name['batch'])
-    assert cfg.train_cfg.max_epochs == int(name['epochs'])
-    for pipeline in (cfg.train_pipeline, cfg.test_pipeline):
-        (scale,) = (step.scale for step in pipeline if step.type == 'mmbirefnet.Resize')
-        assert tuple(scale) == (int(name['width']), int(name['height']))
-    with torch.device('meta'):
-        model = MODELS.build(cfg.model)
-    if path.parent.name.startswith('birefnet') and name['backbone'] != 'swin-nano':
-        assert infer_backbone_name(model.state_dict()) == name['backbone']
+class TestName:
+    def test_backbone(self, path):
+        cfg, name = load(path), fields_of(path)['backbone']
+        known = max((known for known in BACKBONES if f'{name}-'.startswith(f'{known}-')), key=len)
+        backbone = {'norm_cfg': None, **cfg.model.backbone}
+        assert {key: backbone[key] for key in BACKBONES[known]} == BACKBONES[known]
+
+    def test_batch_and_gpus(self, path):
+        cfg, fields = load(path), fields_of(path)
+        assert cfg.train_dataloader.batch_size == int(fields['batch'])
+        # Schedules of mmsegmentation by iterations have no such setting.
+        if fields['gpus'] != '1' and (fields['unit'] == 'e' or 'auto_scale_lr' in cfg):
+            assert cfg.auto_scale_lr.base_batch_size == int(fields['gpus']) * int(fields['batch'])
+
+    def test_length(self, path):
+        cfg, fields = load(path), fields_of(path)
+        if fields['unit'] == 'e':
+            assert cfg.train_cfg.max_epochs == int(fields['length'])
+        else:
+            assert cfg.train_cfg.max_iters == 1000 * int(fields['length'])
+
+    def test_data(self, path):
+        dataset, name = load(path).train_dataloader.dataset, fields_of(path)['dataset']
+        kind, sets = DATASETS[name]
+        assert dataset.type == kind
+        if sets is not None:
+            found = dataset.sets if isinstance(dataset.sets, list) else [dataset.sets]
+            assert len(found) == len(set(found))
+            assert set(found) == set(sets)
+
+    def test_size(self, path):
+        cfg, (*sizes,) = load(path), fields_of(path)['size'].split('-')
+        sizes = [tuple(int(side) for side in size.split('x')) for size in sizes]
+        loader = cfg.train_dataloader
+        steps = {step.type: step for step in loader.dataset.pipeline}
+        if 'RandomCrop' in steps:
+            assert [tuple(steps['RandomCrop'].crop_size)[::-1]] == sizes
+        elif 'mmbirefnet.ResizeToBatch' in steps:
+            assert [tuple(loader.batch_sampler[name]) for name in ('min_size', 'max_size')] == sizes
+        else:
+            assert [tuple(steps['mmbirefnet.Resize'].scale)] == sizes
+            for test in (cfg.val_dataloader, cfg.test_dataloader):
+                assert [tuple(s.scale) for s in test.dataset.pipeline if s.type == 'mmbirefnet.Resize'] == sizes
+            if 'tta_pipeline' in cfg:
+                scales = [tuple(step.scale) for step in cfg.tta_pipeline[1].transforms[0]]
+                assert scales[1:2] == sizes
+                assert all(side % 32 == 0 for scale in scales for side in scale)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_builds(path):
+    cfg = load(path)
+    # Some backbones of others cannot be built without memory for their parameters.
+    model = build(cfg.model, 'cpu' if path.parent.name == 'mix' else 'meta')
     frozen = 'backbone.' if cfg.model.backbone.get('frozen') else ()
     assert all(value.requires_grad for key, value in model.named_parameters() if not key.startswith(frozen))
+    if path.parent.name == 'birefnet':
+        assert infer_backbone_name(model.state_dict()) == fields_of(path)['backbone']
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_loss_schedule_names_losses_of_the_model(path):
+    cfg = load(path)
+    losses = {loss.type.rpartition('.')[2] for loss in _as_list(cfg.model.decode_head.loss_decode)}
+    for options in cfg.get('custom_hooks', ()):
+        if options.type == 'mmbirefnet.LossScheduleHook':
+            assert set(HOOKS.build(options).factors) <= losses
+
+
+def _as_list(value):
+    return value if isinstance(value, list) else [value]
+
+
+def architecture(path):
+    """What of a model's config decides on its parameters and its forward pass in evaluation."""
+    model = load(path).model.to_dict()
+    without = {'init_cfg', 'pretrained', 'loss_decode', 'with_cp', 'drop_path_rate', 'data_preprocessor', 'frozen'}
+
+    def strip(value):
+        if isinstance(value, dict):
+            return {key: strip(inner) for key, inner in value.items() if key not in without}
+        return value
+
+    return json.dumps(strip(model), sort_keys=True)
+
+
+# The ablations run in a test of their own.
+ARCHITECTURES = {
+    architecture(path): path
+    for path in reversed(CONFIGS)
+    if path.parent.name != 'birefnet_ablation' and not path.stem.startswith(TOO_LARGE_TO_RUN)
+}
+
+
+@pytest.mark.parametrize('path', sorted(ARCHITECTURES.values()), ids=lambda path: path.stem)
+def test_forward_pass(path):
+    """Maps of a picture's own size that depend on the picture."""
+    torch.manual_seed(0)
+    model = build(load(path).model, 'cpu').eval()
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    samples = [SegDataSample(metainfo=dict(ori_shape=(50, 70), img_shape=(64, 64))) for _ in images]
+    with torch.no_grad():
+        results = model.test_step(dict(inputs=list(images), data_samples=samples))
+    first, second = (result.seg_logits.data for result in results)
+    assert first.shape == (model.out_channels, 50, 70)
+    assert first.isfinite().all()
+    assert (first - second).abs().max() > 1e-6
+    if model.out_channels == 1:
+        assert 0 <= first.min() < first.max() <= 1
+    assert set(results[0].pred_sem_seg.data.unique().tolist()) <= set(range(model.num_classes))
 
 
 def test_size_of_the_published_model():
     """Figures of the reference for Swin-T, in millions of parameters."""
-    (path,) = (path for path in CONFIGS if path.stem.startswith('birefnet_swin-t_'))
-    with torch.device('meta'):
-        model = MODELS.build(Config.fromfile(path).model)
+    model = build(load(ROOT / 'configs/birefnet/birefnet_swin-t_8xb4-500e_dis5k-1024x1024.py').model)
 
     def millions(module):
         return round(sum(parameter.numel() for parameter in module.parameters()) / 1e6, 1)
@@ -59,4 +217,4 @@ def test_builds_from_any_registry(registry):
     """Also where nobody has set a default scope."""
     (path,) = (path for path in CONFIGS if path.stem.startswith('birefnet_swin-nano_'))
     with DefaultScope.overwrite_default_scope('mmengine'), torch.device('meta'):
-        assert type(registry.build(Config.fromfile(path).model)) is BiRefNet
+        assert type(registry.build(load(path).model)) is BiRefNet
