@@ -23,6 +23,9 @@ class PyramidLocalizationModule(LocalizationModule):
             reference.
         stride: Stride of the backbone's maps, its patch size.
         kwargs: Further arguments of :class:`LocalizationModule`.
+
+    Raises:
+        ValueError: If ``in_channels`` or ``out_channels`` are not four.
     """
 
     def __init__(
@@ -32,9 +35,14 @@ class PyramidLocalizationModule(LocalizationModule):
         stride: int = 16,
         **kwargs,
     ) -> None:
+        if len(in_channels) != 4 or len(out_channels) != 4:
+            raise ValueError(
+                f'PyramidLocalizationModule: in_channels={tuple(in_channels)} and out_channels={tuple(out_channels)} '
+                'must name four maps each'
+            )
         super().__init__(in_channels, **kwargs)
         self.stride = stride
-        self.projections = ModuleList(nn.Conv2d(i, o, 1) for i, o in zip(in_channels, out_channels, strict=True))
+        self.projections = ModuleList(nn.Conv2d(i, o, 1) for i, o in zip(in_channels, out_channels))
 
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Four maps ``(N, Ci, H/stride, W/stride)`` to four maps ``(N, out_channels[i], H/s, W/s)``, s = 4 to 32."""
