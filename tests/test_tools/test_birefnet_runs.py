@@ -16,7 +16,7 @@ from mmbirefnet.datasets.synthetic import write_dataset
 
 ROOT = Path(__file__).parents[2]
 STOCK = Path(mmseg.__file__).parent / '.mim' / 'tools'
-(CONFIG,) = (ROOT / 'configs/birefnet_synthetic').glob('birefnet_swin-nano_*.py')
+(CONFIG,) = (ROOT / 'configs/birefnet_synthetic').glob('birefnet_swin-nano_*_synthetic-*.py')
 # Small enough for seconds: two iterations of two images of 64x64.
 OVERRIDES = f"""
 _base_ = '{CONFIG}'
