@@ -93,7 +93,7 @@ def test_same_logits_at_any_size(size, log):
     'head',
     [
         dict(residual=True),
-        dict(out_channels=2, num_classes=2),
+        dict(out_channels=2, num_classes=2, loss_decode=dict(type='CrossEntropyLoss')),
         dict(inward_reference=False),
         dict(outward_reference=False),
         dict(norm_cfg=dict(type='SyncBN')),

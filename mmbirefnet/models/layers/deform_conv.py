@@ -105,10 +105,13 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         map_dtype = offset_mask.dtype if backend == 'triton' else dtype
         with torch.autocast(x.device.type, enabled=False):
             offset, mask = offset_mask.to(dtype).split((2 * taps, taps), dim=1)
+            x, mask = x.to(map_dtype), mask.sigmoid()
+            if backend == 'mmcv':  # which reads raw memory
+                x, offset, mask = x.contiguous(), offset.contiguous(), mask.contiguous()
             out = load_backend(backend)(
-                x.to(map_dtype),
-                offset.contiguous(),
-                mask.sigmoid().contiguous(),
+                x,
+                offset,
+                mask,
                 self.weight.to(map_dtype),
                 None if self.bias is None else self.bias.to(map_dtype),
                 self.stride,

@@ -21,68 +21,56 @@ from .deform_conv_geometry import Geometry
 
 # Column buffer of one chunk: small enough to stay near the cache, large enough for a fast matrix product.
 COLUMN_BYTES = 16 * 2**20
+# Pixels of zeros around the table; a tap that misses the map reads two of them on that axis.
+BORDER = 2
 
 
-def _grid(geometry: Geometry, pixels: slice, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Undeformed positions (y, x) of the taps in the input, each ``(taps, 1, pixels)``."""
+def _grid(geometry: Geometry, pixels: slice, like: Tensor) -> Tensor:
+    """Undeformed positions (y, x) of the taps in the input, ``(pixels, taps, 1, 2)``."""
+
+    def positions(index: Tensor, width: int, step: tuple[int, int], origin: tuple[int, int]) -> Tensor:
+        y, x = index // width * step[0] - origin[0], index % width * step[1] - origin[1]
+        return torch.stack((y, x), -1).to(like.dtype)
+
     pixel = torch.arange(pixels.start, pixels.stop, device=like.device)
-    tap = torch.arange(geometry.taps, device=like.device).view(-1, 1, 1)
-    (width, kernel), (sy, sx) = (geometry.out_size[1], geometry.kernel_size[1]), geometry.stride
-    y = pixel // width * sy - geometry.padding[0] + tap // kernel * geometry.dilation[0]
-    x = pixel % width * sx - geometry.padding[1] + tap % kernel * geometry.dilation[1]
-    return y.to(like.dtype), x.to(like.dtype)
+    tap = torch.arange(geometry.taps, device=like.device)
+    first = positions(pixel, geometry.out_size[1], geometry.stride, geometry.padding)
+    return (first[:, None] + positions(tap, geometry.kernel_size[1], geometry.dilation, (0, 0))).unsqueeze(2)
 
 
-def _by_tap(values: Tensor, geometry: Geometry) -> Tensor:
-    """``(deform_groups * taps * n, H, W)`` to ``(taps, deform_groups, n, pixels)``; a view if contiguous."""
-    return values.reshape(geometry.deform_groups, geometry.taps, -1, geometry.pixels).transpose(0, 1)
-
-
-class _Axis(NamedTuple):
-    """Linear interpolation along one axis between two neighbours; each ``(taps, deform_groups, 2, pixels)``."""
-
-    index: Tensor  # 0 for a neighbour outside the map
-    weight: Tensor  # 0 there
-    slope: Tensor  # derivative of the weight with respect to the position
-
-    @classmethod
-    def at(cls, position: Tensor, size: int) -> _Axis:
-        low = position.floor()
-        index = torch.stack((low, low + 1), dim=2)
-        # As in mmcv's kernel -1 itself is outside, which decides the gradient at that kink (met by zero offsets).
-        inside = (index >= 0) & (index < size) & (position > -1).unsqueeze(2)
-        fraction = position - low
-        weight = torch.stack((1 - fraction, fraction), dim=2).where(inside, 0)
-        slope = inside * position.new_tensor([[-1], [1]])
-        return cls(index.where(inside, 0).int(), weight, slope)
+def _by_pixel(values: Tensor, geometry: Geometry) -> Tensor:
+    """``(deform_groups * taps * n, H, W)`` to ``(pixels, taps, deform_groups, n)``; a view if channels are dense."""
+    values = values.permute(1, 2, 0).reshape(geometry.pixels, geometry.deform_groups, geometry.taps, -1)
+    return values.transpose(1, 2)
 
 
 class _Chunk(NamedTuple):
-    """A range of output pixels of one image with the four table rows that each of its taps blends."""
+    """A range of output pixels of one image with the four table rows that each of its taps blends.
+
+    The four are upper left, upper right, lower left and lower right.
+    """
 
     pixels: slice
-    mask: Tensor  # (taps, deform_groups, 1, pixels)
-    y: _Axis
-    x: _Axis
+    mask: Tensor  # (pixels, taps, deform_groups)
+    fraction: Tensor  # (pixels, taps, deform_groups, 2): position relative to the upper left, in [0, 1)
     rows: Tensor  # (pixels * taps * deform_groups, 4)
 
     def weights(self) -> Tensor:
         """Weights of ``rows``, of the same shape: bilinear times mask."""
-        return _per_row((self.y.weight * self.mask).unsqueeze(3) * self.x.weight.unsqueeze(2))
+        y, x = self.fraction.unbind(-1)
+        lower, right = self.mask * y, self.mask * x
+        lower_right = lower * x
+        corners = (self.mask - lower - right + lower_right, right - lower_right, lower - lower_right, lower_right)
+        return torch.stack(corners, -1).view(-1, 4)
 
     def gradients(self, grad_weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of offset ``(taps, deform_groups, 2, pixels)`` and mask ``(taps, deform_groups, 1, pixels)``."""
-        taps, groups, _, pixels = self.mask.shape
-        grad = grad_weights.view(pixels, -1).t().reshape(taps, groups, 2, 2, pixels)
-        at_x = (grad * self.x.weight.unsqueeze(2)).sum(3)
-        at_y = (grad * self.y.weight.unsqueeze(3)).sum(2)
-        along = torch.stack(((at_x * self.y.slope).sum(2), (at_y * self.x.slope).sum(2)), dim=2)
-        return along * self.mask, (at_x * self.y.weight).sum(2, keepdim=True)
-
-
-def _per_row(corners: Tensor) -> Tensor:
-    """``(taps, deform_groups, 2, 2, pixels)`` to ``(pixels * taps * deform_groups, 4)``."""
-    return corners.flatten(0, 3).t().reshape(-1, 4)
+        """Gradients of offset ``(pixels, taps, deform_groups, 2)`` and mask ``(pixels, taps, deform_groups, 1)``."""
+        y, x = self.fraction.unbind(-1)
+        upper_left, upper_right, lower_left, lower_right = grad_weights.view(*self.mask.shape, 4).unbind(-1)
+        upper, lower = upper_left.lerp(upper_right, x), lower_left.lerp(lower_right, x)
+        along_x = (upper_right - upper_left).lerp(lower_right - lower_left, y)
+        along = torch.stack((lower - upper, along_x), -1) * self.mask.unsqueeze(-1)
+        return along, upper.lerp(lower, y).unsqueeze(-1)
 
 
 def _chunks(offset: Tensor, mask: Tensor, channels: int, geometry: Geometry) -> Iterator[_Chunk]:
@@ -94,22 +82,28 @@ def _chunks(offset: Tensor, mask: Tensor, channels: int, geometry: Geometry) -> 
         channels: of the input map.
         geometry: of the convolution.
     """
-    height, width = geometry.in_size
-    offset, mask = _by_tap(offset, geometry), _by_tap(mask, geometry)
-    group = torch.arange(geometry.deform_groups, device=mask.device, dtype=torch.int32).view(-1, 1, 1, 1)
+    groups, width = geometry.deform_groups, geometry.in_size[1] + 2 * BORDER
+    offset, mask = _by_pixel(offset, geometry), _by_pixel(mask, geometry).squeeze(-1)
+    end = offset.new_tensor(geometry.in_size)
+    int32 = dict(device=mask.device, dtype=torch.int32)
+    corners = torch.tensor([0, groups, width * groups, (width + 1) * groups], **int32)
+    first = BORDER * (width + 1) * groups + torch.arange(groups, **int32)
     step = max(1, COLUMN_BYTES // (geometry.taps * channels * mask.element_size()))
     for start in range(0, geometry.pixels, step):
         pixels = slice(start, min(start + step, geometry.pixels))
-        grid_y, grid_x = _grid(geometry, pixels, mask)
-        y = _Axis.at(grid_y + offset[:, :, 0, pixels], height)
-        x = _Axis.at(grid_x + offset[:, :, 1, pixels], width)
-        rows = (y.index.unsqueeze(3) * width + x.index.unsqueeze(2)) * geometry.deform_groups + group
-        yield _Chunk(pixels, mask[..., pixels], y, x, _per_row(rows))
+        position = _grid(geometry, pixels, mask) + offset[pixels]
+        # As in mmcv's kernel -1 itself is outside, which decides the gradient at that kink (met by zero offsets).
+        position = position.where(position > -1, -BORDER).minimum(end)
+        upper_left = position.floor()
+        y, x = upper_left.int().unbind(-1)
+        rows = ((y * width + x) * groups + first).unsqueeze(-1) + corners
+        yield _Chunk(pixels, mask[pixels].contiguous(), position - upper_left, rows.reshape(-1, 4))
 
 
 def _table(x: Tensor, deform_groups: int) -> Tensor:
-    """``(C, H, W)`` to rows of channel vectors ``(H * W * deform_groups, C / deform_groups)``."""
-    return x.permute(1, 2, 0).contiguous().view(-1, x.shape[0] // deform_groups)
+    """``(C, H, W)`` with its border to rows of channel vectors, ``((H + 4) * (W + 4) * deform_groups, ·)``."""
+    border = (0, 0, BORDER, BORDER, BORDER, BORDER)
+    return F.pad(x.permute(1, 2, 0), border).view(-1, x.shape[0] // deform_groups)
 
 
 def _blend(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
@@ -148,27 +142,39 @@ def _merge(parts: list[Tensor], geometry: Geometry) -> Tensor:
     return columns.view(-1, columns.shape[2] // geometry.deform_groups)
 
 
+def _kernels(weight: Tensor, geometry: Geometry) -> tuple[Tensor, ...]:
+    """``(O, C / groups, kh, kw)`` to one ``(taps * C / groups, O / groups)`` matrix per group."""
+    return weight.permute(2, 3, 1, 0).flatten(0, 2).chunk(geometry.groups, dim=1)
+
+
+def convolve_chunks(
+    x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, geometry: Geometry
+) -> Iterator[tuple[int, slice, Tensor]]:
+    """The convolution of :func:`modulated_deform_conv2d` a range of pixels at a time, without gradients.
+
+    Yields:
+        Index of the image, output pixels, their values ``(pixels, O)``.
+    """
+    kernels = _kernels(weight, geometry)
+    for n in range(len(x)):
+        table = _table(x[n], geometry.deform_groups)
+        for chunk in _chunks(offset[n], mask[n], x.shape[1], geometry):
+            columns = _split(_blend(table, chunk.rows, chunk.weights()), geometry)
+            parts = [column @ kernel for column, kernel in zip(columns, kernels, strict=True)]
+            yield n, chunk.pixels, parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
 class _ModulatedDeformConv2d(Function):
     @staticmethod
     def forward(ctx, x, offset, mask, weight, bias, geometry: Geometry):
         ctx.save_for_backward(x, offset, mask, weight)
         ctx.geometry = geometry
-        kernels = weight.permute(0, 2, 3, 1).flatten(1).chunk(geometry.groups)
-        channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        out = torch.empty(
-            (len(x), len(weight), *geometry.out_size),
-            dtype=x.dtype,
-            device=x.device,
-            memory_format=torch.channels_last if channels_last else torch.contiguous_format,
-        )
-        for n in range(len(x)):
-            table = _table(x[n], geometry.deform_groups)
-            for chunk in _chunks(offset[n], mask[n], x.shape[1], geometry):
-                columns = _split(_blend(table, chunk.rows, chunk.weights()), geometry)
-                targets = out[n].flatten(1)[:, chunk.pixels].chunk(geometry.groups)
-                for target, kernel, column in zip(targets, kernels, columns, strict=True):
-                    torch.mm(kernel, column.t(), out=target)
-        return out if bias is None else out.add_(bias.view(-1, 1, 1))
+        out = x.new_empty(len(x), geometry.pixels, len(weight))
+        for n, pixels, values in convolve_chunks(x, offset, mask, weight, geometry):
+            out[n, pixels] = values
+        if bias is not None:
+            out += bias
+        return out.unflatten(1, geometry.out_size).permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
@@ -177,18 +183,19 @@ class _ModulatedDeformConv2d(Function):
         geometry = ctx.geometry
         need_x, need_offset, need_mask, need_weight, need_bias, _ = ctx.needs_input_grad
         need_taps = need_offset or need_mask
-        kernels = weight.permute(0, 2, 3, 1).flatten(1).chunk(geometry.groups)
-        grad_x = torch.empty_like(x) if need_x else None
-        grad_offset, grad_mask = (
-            torch.empty_like(t, memory_format=torch.contiguous_format) if need_taps else None for t in (offset, mask)
+        kernels = _kernels(weight, geometry)
+        grad_x, grad_offset, grad_mask = (
+            torch.empty_like(t, memory_format=torch.channels_last) if need else None
+            for t, need in ((x, need_x), (offset, need_taps), (mask, need_taps))
         )
         grad_kernels = [torch.zeros_like(kernel) for kernel in kernels]
         for n in range(len(x)):
             table = _table(x[n], geometry.deform_groups)
             grad_table = torch.zeros_like(table)
+            grad_rows = grad[n].permute(1, 2, 0).flatten(0, 1)
             for chunk in _chunks(offset[n], mask[n], x.shape[1], geometry):
-                grads = grad[n].flatten(1)[:, chunk.pixels].chunk(geometry.groups)
-                grad_columns = _merge([g.t() @ kernel for g, kernel in zip(grads, kernels, strict=True)], geometry)
+                grads = grad_rows[chunk.pixels].chunk(geometry.groups, dim=1)
+                grad_columns = _merge([g @ kernel.t() for g, kernel in zip(grads, kernels, strict=True)], geometry)
                 weights = chunk.weights()
                 if need_x:
                     _add_blend_transposed(grad_table, chunk.rows, weights, grad_columns)
@@ -197,16 +204,19 @@ class _ModulatedDeformConv2d(Function):
                 if need_taps:
                     (grad_weights,) = torch.autograd.grad(columns, weights, grad_columns)
                     by_offset, by_mask = chunk.gradients(grad_weights)
-                    _by_tap(grad_offset[n], geometry)[..., chunk.pixels] = by_offset
-                    _by_tap(grad_mask[n], geometry)[..., chunk.pixels] = by_mask
+                    _by_pixel(grad_offset[n], geometry)[chunk.pixels] = by_offset
+                    _by_pixel(grad_mask[n], geometry)[chunk.pixels] = by_mask
                 if need_weight:
                     for total, g, column in zip(grad_kernels, grads, _split(columns.detach(), geometry), strict=True):
-                        total.addmm_(g, column)
+                        total.addmm_(column.t(), g)
             if need_x:
-                grad_x[n] = grad_table.view(*geometry.in_size, -1).permute(2, 0, 1)
-        grad_weight = torch.cat(grad_kernels).view(len(weight), *geometry.kernel_size, -1).permute(0, 3, 1, 2)
-        grad_bias = grad.sum((0, 2, 3)) if need_bias else None
-        return grad_x, grad_offset, grad_mask, grad_weight if need_weight else None, grad_bias, None
+                height, width = geometry.in_size
+                grad_map = grad_table.view(height + 2 * BORDER, width + 2 * BORDER, -1)
+                grad_x[n] = grad_map[BORDER:-BORDER, BORDER:-BORDER].permute(2, 0, 1)
+        grad_weight = None
+        if need_weight:
+            grad_weight = torch.cat(grad_kernels, 1).view(*geometry.kernel_size, -1, len(weight)).permute(3, 2, 0, 1)
+        return grad_x, grad_offset, grad_mask, grad_weight, grad.sum((0, 2, 3)) if need_bias else None, None
 
 
 def modulated_deform_conv2d(
@@ -233,7 +243,7 @@ def modulated_deform_conv2d(
         deform_groups: Number of channel groups with offsets of their own.
 
     Returns:
-        ``(N, O, H', W')``, channels-last if ``x`` is. Differentiable once in all tensors.
+        ``(N, O, H', W')``, channels-last in memory. Differentiable once in all tensors.
 
     Raises:
         ValueError: If the shapes do not fit together.
