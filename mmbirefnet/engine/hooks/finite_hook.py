@@ -76,13 +76,15 @@ class FiniteHook(Hook):
                 self._refused = True
                 self._parameters = [name for name, p in _with_gradient(runner.model) if not p.grad.isfinite().all()]
 
+        watched_step._with_counter = True  # as mmengine's schedules have marked the one inside
+        self._unwatched = update_params, step
         wrapper.update_params, wrapper.step = watched_update, watched_step
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Tensor] | None = None
     ) -> None:
         """Report a step that was not taken."""
-        losses = {name: float(value) for name, value in (outputs or {}).items() if 'loss' in name}
+        losses = {name: torch.as_tensor(v).item() for name, v in (outputs or {}).items() if 'loss' in name}
         wrong = [f'{name}={value}' for name, value in losses.items() if not _is_finite(value)]
         if wrong:  # of a batch whose gradient may still be accumulated to those of others
             self._losses.append(f'{", ".join(wrong)} for {_names(files_of(data_batch))}')
@@ -112,7 +114,7 @@ class FiniteHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Leave the optimizer alone again."""
-        del runner.optim_wrapper.update_params, runner.optim_wrapper.step
+        runner.optim_wrapper.update_params, runner.optim_wrapper.step = self._unwatched
 
     def _forget(self) -> None:
         self._finite: bool | Tensor = True

@@ -114,8 +114,9 @@ class SafeCheckpointHook(CheckpointHook):
         options = dict(save_optimizer=self.save_optimizer, save_param_scheduler=self.save_param_scheduler, **self.args)
         save_safely(runner, self.out_dir, name, meta=meta, by_epoch=self.by_epoch, **options)
         if is_main_process():
-            for old in (INTERRUPTED, *(self.filename_tmpl.format(step) for step in outdated)):
-                remove(os.path.join(self.out_dir, old))
+            remove(os.path.join(runner.work_dir, INTERRUPTED))
+            for old in outdated:
+                remove(os.path.join(self.out_dir, self.filename_tmpl.format(old)))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         if not self._is_local or not self.save_best:

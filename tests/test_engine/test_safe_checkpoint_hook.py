@@ -1,0 +1,163 @@
+"""Checkpoints after kills at each step of writing them, on full disks, and with damaged files in the folder."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.runner import Runner
+
+from mmbirefnet.engine import newest_checkpoint as module
+from mmbirefnet.engine.newest_checkpoint import newest_checkpoint
+from mmbirefnet.engine.saving import save_safely
+
+
+@pytest.fixture(autouse=True)
+def _without_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr(os, 'fsync', lambda descriptor: None)
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    """What is logged about damaged files."""
+    messages = []
+    monkeypatch.setattr(module, 'print_log', lambda message, *args: messages.append(message))
+    return messages
+
+
+class Saver:
+    """What saving needs of a runner; its checkpoints hold a number."""
+
+    __class__ = Runner  # mmengine's, which saves on one rank
+
+    def __init__(self, work_dir):
+        self.work_dir = str(work_dir)
+
+    def save_checkpoint(self, out_dir, filename, number):
+        meta = dict(iter=number, time=f'20260101_{number:06d}')
+        content = dict(meta=meta, state_dict=dict(w=torch.full((1000,), number)), message_hub={}, optimizer={})
+        torch.save(content, os.path.join(out_dir, filename))
+
+    def save(self, number, name=None):
+        return save_safely(self, self.work_dir, name or f'iter_{number}.pth', number=number)
+
+
+def number_of(path):
+    content = torch.load(path)
+    assert (content['state_dict']['w'] == content['meta']['iter']).all()
+    return content['meta']['iter']
+
+
+def killed_at(step, function):
+    """Runs a function in a process of its own, which ends at its ``step``-th call that changes files."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    calls = 0
+
+    def mortal(original):
+        def call(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == step:
+                os._exit(9)
+            return original(*args, **kwargs)
+
+        return call
+
+    try:
+        for name in ('fsync', 'replace', 'unlink'):
+            setattr(os, name, mortal(getattr(os, name)))
+        Path.unlink, Path.write_text = mortal(Path.unlink), mortal(Path.write_text)
+        torch.save = mortal(half_saved(torch.save, step))
+        function()
+    finally:
+        os._exit(0)
+
+
+def half_saved(save, step):
+    """``torch.save`` that dies in the middle of the file, if it is the step to die at."""
+
+    def call(content, path):
+        save(content, path)
+        if step == 0:
+            os.truncate(path, os.path.getsize(path) // 2)
+            os._exit(9)
+
+    return call
+
+
+@pytest.mark.parametrize('name', ['same.pth', None], ids=['same name', 'other name'])
+def test_kill_at_any_step_leaves_a_checkpoint(tmp_path, name):
+    saver, seen = Saver(tmp_path), []
+    for step in range(100):
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+        saver.save(1, name)
+        status = killed_at(step, lambda: saver.save(2, name))
+        last = (tmp_path / 'last_checkpoint').read_text()
+        seen.append((number_of(last), number_of(newest_checkpoint(tmp_path))))
+        if status == 0:
+            break
+        assert status == 9
+    assert step > 6
+    assert seen[0] == (1, 1)
+    assert seen[-1] == (2, 2)
+    assert {(1, 1), (2, 2)} <= set(seen) <= {(1, 1), (1, 2), (2, 2)}
+    assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize('share', [0.0, 0.001, 0.3, 0.9, 0.999])
+def test_truncated_checkpoint_is_passed_over(tmp_path, warnings, share):
+    saver = Saver(tmp_path)
+    for number in (1, 2, 3):
+        path = saver.save(number)
+    os.truncate(path, int(os.path.getsize(path) * share))
+    assert number_of(newest_checkpoint(tmp_path)) == 2
+    (warning,) = warnings
+    assert warning.startswith(f'{path}: truncated or damaged, not resumed from')
+
+
+def test_flipped_byte_of_a_tensor_is_noticed(tmp_path, warnings):
+    saver = Saver(tmp_path)
+    saver.save(1)
+    path = Path(saver.save(2))
+    content = bytearray(path.read_bytes())
+    content[content.index((2).to_bytes(8, 'little') * 100)] ^= 1
+    path.write_bytes(content)
+    assert number_of(newest_checkpoint(tmp_path)) == 1
+    assert 'checksum' in warnings[0]
+
+
+def test_choice_of_the_newest(tmp_path, warnings):
+    saver = Saver(tmp_path)
+    assert newest_checkpoint(tmp_path) is None
+    for number in (5, 7, 6):  # files of later numbers that were written earlier
+        saver.save(number)
+    torch.save(dict(meta=dict(time='2027'), state_dict={}, message_hub={}), tmp_path / 'best_score_epoch_9.pth')
+    torch.save(dict(weight=torch.zeros(1)), tmp_path / 'weights.pth')
+    assert number_of(newest_checkpoint(tmp_path)) == 7
+    moved = shutil.move(tmp_path, tmp_path.with_name('moved'))
+    assert newest_checkpoint(moved).startswith(str(moved))
+    for path in moved.glob('*.pth'):
+        os.truncate(path, 10)
+    with pytest.raises(ValueError, match='all checkpoints to resume from are damaged.*move them away'):
+        newest_checkpoint(moved)
+
+
+def test_full_disk_keeps_the_former_and_says_so(tmp_path, monkeypatch):
+    saver = Saver(tmp_path)
+    kept = saver.save(1)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'fsync', full)
+        with pytest.raises(OSError, match=f'No space left on device: .*iter_2.pth was not written .*{kept}') as error:
+            saver.save(2)
+    assert error.value.errno == errno.ENOSPC
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['iter_1.pth', 'last_checkpoint']
+    assert number_of(saver.save(2)) == 2

@@ -1,0 +1,158 @@
+"""A run that was stopped and resumed is the run that never stopped, bit for bit."""
+
+import os
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from small_training import (
+    BATCH,
+    EPOCHS,
+    ITERATIONS,
+    LENGTH,
+    Interrupt,
+    RandomData,
+    Stop,
+    assert_same,
+    make_runner,
+    raise_stop,
+    state_of,
+    stopped,
+    train,
+)
+
+PER_EPOCH = LENGTH // BATCH
+BY_EPOCH = dict(interval=1, by_epoch=True)
+
+
+@pytest.fixture(autouse=True)
+def _without_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr(os, 'fsync', lambda descriptor: None)
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory):
+    runner = train(tmp_path_factory.mktemp('whole') / 'run')
+    assert len({digest for digest, *_ in runner.model.seen}) == ITERATIONS
+    assert len({weight for _, weight, *_ in runner.model.seen}) == EPOCHS
+    return state_of(runner), runner.model.seen
+
+
+@pytest.mark.parametrize('iteration', range(1, ITERATIONS + 1))
+def test_after_any_iteration(uninterrupted, tmp_path, iteration):
+    state, seen = uninterrupted
+    first = stopped(
+        tmp_path / 'run', Interrupt(iteration, raise_stop), checkpoint=dict(interval=iteration, by_epoch=False)
+    )
+    second = train(tmp_path / 'run', resume=True)
+    assert first.model.seen + second.model.seen == seen
+    assert_same(state_of(second), state)
+
+
+def test_several_times_with_other_numbers_of_workers(uninterrupted, tmp_path):
+    state, seen = uninterrupted
+    first = stopped(tmp_path / 'run', Interrupt(3, raise_stop), loader=dict(num_workers=2, persistent_workers=True))
+    second = stopped(tmp_path / 'run', Interrupt(8, raise_stop), loader=dict(num_workers=1), resume=True)
+    third = train(tmp_path / 'run', resume=True)
+    assert first.model.seen + second.model.seen + third.model.seen == seen
+    assert_same(state_of(third), state)
+
+
+def test_checkpoints_of_epochs_repeat_what_was_lost(uninterrupted, tmp_path):
+    state, seen = uninterrupted
+    first = stopped(tmp_path / 'run', Interrupt(PER_EPOCH + 2, raise_stop), checkpoint=BY_EPOCH)
+    second = train(tmp_path / 'run', checkpoint=BY_EPOCH, resume=True)
+    assert first.model.seen[:PER_EPOCH] + second.model.seen == seen
+    assert first.model.seen[PER_EPOCH:] == seen[PER_EPOCH : PER_EPOCH + 2]
+    assert_same(state_of(second), state)
+
+
+class CrashingData(RandomData):
+    """A worker dies on its fifth sample."""
+
+    loaded = 0
+
+    def __getitem__(self, index):
+        self.loaded += 1
+        if self.loaded == 5:
+            os._exit(7)
+        return super().__getitem__(index)
+
+
+def test_crash_of_a_worker(uninterrupted, tmp_path, monkeypatch):
+    state, seen = uninterrupted
+    with monkeypatch.context() as patch:
+        patch.setattr('small_training.RandomData', CrashingData)
+        with pytest.raises(RuntimeError, match='worker .* exited unexpectedly'):
+            train(tmp_path / 'run', loader=dict(num_workers=1))
+    second = train(tmp_path / 'run', resume=True)
+    assert 0 < len(second.model.seen) < ITERATIONS
+    assert second.model.seen == seen[-len(second.model.seen) :]
+    assert_same(state_of(second), state)
+
+
+def test_accumulated_gradients(tmp_path):
+    options = dict(optim_wrapper=dict(accumulative_counts=3))
+    whole = train(tmp_path / 'whole', **options)
+    stopped(tmp_path / 'run', Interrupt(7, raise_stop), **options)
+    assert_same(state_of(train(tmp_path / 'run', resume=True, **options)), state_of(whole))
+
+
+def test_seed_that_was_drawn(tmp_path):
+    """Without a configured seed a run draws one, and keeps it."""
+    first = stopped(tmp_path / 'run', Interrupt(4, raise_stop), seed=None)
+    seed = first.seed
+    second = train(tmp_path / 'run', seed=None, resume=True)
+    whole = train(tmp_path / 'whole', seed=seed)
+    assert first.model.seen + second.model.seen == whole.model.seen
+
+
+class StopInValidation(Hook):
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        raise Stop
+
+
+def test_validation_that_was_cut_off_is_made_up_for(tmp_path):
+    best = BY_EPOCH | dict(save_best='score', rule='greater')
+    whole = train(tmp_path / 'whole', checkpoint=best)
+    stopped(tmp_path / 'run', StopInValidation(), checkpoint=best)
+    assert not (tmp_path / 'run/best_score_epoch_2.pth').exists()
+    second = train(tmp_path / 'run', checkpoint=best, resume=True)
+    assert second.model.seen == whole.model.seen[2 * PER_EPOCH :]
+    assert (tmp_path / 'run/best_score_epoch_2.pth').exists()
+    assert len(second.message_hub.get_scalar('val/score').data[0]) == 2
+    # It is not repeated where it was finished.
+    third = make_runner(tmp_path / 'run', checkpoint=best, resume=True)
+    third.train()
+    assert third.model.seen == []
+    assert len(third.message_hub.get_scalar('val/score').data[0]) == 2
+
+
+def test_epochs_of_another_length(tmp_path):
+    stopped(tmp_path / 'run', Interrupt(3, raise_stop))
+    with pytest.raises(ValueError, match='from batch 3 of an epoch of 5, which now has 10'):
+        train(tmp_path / 'run', loader=dict(batch_size=1), resume=True)
+    stopped(tmp_path / 'whole_epoch', Interrupt(PER_EPOCH + 1, raise_stop), checkpoint=BY_EPOCH)
+    runner = train(tmp_path / 'whole_epoch', loader=dict(batch_size=1), resume=True)
+    assert len(runner.model.seen) == (EPOCHS - 1) * LENGTH
+    log = '\n'.join(path.read_text() for path in (tmp_path / 'whole_epoch').glob('*/*.log'))
+    assert 'an epoch has 10 iterations now, 5 before' in log
+
+
+def test_checkpoints_of_mmengines_loop_can_be_resumed(tmp_path):
+    options = dict(train_cfg=dict(type='EpochBasedTrainLoop'))
+    stopped(tmp_path / 'run', Interrupt(PER_EPOCH + 2, raise_stop), checkpoint=BY_EPOCH, **options)
+    assert len(train(tmp_path / 'run', resume=True).model.seen) == (EPOCHS - 1) * PER_EPOCH
+
+
+def test_parameters_to_start_from_are_no_checkpoint_to_resume(uninterrupted, tmp_path):
+    """Jobs that are started again by Slurm always say --resume."""
+    weights = tmp_path / 'weights.pth'
+    torch.save(dict(state_dict=make_runner(tmp_path / 'other').model.state_dict()), weights)
+    options = dict(load_from=str(weights), resume=True)
+    first = stopped(tmp_path / 'run', Interrupt(4, raise_stop), **options)
+    second = train(tmp_path / 'run', **options)
+    assert first.model.seen + second.model.seen == uninterrupted[1]
+    # A training's checkpoint is resumed from when it is named.
+    third = train(tmp_path / 'third', load_from=str(tmp_path / 'run/iter_14.pth'), resume=True)
+    assert third.model.seen == uninterrupted[1][14:]
