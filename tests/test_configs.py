@@ -64,7 +64,7 @@ DATASETS = {
         + ['PPM-100'],
     ),
     'portrait': ('mmbirefnet.MattingDataset', [*PORTRAITS, 'TE-P3M-500-NP']),
-    'finetune': ('mmbirefnet.DichotomousDataset', None),
+    'finetune': ('mmbirefnet.FolderDataset', None),
     'ade20k': ('ADE20KDataset', None),
 }
 # Of 0.3 to 7 billion parameters; they are built, and their smaller likes run.
