@@ -10,6 +10,7 @@ import torch
 from golden import reference_state_dict
 from mmengine.config import Config, DictAction
 from mmengine.runner import load_checkpoint
+from reference_network import build
 from safetensors.torch import save_file
 from torch import nn
 
@@ -96,6 +97,28 @@ def test_convert_safetensors(main, reference, tmp_path, capsys):
     assert found.keys() == expected.keys()
     key = 'decode_head.blocks.4.outward.conv.weight'
     assert torch.equal(found[key], expected[key].half())
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'untrained'),
+    [('pvtv2-b0', 'pretrained'), ('r50', 'init_cfg'), ('vgg16-bn', 'init_cfg'), ('dinov3-s', 'pretrained')],
+)
+def test_other_backbones(main, tmp_path, capsys, backbone, untrained):
+    with torch.device('meta'):
+        shapes, _ = build(backbone)
+    dtypes = {key: getattr(torch, dtype) for key, (_, dtype) in shapes.items()}
+    state = {key: torch.ones((), dtype=dtypes[key]).expand(shape) for key, (shape, _) in shapes.items()}
+    torch.save(without(state, 'cls_head'), tmp_path / 'released.pth')
+    main([str(tmp_path / 'released.pth'), str(tmp_path / 'out.pth')])
+    output = capsys.readouterr().out
+    cfg, words = told(output, 'test:')
+    assert words[2:] == [
+        f'configs/birefnet/birefnet_{backbone}_8xb4-500e_dis5k-1024x1024.py',
+        str(tmp_path / 'out.pth'),
+    ]
+    check_fit(torch.load(tmp_path / 'out.pth', weights_only=True)['state_dict'], cfg.model)
+    cfg, _ = told(output, 'fine-tune:')
+    assert not cfg.model.backbone[untrained]
 
 
 def dilated(reference: dict) -> dict:
