@@ -1,6 +1,7 @@
 """A BiRefNet small enough to be trained within a test run, on drawn objects."""
 
 import logging
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +17,12 @@ from mmbirefnet.registry import MODELS
 from mmbirefnet.utils.checkpoint_io import write_checkpoint
 
 ROOT = Path(__file__).parents[1]
-(NANO,) = (ROOT / 'configs/birefnet_synthetic').glob('birefnet_swin-nano_*.py')
+NANO = ROOT / 'configs/birefnet_synthetic/birefnet_swin-nano_1xb4-6e_synthetic-256x256.py'
 SIDE = 96
 ITERATIONS, BATCH, RATE = 60, 4, 3e-3
 PICTURES = 48
 CONFIG = f"""
-_base_ = {str(NANO)!r}
+_base_ = {os.fspath(NANO)!r}
 image_size = ({SIDE}, {SIDE})
 in_channels = [16, 32, 64, 128]
 aspp_cfg = dict(branch_channels=16, kernel_sizes=(1, 3), dilations=(1, 1))

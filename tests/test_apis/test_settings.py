@@ -1,0 +1,44 @@
+import pytest
+
+from mmbirefnet.apis import Settings
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        ({}, [(256, 512)]),
+        ({'input_size': 128}, [(128, 128)]),
+        ({'input_size': (64, 96)}, [(64, 96)]),
+        ({'scales': (0.5, 1, 1.4)}, [(128, 256), (256, 512), (352, 704)]),  # 358.4 -> 352, 716.8 -> 704
+        ({'input_size': 'image'}, [(704, 992)]),  # 700 / 32 = 21.9, 1000 / 32 = 31.25
+        ({'input_size': 'image', 'max_size': 500}, [(352, 512)]),  # 350 x 500
+        ({'input_size': 'image', 'max_size': 32}, [(32, 32)]),
+    ],
+)
+def test_sizes(options, expected):
+    sizes = Settings(**options).sizes((700, 1000), (256, 512))
+    assert sizes == expected
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'input_size': 100},
+        {'input_size': 0},
+        {'input_size': (64, 65)},
+        {'input_size': 'huge'},
+        {'input_size': (64, 64, 64)},
+        {'max_size': 16},
+        {'batch_size': 0},
+        {'scales': ()},
+        {'scales': (1, -1)},
+        {'box': (0, 0, 0, 5)},
+        {'box': (1, 2, 3)},
+        {'margin': -0.1},
+        {'threshold': 1},
+        {'min_area': -1},
+    ],
+)
+def test_wrong_options_are_named(options):
+    with pytest.raises(ValueError, match=next(iter(options)) + '=.*must be'):
+        Settings(**options)
