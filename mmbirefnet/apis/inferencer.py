@@ -116,7 +116,20 @@ class BiRefNetInferencer:
         if is_video(inputs):
             from .video import process_video
 
-            return process_video(self, inputs, out_dir, settings=checked, foreground=foreground, background=background)
+            kinds = (save,) if isinstance(save, str) else tuple(save)
+            if len(kinds) != 1:
+                raise ValueError(f'save={save!r}, must be one kind for a video')
+            return process_video(
+                self,
+                inputs,
+                out_dir,
+                settings=checked,
+                save=kinds[0],
+                foreground=foreground,
+                background=background,
+                overwrite=overwrite,
+                workers=workers,
+            )
         writer = None
         if out_dir is not None:
             from .outputs import OutputWriter
@@ -169,27 +182,11 @@ class BiRefNetInferencer:
 
     def predict_picture(self, picture: Picture, settings: Settings | None = None) -> np.ndarray:
         """The map of one picture, float32 ``(H, W)``."""
-        return self._predict_maps([picture], settings or Settings())[0]
+        return self.predict_pictures([picture], settings)[0]
 
-    def _predict_batch(
-        self, batch: list[tuple[Source, Picture]], settings: Settings, on_error: OnError | None
-    ) -> Iterator[Prediction]:
-        try:
-            maps = self._predict_maps([picture for _, picture in batch], settings)
-        except Exception as error:
-            if on_error is None:
-                raise
-            if len(batch) == 1:
-                on_error(batch[0][0], error)
-                return
-            # One of them is to blame, or there is memory for fewer at once.
-            for pair in batch:
-                yield from self._predict_batch([pair], replace(settings, batch_size=1), on_error)
-            return
-        for (source, picture), soft_map in zip(batch, maps):
-            yield Prediction(source, picture, soft_map)
-
-    def _predict_maps(self, pictures: list[Picture], settings: Settings) -> list[np.ndarray]:
+    def predict_pictures(self, pictures: list[Picture], settings: Settings | None = None) -> list[np.ndarray]:
+        """The maps of pictures, each float32 ``(H, W)``; those of one input size go through the model together."""
+        settings = settings or Settings()
         regions = [_region(picture, settings) for picture in pictures]
         crops = [picture.visible()[outer] for picture, (outer, _) in zip(pictures, regions)]
         sums = [np.zeros(crop.shape[:2], np.float32) for crop in crops]
@@ -207,6 +204,24 @@ class BiRefNetInferencer:
             _finish(total / views if views > 1 else total, picture, region, settings)
             for total, picture, region in zip(sums, pictures, regions)
         ]
+
+    def _predict_batch(
+        self, batch: list[tuple[Source, Picture]], settings: Settings, on_error: OnError | None
+    ) -> Iterator[Prediction]:
+        try:
+            maps = self.predict_pictures([picture for _, picture in batch], settings)
+        except Exception as error:
+            if on_error is None:
+                raise
+            if len(batch) == 1:
+                on_error(batch[0][0], error)
+                return
+            # One of them is to blame, or there is memory for fewer at once.
+            for pair in batch:
+                yield from self._predict_batch([pair], replace(settings, batch_size=1), on_error)
+            return
+        for (source, picture), soft_map in zip(batch, maps):
+            yield Prediction(source, picture, soft_map)
 
     def _run(self, inputs: np.ndarray, flip: bool) -> Iterator[np.ndarray]:
         step = self.backend.max_batch or len(inputs)

@@ -12,6 +12,7 @@ from mmbirefnet.version import __version__
 # Sub-command: its module, and what it does in a line. Modules are imported when they are asked for.
 COMMANDS = {
     'cut': ('mmbirefnet.cli.cut', 'cut objects out of pictures'),
+    'video': ('mmbirefnet.cli.video', 'cut objects out of a video'),
     'convert': ('mmbirefnet.cli.convert', 'convert a released checkpoint'),
 }
 USAGE_ERROR, INTERRUPTED = 2, 130

@@ -1,0 +1,73 @@
+"""Steadier maps of videos: each is averaged with the one before, moved along with the picture."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+FLOW_SIDE = 480  # longer side, in pixels, at which motion is estimated
+TOLERANCE = 12.0  # grey levels; pixels that changed more than a few times this have nothing to do with the last frame
+
+
+class TemporalSmoother:
+    r"""Recursive average of maps along the optical flow.
+
+    :math:`s_t = m_t + w (\hat s_{t-1} - m_t)` with the last average :math:`\hat s_{t-1}` warped to this frame by dense
+    inverse search flow (Kroeger et al., ECCV 2016) and :math:`w = \text{strength} \cdot e^{-(d / \sigma)^2}`, where d
+    is how far the warped last frame is from this one: covered regions and cuts start afresh.
+
+    Args:
+        strength: Share of the past, in [0, 1); 0 leaves maps as they are.
+
+    Raises:
+        ValueError: The strength is out of its range.
+    """
+
+    def __init__(self, strength: float) -> None:
+        if not 0 <= strength < 1:
+            raise ValueError(f'smoothing={strength!r}, must be in [0, 1)')
+        self.strength = strength
+        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._grey = self._average = None
+
+    def __call__(self, rgb: np.ndarray, soft_map: np.ndarray) -> np.ndarray:
+        """The averaged map of the next frame.
+
+        Args:
+            rgb: The frame, uint8 ``(H, W, 3)``.
+            soft_map: Its map, float32 ``(H, W)``.
+        """
+        if not self.strength:
+            return soft_map
+        grey = _small_grey(rgb)
+        if self._average is not None:
+            soft_map = soft_map + self._weight_and_past(grey, soft_map)
+        self._grey, self._average = grey, soft_map
+        return soft_map
+
+    def _weight_and_past(self, grey: np.ndarray, soft_map: np.ndarray) -> np.ndarray:
+        """w (past - present), at the map's size."""
+        flow = self._flow.calc(grey, self._grey, None)  # from this frame to where it was in the last
+        moved = _warp(self._grey, flow)
+        difference = cv2.blur(cv2.absdiff(grey, moved).astype(np.float32), (5, 5))
+        size = soft_map.shape[::-1]
+        weight = self.strength * np.exp(-np.square(cv2.resize(difference, size) / TOLERANCE))
+        flow = cv2.resize(flow, size) * np.divide(size, grey.shape[::-1]).astype(np.float32)
+        return weight * (_warp(self._average, flow) - soft_map)
+
+
+def _warp(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """The image at each pixel's position plus its flow (x, y)."""
+    height, width = image.shape
+    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return cv2.remap(
+        image, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+def _small_grey(rgb: np.ndarray) -> np.ndarray:
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    factor = FLOW_SIDE / max(grey.shape)
+    # Not below 16 pixels, which the flow's patches need.
+    size = [max(16, round(side * min(1.0, factor))) for side in grey.shape]
+    return cv2.resize(grey, size[::-1], interpolation=cv2.INTER_AREA)

@@ -1,0 +1,81 @@
+"""``mmbirefnet video``: cut objects out of a video."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from mmbirefnet.apis.video import KINDS, process_video
+from mmbirefnet.apis.video_io import CONTAINERS, VideoReader
+
+from .options import add_model_arguments, add_settings_arguments, inferencer_of, settings_of
+from .progress import PictureProgress
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('input', type=Path, metavar='VIDEO')
+    parser.add_argument(
+        '-o',
+        '--out',
+        type=Path,
+        required=True,
+        metavar='FILE|FOLDER',
+        help=f'{", ".join(CONTAINERS)}; .mov (ProRes 4444) and .webm (VP9) hold alpha',
+    )
+    parser.add_argument(
+        '--save', choices=KINDS, help='by default cutout, with alpha, in .mov and .webm, else foreground'
+    )
+    parser.add_argument('--background', help='colour or picture behind the object; by default a green screen')
+    parser.add_argument(
+        '--foreground',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='estimate the colours of the foreground, so that no fringe of the background stays',
+    )
+    parser.add_argument(
+        '--smoothing',
+        type=float,
+        default=0.0,
+        metavar='W',
+        help='share of the last map, moved with the picture, in each; 0.7 steadies edges (default: none)',
+    )
+    parser.add_argument('--no-sound', dest='sound', action='store_false', help='leave the sound out')
+    parser.add_argument('--overwrite', action='store_true', help='replace the file if it exists')
+    parser.add_argument('--workers', type=int, default=2, metavar='N', help='threads beside the model')
+    parser.add_argument('--quiet', action='store_true', help='no progress bar')
+    add_model_arguments(parser)
+    add_settings_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = settings_of(args)
+    with VideoReader(args.input) as reader:  # a wrong file shows before the model is loaded
+        total = reader.declared_frames
+    if args.sound and shutil.which('ffmpeg') is None:
+        print('note: without ffmpeg the video is written without sound', file=sys.stderr)
+    inferencer = inferencer_of(args)
+    with PictureProgress(total, args.quiet) as progress:
+        result = process_video(
+            inferencer,
+            args.input,
+            args.out,
+            settings=settings,
+            save=args.save,
+            foreground=args.foreground,
+            background=args.background,
+            smoothing=args.smoothing,
+            sound=args.sound,
+            overwrite=args.overwrite,
+            workers=args.workers,
+            on_frame=progress.advance,
+        )
+    print(f'{result.path}: {result.frames} frames, {result.frames / result.seconds:.2f} frames/s')
+    if result.frames < result.declared_frames:
+        print(
+            f'failed: {args.input}: ends after {result.frames} of {result.declared_frames} frames (cut off?)',
+            file=sys.stderr,
+        )
+        return 1
+    return 0
