@@ -3,6 +3,7 @@
 from .cod import CODDataset
 from .dichotomous import DichotomousDataset
 from .dis5k import DIS5K_CLASSES, DIS5KDataset
+from .folder import FolderDataset
 from .general import GeneralDataset
 from .hrsod import HRSODDataset
 from .matting import MattingDataset
@@ -15,6 +16,7 @@ __all__ = [
     'DIS5KDataset',
     'DichotomousDataset',
     'DynamicSizeBatchSampler',
+    'FolderDataset',
     'GeneralDataset',
     'HRSODDataset',
     'MattingDataset',

@@ -1,6 +1,33 @@
 """Training: optimizer wrappers, hooks and loops."""
 
 from .autocast_optim_wrapper import BFloat16OptimWrapper
-from .hooks import FuseHook, LossScheduleHook, SoftMapHook
+from .hooks import (
+    BenchmarkTableHook,
+    FiniteHook,
+    FuseHook,
+    LossScheduleHook,
+    MaskKindHook,
+    ReleasedCheckpointHook,
+    SafeCheckpointHook,
+    SoftMapHook,
+    StopSignalHook,
+    WorkDirLockHook,
+    WorkerGuardHook,
+)
+from .loops import ResumableTrainLoop
 
-__all__ = ['BFloat16OptimWrapper', 'FuseHook', 'LossScheduleHook', 'SoftMapHook']
+__all__ = [
+    'BFloat16OptimWrapper',
+    'BenchmarkTableHook',
+    'FiniteHook',
+    'FuseHook',
+    'LossScheduleHook',
+    'MaskKindHook',
+    'ReleasedCheckpointHook',
+    'ResumableTrainLoop',
+    'SafeCheckpointHook',
+    'SoftMapHook',
+    'StopSignalHook',
+    'WorkDirLockHook',
+    'WorkerGuardHook',
+]

@@ -1,0 +1,72 @@
+"""Anybody's images and masks, with some of them held out."""
+
+from __future__ import annotations
+
+import zlib
+
+from mmengine import fileio
+
+from mmbirefnet.registry import DATASETS
+
+from .dichotomous import DichotomousDataset
+
+SPLITS = ('train', 'val')
+
+
+@DATASETS.register_module()
+class FolderDataset(DichotomousDataset):
+    """A folder with ``im/`` and ``gt/``, or one with ``train/`` and ``val/`` that have these in them.
+
+    Where there is one folder for all, some images are held out: those whose stems have the smallest CRC-32, so that
+    they are the same in every run, and mostly the same when images are added.
+
+    Args:
+        data_root: The folder.
+        split: ``'train'`` or ``'val'``.
+        held_out: Share of the images that are ``'val'`` where there is one folder for all, in (0, 1); at least one.
+        **kwargs: See :class:`DichotomousDataset`.
+
+    Raises:
+        FileNotFoundError: The folder has neither form.
+        ValueError: It has both, it holds one image alone, or an option has no meaning.
+    """
+
+    def __init__(self, data_root: str, split: str, held_out: float = 0.1, **kwargs) -> None:
+        if split not in SPLITS:
+            raise ValueError(f'FolderDataset: split={split!r}, must be one of {", ".join(SPLITS)}')
+        if not 0 < held_out < 1:
+            raise ValueError(f'FolderDataset: held_out={held_out}, must be in (0, 1)')
+        self.split = split
+        self.held_out = held_out
+        super().__init__(data_root=data_root, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Items of the split."""
+        found = [name for name in ('', *SPLITS) if self._has_images(name)]
+        if found == [*SPLITS]:
+            self.sets = [self.split]
+            return super().load_data_list()
+        if found != ['']:
+            images = self.data_prefix['img_path']
+            places = ', '.join(fileio.join_path(name, images) if name else images for name in found)
+            error = ValueError if len(found) > 1 else FileNotFoundError
+            raise error(
+                f'{self.data_root}: expected {images}/ with all images, or train/{images}/ and val/{images}/; '
+                f'found {places or "none of them"}'
+            )
+        items = super().load_data_list()
+        if len(items) < 2:
+            raise ValueError(f'{self.data_root}: one image can be trained on or held out, not both; add images')
+        checksums = sorted((zlib.crc32(self._stem(item).encode()), i) for i, item in enumerate(items))
+        count = min(max(round(self.held_out * len(items)), 1), len(items) - 1)
+        held_out = {i for _, i in checksums[:count]}
+        return [item for i, item in enumerate(items) if (i in held_out) == (self.split == 'val')]
+
+    def _has_images(self, name: str) -> bool:
+        folder = fileio.join_path(self.data_root, name, self.data_prefix['img_path'])
+        return fileio.isdir(folder, backend_args=self.backend_args)
+
+    def _stem(self, item: dict) -> str:
+        """Path of an image below the folder of images, without its suffix."""
+        folder = fileio.join_path(self.data_root, self.data_prefix['img_path'])
+        return item['img_path'][len(folder) + 1 :].rpartition('.')[0]

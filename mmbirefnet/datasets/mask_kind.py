@@ -1,0 +1,49 @@
+"""Whether masks are mattes, whose grey levels mean something, or outlines with smooth edges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from mmengine.dataset import BaseDataset
+
+from .transforms.decode import mask_to_float, read_mask
+
+_GREY = (0.06, 0.94)  # JPEG's noise around black and white is none
+_EDGE = 5  # pixels; edges are narrower, also where a mask has been enlarged a little
+_LEAST_AREA = 0.02  # of the object's pixels
+_LEAST_MASKS = 0.1
+
+
+def is_soft(mask: np.ndarray) -> bool:
+    """Whether a mask is grey over areas, as hair, glass and blur are in mattes, and not along edges alone.
+
+    That is, whether 5x5 squares of grey are centred at 2 % of the object's pixels or more.
+
+    Args:
+        mask: (H, W): uint8, or float32 in [0, 1].
+    """
+    alpha = mask_to_float(mask)
+    low, high = _GREY
+    grey = ((alpha > low) & (alpha < high)).astype(np.uint8)
+    wide = cv2.erode(grey, np.ones((_EDGE, _EDGE), np.uint8))
+    return bool(wide.sum() >= max(_LEAST_AREA * (alpha > low).sum(), 1))
+
+
+def count_soft(dataset: BaseDataset, images: int) -> tuple[int, int]:
+    """How many of a data set's masks are soft, and how many were looked at.
+
+    Args:
+        dataset: Its items have a ``seg_map_path``.
+        images: Masks to look at, spread evenly over the data set.
+    """
+    indices = np.unique(np.linspace(0, len(dataset) - 1, min(images, len(dataset))).round().astype(int))
+    paths = [dataset.get_data_info(int(index))['seg_map_path'] for index in indices]
+    return sum(is_soft(read_mask(path)) for path in paths), len(paths)
+
+
+def are_soft(counts: Sequence[int]) -> bool:
+    """Whether a data set is one of mattes, from what :func:`count_soft` gives: a tenth of the masks are soft."""
+    soft, seen = counts
+    return soft >= _LEAST_MASKS * seen and soft > 0

@@ -1,0 +1,77 @@
+"""Fine-tuning from checkpoints as they are released."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
+
+from mmbirefnet.registry import HOOKS
+from mmbirefnet.utils.checkpoint_io import misfit, read_state_dict
+from mmbirefnet.utils.convert import convert_birefnet_state_dict, strip_prefixes
+
+
+@CheckpointLoader.register_scheme(prefixes=r'.+\.safetensors$', force=True)
+def load_safetensors(filename: str, map_location: str | Callable | None = None) -> dict:
+    """What ``load_from`` reads of a local ``.safetensors`` file, which mmengine does not know."""
+    return dict(state_dict=read_state_dict(filename))
+
+
+@HOOKS.register_module()
+class ReleasedCheckpointHook(Hook):
+    """Makes sure that a model starts from a checkpoint, its own or one of the reference implementation.
+
+    mmengine loads what fits and warns of the rest, so that a checkpoint of another form or size would leave the model
+    untrained. Here parameters of the reference are converted, and those that do not fit are an error.
+
+    Args:
+        optional: Starts of the names that the checkpoint, or the model, may lack.
+
+    Raises:
+        ValueError: If training starts without a checkpoint, or if one does not fit.
+    """
+
+    def __init__(self, optional: tuple[str, ...] = ('neck.classifier.',)) -> None:
+        self.optional = tuple(optional)
+        self.loaded = False
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Convert and check, before the parameters go into the model."""
+        state = strip_prefixes(checkpoint.get('state_dict', checkpoint))
+        model = _innermost(runner.model)
+        released = any(key.startswith('bb.') for key in state)
+        try:
+            if released:
+                runner.logger.info('ReleasedCheckpointHook: parameters of the reference implementation, converted')
+                state = convert_birefnet_state_dict(state)
+            problems = misfit(state, model.state_dict(), self.optional)
+            if problems:
+                raise ValueError(f'the parameters do not fit the model: {problems}')
+        except ValueError as error:
+            raise ValueError(
+                f'load_from: {error}. Take the config of the architecture, which '
+                'tools/model_converters/birefnet2mmbirefnet.py tells'
+            ) from error
+        if released:
+            # The runner goes on with this dict.
+            if 'state_dict' not in checkpoint:
+                checkpoint.clear()
+            checkpoint['state_dict'] = state
+        self.loaded = True
+
+    def before_train(self, runner: Runner) -> None:
+        """Refuse to train from scratch."""
+        if not self.loaded:
+            raise ValueError(
+                'fine-tuning starts from a checkpoint: --cfg-options load_from=FILE (a released .pth or .safetensors, '
+                'or one of your own)'
+            )
+
+
+def _innermost(model: nn.Module) -> nn.Module:
+    while hasattr(model, 'module'):
+        model = model.module
+    return model

@@ -1,0 +1,56 @@
+"""Mattes told from outlines."""
+
+import cv2
+import numpy as np
+import pytest
+
+from mmbirefnet.datasets import DichotomousDataset
+from mmbirefnet.datasets.mask_kind import are_soft, count_soft, is_soft
+from mmbirefnet.datasets.synthetic import make_sample
+
+OUTLINES = [make_sample(0, 'test', index, (256, 256)).mask for index in range(10)]
+
+
+@pytest.mark.parametrize('mask', OUTLINES)
+def test_drawn_objects(mask):
+    """Their masks are hard with anti-aliased edges; blurred as far as the lens would, they are mattes."""
+    assert np.unique(mask).size > 10
+    assert not is_soft(mask)
+    assert not is_soft(mask.astype(np.float32) / 255)
+    assert not is_soft(cv2.resize(mask, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
+    assert is_soft(cv2.GaussianBlur(mask, (0, 0), 6))
+
+
+def test_counted_by_hand():
+    """A 40x40 square with a strip of grey: 5x5 squares of grey fit in where the strip is five pixels wide."""
+    mask = np.zeros((60, 60), np.uint8)
+    mask[10:50, 10:50] = 255
+    mask[10:50, 10:14] = 128
+    assert not is_soft(mask)
+    mask[10:50, 14] = 128  # 36 centres, 2.25 % of 1600 pixels
+    assert is_soft(mask)
+    mask[5:55, 50:56] = 255  # of 1900 pixels less than 2 %
+    assert not is_soft(mask)
+
+
+@pytest.mark.parametrize(('level', 'soft'), [(0, False), (10, False), (128, True), (245, False), (255, False)])
+def test_constant_masks(level, soft):
+    assert is_soft(np.full((20, 20), level, np.uint8)) == soft
+
+
+def test_count(tmp_path):
+    masks = [cv2.GaussianBlur(mask, (0, 0), 6) if i % 5 == 0 else mask for i, mask in enumerate(OUTLINES)]
+    for name in ('im', 'gt'):
+        (tmp_path / name).mkdir()
+        for i, mask in enumerate(masks):
+            cv2.imwrite(str(tmp_path / name / f'{i}.png'), mask)
+    dataset = DichotomousDataset(str(tmp_path), pipeline=[])
+    assert count_soft(dataset, 10) == count_soft(dataset, 64) == (2, 10)
+    assert count_soft(dataset, 1) == (1, 1)  # the first
+    assert count_soft(dataset, 2) == (1, 2)  # first and last
+
+
+def test_a_tenth_decides():
+    assert are_soft((1, 10))
+    assert not are_soft((1, 11))
+    assert not are_soft((0, 1))
