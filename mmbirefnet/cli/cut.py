@@ -7,6 +7,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,11 +98,9 @@ def run(args: argparse.Namespace) -> int:
     writer.device = device if getattr(device, 'type', 'cpu') != 'cpu' else None
     job = CutJob(inferencer, writer, settings, args.workers, args.skip_existing, args.quiet)
     if args.watch is not None:
-        stop = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
         print(f'watching {", ".join(args.inputs)}', flush=True)
-        job.watch(args.inputs, args.watch, stop)
+        with _stopped_by_signals() as stop:
+            job.watch(args.inputs, args.watch, stop)
     else:
         try:
             job.cut(sources)
@@ -109,6 +109,19 @@ def run(args: argparse.Namespace) -> int:
             raise
     job.report.print()
     return 1 if job.report.failed else 0
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, in place of what they do otherwise."""
+    stop = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before):
+            signal.signal(number, handler)
 
 
 def _writer_of(args: argparse.Namespace) -> OutputWriter:

@@ -19,10 +19,11 @@ class PictureProgress:
     Args:
         total: Number of pictures.
         quiet: No bar.
+        console: Where it is drawn instead.
     """
 
-    def __init__(self, total: int, quiet: bool = False) -> None:
-        console = Console(stderr=True)
+    def __init__(self, total: int, quiet: bool = False, console: Console | None = None) -> None:
+        console = console or Console(stderr=True)
         columns = (TextColumn('cutting'), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=console, disable=quiet or not total or not console.is_terminal)
         self._task = self._progress.add_task('', total=total)

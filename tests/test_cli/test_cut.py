@@ -1,0 +1,236 @@
+"""``mmbirefnet cut`` on folders with good and bad files, with a backend whose maps are known."""
+
+import io
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from fake_backend import RedBackend
+from PIL import Image
+from rich.console import Console
+
+from mmbirefnet.apis import BiRefNetInferencer
+from mmbirefnet.cli import cut, main
+from mmbirefnet.cli.progress import PictureProgress
+
+
+@pytest.fixture
+def backend(monkeypatch):
+    """What every run predicts with."""
+    backend = RedBackend()
+    monkeypatch.setattr(cut, 'inferencer_of', lambda args: BiRefNetInferencer(backend=backend))
+    return backend
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    for name, value in (('a.jpg', 50), ('a.png', 100), ('sub/deep/c.webp', 150)):
+        write(tmp_path / 'in' / name, value)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / 'in'
+
+
+def write(path, red):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', (40, 30), (red, 0, 0)).save(path, lossless=True, quality=100)
+
+
+def run(*words):
+    return main.main(['cut', *map(str, words)])
+
+
+def written(out):
+    return {str(p.relative_to(out)): np.asarray(Image.open(p))[15, 20] for p in sorted(out.rglob('*')) if p.is_file()}
+
+
+def test_folder(backend, folder, tmp_path, capsys):
+    assert run('in', '-o', 'out', '--save', 'mask') == 0
+    found = written(tmp_path / 'out')
+    assert list(found) == ['a_jpg.png', 'a_png.png', 'sub/deep/c.png']
+    assert [int(value) for value in found.values()] == [pytest.approx(50, abs=2), 100, 150]
+    assert '3 written, 0 skipped, 0 failed, ' in capsys.readouterr().out
+
+
+def test_one_bad_file_stops_nothing(backend, folder, tmp_path, capsys):
+    (folder / 'broken.png').write_text('broken')
+    (folder / 'empty.jpg').touch()
+    (tmp_path / 'out/sub').mkdir(parents=True)
+    (tmp_path / 'out/sub/deep').touch()  # a file where a folder has to be
+    assert run('in', 'gone.png', '-o', 'out', '--batch-size', '4') == 1
+    assert {'a_jpg.png', 'a_png.png'} == {path.name for path in (tmp_path / 'out').glob('*.png')}
+    captured = capsys.readouterr()
+    assert '2 written, 0 skipped, 4 failed' in captured.out
+    lines = sorted(line for line in captured.err.splitlines() if line.startswith('failed: '))
+    assert lines[0] == 'failed: gone.png: no such file'
+    assert lines[1].startswith('failed: in/broken.png: no picture')
+    assert lines[2] == 'failed: in/empty.jpg: empty file'
+    assert lines[3].startswith('failed: in/sub/deep/c.webp: ')
+    assert 'out/sub/deep' in lines[3]
+
+
+def test_existing_files(backend, folder, tmp_path, capsys):
+    mine = tmp_path / 'out/a_png.png'
+    mine.parent.mkdir()
+    mine.write_text('mine')
+    assert run('in', '-o', 'out') == 1
+    assert mine.read_text() == 'mine'
+    assert 'in/a.png: out/a_png.png: exists already (--overwrite or --skip-existing)' in capsys.readouterr().err
+    backend.shapes.clear()
+    assert run('in', '-o', 'out', '--skip-existing') == 0
+    assert '0 written, 3 skipped, 0 failed' in capsys.readouterr().out
+    assert mine.read_text() == 'mine'
+    assert not backend.shapes  # nothing was computed
+    assert run('in', '-o', 'out', '--overwrite') == 0
+    assert Image.open(mine).mode == 'RGBA'
+    with pytest.raises(SystemExit):
+        run('in', '-o', 'out', '--overwrite', '--skip-existing')
+
+
+def test_single_file(backend, folder, tmp_path):
+    assert run('in/a.png', '-o', 'deep/cut.webp') == 0
+    with Image.open(tmp_path / 'deep/cut.webp') as image:
+        assert (image.format, image.mode, image.size) == ('WEBP', 'RGBA', (40, 30))
+        assert image.getpixel((3, 3))[3] == 100
+    assert run('in/a.png', '-o', 'on.jpg', '--background', '#00ff00') == 0
+    red, green, blue = Image.open(tmp_path / 'on.jpg').getpixel((20, 15))
+    assert (red, green, blue) == pytest.approx((100 * 100 / 255, 255 - 100, 0), abs=4)
+
+
+def test_options_reach_the_prediction(backend, folder, tmp_path):
+    options = ['--size', '64x96', '--scales', '1', '2', '--flip', '--box', '0', '0', '20', '30', '--margin', '0']
+    assert run('in/a.png', '-o', 'out', '--save', 'mask', *options, '--threshold', '0.3', '--min-area', '0.1') == 0
+    assert backend.shapes == [(1, 64, 96), (1, 64, 96), (1, 128, 192), (1, 128, 192)]
+    mask = np.asarray(Image.open(tmp_path / 'out/a.png'))
+    assert (mask[:, :20] == 255).all()
+    assert (mask[:, 20:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['in', '-o', 'x.png'], 'x.png: one file cannot hold several'),
+        (['in/a.png', '-o', 'x.gif'], 'x.gif: .gif is not written'),
+        (['in/a.png', 'in/a.jpg', '-o', 'x.png'], 'several'),
+        (['in/a.png', '-o', 'in/a'], '-o in/a: is a file'),
+        (['in/a.png', '-o', 'out', '--background', 'nocolour'], "background='nocolour'"),
+        (['in/a.png', '-o', 'out', '--background', 'red', '--save', 'mask'], '--background red: needs foreground'),
+        (['in/a.png', '-o', 'out', '--format', 'jpg'], 'alpha'),
+        (['in/a.png', '-o', 'out', '--threshold', '2'], 'threshold=2.0'),
+        (['in/a.png', '-o', 'out', '--workers', '0'], '--workers 0'),
+        (['film.mp4', '-o', 'out'], 'film.mp4: is a video'),
+        (['in/sub', '-o', 'in/sub', '--watch'], 'in/sub: is watched itself'),
+        (['in/a.png', '-o', 'out', '--watch'], 'in/a.png: no folder'),
+        (['in', '-o', 'out', '--watch', '0'], '--watch 0.0'),
+        (['*.gif', '-o', 'out'], '*.gif: matches no pictures'),
+    ],
+)
+def test_wrong_options_end_it_before_it_begins(backend, folder, words, message, capsys):
+    (folder / 'a').touch()
+    assert run(*words) == main.USAGE_ERROR
+    assert message in capsys.readouterr().err
+    assert not backend.shapes
+
+
+def test_wrong_size_names_the_option(folder, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run('in/a.png', '-o', 'out', '--size', '200')
+    assert caught.value.code == main.USAGE_ERROR
+    assert "--size: '200' must be" in capsys.readouterr().err
+
+
+def test_no_checkpoint(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv('MMBIREFNET_CHECKPOINT', raising=False)
+    assert run('in', '-o', 'out') == main.USAGE_ERROR
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: no checkpoint: ')
+    assert 'https://github.com/ZhengPeng7/BiRefNet/releases' in line
+    assert '--checkpoint' in line
+    assert not (tmp_path / 'out').exists()
+
+
+def test_interrupt_tells_what_was_done(backend, folder, monkeypatch, capsys):
+    def interrupt(self, *_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RedBackend, '__call__', interrupt)
+    assert run('in', '-o', 'out') == main.INTERRUPTED
+    assert '0 written' in capsys.readouterr().out
+
+
+def test_watch(backend, folder, tmp_path, capsys):
+    """What is there, what comes, what changes; not what is still being written, and nothing twice."""
+    out = tmp_path / 'out'
+    write(out / 'sub/deep/c.png', 7)  # from an earlier run
+    done = threading.Event()
+
+    def wait_for(condition):
+        deadline = time.monotonic() + 30
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return condition()
+
+    problems = []
+
+    def user():
+        try:
+            assert wait_for(lambda: (out / 'a_jpg.png').exists() and (out / 'a_png.png').exists())
+            write(folder / 'new.png', 200)
+            assert wait_for((out / 'new.png').exists)
+            before = (out / 'new.png').stat().st_mtime_ns
+            write(folder / 'new.png', 90)
+            (folder / 'bad.png').write_text('bad')
+            assert wait_for(lambda: (out / 'new.png').stat().st_mtime_ns != before)
+            time.sleep(0.3)
+        except AssertionError as error:
+            problems.append(error)
+        finally:
+            done.set()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=user)
+    thread.start()
+    status = run('in', '-o', 'out', '--watch', '0.05')
+    thread.join()
+    assert not problems
+    assert status == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith('watching in')
+    assert '4 written, 1 skipped, 1 failed' in captured.out
+    assert captured.err.count('failed: in/bad.png') == 1
+    assert written(out)['new.png'][3] == 90
+    assert written(out)['sub/deep/c.png'][0] == 7
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_watch_waits_until_a_file_stays_the_same(backend, folder, monkeypatch):
+    """A file that grows between all looks is never taken."""
+    stop, looks = threading.Event(), []
+
+    def state(path):
+        looks.append(path)
+        if len(looks) > 30:
+            stop.set()
+        return (len(looks), 0) if path.name == 'a.png' else (0, 0)
+
+    monkeypatch.setattr(cut, '_state', state)
+    writer = cut.OutputWriter('out', 'mask', overwrite=False)
+    job = cut.CutJob(BiRefNetInferencer(backend=backend), writer, cut.Settings())
+    job.watch(['in'], 0.001, stop)
+    assert job.report.written == 2
+    assert sorted(writer.out_dir.rglob('a_*')) == [writer.out_dir / 'a_jpg.png']
+
+
+def test_progress_shows_pictures_per_second():
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+    with PictureProgress(4, console=console) as progress:
+        for _ in range(4):
+            time.sleep(0.01)
+            progress.advance()
+    shown = screen.getvalue()
+    assert '4/4' in shown
+    assert 'img/s' in shown
+    assert float(shown.rsplit(' img/s', 1)[0].split()[-1].split('m')[-1]) > 1
