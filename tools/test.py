@@ -6,7 +6,7 @@ import inspect
 from mmengine.config import Config
 from mmengine.registry import METRICS
 
-from mmbirefnet.utils.cli import add_common_arguments, load_config, runner_of
+from mmbirefnet.utils.cli import add_common_arguments, is_fsdp, load_config, runner_of
 
 
 def parse_args() -> argparse.Namespace:
@@ -64,6 +64,9 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
+    if is_fsdp(cfg):  # its checkpoint is whole, and nothing is sharded to test it
+        cfg.pop('runner_type')
+        cfg.pop('strategy')
     if args.show or args.show_dir:
         enable_visualization(cfg, args)
     if args.tta:

@@ -6,6 +6,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
 
+from mmbirefnet.engine.lr_scaling import RULES, scale_lr
 from mmbirefnet.utils.cli import add_common_arguments, load_config, runner_of
 
 
@@ -14,6 +15,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work dir')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision (bfloat16 unless the config says)')
+    parser.add_argument(
+        '--auto-scale-lr',
+        choices=RULES,
+        help="let the learning rate follow the batch: 'linear' in that of all GPUs (mmengine's auto_scale_lr), or with "
+        "the 'sqrt' of the images per GPU, as the reference does",
+    )
     add_common_arguments(parser)
     return parser.parse_args()
 
@@ -39,6 +46,11 @@ def main() -> None:
     cfg.resume = args.resume or cfg.get('resume', False)
     if args.amp:
         enable_amp(cfg)
+    if args.auto_scale_lr:
+        try:
+            scale_lr(cfg, args.auto_scale_lr)
+        except ValueError as error:
+            raise SystemExit(f'error: {error}') from error
     if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
         raise SystemExit(
             "error: mmengine's AmpOptimWrapper needs a GPU; on a CPU set "

@@ -7,5 +7,5 @@ _base_ = [
 model = dict(backbone=dict(with_cp=True), decode_head=dict(with_cp=True, loss_decode=_base_.loss_decode))
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(optimizer=dict(lr=1e-5 * (2 / 4) ** 0.5))
-auto_scale_lr = dict(base_batch_size=16)
+auto_scale_lr = dict(base_batch_size=16, base_batch_per_gpu=2)
 default_hooks = dict(checkpoint=dict(save_best='MAE'))

@@ -1,5 +1,7 @@
 """What the command lines ``tools/train.py`` and ``tools/test.py`` have in common."""
 
+import atexit
+import gc
 import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from pathlib import Path
 import torch.distributed
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 DATA_ROOT_VARIABLE = 'MMBIREFNET_DATA'
@@ -46,6 +49,11 @@ def load_config(args: Namespace) -> Config:
     return cfg
 
 
+def is_fsdp(cfg: Config) -> bool:
+    """Whether ``cfg`` trains a model in shards, with mmengine's ``FSDPStrategy``."""
+    return cfg.get('strategy', {}).get('type') == 'FSDPStrategy'
+
+
 @contextmanager
 def runner_of(cfg: Config) -> Iterator[Runner]:
     """The runner of ``cfg``, and the process group around it where there are several processes.
@@ -55,18 +63,31 @@ def runner_of(cfg: Config) -> Iterator[Runner]:
     ``device_ids=None`` keep it from both.
 
     Raises:
-        SystemExit: If processes on CPUs are to be started by something else than torchrun.
+        SystemExit: If processes on CPUs are to be started by something else than torchrun, or if one process is to
+            share its model with others.
     """
+    if cfg.launcher == 'none' and is_fsdp(cfg):
+        raise SystemExit('error: FSDPStrategy shards a model over processes; use tools/dist_train.sh or --launcher')
     if cfg.launcher != 'none' and get_device() == 'cpu':
         if cfg.launcher != 'pytorch':
             raise SystemExit(f'error: --launcher {cfg.launcher} needs GPUs; on CPUs use tools/dist_train.sh (torchrun)')
         torch.distributed.init_process_group('gloo')
+        # The model wrapper keeps gloo's threads, and a process that ends while they run is aborted: free it before.
+        atexit.register(gc.collect)
         wrapper = cfg.get('model_wrapper_cfg') or {
             'broadcast_buffers': False,
             'find_unused_parameters': cfg.get('find_unused_parameters', False),
         }
         cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
-    yield Runner.from_cfg(cfg)
-    if torch.distributed.is_initialized():  # a process that ends while gloo's threads run is aborted
+        if is_fsdp(cfg):
+            cfg.strategy.model_wrapper = dict(cfg.strategy.get('model_wrapper', {}), device_id='cpu')
+            # What is on the CPU already is not copied by an offload, and gone when the shards are back in place.
+            cfg.strategy.state_dict_cfg = dict(
+                state_dict_type='FULL_STATE_DICT',
+                state_dict_config=dict(type='FullStateDictConfig', rank0_only=True),
+                optim_state_dict_config=dict(type='FullOptimStateDictConfig', rank0_only=True),
+            )
+    yield RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -2,10 +2,11 @@
 max_epochs = 500
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4, weight_decay=1e-2))
 param_scheduler = []
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_begin=max_epochs - 50, val_interval=5)
+train_cfg = dict(type='mmbirefnet.ResumableTrainLoop', max_epochs=max_epochs, val_begin=max_epochs - 50, val_interval=5)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-auto_scale_lr = dict(enable=False, base_batch_size=32)  # 8 GPUs with 4 images each
+# What the learning rate is for: 8 GPUs with 4 images each. For others: tools/train.py --auto-scale-lr.
+auto_scale_lr = dict(enable=False, base_batch_size=32, base_batch_per_gpu=4)
 custom_hooks = [
     dict(type='mmbirefnet.LossScheduleHook', last_epochs=40, factors=dict(BCELoss=0.0, IoULoss=0.5)),
 ]

@@ -1,0 +1,46 @@
+"""The learning rate for another batch size or number of GPUs than a config was written for."""
+
+from __future__ import annotations
+
+import math
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+RULES = ('linear', 'sqrt')
+
+
+def scale_lr(cfg: Config, rule: str) -> None:
+    """Let the learning rate of a config follow its batch.
+
+    The config says in ``auto_scale_lr`` which batch its learning rate is for:
+
+    - ``'linear'`` (Goyal et al., 2017): lr * B / base_batch_size, B the images of all processes in a step. Done by
+      mmengine's runner, without regard to gradient accumulation.
+    - ``'sqrt'`` (the reference implementation of BiRefNet): lr * sqrt(b / base_batch_per_gpu), b the images of one
+      process in an update: ``batch_size`` times the steps that gradient accumulation adds up. Their number of
+      processes does not matter. Done here, in the config.
+
+    Args:
+        cfg: Config, changed in place.
+        rule: One of :data:`RULES`.
+
+    Raises:
+        ValueError: The config does not say what its learning rate is for.
+    """
+    key = {'linear': 'base_batch_size', 'sqrt': 'base_batch_per_gpu'}[rule]
+    base = cfg.get('auto_scale_lr', {}).get(key)
+    lr = cfg.optim_wrapper.get('optimizer', {}).get('lr')
+    if not base or lr is None:
+        missing = 'optim_wrapper.optimizer.lr' if base else f'auto_scale_lr.{key}, the batch that its lr is for'
+        raise ValueError(f'scaling the learning rate by {rule!r}: the config needs {missing}')
+    if rule == 'linear':
+        cfg.auto_scale_lr.enable = True
+        return
+    cfg.auto_scale_lr.enable = False
+    batch = cfg.train_dataloader.batch_size * cfg.optim_wrapper.get('accumulative_counts', 1)
+    cfg.optim_wrapper.optimizer.lr = lr * math.sqrt(batch / base)
+    print_log(
+        f'lr {lr:g} is for {base} images per GPU; for {batch} it is {cfg.optim_wrapper.optimizer.lr:g} (square root)',
+        logger='current',
+    )
