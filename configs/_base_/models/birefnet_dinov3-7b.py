@@ -1,19 +1,7 @@
-# BiRefNet (Zheng et al., 2024) with DINOv3-7B, frozen. Its maps, all of stride 16, become a pyramid of Swin-L's widths.
-_base_ = './birefnet_swin-t.py'
-in_channels = [384, 768, 1536, 3072]
+# BiRefNet (Zheng et al., 2024) with DINOv3-7B, frozen.
+_base_ = './birefnet_dinov3-s.py'
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mmbirefnet.TIMMBackbone',
-        model_name='vit_7b_patch16_dinov3',
-        out_indices=(9, 19, 29, 39),
-        pretrained=True,
-        frozen=True,
-    ),
-    neck=dict(
-        type='mmbirefnet.PyramidLocalizationModule',
-        in_channels=[8192] * 4,
-        out_channels=in_channels,
-    ),
-    decode_head=dict(in_channels=in_channels, inward_channels=[1024] * 5),
+    backbone=dict(model_name='vit_7b_patch16_dinov3', out_indices=(9, 19, 29, 39)),
+    neck=dict(in_channels=[8192] * 4),
+    decode_head=dict(inward_channels=[1024] * 5),
 )
