@@ -1,0 +1,83 @@
+"""Starting from checkpoints of the reference's form, and refusing what does not fit."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+from golden import model_config, reference_state_dict
+from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors.torch import save_file
+from torch import nn
+
+from mmbirefnet.engine.hooks import ReleasedCheckpointHook
+from mmbirefnet.registry import MODELS
+from mmbirefnet.utils import convert_birefnet_state_dict
+
+
+def runner_of(model) -> SimpleNamespace:
+    return SimpleNamespace(model=model, logger=logging.getLogger('test'))
+
+
+@pytest.fixture(scope='module')
+def released() -> dict:
+    return reference_state_dict(classifier=True)
+
+
+@pytest.fixture(scope='module')
+def swin_t():
+    with torch.device('meta'):
+        return MODELS.build(model_config())
+
+
+@pytest.mark.parametrize('wrap', [dict, lambda state: dict(state_dict=state)], ids=['alone', 'nested'])
+def test_the_reference_s_parameters_are_converted(released, swin_t, wrap):
+    """Those of the classifier, which fine-tuning does without, may be left over; the model may be wrapped."""
+    checkpoint = wrap({f'module.{key}': value for key, value in released.items()})
+    hook, wrapper = ReleasedCheckpointHook(), nn.Module()
+    wrapper.module = swin_t
+    hook.after_load_checkpoint(runner_of(wrapper), checkpoint)
+    expected = convert_birefnet_state_dict(released)
+    assert checkpoint.keys() == {'state_dict'}
+    assert checkpoint['state_dict'].keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in checkpoint['state_dict'].items())
+    hook.before_train(runner_of(swin_t))
+
+
+def test_of_another_size(released):
+    with torch.device('meta'):
+        model = MODELS.build(model_config(arch='s'))
+    with pytest.raises(ValueError, match=r'load_from: .* missing \(\d+\): backbone.layers.2.blocks.6'):
+        ReleasedCheckpointHook().after_load_checkpoint(runner_of(model), dict(released))
+
+
+def test_not_a_whole_one(released, swin_t):
+    part = {key: value for key, value in released.items() if not key.startswith('decoder.')}
+    with pytest.raises(ValueError, match='load_from: not a BiRefNet checkpoint'):
+        ReleasedCheckpointHook().after_load_checkpoint(runner_of(swin_t), part)
+
+
+def test_own_checkpoints_are_left_alone():
+    model = nn.Linear(2, 3)
+    checkpoint = dict(meta=dict(epoch=1), state_dict=model.state_dict(), message_hub={})
+    before = dict(checkpoint)
+    hook = ReleasedCheckpointHook()
+    hook.after_load_checkpoint(runner_of(model), checkpoint)
+    assert checkpoint == before
+    hook.before_train(runner_of(model))
+    del checkpoint['state_dict']['bias']
+    with pytest.raises(ValueError, match=r'missing \(1\): bias'):
+        hook.after_load_checkpoint(runner_of(model), checkpoint)
+
+
+def test_training_from_scratch_is_refused():
+    with pytest.raises(ValueError, match='fine-tuning starts from a checkpoint: --cfg-options load_from=FILE'):
+        ReleasedCheckpointHook().before_train(runner_of(nn.Linear(2, 3)))
+
+
+def test_mmengine_reads_safetensors(tmp_path):
+    path, state = tmp_path / 'model.safetensors', {'a.weight': torch.randn(2, 3), 'b': torch.arange(4)}
+    save_file(state, path)
+    found = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+    assert found['state_dict'].keys() == state.keys()
+    assert all(torch.equal(found['state_dict'][key], value) for key, value in state.items())
