@@ -75,7 +75,7 @@ class BiRefNetInferencer:
         inputs,
         out_dir: str | os.PathLike | None = None,
         *,
-        save: Iterable[str] = ('cutout',),
+        save: str | Iterable[str] | None = None,
         output: str = 'float32',
         channel_order: str = 'bgr',
         workers: int = 2,
@@ -90,8 +90,9 @@ class BiRefNetInferencer:
         Args:
             inputs: Path, folder (with its sub-folders), glob, array, PIL image, a list of them, or a video.
             out_dir: Folder to write to, in the folders that the pictures are in below the one given as ``inputs``.
-            save: What is written: ``'mask'`` (grey), ``'cutout'`` (RGBA), ``'foreground'`` (on ``background``); each
-                in a folder of its name if there are several.
+            save: What is written: ``'mask'`` (grey), ``'cutout'`` (RGBA), ``'foreground'`` (on ``background``), or
+                several of them, each in a folder of its name. By default the cut-out, or the foreground if there is a
+                background.
             output: ``'float32'`` for probabilities, ``'uint8'`` for grey levels, trunc(255 p).
             channel_order: Of arrays: ``'bgr'`` as in OpenCV and mmseg, or ``'rgb'``.
             workers: Threads that read pictures ahead.
@@ -116,7 +117,7 @@ class BiRefNetInferencer:
         if is_video(inputs):
             from .video import process_video
 
-            kinds = (save,) if isinstance(save, str) else tuple(save)
+            kinds = (save,) if isinstance(save, str) or save is None else tuple(save)
             if len(kinds) != 1:
                 raise ValueError(f'save={save!r}, must be one kind for a video')
             return process_video(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from collections import Counter
@@ -36,7 +37,8 @@ class OutputWriter:
 
     Args:
         out_dir: Folder; everything is written below it. With ``single_file`` the file itself.
-        save: Kinds of ``KINDS``; several go to one folder each, ``<out_dir>/<kind>``.
+        save: One or several of ``KINDS``; several go to one folder each, ``<out_dir>/<kind>``. By default the cut-out,
+            or the foreground if there is a background.
         foreground: Estimate foreground colours.
         background: Behind ``'foreground'``: see :func:`~mmbirefnet.apis.cutouts.read_background`.
         format: Suffix of all files; by default png, for ``'foreground'`` the picture's own.
@@ -52,7 +54,7 @@ class OutputWriter:
     def __init__(
         self,
         out_dir: str | os.PathLike,
-        save: Iterable[str] = ('cutout',),
+        save: str | Iterable[str] | None = None,
         foreground: bool = True,
         background=None,
         format: str | None = None,
@@ -61,11 +63,15 @@ class OutputWriter:
         device=None,
     ) -> None:
         self.out_dir = Path(out_dir)
+        if save is None:
+            save = 'cutout' if background is None else 'foreground'
         self.save = tuple(dict.fromkeys((save,) if isinstance(save, str) else save))
         self.format = format.lower().lstrip('.') if format else None
         self.foreground, self.overwrite, self.single_file, self.device = foreground, overwrite, single_file, device
         if not self.save or not set(self.save) <= set(KINDS):
             raise ValueError(f'save={self.save!r}, must be one or several of {", ".join(KINDS)}')
+        if background is not None and 'foreground' not in self.save:
+            raise ValueError(f'background={background!r} is for foreground, which is not in save={self.save}')
         if single_file:
             if len(self.save) > 1:
                 raise ValueError(f'{out_dir}: one file cannot hold {" and ".join(self.save)}; name a folder')
@@ -164,24 +170,38 @@ class OutputWriter:
 
 
 def save_image(pixels: np.ndarray, path: Path, icc_profile: bytes | None = None, lossless: bool = True) -> None:
-    """Write uint8 ``(H, W)``, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA; the suffix gives the format.
+    """Write a picture; the suffix gives the format, see :func:`encode_image`.
 
     Raises:
         OSError: It cannot be written; no part of it is left then.
     """
-    name, options = FORMATS[path.suffix.lower().lstrip('.')]
-    options = options | (LOSSLESS.get(name, {}) if lossless else {})
-    if icc_profile:
-        options['icc_profile'] = icc_profile
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{os.getpid()}-{threading.get_ident()}.tmp')
     try:
-        Image.fromarray(pixels).save(temporary, name, **options)
+        temporary.write_bytes(encode_image(pixels, path.suffix.lower().lstrip('.'), icc_profile, lossless))
         os.replace(temporary, path)
     except OSError as error:
         raise OSError(f'{path}: cannot be written ({error})') from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def encode_image(pixels: np.ndarray, format: str, icc_profile: bytes | None = None, lossless: bool = True) -> bytes:
+    """A picture as a file's bytes.
+
+    Args:
+        pixels: uint8 ``(H, W)``, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA.
+        format: One of ``FORMATS``.
+        icc_profile: Colour profile to go with it.
+        lossless: Keep every value exactly, where the format can.
+    """
+    name, options = FORMATS[format]
+    options = options | (LOSSLESS.get(name, {}) if lossless else {})
+    if icc_profile:
+        options['icc_profile'] = icc_profile
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, name, **options)
+    return file.getvalue()
 
 
 def _relative(key: Path) -> Path:

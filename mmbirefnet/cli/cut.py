@@ -125,9 +125,6 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
 
 
 def _writer_of(args: argparse.Namespace) -> OutputWriter:
-    save = args.save or (['foreground'] if args.background else ['cutout'])
-    if args.background and 'foreground' not in save:
-        raise ValueError(f'--background {args.background}: needs foreground among --save')
     suffix = args.out.suffix.lower()
     if suffix in PICTURE_SUFFIXES and suffix.lstrip('.') not in FORMATS:
         raise ValueError(f'-o {args.out}: {suffix} is not written; {", ".join(FORMATS)} are')
@@ -136,7 +133,7 @@ def _writer_of(args: argparse.Namespace) -> OutputWriter:
         raise ValueError(f'-o {args.out}: one file cannot hold several pictures; name a folder')
     if not single_file and args.out.exists() and not args.out.is_dir():
         raise ValueError(f'-o {args.out}: is a file; name a folder, or a file that ends in {", ".join(FORMATS)}')
-    return OutputWriter(args.out, save, args.foreground, args.background, args.format, args.overwrite, single_file)
+    return OutputWriter(args.out, args.save, args.foreground, args.background, args.format, args.overwrite, single_file)
 
 
 def _check_folders(inputs: list[str], out: Path, interval: float) -> None:

@@ -168,3 +168,23 @@ def test_wrong_options(red):
         red(drawing(8, 8), input_size=33)
     with pytest.raises(TypeError, match='colour'):
         red(drawing(8, 8), colour=3)
+
+
+def test_video_goes_to_its_module(red, monkeypatch):
+    from mmbirefnet.apis import video
+
+    calls = []
+    monkeypatch.setattr(video, 'process_video', lambda *words, **options: calls.append((words, options)) or 'result')
+    assert red('film.mp4', 'out', batch_size=3, overwrite=False) == 'result'
+    assert red('film.mp4', 'out', save=('mask',)) == 'result'
+    (words, first), (_, second) = calls
+    assert words == (red, 'film.mp4', 'out')
+    assert (first['settings'].batch_size, first['save'], first['overwrite']) == (3, None, False)
+    assert second['save'] == 'mask'
+    with pytest.raises(ValueError, match='one kind'):
+        red('film.mp4', 'out', save=('mask', 'cutout'))
+
+
+def test_background_alone_means_foreground(red, tmp_path):
+    red(np.zeros((8, 8, 3), np.uint8), tmp_path, background=(0, 0, 255))
+    assert Image.open(tmp_path / '000000.png').getpixel((3, 3)) == (0, 0, 255)

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +152,10 @@ def test_nothing_is_lost_by_mistake(prediction, tmp_path):
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image.Image, 'save', lambda self, path, *_, **__: Path(path).write_text('half') and 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    def full(*_):
+        raise OSError('No space left on device')
+
+    monkeypatch.setattr(os, 'replace', full)
+    with pytest.raises(OSError, match=r'x\.png: cannot be written \(No space'):
         save_image(np.zeros((2, 2), np.uint8), tmp_path / 'x.png')
     assert not any(tmp_path.iterdir())

@@ -9,6 +9,7 @@ import weakref
 import cv2
 import numpy as np
 import pytest
+from red import TakesRed
 
 from mmbirefnet.apis import BiRefNetInferencer, video_io
 from mmbirefnet.apis.pictures import Picture
@@ -19,15 +20,6 @@ from mmbirefnet.apis.video_io import VideoReader, VideoWriter
 with_ffmpeg = pytest.mark.skipif(shutil.which('ffmpeg') is None, reason='needs ffmpeg')
 SIZE, RATE, FRAMES = (96, 128), 10, 12
 BLUE, RED = (20, 30, 200), (220, 20, 30)
-
-
-class TakesRed:
-    """1 where red prevails."""
-
-    input_size, fixed_size, max_batch, name = (96, 128), False, None, 'red'
-
-    def __call__(self, images):
-        return (images[..., 0] > 128).astype(np.float32)
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ def test_options_reach_the_prediction(backend, folder, tmp_path):
         (['in/a.png', 'in/a.jpg', '-o', 'x.png'], 'several'),
         (['in/a.png', '-o', 'in/a'], '-o in/a: is a file'),
         (['in/a.png', '-o', 'out', '--background', 'nocolour'], "background='nocolour'"),
-        (['in/a.png', '-o', 'out', '--background', 'red', '--save', 'mask'], '--background red: needs foreground'),
+        (['in/a.png', '-o', 'out', '--background', 'red', '--save', 'mask'], "background='red' is for foreground"),
         (['in/a.png', '-o', 'out', '--format', 'jpg'], 'alpha'),
         (['in/a.png', '-o', 'out', '--threshold', '2'], 'threshold=2.0'),
         (['in/a.png', '-o', 'out', '--workers', '0'], '--workers 0'),
