@@ -66,7 +66,6 @@ DATASETS = {
     'portrait': ('mmbirefnet.MattingDataset', [*PORTRAITS, 'TE-P3M-500-NP']),
     'finetune': ('mmbirefnet.FolderDataset', None),
     'ade20k': ('ADE20KDataset', None),
-    'finetune': ('mmbirefnet.FolderDataset', None),
 }
 # Of 0.3 to 7 billion parameters; they are built, and their smaller likes run.
 TOO_LARGE_TO_RUN = ('birefnet_dinov3-l_', 'birefnet_dinov3-hplus_', 'birefnet_dinov3-7b_')
@@ -102,6 +101,7 @@ class TestName:
         # Schedules of mmsegmentation by iterations have no such setting.
         if fields['gpus'] != '1' and (fields['unit'] == 'e' or 'auto_scale_lr' in cfg):
             assert cfg.auto_scale_lr.base_batch_size == int(fields['gpus']) * int(fields['batch'])
+            assert cfg.auto_scale_lr.get('base_batch_per_gpu', int(fields['batch'])) == int(fields['batch'])
 
     def test_length(self, path):
         cfg, fields = load(path), fields_of(path)
