@@ -96,7 +96,17 @@ def raise_stop():
     raise Stop
 
 
-def make_runner(work_dir, *hooks, checkpoint=None, train_cfg=None, loader=None, optim_wrapper=None, seed=3, **kwargs):
+def make_runner(
+    work_dir,
+    *hooks,
+    checkpoint=None,
+    train_cfg=None,
+    loader=None,
+    optim_wrapper=None,
+    seed=3,
+    signals=('SIGTERM',),
+    **kwargs,
+):
     """A runner with AdamW, two schedules, averaged weights and a loss schedule."""
     Path(work_dir).mkdir(exist_ok=True)
     torch.manual_seed(0)
@@ -134,7 +144,7 @@ def make_runner(work_dir, *hooks, checkpoint=None, train_cfg=None, loader=None, 
                 type='mmbirefnet.SafeCheckpointHook',
                 **(dict(interval=1, by_epoch=False, max_keep_ckpts=2) if checkpoint is None else checkpoint),
             ),
-            stop_signal=dict(type='mmbirefnet.StopSignalHook'),
+            stop_signal=dict(type='mmbirefnet.StopSignalHook', signals=signals),
             work_dir_lock=dict(type='mmbirefnet.WorkDirLockHook'),
             worker_guard=dict(type='mmbirefnet.WorkerGuardHook'),
             finite=dict(type='mmbirefnet.FiniteHook'),
