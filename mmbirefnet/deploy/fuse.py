@@ -4,10 +4,13 @@ import copy
 import itertools
 import logging
 from collections import defaultdict
+from collections.abc import Iterator
+from functools import partial
 
 import mmcv.cnn
 import mmcv.ops
 import torch
+import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -40,7 +43,8 @@ def fuse(model: BiRefNet) -> BiRefNet:
 
     - Every BatchNorm is folded into the convolution before it, deformable ones included.
     - The last 3x3 convolution of the decoder and the 1x1 one that makes logits of its result become one.
-    - Deformable branches of one kernel size take offsets and masks from one convolution.
+    - Deformable branches of one kernel size take offsets and masks from one convolution; their maps are merged a few
+      pixels at a time and never held.
     - The biases of Swin's windows, position and shift, are made once.
     - Layers that only training uses are dropped.
 
@@ -71,9 +75,10 @@ def fuse(model: BiRefNet) -> BiRefNet:
                 plain[reason].append(f'{name}.{conv}')
         if isinstance(module, WindowAttention):
             module.fix_biases()
+    for module in list(fused.modules()):  # now that the norms inside are folded
         for child, aspp in list(module.named_children()):
             if isinstance(aspp, ASPP):
-                setattr(module, child, _share_offsets(aspp))
+                setattr(module, child, FusedASPP(aspp))
     if isinstance(fused.decode_head, BiRefHead):
         _fold_logits(fused.decode_head)
     else:
@@ -127,44 +132,47 @@ def _conv(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
     return conv
 
 
-def _share_offsets(aspp: ASPP) -> nn.Module:
-    groups = defaultdict(list)
-    for i, branch in enumerate(aspp.branches):
-        if isinstance(branch.conv, DCNv2):
-            conv = branch.conv.conv_offset
-            groups[conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.out_channels].append(i)
-    shared = [group for group in groups.values() if len(group) > 1]
-    return SharedOffsetASPP(aspp, shared) if shared else aspp
+class FusedASPP(nn.Module):
+    """An ASPP for inference that holds little of its deformable branches.
 
-
-class SharedOffsetASPP(nn.Module):
-    """An ASPP some of whose deformable branches take their offsets and masks from one convolution.
+    Those of one kernel size take their offsets and masks from one convolution, and the merging convolution is applied
+    to a few pixels of a branch at a time.
 
     Args:
-        aspp: The ASPP, which loses the convolutions that are merged.
-        groups: Indices of the branches that share one.
+        aspp: The ASPP, its norms folded. It loses the convolutions that are merged.
     """
 
-    def __init__(self, aspp: ASPP, groups: list[list[int]]) -> None:
+    def __init__(self, aspp: ASPP) -> None:
         super().__init__()
         self.aspp = aspp
-        self.groups = groups
+        groups = defaultdict(list)
+        for i, branch in enumerate(aspp.branches):
+            if isinstance(branch.conv, DCNv2) and isinstance(branch.norm, nn.Identity):
+                conv = branch.conv.conv_offset
+                groups[conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.out_channels].append(i)
+        self.groups = list(groups.values())
         self.conv_offsets = nn.ModuleList()
-        for group in groups:
+        for group in self.groups:
             convs = [aspp.branches[i].conv.conv_offset for i in group]
             weight, bias = (torch.cat([getattr(conv, name) for conv in convs]) for name in ('weight', 'bias'))
             self.conv_offsets.append(_conv(convs[0], weight, bias))
-        for i in itertools.chain(*groups):
+        for i in itertools.chain(*self.groups):
             aspp.branches[i].conv.conv_offset = None
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` to ``(N, out_channels, H, W)``."""
-        offset_masks = {}
-        for group, conv in zip(self.groups, self.conv_offsets):
-            offset_masks.update(zip(group, conv(x).chunk(len(group), 1)))
-        branches = self.aspp.branches
-        maps = (
-            branch.act(branch.norm(branch.conv.deform(x, offset_masks[i]))) if i in offset_masks else branch(x)
-            for i, branch in enumerate(branches)
-        )
-        return self.aspp.join(maps, self.aspp.pooled(x))
+        return self.aspp.join(x, self._parts(x))
+
+    def _parts(self, x: Tensor) -> Iterator[Tensor]:
+        """What each branch adds to the merging convolution, ``(N, out_channels, H, W)``."""
+        branches, kernels = self.aspp.branches, self.aspp.kernels()
+        for group, conv_offset in zip(self.groups, self.conv_offsets):
+            for i, offset_mask in zip(group, conv_offset(x).chunk(len(group), 1)):
+                yield branches[i].conv.deform(x, offset_mask, partial(_merge, branches[i], kernels[i]))
+        for i in set(range(len(branches))).difference(*self.groups):
+            yield F.conv2d(branches[i](x), kernels[i])
+
+
+def _merge(branch: ConvNormReLU, kernel: Tensor, values: Tensor) -> Tensor:
+    """The part of a merging 1x1 convolution for values ``(..., branch_channels)`` of a branch."""
+    return F.linear(branch.act(values).to(kernel.dtype), kernel[:, :, 0, 0])

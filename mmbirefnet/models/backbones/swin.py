@@ -20,6 +20,21 @@ ARCHITECTURES = {
 }
 
 
+# Activations that a block in inference on the CPU makes at a time: near the cache, and little memory.
+PART_BYTES = 8 * 2**20
+
+
+def part_size(x: Tensor, values: int) -> int:
+    """How many of the parts of ``x``, with ``values`` numbers each in between, a block takes at a time: all, or few.
+
+    All where gradients are to be kept, on other devices, and in graphs, which are for any size.
+    """
+    whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if whole or x.device.type != 'cpu':
+        return x.numel()
+    return max(1, PART_BYTES // (values * x.element_size()))
+
+
 def relative_position_index(window_size: int) -> Tensor:
     """Row of the bias table for each (query, key) pair of a window, ``(window_size**2, window_size**2)``."""
     grid = torch.arange(window_size)
@@ -108,17 +123,21 @@ class WindowAttention(BaseModule):
             x = x.roll((-self.shift, -self.shift), (1, 2))
         # (N, rows of windows, columns of windows, pixels of a window, C)
         x = x.unflatten(2, (-1, size)).unflatten(1, (-1, size)).transpose(2, 3).flatten(3, 4)
-        x = self.proj_drop(self.proj(self._attend_windows(self.qkv(x))))
+        bands = x.split(part_size(x, 3 * x[:, 0].numel()), 1)
+        bands = [self.proj(self._attend_windows(self.qkv(band), band is bands[-1])) for band in bands]
+        x = self.proj_drop(torch.cat(bands, 1) if len(bands) > 1 else bands[0])
         x = x.unflatten(3, (size, size)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
         if self.shift:
             x = x.roll((self.shift, self.shift), (1, 2))
         return x[:, :height, :width]
 
-    def _attend_windows(self, qkv: Tensor) -> Tensor:
+    def _attend_windows(self, qkv: Tensor, last: bool) -> Tensor:
+        """Attend within rows of windows, ``(N, rows, cols, L, 3C)`` to ``(N, rows, cols, L, C)``, the last or not."""
         biases = self.biases().to(qkv.dtype)
         if not self.shift:
             return self._attend(qkv, biases)
         rows, cols = qkv.shape[1:3]
+        plain_rows = rows - last
         # Windows that share a mask go together, so that no mask of all windows is ever made.
         return torch.cat(
             [
@@ -130,7 +149,7 @@ class WindowAttention(BaseModule):
                     ],
                     2,
                 )
-                for last_row, band in enumerate(qkv.split((rows - 1, 1), 1))
+                for last_row, band in enumerate(qkv.split((plain_rows, rows - plain_rows), 1))
                 if band.shape[1]
             ],
             1,
@@ -176,7 +195,12 @@ class SwinBlock(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         """``(N, H, W, C)`` to ``(N, H, W, C)``."""
         x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        if self.training or torch.is_grad_enabled():
+            return x + self.drop_path(self.mlp(self.norm2(x)))
+        pixels = x.view(-1, x.shape[-1])
+        for part in pixels.split(part_size(pixels, self.mlp.fc1.out_features)):
+            part += self.mlp(self.norm2(part))
+        return x
 
 
 class PatchMerging(BaseModule):
@@ -329,7 +353,7 @@ class SwinTransformer(BaseModule):
                 checkpointed = self.with_cp and torch.is_grad_enabled()
                 x = checkpoint(block, x, use_reentrant=False) if checkpointed else block(x)
             if i in self.out_indices:
-                outputs.append(getattr(self, f'norm{i}')(x).permute(0, 3, 1, 2).contiguous())
+                outputs.append(getattr(self, f'norm{i}')(x).permute(0, 3, 1, 2))
             if stage.downsample is not None:
                 x = stage.downsample(x)
         return tuple(outputs)

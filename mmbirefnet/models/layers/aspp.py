@@ -95,13 +95,18 @@ class ASPP(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` to ``(N, out_channels, H, W)``."""
-        return self.join((branch(x) for branch in self.branches), self.pooled(x))
+        return self.join(x, (F.conv2d(branch(x), kernel) for branch, kernel in zip(self.branches, self.kernels())))
 
-    def join(self, maps: Iterable[Tensor], pooled: Tensor) -> Tensor:
-        """Merge the branches' maps, ``(N, branch_channels, H, W)`` each, and the pooled one."""
-        # The merging convolution takes them one by one, so that their concatenation is never made.
-        *kernels, pooled_kernel = self.merge.conv.weight.chunk(len(self.branches) + 1, 1)
-        out = F.conv2d(pooled, pooled_kernel, self.merge.conv.bias)
-        for branch, kernel in zip(maps, kernels):
-            out = out + F.conv2d(branch, kernel)
+    def kernels(self) -> list[Tensor]:
+        """Parts of the merging convolution's kernel, ``(out_channels, branch_channels, 1, 1)``, the pooled one's last.
+
+        It takes the branches one by one, so that their concatenation is never made.
+        """
+        return self.merge.conv.weight.chunk(len(self.branches) + 1, 1)
+
+    def join(self, x: Tensor, parts: Iterable[Tensor]) -> Tensor:
+        """The result for ``x`` from what each branch adds to the merging convolution, ``(N, out_channels, H, W)``."""
+        out = F.conv2d(self.pooled(x), self.kernels()[-1], self.merge.conv.bias)
+        for part in parts:
+            out = out + part
         return self.dropout(self.merge.act(self.merge.norm(out)))

@@ -87,13 +87,15 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
     # torch.compile leaves it alone: it cannot see into mmcv's kernel, would unroll the torch form's loop, and compile
     # this method anew for each layer.
     @torch.compiler.disable
-    def deform(self, x: Tensor, offset_mask: Tensor) -> Tensor:
+    def deform(self, x: Tensor, offset_mask: Tensor, then: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The convolution of ``x`` at given offsets.
 
         Args:
             x: Map ``(N, in_channels, H, W)``.
             offset_mask: ``(N, 3 * deform_groups * kh * kw, H', W')``: offsets, y before x for each tap, then the masks
                 before their sigmoid.
+            then: For inference, a function of the result's pixels, ``(..., out_channels)`` to ``(..., C)``. The
+                ``'torch'`` backend applies it to a few at a time and never holds the ``out_channels`` of all.
 
         Returns:
             Map ``(N, out_channels, H', W')`` of the dtype of ``offset_mask``.
@@ -106,18 +108,13 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         with torch.autocast(x.device.type, enabled=False):
             offset, mask = offset_mask.to(dtype).split((2 * taps, taps), dim=1)
             x, mask = x.to(map_dtype), mask.sigmoid()
+            weight, bias = self.weight.to(map_dtype), None if self.bias is None else self.bias.to(map_dtype)
+            options = self.stride, self.padding, self.dilation, self.groups, self.deform_groups
             if backend == 'mmcv':  # which reads raw memory
                 x, offset, mask = x.contiguous(), offset.contiguous(), mask.contiguous()
-            out = load_backend(backend)(
-                x,
-                offset,
-                mask,
-                self.weight.to(map_dtype),
-                None if self.bias is None else self.bias.to(map_dtype),
-                self.stride,
-                self.padding,
-                self.dilation,
-                self.groups,
-                self.deform_groups,
-            )
+            if backend == 'torch':
+                out = deform_conv_torch.modulated_deform_conv2d(x, offset, mask, weight, bias, *options, then)
+            else:
+                out = load_backend(backend)(x, offset, mask, weight, bias, *options)
+                out = out if then is None else then(out.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return out.to(offset_mask.dtype)

@@ -8,7 +8,7 @@ the backward pass gathers the columns anew, so that the im2col buffer never exis
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from .deform_conv_geometry import Geometry
 
-# Column buffer of one chunk: small enough to stay near the cache, large enough for a fast matrix product.
+# Columns, or values, of one chunk: small enough to stay near the cache, large enough for a fast matrix product.
 COLUMN_BYTES = 16 * 2**20
 # Pixels of zeros around the table; a tap that misses the map reads two of them on that axis.
 BORDER = 2
@@ -73,13 +73,13 @@ class _Chunk(NamedTuple):
         return along, upper.lerp(lower, y).unsqueeze(-1)
 
 
-def _chunks(offset: Tensor, mask: Tensor, channels: int, geometry: Geometry) -> Iterator[_Chunk]:
-    """Cut the output pixels of one image into chunks whose columns fit ``COLUMN_BYTES``.
+def _chunks(offset: Tensor, mask: Tensor, weight: Tensor, geometry: Geometry) -> Iterator[_Chunk]:
+    """Cut the output pixels of one image into chunks whose columns and values fit ``COLUMN_BYTES``.
 
     Args:
         offset: ``(deform_groups * taps * 2, H, W)``, in pixels, y before x.
         mask: ``(deform_groups * taps, H, W)``.
-        channels: of the input map.
+        weight: ``(O, C / groups, kh, kw)``.
         geometry: of the convolution.
     """
     groups, width = geometry.deform_groups, geometry.in_size[1] + 2 * BORDER
@@ -88,7 +88,8 @@ def _chunks(offset: Tensor, mask: Tensor, channels: int, geometry: Geometry) -> 
     int32 = dict(device=mask.device, dtype=torch.int32)
     corners = torch.tensor([0, groups, width * groups, (width + 1) * groups], **int32)
     first = BORDER * (width + 1) * groups + torch.arange(groups, **int32)
-    step = max(1, COLUMN_BYTES // (geometry.taps * channels * mask.element_size()))
+    largest = max(weight[0].numel() * geometry.groups, len(weight))
+    step = max(1, COLUMN_BYTES // (largest * mask.element_size()))
     for start in range(0, geometry.pixels, step):
         pixels = slice(start, min(start + step, geometry.pixels))
         position = _grid(geometry, pixels, mask) + offset[pixels]
@@ -147,21 +148,32 @@ def _kernels(weight: Tensor, geometry: Geometry) -> tuple[Tensor, ...]:
     return weight.permute(2, 3, 1, 0).flatten(0, 2).chunk(geometry.groups, dim=1)
 
 
-def convolve_chunks(
-    x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, geometry: Geometry
-) -> Iterator[tuple[int, slice, Tensor]]:
-    """The convolution of :func:`modulated_deform_conv2d` a range of pixels at a time, without gradients.
-
-    Yields:
-        Index of the image, output pixels, their values ``(pixels, O)``.
-    """
+def _convolve(
+    x: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    then: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """The convolution without gradients; ``then`` is applied to the values ``(pixels, O)`` of a chunk."""
+    out = None
     kernels = _kernels(weight, geometry)
     for n in range(len(x)):
         table = _table(x[n], geometry.deform_groups)
-        for chunk in _chunks(offset[n], mask[n], x.shape[1], geometry):
+        for chunk in _chunks(offset[n], mask[n], weight, geometry):
             columns = _split(_blend(table, chunk.rows, chunk.weights()), geometry)
             parts = [column @ kernel for column, kernel in zip(columns, kernels, strict=True)]
-            yield n, chunk.pixels, parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+            values = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+            if bias is not None:
+                values += bias
+            if then is not None:
+                values = then(values)
+            if out is None:
+                out = values.new_empty(len(x), geometry.pixels, values.shape[1])
+            out[n, chunk.pixels] = values
+    return out.unflatten(1, geometry.out_size).permute(0, 3, 1, 2)
 
 
 class _ModulatedDeformConv2d(Function):
@@ -169,12 +181,7 @@ class _ModulatedDeformConv2d(Function):
     def forward(ctx, x, offset, mask, weight, bias, geometry: Geometry):
         ctx.save_for_backward(x, offset, mask, weight)
         ctx.geometry = geometry
-        out = x.new_empty(len(x), geometry.pixels, len(weight))
-        for n, pixels, values in convolve_chunks(x, offset, mask, weight, geometry):
-            out[n, pixels] = values
-        if bias is not None:
-            out += bias
-        return out.unflatten(1, geometry.out_size).permute(0, 3, 1, 2)
+        return _convolve(x, offset, mask, weight, bias, geometry)
 
     @staticmethod
     @once_differentiable
@@ -193,7 +200,7 @@ class _ModulatedDeformConv2d(Function):
             table = _table(x[n], geometry.deform_groups)
             grad_table = torch.zeros_like(table)
             grad_rows = grad[n].permute(1, 2, 0).flatten(0, 1)
-            for chunk in _chunks(offset[n], mask[n], x.shape[1], geometry):
+            for chunk in _chunks(offset[n], mask[n], weight, geometry):
                 grads = grad_rows[chunk.pixels].chunk(geometry.groups, dim=1)
                 grad_columns = _merge([g @ kernel.t() for g, kernel in zip(grads, kernels, strict=True)], geometry)
                 weights = chunk.weights()
@@ -230,6 +237,7 @@ def modulated_deform_conv2d(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
     deform_groups: int = 1,
+    then: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """The function of ``mmcv.ops.modulated_deform_conv2d``, to rounding, in bounded memory.
 
@@ -241,12 +249,17 @@ def modulated_deform_conv2d(
         bias: ``(O,)`` or None.
         stride, padding, dilation, groups: As in ``torch.nn.functional.conv2d``.
         deform_groups: Number of channel groups with offsets of their own.
+        then: A function ``(pixels, O)`` to ``(pixels, O')`` of the result, applied to a few pixels at a time so that
+            the ``O`` channels of all are never held. Without gradients.
 
     Returns:
-        ``(N, O, H', W')``, channels-last in memory. Differentiable once in all tensors.
+        ``(N, O, H', W')``, or ``O'`` channels, channels-last in memory. Differentiable once in all tensors.
 
     Raises:
         ValueError: If the shapes do not fit together.
     """
     geometry = Geometry.of(x, offset, mask, weight, stride, padding, dilation, groups, deform_groups)
-    return _ModulatedDeformConv2d.apply(x, offset, mask, weight, bias, geometry)
+    if then is None:
+        return _ModulatedDeformConv2d.apply(x, offset, mask, weight, bias, geometry)
+    with torch.no_grad():
+        return _convolve(x, offset, mask, weight, bias, geometry, then)
