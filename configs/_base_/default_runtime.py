@@ -9,7 +9,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook',
+        type='mmbirefnet.SafeCheckpointHook',
         interval=5,
         max_keep_ckpts=10,  # at the end those of the last 50 epochs
         save_best='wFmeasure',  # or any of these, or several
@@ -20,6 +20,10 @@ default_hooks = dict(
         less_keys=['MAE', 'MSE', 'HCE', 'loss'],
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    stop_signal=dict(type='mmbirefnet.StopSignalHook'),
+    work_dir_lock=dict(type='mmbirefnet.WorkDirLockHook'),
+    worker_guard=dict(type='mmbirefnet.WorkerGuardHook'),
+    finite=dict(type='mmbirefnet.FiniteHook'),
     visualization=dict(type='SegVisualizationHook'),
     soft_maps=dict(type='mmbirefnet.SoftMapHook', images=8),
     benchmark_table=dict(type='mmbirefnet.BenchmarkTableHook'),

@@ -23,9 +23,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, end=20, by_epoch=False),
     dict(type='CosineAnnealingLR', begin=20, T_max=iterations - 20, by_epoch=False),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
+train_cfg = dict(type='mmbirefnet.ResumableTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(type='CheckpointHook', interval=max_epochs, max_keep_ckpts=1)
-)
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=max_epochs, max_keep_ckpts=1))
