@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from small_model import shrink
 
 from mmbirefnet.registry import MODELS
 
@@ -29,15 +30,9 @@ GONE = {
 
 
 def small_model(path):
-    """A config's model, its channels divided by 24, in training."""
-    model = Config.fromfile(path).model
-    model.backbone.drop_path_rate = 0  # blocks that are left out have no gradient
-    model.backbone.arch = dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=4)
-    for part in (model.neck, model.decode_head):
-        part.in_channels = [channels // 24 for channels in part.in_channels]
-        part.aspp_cfg = dict(part.get('aspp_cfg', {}), branch_channels=8)
+    """A config's model, small, in training."""
     torch.manual_seed(0)
-    return MODELS.build(model).train()
+    return MODELS.build(shrink(Config.fromfile(path).model)).train()
 
 
 def name_of(path):
