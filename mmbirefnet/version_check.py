@@ -4,6 +4,7 @@ Versions come from the packages' own ``version.py``, not from distribution names
 onedl-* forks, which share their import names, both pass.
 """
 
+import functools
 import importlib
 import importlib.util
 import runpy
@@ -25,7 +26,10 @@ OPENCV_MEND = 'install libGL (apt install libgl1) or pip install --force-reinsta
 
 def package_dir(name: str) -> Path | None:
     """Folder of a top-level package, found without importing it; ``None`` where it is not installed."""
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except ImportError:  # an import hook that hides it
+        return None
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
@@ -97,6 +101,12 @@ def check_mmcv_ops() -> None:
         ) from error
 
 
+def has_openmmlab() -> bool:
+    """Whether any of the packages is installed; a machine that runs exported models has none."""
+    return any(package_dir(name) for name in REQUIREMENTS)
+
+
+@functools.cache
 def check_environment() -> None:
     """Raise ``ImportError``, naming the mend, where the packages below mmbirefnet will not do."""
     check_versions()

@@ -113,3 +113,32 @@ def test_import_leaves_optional_packages_alone():
     )
     done = run_python(code)
     assert done.stdout.split() == [version_check.installed_version('mmbirefnet'), '[]'], done.stderr
+
+
+HIDE = (
+    'import sys\n'
+    'class Hide:\n'
+    '    def find_spec(self, name, path=None, target=None):\n'
+    "        if name.partition('.')[0] in ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmseg'):\n"
+    "            raise ModuleNotFoundError(f'{name} is hidden', name=name)\n"
+    'sys.meta_path.insert(0, Hide())\n'
+)
+
+
+def test_import_goes_through_without_torch_and_openmmlab():
+    done = run_python(HIDE + 'import mmbirefnet, mmbirefnet.apis; print(mmbirefnet.__version__)')
+    assert done.stdout.strip() == version_check.installed_version('mmbirefnet'), done.stderr
+
+
+@pytest.mark.parametrize('part', ['models', 'datasets', 'engine', 'evaluation', 'visualization', 'deploy'])
+def test_parts_that_need_openmmlab_say_so(part):
+    done = run_python(HIDE + f'import mmbirefnet.{part}')
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith('ImportError: mmbirefnet needs mmengine>=0.10.0,<1.0.0: none found. To mend: pip install')
+
+
+def test_import_still_checks_what_is_there():
+    """With one of the packages it is no machine for exported models alone."""
+    done = run_python(HIDE.replace("'mmseg'", "'none'") + 'import mmbirefnet')
+    assert done.returncode == 1
+    assert 'ImportError: mmbirefnet needs mmengine>=0.10.0,<1.0.0: none found' in done.stderr

@@ -1,5 +1,7 @@
 """Training: optimizer wrappers, hooks and loops."""
 
+import mmbirefnet.needs_openmmlab  # noqa: F401
+
 from .autocast_optim_wrapper import BFloat16OptimWrapper
 from .hooks import (
     BenchmarkTableHook,

@@ -1,3 +1,5 @@
+import mmbirefnet.needs_openmmlab  # noqa: F401
+
 from . import losses
 from .backbones import SwinTransformer, TIMMBackbone
 from .decode_heads import BiRefHead

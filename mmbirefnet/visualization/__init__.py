@@ -1,5 +1,7 @@
 """Pictures of soft maps."""
 
+import mmbirefnet.needs_openmmlab  # noqa: F401
+
 from .contact_sheet import SheetRow, draw_contact_sheet
 from .soft_map_visualizer import SoftMapVisualizer
 
