@@ -13,6 +13,7 @@ from mmbirefnet.version import __version__
 COMMANDS = {
     'cut': ('mmbirefnet.cli.cut', 'cut objects out of pictures'),
     'video': ('mmbirefnet.cli.video', 'cut objects out of a video'),
+    'serve': ('mmbirefnet.cli.serve', 'serve a page in the browser and an HTTP API'),
     'convert': ('mmbirefnet.cli.convert', 'convert a released checkpoint'),
 }
 USAGE_ERROR, INTERRUPTED = 2, 130

@@ -3,17 +3,11 @@
 import cv2
 import numpy as np
 import pytest
+from red import TakesRed
 
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.cli import video
 from mmbirefnet.cli.main import main
-
-
-class TakesRed:
-    input_size, fixed_size, max_batch, name = (64, 64), False, None, 'red'
-
-    def __call__(self, images):
-        return (images[..., 0] > 128).astype(np.float32)
 
 
 @pytest.fixture(autouse=True)

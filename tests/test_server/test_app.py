@@ -1,0 +1,178 @@
+"""The service's answers, with a back end that takes red for the object."""
+
+import io
+import re
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+from red import TakesRed, red_square
+
+from mmbirefnet.apis import BiRefNetInferencer
+from mmbirefnet.apis.cutouts import cut_out
+from mmbirefnet.apis.pictures import Picture
+from mmbirefnet.server.app import create_app
+from mmbirefnet.server.limits import Limits
+
+RGB, INSIDE = red_square()
+
+
+@pytest.fixture
+def client():
+    limits = Limits(upload_bytes=200_000, megapixels=0.1, input_size=128)
+    return TestClient(create_app(BiRefNetInferencer(backend=TakesRed()), limits))
+
+
+def encode(pixels, format='PNG', **options):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format, **options)
+    return file.getvalue()
+
+
+def post(client, content=None, name='square.png', **fields):
+    files = {'file': (name, encode(RGB) if content is None else content)}
+    if 'background_file' in fields:
+        files['background_file'] = ('behind.png', fields.pop('background_file'))
+    return client.post('/api/cut', files=files, data={key: str(value) for key, value in fields.items()})
+
+
+def decode(answer):
+    assert answer.status_code == 200, answer.text
+    return np.asarray(Image.open(io.BytesIO(answer.content)))
+
+
+@pytest.mark.parametrize('estimate', [True, False])
+def test_cutout(client, estimate):
+    answer = post(client, estimate_foreground=estimate)
+    np.testing.assert_array_equal(decode(answer), cut_out(Picture(RGB), INSIDE, estimate))
+    assert answer.headers['content-type'] == 'image/png'
+    assert answer.headers['content-disposition'] == "inline; filename*=UTF-8''square-cutout.png"
+
+
+def test_mask(client):
+    np.testing.assert_array_equal(decode(post(client, output='mask')), (255 * INSIDE).astype(np.uint8))
+
+
+def test_foreground_on_a_colour_and_on_a_picture(client):
+    image = decode(post(client, output='foreground', background='#00ff10'))
+    np.testing.assert_array_equal(image[0, 0], (0, 255, 16))
+    np.testing.assert_array_equal(image[INSIDE > 0], np.broadcast_to((220, 20, 30), (int(INSIDE.sum()), 3)))
+    behind = encode(np.full((30, 40, 3), (7, 8, 9), np.uint8))
+    np.testing.assert_array_equal(decode(post(client, output='foreground', background_file=behind))[0, 0], (7, 8, 9))
+
+
+@pytest.mark.parametrize(
+    ('format', 'output', 'kind'),
+    [('webp', 'cutout', 'WEBP'), ('webp', 'mask', 'WEBP'), ('jpg', 'foreground', 'JPEG'), ('jpg', 'mask', 'JPEG')],
+)
+def test_formats(client, format, output, kind):
+    answer = post(client, format=format, output=output)
+    image = Image.open(io.BytesIO(answer.content))
+    assert (image.format, image.size) == (kind, RGB.shape[1::-1])
+    assert answer.headers['content-disposition'].endswith(f'square-{output}.{format}')
+
+
+def test_options_of_the_prediction(client):
+    mask = decode(post(client, output='mask', box='0,0,48,96'))
+    assert mask[30, 40] == 255
+    assert mask[30, 50] == 0
+    assert decode(post(client, output='mask', min_area=INSIDE.sum() + 1)).max() == 0
+    assert decode(post(client, output='mask', min_area=0.01, flip=True, threshold=0.5, size=96)).max() == 255
+
+
+def test_orientation_and_profile(client):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    profile = b'\0' * 16 + b'RGB ' + b'\0' * 108
+    answer = post(client, encode(RGB, 'JPEG', exif=exif, icc_profile=profile, quality=95))
+    image = Image.open(io.BytesIO(answer.content))
+    assert image.size == (96, 128)
+    assert image.info['icc_profile'] == profile
+    mask = decode(post(client, encode(RGB, 'PNG', exif=exif), output='mask'))
+    np.testing.assert_array_equal(mask > 127, np.rot90(INSIDE, -1) > 0)  # resized on the way
+
+
+def bomb(width, height):
+    """A PNG of a few bytes whose header announces that size."""
+    head = b'IHDR' + struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
+    chunks = b''
+    for chunk in (head, b'IDAT' + zlib.compress(b'\0')):
+        chunks += struct.pack('>I', len(chunk) - 4) + chunk + struct.pack('>I', zlib.crc32(chunk))
+    return b'\x89PNG\r\n\x1a\n' + chunks
+
+
+@pytest.mark.parametrize(
+    ('content', 'fields', 'status', 'message'),
+    [
+        (b'', {}, 400, 'square.png: no picture that can be read'),
+        (b'<html></html>', {}, 400, 'square.png: no picture that can be read'),
+        (encode(RGB)[:150], {}, 400, 'square.png: '),
+        (encode(RGB)[:-40], {}, 400, 'square.png: '),
+        (encode(np.zeros((400, 300), np.uint8)), {}, 413, '300x400 pixels; at most 0.1 megapixels'),
+        (bomb(60_000, 60_000), {}, 413, 'square.png: '),
+        (bomb(9_000, 9_000), {}, 413, '9000x9000 pixels'),
+        (b'\0' * 300_000, {}, 413, 'too large: at most 200000 bytes'),
+        (None, {'format': 'jpg'}, 400, 'format=jpg holds no alpha'),
+        (None, {'size': 100}, 400, 'input_size=100'),
+        (None, {'size': 160}, 400, 'size=160, may be 128 at most'),
+        (None, {'box': '1,2,3'}, 400, 'box='),
+        (None, {'box': 'a,b,c,d'}, 400, "box='a,b,c,d', must be"),
+        (None, {'box': '500,500,600,600'}, 400, 'lies outside the picture'),
+        (None, {'box': 'nan,0,inf,9'}, 400, 'box='),
+        (None, {'threshold': 2}, 400, 'threshold=2.0'),
+        (
+            None,
+            {'background': '/etc/hostname', 'output': 'foreground'},
+            400,
+            'unknown color',
+        ),
+        (None, {'background_file': b'no picture'}, 400, 'behind.png: no picture'),
+        (None, {'output': 'all'}, 422, 'cutout'),
+        (None, {'size': 'big'}, 422, 'integer'),
+    ],
+)
+def test_errors(client, content, fields, status, message):
+    answer = post(client, content, **fields)
+    assert answer.status_code == status
+    assert message in answer.json()['detail'] if status != 422 else message in answer.text
+
+
+@pytest.mark.parametrize('name', ['../../etc/passwd.png', '/etc/passwd', '..\\..\\boot.ini', 'a\x01"; x=y.png', '..'])
+def test_names_are_names_only(client, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('TMPDIR', str(tmp_path))
+    disposition = post(client, name=name).headers['content-disposition']
+    assert re.fullmatch(r"inline; filename\*=UTF-8''[\w.%-]+-cutout\.png", disposition)
+    assert '%2F' not in disposition
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_file_and_other_methods(client):
+    assert client.post('/api/cut').status_code == 422
+    assert client.post('/api/cut', json={}).status_code == 422
+    assert client.get('/api/cut').status_code == 405
+    assert client.get('/page.html').status_code == 404
+    assert client.get('/%2e%2e/%2e%2e/etc/passwd').status_code == 404
+
+
+def test_description_and_health(client):
+    description = client.get('/openapi.json').json()
+    answers = description['paths']['/api/cut']['post']['responses']
+    assert {'200', '400', '408', '413', '422', '429'} == set(answers)
+    assert set(answers['200']['content']) == {'image/png', 'image/webp', 'image/jpeg'}
+    assert client.get('/api/health').json()['model'] == 'red'
+
+
+def test_page_takes_nothing_from_elsewhere(client):
+    answer = client.get('/')
+    assert answer.headers['content-type'].startswith('text/html')
+    assert "default-src 'none'" in answer.headers['content-security-policy']
+    assert not re.search(r'(src|href)="(https?:)?//', answer.text)
+
+
+def test_limits_have_to_be_positive():
+    with pytest.raises(ValueError, match='queue=0, must be more than 0'):
+        Limits(queue=0)
