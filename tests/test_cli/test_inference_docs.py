@@ -1,0 +1,68 @@
+"""What docs/inference.md shows is run."""
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from fake_backend import RedBackend
+from PIL import Image
+
+from mmbirefnet.apis import BiRefNetInferencer, inferencer
+from mmbirefnet.cli import cut, main
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / 'docs/inference.md').read_text('utf-8')
+COMMANDS = re.findall(r'^mmbirefnet .+$', PAGE, re.M)
+PYTHON = re.findall(r'```python\n(.+?)```', PAGE, re.S)
+
+
+@pytest.fixture(autouse=True)
+def pictures(tmp_path, monkeypatch):
+    """The files that the page speaks of."""
+    names = ('photo.jpg', 'photos/a.jpg', 'photos/sub/b.jpg', 'a.jpg', 'b.jpg', 'beach.jpg', 'inbox/c.jpg')
+    for name in (*names, 'work_dirs/demo/data/DIS-VD/im/d.jpg'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (40, 30), (200, 30, 10)).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_commands(command, pictures, monkeypatch):
+    monkeypatch.setattr(cut, 'inferencer_of', lambda args: BiRefNetInferencer(backend=RedBackend()))
+    # Once through, where the command would go on for ever.
+    monkeypatch.setattr(cut.CutJob, 'watch', lambda job, folders, *_: job.cut(cut.list_sources(folders)))
+    words = shlex.split(command)[1:]
+    assert main.main(words) == 0
+    out = pictures / words[words.index('-o') + 1]
+    assert out.is_file() or any(path.is_file() for path in out.rglob('*'))
+
+
+def test_python(pictures, monkeypatch):
+    monkeypatch.setattr(inferencer, '_make_backend', lambda *_: RedBackend())
+    namespace = {}
+    for code in PYTHON:
+        exec(code, namespace)
+    assert namespace['soft_map'].shape == (30, 40)
+    assert namespace['cutout'].shape == (30, 40, 4)
+    assert len(namespace['maps']) == 2
+    assert (pictures / 'cutouts/sub/b.png').is_file()
+    assert (pictures / 'out/foreground/a.jpg').is_file()
+
+
+def test_options_exist():
+    parser = argparse.ArgumentParser()
+    cut.add_arguments(parser)
+    known = {option for action in parser._actions for option in action.option_strings}
+    assert set(re.findall(r'`(--[a-z-]+)', PAGE)) - {'--out-file'} <= known
+
+
+def test_links_and_configs():
+    for path in re.findall(r'\]\(((?!http)[^)#]+)\)', PAGE):
+        assert (ROOT / 'docs' / path).exists(), path
+    for path in re.findall(r'`(tests/[\w/.]+)`', PAGE):
+        assert (ROOT / path).exists(), path
+    for name in re.findall(r'`(birefnet_swin[\w-]+)`', PAGE):
+        assert any((ROOT / 'configs').rglob(f'{name}.py')), name
