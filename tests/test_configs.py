@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import DefaultScope
@@ -147,6 +148,18 @@ def test_builds(path):
     assert all(value.requires_grad for key, value in model.named_parameters() if not key.startswith(frozen))
     if path.parent.name == 'birefnet':
         assert infer_backbone_name(model.state_dict()) == fields_of(path)['backbone']
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('*/metafile.yml')), ids=lambda path: path.parent.name)
+def test_metafile_says_what_the_configs_do(path):
+    models = {model['Name']: model['Metadata'] for model in yaml.safe_load(path.read_text())['Models']}
+    named = [config for config in CONFIGS if config.parent == path.parent and '_finetune-' not in config.name]
+    assert set(models) == {config.stem for config in named}
+    for config in named:
+        cfg, model = load(config), models[config.stem]
+        sets = cfg.train_dataloader.dataset.sets
+        assert model['Training Data'] in (sets, sets[0] if len(sets) == 1 else sets)
+        assert (model['Batch Size'], model['Epochs']) == (cfg.auto_scale_lr.base_batch_size, cfg.train_cfg.max_epochs)
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
