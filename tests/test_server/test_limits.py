@@ -15,14 +15,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from PIL import Image
 from red import TakesRed, red_square
+from running_service import service
 
-from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.server import limits, running
-from mmbirefnet.server.app import create_app
-from mmbirefnet.server.limits import Limits
 
 HERE = Path(__file__).parent
 
@@ -37,22 +34,6 @@ class Waits(TakesRed):
         self.calls += 1
         assert self.go.wait(30)
         return super().__call__(images)
-
-
-@contextmanager
-def service(backend=None, **bounds):
-    """A running service; yields its address."""
-    listener = running.listen('127.0.0.1', 0)
-    app = create_app(BiRefNetInferencer(backend=backend or TakesRed()), Limits(**bounds))
-    server = uvicorn.Server(uvicorn.Config(app, http=running.ImpatientProtocol, ws='none', log_level='critical'))
-    thread = threading.Thread(target=server.run, kwargs={'sockets': [listener]})
-    thread.start()
-    try:
-        yield listener.getsockname()
-    finally:
-        server.should_exit = True
-        thread.join(30)
-        listener.close()
 
 
 @pytest.fixture
