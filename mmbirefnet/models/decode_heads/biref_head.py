@@ -68,9 +68,7 @@ class BiRefBlock(BaseModule):
 
     def forward(self, x: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Outgoing map ``(N, out_channels, H, W)``, and in training the side output and the gradient logits."""
-        if self.inward is not None:
-            x = torch.cat([x, self.inward(image, x.shape[2:])], 1)
-        x = self.reconstruction(x)
+        x = self.reconstruction(x, None if self.inward is None else self.inward(image, x.shape[2:]))
         side = self.side(x) if self.training and self.side is not None else None
         gradient = None
         if self.outward is not None:
@@ -234,7 +232,8 @@ class BiRefHead(BaseDecodeHead):
             sides.append(side)
             gradients.append(gradient)
             lateral = self.laterals[str(k)](features[k - 2])
-            x = resize(x, lateral.shape[2:]) + lateral
+            lateral += resize(x, lateral.shape[2:])
+            x = lateral
         x, _, _ = self._decode(1, x, image)
         logits = self.conv_logits(x)
         if image is not None:

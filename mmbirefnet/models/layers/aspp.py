@@ -108,5 +108,5 @@ class ASPP(BaseModule):
         """The result for ``x`` from what each branch adds to the merging convolution, ``(N, out_channels, H, W)``."""
         out = F.conv2d(self.pooled(x), self.kernels()[-1], self.merge.conv.bias)
         for part in parts:
-            out = out + part
+            out = part.add_(out)
         return self.dropout(self.merge.act(self.merge.norm(out)))

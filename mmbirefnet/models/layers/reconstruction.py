@@ -1,5 +1,6 @@
 """The reconstruction block (RB) of Zheng et al., 2024."""
 
+import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -37,10 +38,23 @@ class ReconstructionBlock(BaseModule):
         self.norm_out = build_norm_layer(norm_cfg, out_channels)[1]
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if residual else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, in_channels, H, W)`` to ``(N, out_channels, H, W)``."""
-        out = self.act(self.norm_in(self.conv_in(x)))
+    def forward(self, x: Tensor, joined: Tensor | None = None) -> Tensor:
+        """Maps ``(N, C, H, W)``, with ``in_channels`` channels together, to ``(N, out_channels, H, W)``.
+
+        ``joined`` stands for further channels behind those of ``x``.
+        """
+        out = self.act(self.norm_in(_convolve(self.conv_in, x, joined)))
         if self.aspp is not None:
             out = self.aspp(out)
         out = self.norm_out(self.conv_out(out))
-        return out if self.shortcut is None else out + self.shortcut(x)
+        return out if self.shortcut is None else out + _convolve(self.shortcut, x, joined)
+
+
+def _convolve(conv: nn.Conv2d, x: Tensor, joined: Tensor | None) -> Tensor:
+    """``conv(torch.cat([x, joined], 1))`` without making that map."""
+    if joined is None:
+        return conv(x)
+    first, second = conv.weight.split((x.shape[1], joined.shape[1]), 1)
+    out = F.conv2d(x, first, conv.bias, padding=conv.padding)
+    out += F.conv2d(joined, second, padding=conv.padding)
+    return out
