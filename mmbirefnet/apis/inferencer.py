@@ -135,7 +135,9 @@ class BiRefNetInferencer:
         if out_dir is not None:
             from .outputs import OutputWriter
 
-            writer = OutputWriter(out_dir, save, foreground, background, format, overwrite)
+            writer = OutputWriter(
+                out_dir, save, foreground, background, format, overwrite, device=self.foreground_device
+            )
         maps = []
         sources = list_sources(inputs, exclude=Path(out_dir) if out_dir is not None else None)
         if writer:
@@ -180,6 +182,12 @@ class BiRefNetInferencer:
                 else:
                     on_error(source, error)
             yield from self._predict_batch(read, settings, on_error)
+
+    @property
+    def foreground_device(self):
+        """Where foregrounds are estimated: on the model's GPU, or (``None``) with OpenCV."""
+        device = getattr(self.backend, 'device', None)
+        return device if getattr(device, 'type', 'cpu') != 'cpu' else None
 
     def predict_picture(self, picture: Picture, settings: Settings | None = None) -> np.ndarray:
         """The map of one picture, float32 ``(H, W)``."""

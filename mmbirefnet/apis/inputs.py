@@ -61,10 +61,11 @@ def list_sources(inputs, exclude: Path | None = None) -> list[Source]:
 
     Args:
         inputs: Path, folder, glob (``**`` for sub-folders), array, PIL image, or a list of them.
-        exclude: Folder below which nothing is searched, as a rule that of the outputs.
+        exclude: Folder below which nothing is searched: that of the outputs.
 
     Raises:
         FileNotFoundError: A folder or glob holds no picture.
+        ValueError: A folder is that of the outputs.
         TypeError: ``inputs`` is none of these.
     """
     items = [inputs] if is_single(inputs) or isinstance(inputs, (str, os.PathLike)) else inputs
@@ -91,6 +92,8 @@ def _expand(item, index: int, keep_folder: bool, exclude: Path | None) -> Iterat
         yield Source(item, Path(stem), str(path) if path else f'inputs[{index}]')
     elif Path(item).is_dir():
         root = Path(item)
+        if exclude is not None and root.resolve() == exclude.resolve():
+            raise ValueError(f'{root}: is the output folder too; name another for the output')
         found = list(_walk(root, exclude))
         if not found:
             raise FileNotFoundError(f'{root}: no pictures in this folder ({", ".join(PICTURE_SUFFIXES)})')
@@ -102,6 +105,8 @@ def _expand(item, index: int, keep_folder: bool, exclude: Path | None) -> Iterat
         root = _fixed_part(Path(item))
         found = sorted(Path(path) for path in glob.glob(str(item), recursive=True))
         found = [path for path in found if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
+        if exclude is not None:
+            found = [path for path in found if not path.resolve().is_relative_to(exclude.resolve())]
         if not found:
             raise FileNotFoundError(f'{item}: matches no pictures ({", ".join(PICTURE_SUFFIXES)})')
         for path in found:

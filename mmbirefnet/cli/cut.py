@@ -71,10 +71,8 @@ class Report:
     failed: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0
 
-    def fail(self, source: Source, error: Exception) -> None:
-        # Most errors begin with the file's name.
-        reason = str(error).removeprefix(f'{source.name}: ') or type(error).__name__
-        self.failed.append((source.name, reason))
+    def fail(self, source: Source, reason: str) -> None:
+        self.failed.append((source.name, reason.removeprefix(f'{source.name}: ')))  # most begin with it
 
     def print(self) -> None:
         rate = f', {self.written / self.seconds:.2f} pictures/s' if self.written and self.seconds else ''
@@ -94,8 +92,7 @@ def run(args: argparse.Namespace) -> int:
     if args.watch is not None:
         _check_folders(args.inputs, args.out, args.watch)
     inferencer = inferencer_of(args)
-    device = getattr(inferencer.backend, 'device', None)
-    writer.device = device if getattr(device, 'type', 'cpu') != 'cpu' else None
+    writer.device = inferencer.foreground_device
     job = CutJob(inferencer, writer, settings, args.workers, args.skip_existing, args.quiet)
     if args.watch is not None:
         print(f'watching {", ".join(args.inputs)}', flush=True)
@@ -175,7 +172,7 @@ class CutJob:
 
             def on_error(source: Source, error: Exception) -> None:
                 with self._lock:
-                    self.report.fail(source, error)
+                    self.report.fail(source, str(error) or type(error).__name__)
                 progress.advance()
 
             def write(prediction: Prediction) -> None:
@@ -202,7 +199,7 @@ class CutJob:
             self.writer.check(source)
         except (OSError, ValueError) as error:
             hint = ' (--overwrite or --skip-existing)' if isinstance(error, FileExistsError) else ''
-            self.report.fail(source, type(error)(f'{error}{hint}'))
+            self.report.fail(source, f'{error}{hint}')
             return False
         return True
 

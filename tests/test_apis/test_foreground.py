@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from mmbirefnet.apis import estimate_foreground
 from mmbirefnet.datasets.synthetic import make_sample
@@ -43,16 +44,17 @@ def transcription(image, alpha, sides):
     return foreground
 
 
+@pytest.mark.parametrize('device', ['cpu', *(['cuda'] if torch.cuda.is_available() else [])])
 @pytest.mark.parametrize('sides', [(90, 6), (6,), (7, 3)])
-def test_opencv_and_torch_agree_with_the_equations(composite, sides):
+def test_opencv_and_torch_agree_with_the_equations(composite, sides, device):
     image, alpha, _ = composite
     expected = transcription(image, alpha, sides)
     opencv = estimate_foreground(image, alpha, sides)
-    torch = estimate_foreground(image, alpha, sides, device='cpu')
-    assert opencv.dtype == torch.dtype == np.float32
+    tensors = estimate_foreground(image, alpha, sides, device=device)
+    assert opencv.dtype == tensors.dtype == np.float32
     np.testing.assert_allclose(opencv, expected, atol=1e-4)
-    np.testing.assert_allclose(torch, expected, atol=1e-4)
-    np.testing.assert_allclose(torch, opencv, atol=1e-4)
+    np.testing.assert_allclose(tensors, expected, atol=1e-4)
+    np.testing.assert_allclose(tensors, opencv, atol=1e-4)
 
 
 def test_picture_smaller_than_the_blur():

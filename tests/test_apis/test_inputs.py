@@ -38,6 +38,7 @@ def test_globs(folder):
     assert keys(f'{folder}/*.png') == ['a.png', 'x[1].png']
     assert keys(f'{folder}/*/*.webp') == ['sub/c.webp']
     assert keys(f'{folder}/**/a.png') == ['a.png', 'sub/deep/a.png']
+    assert keys(f'{folder}/**/*.png', exclude=folder / 'sub') == ['a.png', 'x[1].png']
     assert keys(folder / 'x[1].png') == ['x[1].png']  # a name, not a pattern
 
 
@@ -63,6 +64,8 @@ def test_nothing_found(folder):
         list_sources(folder / 'none')
     with pytest.raises(FileNotFoundError, match=r'\*\.gif: matches no pictures'):
         list_sources(f'{folder}/*.gif')
+    with pytest.raises(ValueError, match='sub: is the output folder too'):
+        list_sources(folder / 'sub', exclude=folder / 'none/../sub')
     with pytest.raises(TypeError, match='int'):
         list_sources(3)
 

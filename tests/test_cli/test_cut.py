@@ -121,6 +121,7 @@ def test_options_reach_the_prediction(backend, folder, tmp_path):
         (['in/a.png', '-o', 'out', '--threshold', '2'], 'threshold=2.0'),
         (['in/a.png', '-o', 'out', '--workers', '0'], '--workers 0'),
         (['film.mp4', '-o', 'out'], 'film.mp4: is a video'),
+        (['in/sub', '-o', 'in/sub'], 'in/sub: is the output folder too'),
         (['in/sub', '-o', 'in/sub', '--watch'], 'in/sub: is watched itself'),
         (['in/a.png', '-o', 'out', '--watch'], 'in/a.png: no folder'),
         (['in', '-o', 'out', '--watch', '0'], '--watch 0.0'),
