@@ -64,21 +64,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class Report:
-    """What became of the pictures."""
+    """What became of the pictures; ``live`` tells failures as they happen, not at the end."""
 
     written: int = 0
     skipped: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0
+    live: bool = False
 
     def fail(self, source: Source, reason: str) -> None:
-        self.failed.append((source.name, reason.removeprefix(f'{source.name}: ')))  # most begin with it
+        failure = source.name, reason.removeprefix(f'{source.name}: ')  # most begin with it
+        self.failed.append(failure)
+        if self.live:
+            _print_failures(failure)
 
     def print(self) -> None:
         rate = f', {self.written / self.seconds:.2f} pictures/s' if self.written and self.seconds else ''
         print(f'{self.written} written, {self.skipped} skipped, {len(self.failed)} failed{rate}')
-        for name, reason in self.failed:
-            print(f'failed: {name}: {reason}', file=sys.stderr)
+        if not self.live:
+            _print_failures(*self.failed)
+
+
+def _print_failures(*failures: tuple[str, str]) -> None:
+    for name, reason in failures:
+        print(f'failed: {name}: {reason}', file=sys.stderr, flush=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -212,6 +221,7 @@ class CutJob:
         handled: dict[Path, tuple] = {}
         before: dict[Path, tuple] = {}
         self.skip_existing = not self.writer.overwrite
+        self.report.live = True
         while not stop.is_set():
             sources = self._look(folders)
             now = {source.path: _state(source.path) for source in sources}

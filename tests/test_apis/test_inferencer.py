@@ -1,5 +1,8 @@
 """What the inferencer does around a model, with a backend whose maps can be worked out by hand."""
 
+import sys
+import types
+
 import cv2
 import numpy as np
 import pytest
@@ -188,3 +191,33 @@ def test_video_goes_to_its_module(red, monkeypatch):
 def test_background_alone_means_foreground(red, tmp_path):
     red(np.zeros((8, 8, 3), np.uint8), tmp_path, background=(0, 0, 255))
     assert Image.open(tmp_path / '000000.png').getpixel((3, 3)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 300), (257, 2)])
+def test_tiny_and_narrow_pictures(red, tmp_path, size):
+    for input_size in (None, 'image'):
+        soft_map = red(np.full((*size, 3), 51, np.uint8), tmp_path, input_size=input_size)
+        np.testing.assert_allclose(soft_map, np.full(size, 0.2), atol=1e-6)
+        assert Image.open(tmp_path / '000000.png').size == size[::-1]
+
+
+def test_onnx_models_have_a_backend_of_their_own(monkeypatch, tmp_path):
+    made = []
+    stub = types.ModuleType('onnx_backend')
+    stub.OnnxBackend = lambda *words: made.append(words) or RedBackend()
+    monkeypatch.setitem(sys.modules, 'mmbirefnet.apis.onnx_backend', stub)
+    (tmp_path / 'b.onnx').touch()
+    monkeypatch.setenv('MMBIREFNET_CHECKPOINT', str(tmp_path / 'b.onnx'))
+    BiRefNetInferencer('a.onnx')
+    BiRefNetInferencer('a.onnx', device='cpu')
+    BiRefNetInferencer(device='cuda')
+    BiRefNetInferencer(weights=tmp_path / 'b.onnx', providers=['X'])
+    assert made == [
+        ('a.onnx', None),
+        ('a.onnx', ['CPUExecutionProvider']),
+        (tmp_path / 'b.onnx', ['CUDAExecutionProvider', 'CPUExecutionProvider']),
+        (tmp_path / 'b.onnx', ['X']),
+    ]
+    for options, message in ((dict(device='cuda:3'), "device='cuda:3'"), (dict(dtype='float16'), "dtype='float16'")):
+        with pytest.raises(ValueError, match=message):
+            BiRefNetInferencer('a.onnx', **options)
