@@ -1,6 +1,7 @@
 """Every config of configs/mix trains two iterations and tests an image through mmengine's Runner, made small."""
 
 import math
+import re
 from pathlib import Path
 
 import cv2
@@ -10,8 +11,11 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import nn
 
 from mmbirefnet.datasets.synthetic import write_dataset
+from mmbirefnet.models import LocalizationModule
+from mmbirefnet.registry import MODELS
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / 'configs/mix').glob('*.py'))
@@ -170,3 +174,36 @@ def test_trains_and_tests(path, data, tmp_path):
         error = (stretched - (truth > 128 / 255).double()).abs().mean()
         assert scores['MAE'] == pytest.approx(error.item(), abs=1e-4)
         assert truth.unique().numel() > 2  # the mask is still soft
+
+
+PAGE = (ROOT / 'docs/mixing.md').read_text('utf-8')
+
+
+def build(cfg: Config) -> nn.Module:
+    """With parameters that take no memory, where the backbone can do that."""
+    cfg.model.pop('pretrained', None)
+    on_meta = cfg.model.backbone.type not in ('mmpretrain.ConvNeXt', 'MixVisionTransformer')
+    with torch.device('meta' if on_meta else 'cpu'):
+        return MODELS.build(cfg.model)
+
+
+def test_page_lists_the_configs():
+    rows = dict(re.findall(r'^\| `(\S+\.py)` \|.+\| ([\d.]+) M \|$', PAGE, re.M))
+    assert sorted(rows) == [path.name for path in CONFIGS]
+    for path in CONFIGS:
+        size = sum(parameter.numel() for parameter in build(Config.fromfile(path)).parameters())
+        assert f'{size / 1e6:.1f}' == rows[path.name], path
+
+
+@pytest.mark.parametrize('example', re.findall(r'```python\n(.+?)```', PAGE, re.S))
+def test_examples_of_the_page(example, tmp_path):
+    path = tmp_path / 'example.py'
+    path.write_text(example.replace("_base_ = '", f"_base_ = '{ROOT}/configs/mix/"))
+    model = build(Config.fromfile(path))
+    changed = Config.fromfile(path).model
+    if 'background' in changed.decode_head:
+        assert model.decode_head.background == 0
+        assert model.decode_head.conv_logits.out_channels == 21
+    if 'neck' in changed:
+        assert type(model.neck) is LocalizationModule
+    assert model.decode_head.loss_decode

@@ -1,0 +1,142 @@
+"""Fine-tuning on one's own folder with tools/train.py, and the page that walks through it."""
+
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from golden import reference_state_dict
+from mmengine.config import Config
+
+from mmbirefnet.datasets.synthetic import make_sample
+from mmbirefnet.registry import MODELS
+from mmbirefnet.utils import convert_birefnet_state_dict
+from mmbirefnet.utils.checkpoint_io import write_checkpoint
+
+ROOT = Path(__file__).parents[2]
+SWIN_L = ROOT / 'configs/birefnet/birefnet_swin-l_1xb2-20e_finetune-1024x1024.py'
+SWIN_T = ROOT / 'configs/birefnet/birefnet_swin-t_1xb4-20e_finetune-1024x1024.py'
+SMALL_IMAGES = """
+_base_ = {config!r}
+load, resize = dict(type='mmbirefnet.LoadImage'), dict(type='mmbirefnet.Resize', scale=(64, 64))
+mask, pack = dict(type='mmbirefnet.LoadMask'), dict(type='mmbirefnet.PackDichotomousInputs')
+train_pipeline, test_pipeline = [load, mask, resize, pack], [load, resize, mask, pack]
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(num_workers=0)
+test_evaluator = dict(num_workers=0, skeleton_cache=None)
+train_cfg = dict(max_epochs=1)
+"""
+SMALL_MODEL = """
+channels = [16, 32, 64, 128]
+model = dict(
+    backbone=dict(
+        arch=dict(_delete_=True, embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=4)
+    ),
+    neck=dict(in_channels=channels, aspp_cfg=dict(branch_channels=8)),
+    decode_head=dict(in_channels=channels, aspp_cfg=dict(branch_channels=8)),
+)
+"""
+
+
+def write_images(folder: Path, blur: float = 0) -> Path:
+    """Six drawings, one of which is held out; blurred, their masks are soft."""
+    for name in ('im', 'gt'):
+        (folder / name).mkdir(parents=True)
+    for index in range(6):
+        sample = make_sample(0, 'own', index, (80, 96))
+        mask = cv2.GaussianBlur(sample.mask, (0, 0), blur) if blur else sample.mask
+        cv2.imwrite(str(folder / f'im/{index}.jpg'), sample.image)
+        cv2.imwrite(str(folder / f'gt/{index}.png'), mask)
+    return folder
+
+
+def write_config(path: Path, config: Path, small_model: bool = True) -> Path:
+    path.write_text(SMALL_IMAGES.format(config=str(config)) + SMALL_MODEL * small_model)
+    return path
+
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory) -> tuple[Path, Path]:
+    """The small config and a checkpoint of its model."""
+    folder = tmp_path_factory.mktemp('finetune')
+    config = write_config(folder / 'small.py', SWIN_L)
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(config).model)
+    write_checkpoint(folder / 'small.pth', model.state_dict(), {})
+    return config, folder / 'small.pth'
+
+
+@pytest.fixture
+def finetune(tool, small, tmp_path):
+    """Trains with further --cfg-options; returns the runner and the checkpoint's parameters."""
+
+    def run(*options, blur=0):
+        config, checkpoint = small
+        data = write_images(tmp_path / 'data', blur)
+        runner = tool('train', config, '--cfg-options', f'data_root={data}', f'load_from={checkpoint}', *options)
+        return runner, torch.load(checkpoint)['state_dict']
+
+    return run
+
+
+def test_starts_from_the_checkpoint(finetune):
+    """Without a learning rate it stays there; the held-out image is scored."""
+    runner, start = finetune('optim_wrapper.optimizer.lr=0')
+    assert runner.iter == 3  # five images in batches of two
+    assert len(runner.val_dataloader.dataset) == 1
+    for name, parameter in runner.model.named_parameters():
+        assert torch.equal(parameter, start[name]), name
+    assert 0 < runner.message_hub.get_scalar('val/MAE').current() < 1
+    assert len(list(Path(runner.work_dir).glob('best_*_epoch_1.pth'))) == 2
+    assert runner.message_hub.get_scalar('train/decode.loss_iou').current() > 0
+    assert not runner.val_evaluator.metrics[0].soft_masks
+
+
+def test_frozen_stages_and_a_rate_for_a_part(finetune):
+    runner, start = finetune(
+        'model.backbone.frozen_stages=2',
+        'optim_wrapper.optimizer.lr=0.01',
+        'optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult=0.1',
+    )
+    assert runner.model.multi_scale_input  # the frozen stages see both scales
+    frozen = tuple(f'backbone.{part}.' for part in ('patch_embed', 'layers.0', 'layers.1', 'norm0', 'norm1'))
+    rates = {}
+    for group in runner.optim_wrapper.optimizer.param_groups:
+        for parameter in group['params']:
+            rates[parameter] = group['lr']
+    for name, parameter in runner.model.named_parameters():
+        if name.startswith(frozen):
+            assert torch.equal(parameter, start[name]), name
+            continue
+        assert parameter.dim() == 1 or not torch.equal(parameter, start[name]), name
+        assert rates[parameter] == pytest.approx(0.001 if name.startswith('backbone.') else 0.01), name
+
+
+def test_soft_masks_are_noticed(finetune):
+    runner, _ = finetune(blur=4)
+    weights = {type(loss).__name__: loss.loss_weight for loss in runner.model.decode_head.loss_decode}
+    assert weights == dict(BCELoss=30.0, IoULoss=0.0, MAELoss=100.0, SSIMLoss=10.0)
+    assert runner.message_hub.get_scalar('train/decode.loss_iou').current() == 0
+    assert runner.val_evaluator.metrics[0].soft_masks
+
+
+def test_without_a_checkpoint(finetune):
+    with pytest.raises(ValueError, match='fine-tuning starts from a checkpoint'):
+        finetune('load_from=None')
+
+
+@pytest.mark.slow
+def test_from_a_released_checkpoint(tool, tmp_path):
+    """The reference's Swin-T parameters, under the names that it has, in the config of that model."""
+    released = reference_state_dict()
+    torch.save(released, tmp_path / 'released.pth')
+    config = write_config(tmp_path / 'swin_t.py', SWIN_T, small_model=False)
+    options = [f'data_root={write_images(tmp_path / "data")}', f'load_from={tmp_path / "released.pth"}']
+    runner = tool(
+        'train', config, '--cfg-options', *options, 'optim_wrapper.optimizer.lr=0', 'default_hooks.checkpoint=None'
+    )
+    start = convert_birefnet_state_dict(released)
+    for name, parameter in runner.model.named_parameters():
+        assert torch.equal(parameter, start[name]), name
