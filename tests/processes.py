@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import runpy
+import socket
 import sys
 import time
 from pathlib import Path
@@ -15,30 +16,39 @@ _context.set_forkserver_preload(
 )
 
 
-def _run(script, arguments, folder, environment):
+def _run(script, arguments, folder, output, environment):
     os.chdir(folder)
     os.environ.update(environment)
+    sys.path[:0] = environment.get('PYTHONPATH', '').split(':')
     sys.argv = [script, *arguments]
-    with open('output.txt', 'a') as output:
+    with open(output, 'w') as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     runpy.run_path(script, run_name='__main__')
 
 
-def start(folder, script, *arguments, **environment):
-    """Start ``python script arguments`` in a folder, where ``output.txt`` gets what it prints."""
-    script = str(ROOT / script)
-    process = _context.Process(target=_run, args=(script, [str(each) for each in arguments], str(folder), environment))
+def start(folder, script, *arguments, output='output.txt', **environment):
+    """Start ``python script arguments`` in a folder, where a file gets what it prints."""
+    script, arguments = str(ROOT / script), [str(each) for each in arguments]
+    process = _context.Process(target=_run, args=(script, arguments, str(folder), output, environment))
+    process.output = Path(folder, output)
     process.start()
     return process
 
 
-def finish(process, folder, status=0):
-    """Wait for a process, whose exit status is known."""
-    process.join(120)
-    output = Path(folder, 'output.txt').read_text()
+def finish(process, status=0):
+    """Wait for a process, whose exit status is known; what it printed."""
+    process.join(240)
+    output = process.output.read_text()
     assert process.exitcode == status, f'{process.exitcode}: {output[-3000:]}'
     return output
+
+
+def free_port():
+    """Number of a port that nobody listens at."""
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return str(listener.getsockname()[1])
 
 
 def wait_for(condition, seconds=60):

@@ -5,6 +5,7 @@ import inspect
 
 from mmengine.config import Config
 from mmengine.registry import METRICS
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmbirefnet.utils.cli import add_common_arguments, is_fsdp, load_config, runner_of
 
@@ -60,6 +61,7 @@ def write_maps(cfg: Config, folder: str) -> None:
     raise SystemExit('error: --out needs a metric that takes output_dir, for example mmbirefnet.DichotomousMetric')
 
 
+@record  # torchrun then says which rank failed, and why
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)

@@ -5,6 +5,7 @@ import argparse
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmbirefnet.engine.lr_scaling import RULES, scale_lr
 from mmbirefnet.utils.cli import add_common_arguments, load_config, runner_of
@@ -40,6 +41,7 @@ def enable_amp(cfg: Config) -> None:
         raise SystemExit(f'error: --amp goes with an optim_wrapper of type OptimWrapper, the config has {kind}')
 
 
+@record  # torchrun then says which rank failed, and why
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)

@@ -6,6 +6,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import torch.distributed
@@ -71,7 +72,8 @@ def runner_of(cfg: Config) -> Iterator[Runner]:
     if cfg.launcher != 'none' and get_device() == 'cpu':
         if cfg.launcher != 'pytorch':
             raise SystemExit(f'error: --launcher {cfg.launcher} needs GPUs; on CPUs use tools/dist_train.sh (torchrun)')
-        torch.distributed.init_process_group('gloo')
+        timeout = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')  # seconds, as mmengine's init_dist has it
+        torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=timeout) if timeout else None)
         # The model wrapper keeps gloo's threads, and a process that ends while they run is aborted: free it before.
         atexit.register(gc.collect)
         wrapper = cfg.get('model_wrapper_cfg') or {
@@ -87,7 +89,15 @@ def runner_of(cfg: Config) -> Iterator[Runner]:
                 state_dict_config=dict(type='FullStateDictConfig', rank0_only=True),
                 optim_state_dict_config=dict(type='FullOptimStateDictConfig', rank0_only=True),
             )
-    yield RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    try:
+        yield RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    except SystemExit:  # stopped by a signal, as all ranks after this iteration
+        _leave_process_group()
+        raise
+    _leave_process_group()
+
+
+def _leave_process_group() -> None:
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -2,13 +2,13 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import free_port
 
 ROOT = Path(__file__).parents[2]
 # Each rank writes its weights before and after training.
@@ -35,12 +35,6 @@ DUMP_CONFIG = """
 custom_imports = dict(imports=['dump_rank_hook'])
 custom_hooks = [dict(type='DumpRankHook')]
 """
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        return str(listener.getsockname()[1])
 
 
 @pytest.fixture
