@@ -15,6 +15,10 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
 from mmengine.registry import Registry
 
+from .utils.checkpoint_loading import register_loaders
+
+register_loaders()
+
 MODELS = Registry('model', parent=MMENGINE_MODELS, locations=['mmbirefnet.models'])
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, locations=['mmbirefnet.datasets'])
 DATA_SAMPLERS = Registry('data sampler', parent=MMENGINE_DATA_SAMPLERS, locations=['mmbirefnet.datasets'])

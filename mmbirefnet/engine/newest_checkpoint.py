@@ -7,8 +7,9 @@ import os
 import zipfile
 from pathlib import Path
 
-import torch
 from mmengine.logging import print_log
+
+from mmbirefnet.utils.safe_load import load_guarded
 
 _NEEDED = {'meta', 'message_hub', 'optimizer', 'state_dict'}
 
@@ -60,7 +61,7 @@ def newest_checkpoint(*folders: str | os.PathLike) -> str | None:
 
 def _meta_of(path: Path) -> dict | None:
     """The ``meta`` of a training's checkpoint, without reading its tensors; None if it is none."""
-    content = torch.load(path, map_location='cpu', mmap=True, weights_only=True)
+    content = load_guarded(path, 'cpu', mmap=True)
     return content['meta'] if isinstance(content, dict) and content.keys() >= _NEEDED else None
 
 

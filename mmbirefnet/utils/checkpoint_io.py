@@ -1,16 +1,19 @@
-"""Reading released parameter files, writing checkpoints, and telling whether parameters fit a model."""
+"""Reading parameter files of all kinds, writing checkpoints, and telling whether parameters fit a model."""
 
 import os
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .safe_load import load_guarded
+
 # Where training checkpoints keep the parameters; averaged ones come first, since they are what is to be used.
 NESTS = ('state_dict_ema', 'model_ema', 'state_dict', 'model', 'model_state_dict', 'net')
+AVERAGED = 'ema_state_dict'  # where mmengine keeps the average beside the parameters, or these beside the average
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -25,15 +28,55 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
         ImportError: If safetensors is needed and not installed.
         ValueError: If the file is damaged, of another format, or holds no state dict.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such file')
-    content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pickle(path)
+    content = read_checkpoint(path)
     state = _innermost(content)
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not state or not all(map(_is_parameter, state.items())):
         found = f'a dict of {sorted(map(str, state))[:6]}' if isinstance(state, Mapping) else type(state).__name__
         raise ValueError(f'{path}: expected named parameters, alone or under one of {NESTS}, found {found}')
     return dict(state)
+
+
+def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device | Callable | None = 'cpu') -> object:
+    """Read a file of parameters, or a checkpoint of a training whole.
+
+    Args:
+        path: As for :func:`read_state_dict`.
+        map_location: Where the tensors go, see ``torch.load``.
+
+    Raises:
+        FileNotFoundError, ImportError: As :func:`read_state_dict`.
+        ValueError: If the file is damaged, of another format, holds other objects than tensors and plain values, or
+            parameters that are not finite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such file')
+    content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pickle(path, map_location)
+    if wrong := _not_finite(content):
+        raise ValueError(
+            f'{path}: {len(wrong)} parameters hold NaN or Inf, such as {", ".join(wrong[:3])}: of a training that '
+            'diverged, or damaged; take another checkpoint'
+        )
+    return content
+
+
+def _is_parameter(item: tuple) -> bool:
+    key, value = item
+    return isinstance(key, str) and isinstance(value, Tensor)
+
+
+def _not_finite(content: object) -> list[str]:
+    """Names of tensors with values that are not finite, wherever a checkpoint keeps parameters."""
+    if not isinstance(content, Mapping):
+        return []
+    found = [f'{key}' for key, value in content.items() if isinstance(value, Tensor) and not _is_finite(value)]
+    return found + [name for nest in (*NESTS, AVERAGED) for name in _not_finite(content.get(nest))]
+
+
+def _is_finite(value: Tensor) -> bool:
+    if value.layout != torch.strided or value.is_quantized or not (value.is_floating_point() or value.is_complex()):
+        return True
+    return bool(torch.isfinite(value.float() if value.element_size() == 1 else value).all())
 
 
 def _innermost(content: object) -> object:
@@ -60,9 +103,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f'{path}: damaged, or no safetensors file ({error})') from error
 
 
-def _read_pickle(path: Path) -> object:
+def _read_pickle(path: Path, map_location: str | torch.device | Callable | None) -> object:
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)
+        return load_guarded(path, map_location)
     except pickle.UnpicklingError as error:
         refused = re.search(r'GLOBAL (\S+)', str(error))
         if refused is None:
@@ -108,8 +151,25 @@ def misfit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], optional: 
         for key in wanted
         if key in found and found[key].shape != wanted[key].shape
     ]
+    other_kind = [
+        f'{key} is {found[key].dtype} in the file and {wanted[key].dtype} in the model'
+        for key in wanted
+        if key in found and not _can_hold(wanted[key], found[key])
+    ]
+    problems = {
+        'missing': missing,
+        'unexpected': unexpected,
+        'of another shape': misshapen,
+        'of another type': other_kind,
+    }
     return '; '.join(
         f'{name} ({len(keys)}): {", ".join(keys[:3])}{" …" if len(keys) > 3 else ""}'
-        for name, keys in (('missing', missing), ('unexpected', unexpected), ('of another shape', misshapen))
+        for name, keys in problems.items()
         if keys
     )
+
+
+def _can_hold(wanted: Tensor, found: Tensor) -> bool:
+    """Whether a value keeps its meaning, to rounding, when it is copied into a parameter."""
+    exotic = found.is_complex() or found.is_quantized or found.layout != torch.strided
+    return not exotic and (found.is_floating_point() or not wanted.is_floating_point())

@@ -1,11 +1,16 @@
-"""Lets ``torch.load`` read mmengine's checkpoints while its weights-only guard stays on.
+"""Loading what ``torch.save`` wrote without running code that a file brings along.
 
 mmengine saves its message hub with every checkpoint: loss histories (``HistoryBuffer`` objects around numpy arrays)
-and numpy scalars. From torch 2.6 on ``torch.load`` refuses these unless they are declared safe.
+and numpy scalars. From torch 2.6 on ``torch.load`` refuses these unless they are declared safe. Before, its guard is
+off by default and cannot be told of anything: there a pickle module stands in that looks up nothing else.
 """
 
 import builtins
+import functools
+import io
 import pickle
+import types
+import zipfile
 
 import numpy as np
 import torch
@@ -17,6 +22,7 @@ try:
 except ImportError:
     from numpy.core import multiarray
 
+_GUARDED = Version(torch.__version__) >= Version('2.6')
 _STATISTICS = ('min', 'max', 'current', 'mean')
 _DTYPES = ('float64', 'float32', 'int64', 'int32', 'bool')
 
@@ -34,18 +40,78 @@ def history_statistic(owner, name):
     return getattr(owner, name)
 
 
+def _safe_globals() -> list[tuple[object, str]]:
+    """What mmengine's checkpoints hold beside tensors, each with its name in a pickle."""
+    safe = [HistoryBuffer, np.ndarray, np.dtype]
+    if hasattr(np, 'dtypes'):  # numpy < 1.25 pickles none of its classes
+        safe += {type(np.dtype(name)) for name in _DTYPES}
+    pairs = [(each, f'{each.__module__}.{each.__qualname__}') for each in safe]
+    for name in ('_reconstruct', 'scalar'):  # numpy 1 and 2 write different module names
+        pairs += [(getattr(multiarray, name), f'numpy.{core}.multiarray.{name}') for core in ('core', '_core')]
+    return pairs
+
+
 def register_safe_globals() -> None:
-    """Declare what mmengine's checkpoints hold as safe to unpickle (torch >= 2.6; older ones have no such guard).
+    """Declare what mmengine's checkpoints hold as safe to unpickle (torch >= 2.6).
 
     Each is given with its path, as a pair: the fork of mmengine declares some of them without, for the time of a load,
     and takes those back afterwards.
     """
-    if Version(torch.__version__) < Version('2.6'):
+    if not _GUARDED:
         return
-    safe = [HistoryBuffer, np.ndarray, np.dtype, *{type(np.dtype(name)) for name in _DTYPES}]
-    pairs = [(each, f'{each.__module__}.{each.__qualname__}') for each in safe]
-    for name in ('_reconstruct', 'scalar'):  # numpy 1 and 2 write different module names
-        pairs += [(getattr(multiarray, name), f'numpy.{core}.multiarray.{name}') for core in ('core', '_core')]
+    pairs = _safe_globals()
     if builtins.getattr not in torch.serialization.get_safe_globals():  # do not narrow what the user has allowed
         pairs.append((history_statistic, 'builtins.getattr'))
     torch.serialization.add_safe_globals(pairs)
+
+
+def load_guarded(file, map_location=None, mmap: bool = False):
+    """``torch.load`` of tensors, plain values, and what mmengine keeps beside them; no other object is made.
+
+    Args:
+        file: Path, or binary file.
+        map_location, mmap: See ``torch.load``.
+
+    Raises:
+        pickle.UnpicklingError: There is something else in the file; the message names it.
+        Exception: Half a dozen types, for damaged files.
+    """
+    options = dict(map_location=map_location, **(dict(mmap=True) if mmap else {}))
+    if _GUARDED:
+        return torch.load(file, weights_only=True, **options)
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(name.endswith('/constants.pkl') for name in archive.namelist()):
+                raise pickle.UnpicklingError('GLOBAL TorchScript: a program')
+    if hasattr(file, 'seek'):
+        file.seek(0)
+    return torch.load(file, weights_only=False, pickle_module=_PICKLE, **options)
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str):
+        try:
+            return _allowed()[f'{module}.{name}']
+        except KeyError:
+            raise pickle.UnpicklingError(f'GLOBAL {module}.{name} was not an allowed global') from None
+
+
+def _load(file, **options):
+    return _Unpickler(file, **options).load()
+
+
+def _loads(data: bytes, **options):
+    return _load(io.BytesIO(data), **options)
+
+
+# The part of the module pickle that torch.load uses.
+_PICKLE = types.SimpleNamespace(__name__='guarded pickle', Unpickler=_Unpickler, load=_load, loads=_loads)
+
+
+@functools.cache
+def _allowed() -> dict[str, object]:
+    """What may be looked up before torch 2.6, by name in a pickle."""
+    allowed = dict(torch._weights_only_unpickler._get_allowed_globals())
+    allowed |= {name: each for each, name in _safe_globals()}
+    # Protocol 2, which torch writes, has the names of Python 2.
+    return allowed | dict.fromkeys(('__builtin__.getattr', 'builtins.getattr'), history_statistic)

@@ -16,7 +16,7 @@ from mmbirefnet.utils import convert_birefnet_state_dict
 
 
 def runner_of(model) -> SimpleNamespace:
-    return SimpleNamespace(model=model, logger=logging.getLogger('test'))
+    return SimpleNamespace(model=model, logger=logging.getLogger('test'), _load_from='some.pth')
 
 
 @pytest.fixture(scope='module')
@@ -47,13 +47,13 @@ def test_the_reference_s_parameters_are_converted(released, swin_t, wrap):
 def test_of_another_size(released):
     with torch.device('meta'):
         model = MODELS.build(model_config(arch='s'))
-    with pytest.raises(ValueError, match=r'load_from: .* missing \(\d+\): backbone.layers.2.blocks.6'):
+    with pytest.raises(ValueError, match=r'some\.pth: .* missing \(\d+\): backbone.layers.2.blocks.6'):
         ReleasedCheckpointHook().after_load_checkpoint(runner_of(model), dict(released))
 
 
 def test_not_a_whole_one(released, swin_t):
     part = {key: value for key, value in released.items() if not key.startswith('decoder.')}
-    with pytest.raises(ValueError, match='load_from: not a BiRefNet checkpoint'):
+    with pytest.raises(ValueError, match=r'some\.pth: not a BiRefNet checkpoint'):
         ReleasedCheckpointHook().after_load_checkpoint(runner_of(swin_t), part)
 
 

@@ -12,7 +12,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
-from mmbirefnet.utils.safe_load import history_statistic
+from mmbirefnet.utils.safe_load import history_statistic, load_guarded
 
 
 class Line(BaseModel):
@@ -70,7 +70,7 @@ def work_dir(tmp_path_factory):
 
 def test_runner_checkpoint_loads_with_its_history(work_dir):
     assert 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD' not in os.environ
-    checkpoint = torch.load(work_dir / 'epoch_2.pth', weights_only=True)
+    checkpoint = load_guarded(work_dir / 'epoch_2.pth')
     assert set(checkpoint) == {'meta', 'state_dict', 'message_hub', 'optimizer', 'param_schedulers'}
     losses = checkpoint['message_hub']['log_scalars']['train/loss']
     assert isinstance(losses, HistoryBuffer)
@@ -79,6 +79,7 @@ def test_runner_checkpoint_loads_with_its_history(work_dir):
     assert checkpoint['message_hub']['runtime_info']['best_score'] == 1.5
 
 
+@pytest.mark.skipif(not hasattr(torch.serialization, 'safe_globals'), reason='torch < 2.5 has no declarations')
 def test_declarations_outlast_those_of_others(work_dir):
     with torch.serialization.safe_globals([HistoryBuffer, np.ndarray, np.dtype, getattr]):
         torch.load(work_dir / 'epoch_1.pth')
@@ -88,8 +89,8 @@ def test_declarations_outlast_those_of_others(work_dir):
 def test_resume_goes_on_from_the_checkpoint(work_dir, tmp_path):
     resumed = build_runner(tmp_path, load_from=str(work_dir / 'epoch_1.pth'), resume=True)
     resumed.train()
-    through = torch.load(work_dir / 'epoch_2.pth')['state_dict']
-    again = torch.load(tmp_path / 'epoch_2.pth')['state_dict']
+    through = load_guarded(work_dir / 'epoch_2.pth')['state_dict']
+    again = load_guarded(tmp_path / 'epoch_2.pth')['state_dict']
     assert resumed.epoch == 2
     for name, value in through.items():
         torch.testing.assert_close(again[name], value, rtol=0, atol=0)
@@ -118,7 +119,23 @@ class Evil:
 def test_guard_stays_on(tmp_path, content):
     torch.save(content, tmp_path / 'forged.pth')
     with pytest.raises(pickle.UnpicklingError):
-        torch.load(tmp_path / 'forged.pth')
+        load_guarded(tmp_path / 'forged.pth')
+
+
+@pytest.mark.skipif(torch.__version__ >= '2.6', reason='newer ones need no module in place of pickle')
+@pytest.mark.parametrize('legacy', [False, True])
+def test_before_torch_had_a_guard(tmp_path, legacy):
+    """Also files of before torch 1.6, which are no archives; and programs of TorchScript."""
+    content = dict(a=torch.randn(3).to(torch.bfloat16), b=nn.Parameter(torch.ones(2)), c=torch.arange(3))
+    torch.save(content, tmp_path / 'good.pth', _use_new_zipfile_serialization=not legacy)
+    found = load_guarded(tmp_path / 'good.pth')
+    assert all(torch.equal(found[key], value) for key, value in content.items())
+    torch.save(Evil(os.system, 'true'), tmp_path / 'bad.pth', _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(pickle.UnpicklingError, match=r'GLOBAL posix\.system'):
+        load_guarded(tmp_path / 'bad.pth')
+    torch.jit.script(nn.Linear(1, 1)).save(tmp_path / 'script.pth')
+    with pytest.raises(pickle.UnpicklingError, match='TorchScript'):
+        load_guarded(tmp_path / 'script.pth')
 
 
 def test_history_statistic_refuses_all_else():

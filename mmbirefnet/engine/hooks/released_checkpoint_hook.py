@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from mmbirefnet.registry import HOOKS
-from mmbirefnet.utils.checkpoint_io import misfit, read_state_dict
+from mmbirefnet.utils.checkpoint_io import misfit
 from mmbirefnet.utils.convert import convert_birefnet_state_dict, strip_prefixes
-
-
-@CheckpointLoader.register_scheme(prefixes=r'.+\.safetensors$', force=True)
-def load_safetensors(filename: str, map_location: str | Callable | None = None) -> dict:
-    """What ``load_from`` reads of a local ``.safetensors`` file, which mmengine does not know."""
-    return dict(state_dict=read_state_dict(filename))
 
 
 @HOOKS.register_module()
@@ -52,7 +43,7 @@ class ReleasedCheckpointHook(Hook):
                 raise ValueError(f'the parameters do not fit the model: {problems}')
         except ValueError as error:
             raise ValueError(
-                f'load_from: {error}. Take the config of the architecture, which '
+                f'{runner._load_from}: {error}. Take the config of the architecture, which '
                 'tools/model_converters/birefnet2mmbirefnet.py tells'
             ) from error
         if released:
