@@ -207,7 +207,8 @@ class _ModulatedDeformConv2d(Function):
                 if need_x:
                     _add_blend_transposed(grad_table, chunk.rows, weights, grad_columns)
                 with torch.enable_grad():
-                    columns = _blend(table, chunk.rows, weights.requires_grad_(need_taps))
+                    # torch 2.1 fails where the weights alone need a gradient; none is computed for the table.
+                    columns = _blend(table.requires_grad_(need_taps), chunk.rows, weights.requires_grad_(need_taps))
                 if need_taps:
                     (grad_weights,) = torch.autograd.grad(columns, weights, grad_columns)
                     by_offset, by_mask = chunk.gradients(grad_weights)
