@@ -105,6 +105,7 @@ def make_runner(
     optim_wrapper=None,
     seed=3,
     signals=('SIGTERM',),
+    log_level='WARNING',
     **kwargs,
 ):
     """A runner with AdamW, two schedules, averaged weights and a loss schedule."""
@@ -156,7 +157,7 @@ def make_runner(
         ],
         randomness=dict(seed=seed),
         experiment_name=f'{Path(work_dir).name}_{random.Random().random()}',
-        log_level='WARNING',
+        log_level=log_level,
         **kwargs,
     )
 

@@ -120,7 +120,8 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         if isinstance(self.dataloader.dataset.dataset, SkipUnreadable):
             count = torch.tensor(self._unreadable)
             all_reduce(count)
-            self.runner.logger.info(f'Epoch {self._epoch + 1}: {int(count)} unreadable images replaced since the start')
+            self.runner.logger.warning(f'Epoch {self._epoch + 1}: {int(count)} unreadable images replaced')
+            self._unreadable = 0
 
 
 def broadcasted(number: int) -> int:

@@ -49,9 +49,7 @@ class SkipUnreadable(Dataset):
             if errors:
                 sample['data_samples'].set_metainfo({REPLACED: errors})
             return sample
-        raise RuntimeError(
-            f'{ATTEMPTS} samples in a row cannot be read, the first and the last: {errors[:: ATTEMPTS - 1]}'
-        )
+        raise RuntimeError(f'{ATTEMPTS} samples in a row cannot be read: {errors[0]}; …; {errors[-1]}')
 
 
 def unreadable_in(batch: Any) -> list[str]:
