@@ -1,8 +1,14 @@
 """Fine-tuning on one's own folder with tools/train.py, and the page that walks through it."""
 
+import inspect
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from golden import reference_state_dict
@@ -16,6 +22,7 @@ from mmbirefnet.utils.checkpoint_io import write_checkpoint
 ROOT = Path(__file__).parents[2]
 SWIN_L = ROOT / 'configs/birefnet/birefnet_swin-l_1xb2-20e_finetune-1024x1024.py'
 SWIN_T = ROOT / 'configs/birefnet/birefnet_swin-t_1xb4-20e_finetune-1024x1024.py'
+NANO = ROOT / 'configs/birefnet_synthetic/birefnet_swin-nano_1xb4-3e_finetune-256x256.py'
 SMALL_IMAGES = """
 _base_ = {config!r}
 load, resize = dict(type='mmbirefnet.LoadImage'), dict(type='mmbirefnet.Resize', scale=(64, 64))
@@ -140,3 +147,54 @@ def test_from_a_released_checkpoint(tool, tmp_path):
     start = convert_birefnet_state_dict(released)
     for name, parameter in runner.model.named_parameters():
         assert torch.equal(parameter, start[name]), name
+
+
+PAGE = (ROOT / 'docs/finetune.md').read_text('utf-8')
+WALK = PAGE.split('## A walk through')[1]
+
+
+def test_options_of_the_page_exist():
+    """Each names a setting that the config has, or one that mmengine reads; a test above uses the latter."""
+    cfg = Config.fromfile(SWIN_L)
+    options = [word for row in re.findall(r'^\| `(.+?)` \|', PAGE, re.M) for word in row.split() if '=' in word]
+    assert len(options) > 5
+    for option in options:
+        key = option.partition('=')[0]
+        if key.startswith('optim_wrapper.paramwise_cfg.custom_keys.'):
+            continue
+        *path, last = key.split('.')
+        value = cfg
+        for name in path:
+            value = value[name]
+        parameters = inspect.signature(MODELS.get(value.type)).parameters if path[0] == 'model' else value
+        assert last in parameters, option
+    assert cfg.custom_hooks[1].type == 'mmbirefnet.MaskKindHook'
+    for path in re.findall(r'(?:configs|tools)/[\w/.-]+\.py', PAGE):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.slow
+def test_the_walk(tool, tmp_path):
+    """Its commands one after another, with fewer and smaller images, and a model of as few parameters."""
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(write_config(tmp_path / NANO.name, NANO)).model)
+    write_checkpoint(tmp_path / 'work_dirs/demo/epoch_6.pth', model.state_dict(), {})
+    make, *commands = re.findall(r'^python (.+)$', WALK, re.M)
+    (transform,) = re.findall(r'```python\n(.+?)```', WALK, re.S)
+    options = shlex.split(make.replace('--dis-tr 100', '--dis-tr 6').replace('--size 384', '--size 80 96'))
+    subprocess.run([sys.executable, ROOT / options[0], *options[1:]], check=True, capture_output=True)
+    before = {path.name: cv2.imread(str(path)) for path in Path('work_dirs/finetune/data/DIS-TR/im').iterdir()}
+    exec(transform)
+    for path in Path('work_dirs/finetune/data/DIS-TR/im').iterdir():
+        assert np.abs(255 - cv2.imread(str(path)).astype(int) - before[path.name]).mean() < 5
+    scores = []
+    for command in commands:
+        script, config, *arguments = shlex.split(command)
+        assert config == str(NANO.relative_to(ROOT))
+        runner = tool(Path(script).stem, tmp_path / NANO.name, *arguments)
+        if script == 'tools/test.py':
+            scores.append(runner.message_hub.get_scalar('test/MAE').current())
+        else:
+            assert runner.epoch == 1
+            Path(runner.work_dir, 'epoch_3.pth').symlink_to(Path(runner.work_dir, 'epoch_1.pth'))
+    assert scores[0] != scores[1]
