@@ -24,16 +24,15 @@ ARCHITECTURES = {
 PART_BYTES = 8 * 2**20
 
 
-def in_parts(x: Tensor, values: int, dim: int, step: int = 1) -> tuple[Tensor, ...]:
-    """Parts of ``x`` along ``dim``, multiples of ``step``, which a block takes one at a time.
+def in_parts(x: Tensor, values: int, dim: int) -> tuple[Tensor, ...]:
+    """Parts of ``x`` along ``dim``, which a block takes one at a time; a part of size 1 makes ``values`` numbers.
 
-    Each unit of the axis makes ``values`` numbers in between. It is one part where gradients are to be kept, on other
-    devices, and in graphs, which are for any size.
+    It is one part where gradients are to be kept, on other devices, and in graphs, which are for any size.
     """
     whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
     if whole or x.device.type != 'cpu':
         return (x,)
-    return x.split(step * max(1, PART_BYTES // (step * values * x.element_size())), dim)
+    return x.split(max(1, PART_BYTES // (values * x.element_size())), dim)
 
 
 def relative_position_index(window_size: int) -> Tensor:
@@ -117,30 +116,20 @@ class WindowAttention(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend within windows of a map ``(N, H, W, C)``; the result has the same shape."""
-        height = x.shape[1]
-        x = self._shift(x, 1)
-        bands = in_parts(x, 3 * x[:, 0].numel(), 1, step=self.window_size)
-        bands = [self._attend_band(band, band is bands[-1]) for band in bands]
-        if self.shift:  # back: what wrapped round comes first again
-            bands.insert(0, bands[-1][:, -self.shift :])
-        x = torch.cat(bands, 1) if len(bands) > 1 else bands[0]
-        return x[:, :height]
-
-    def _shift(self, x: Tensor, dim: int) -> Tensor:
-        """Pad an axis at its end to whole windows and shift it cyclically."""
-        if pad := -x.shape[dim] % self.window_size:
-            x = F.pad(x, (0, 0) * (x.dim() - 1 - dim) + (0, pad))
-        return x.roll(-self.shift, dim) if self.shift else x
-
-    def _attend_band(self, x: Tensor, last: bool) -> Tensor:
-        """Attend within rows of windows, ``(N, rows * window_size, W, C)``, the last or not."""
-        size, width = self.window_size, x.shape[2]
-        x = self._shift(x, 2)
+        height, width = x.shape[1:3]
+        size = self.window_size
+        x = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))
+        if self.shift:
+            x = x.roll((-self.shift, -self.shift), (1, 2))
         # (N, rows of windows, columns of windows, pixels of a window, C)
         x = x.unflatten(2, (-1, size)).unflatten(1, (-1, size)).transpose(2, 3).flatten(3, 4)
-        x = self.proj_drop(self.proj(self._attend_windows(self.qkv(x), last)))
+        bands = in_parts(x, 3 * x[:, 0].numel(), 1)
+        bands = [self.proj(self._attend_windows(self.qkv(band), band is bands[-1])) for band in bands]
+        x = self.proj_drop(torch.cat(bands, 1) if len(bands) > 1 else bands[0])
         x = x.unflatten(3, (size, size)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-        return (x.roll(self.shift, 2) if self.shift else x)[:, :, :width]
+        if self.shift:
+            x = x.roll((self.shift, self.shift), (1, 2))
+        return x[:, :height, :width]
 
     def _attend_windows(self, qkv: Tensor, last: bool) -> Tensor:
         """Attend within rows of windows, ``(N, rows, cols, L, 3C)`` to ``(N, rows, cols, L, C)``, the last or not."""
