@@ -1,0 +1,73 @@
+"""What docs/data.md and docs/scale.md show is run, or looked up."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config, DictAction
+
+from mmbirefnet.datasets.set_checks import KINDS, check_sets
+
+ROOT = Path(__file__).parents[2]
+DATA, SCALE = ((ROOT / f'docs/{name}.md').read_text('utf-8') for name in ('data', 'scale'))
+CONFIGS = ROOT / 'configs/birefnet'
+
+
+def test_data_commands(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'tools').symlink_to(ROOT / 'tools')
+    commands = re.findall(r'^python (tools/dataset_converters/.+)$', DATA, re.M)
+    assert len(commands) == 7
+    for command in commands:
+        monkeypatch.setattr('sys.argv', shlex.split(command))
+        status = 0
+        try:
+            runpy.run_path(str(ROOT / shlex.split(command)[0]), run_name='__main__')
+        except SystemExit as end:
+            status = end.code
+        assert not status, command
+    assert check_sets('data/small', processes=1)['DIS-TR'].images == 12
+    assert sum(report.images for report in check_sets('lmdb://data/all.lmdb', processes=1).values()) == 16
+
+
+def test_kinds_of_problems():
+    table = DATA.split('| kind | what |')[1].split('\n\n')[0]
+    assert set(re.findall(r'`([\w-]+)`', table)) == set(KINDS)
+
+
+@pytest.mark.parametrize('options', re.findall(r'`((?:[\w.]+=[^`]+))`', SCALE))
+def test_scale_options_fit_the_configs(options):
+    """All but those that bring something new change what is there."""
+    cfg = Config.fromfile(CONFIGS / 'birefnet_swin-t_8xb4-500e_dis5k-1024x1024.py')
+    if 'decode_head.loss_decode' in options:
+        assert cfg.model.decode_head.loss_decode[1].type == 'mmbirefnet.IoULoss'
+        assert cfg.model.decode_head.loss_decode[1].loss_weight * cfg.train_dataloader.batch_size == 2
+    for option in options.split():
+        key, _, value = option.partition('=')
+        owner = cfg
+        for part in key.split('.')[:-1]:
+            if part in ('ema', 'compile'):
+                owner = {}
+                break
+            owner = owner[int(part) if part.isdigit() else part]
+        new = ('accumulative_counts', 'type', 'momentum', 'compile', 'backend', 'with_cp')
+        assert key.split('.')[-1] in new or key.split('.')[-1] in owner, option
+        cfg.merge_from_dict({key: DictAction._parse_iterable(value)})
+
+
+def test_scale_example(tmp_path):
+    (example,) = re.findall(r'```python\n(.+?)```', SCALE, re.S)
+    path = tmp_path / 'fsdp.py'
+    path.write_text(example.replace("'./", f"'{CONFIGS}/").replace("'../_base_", f"'{ROOT}/configs/_base_"))
+    assert Config.fromfile(path).strategy.type == 'FSDPStrategy'
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('*/*_8xb*.py')), ids=lambda path: path.stem)
+def test_configs_say_what_their_learning_rate_is_for(path):
+    cfg = Config.fromfile(path)
+    if 'base_batch_per_gpu' in cfg.get('auto_scale_lr', {}):
+        assert cfg.auto_scale_lr.base_batch_per_gpu == cfg.train_dataloader.batch_size
+        assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size
+        assert not cfg.auto_scale_lr.enable
