@@ -1,0 +1,148 @@
+"""Forms of deformable convolutions that can be exported: one operator, or grid samples and plain convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from mmcv.ops import ModulatedDeformConv2dPack
+from torch import Tensor, nn
+
+from mmbirefnet.models.layers.deform_conv_torch import modulated_deform_conv2d
+
+
+@torch.library.custom_op('mmbirefnet::deform_conv2d', mutates_args=())
+def deform_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    deform_groups: int,
+) -> Tensor:
+    """Modulated deformable convolution as one operator: what tracing sees, and ONNX calls ``DeformConv``.
+
+    Args and result as of ``mmbirefnet.models.layers.deform_conv_torch.modulated_deform_conv2d``; the arguments are in
+    the order of ONNX.
+    """
+    return modulated_deform_conv2d(x, offset, mask, weight, None, stride, padding, dilation, groups, deform_groups)
+
+
+@deform_conv2d.register_fake
+def _(x, weight, offset, mask, stride, padding, dilation, groups, deform_groups):
+    return x.new_empty((x.shape[0], weight.shape[0], *offset.shape[2:]))
+
+
+class _ExportedDeformConv(nn.Module):
+    """Stands in for a DCNv2 layer, whose parameters it shares.
+
+    Args:
+        layer: The layer.
+    """
+
+    def __init__(self, layer: ModulatedDeformConv2dPack) -> None:
+        super().__init__()
+        self.conv_offset = layer.conv_offset
+        self.weight, self.bias = layer.weight, layer.bias
+        self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
+        self.groups, self.deform_groups = layer.groups, layer.deform_groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, in_channels, H, W)`` to ``(N, out_channels, H', W')``."""
+        return self.deform(x, self.conv_offset(x))
+
+    def deform(self, x: Tensor, offset_mask: Tensor, then: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The convolution at given offsets and masks, and what is to follow, see ``DCNv2.deform``."""
+        taps = offset_mask.shape[1] // 3
+        offset, mask = offset_mask.split((2 * taps, taps), 1)
+        out = self.convolve(x, offset, mask.sigmoid())
+        out = out if self.bias is None else out + self.bias[:, None, None]
+        return out if then is None else then(out.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def convolve(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
+        """The convolution without its bias; offset and mask as of ``mmcv.ops.modulated_deform_conv2d``."""
+        raise NotImplementedError
+
+
+class OperatorDeformConv(_ExportedDeformConv):
+    """A DCNv2 layer whose convolution is the operator :func:`deform_conv2d`."""
+
+    def convolve(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
+        pairs = (list(pair) for pair in (self.stride, self.padding, self.dilation))
+        return deform_conv2d(x, self.weight, offset, mask, *pairs, self.groups, self.deform_groups)
+
+
+class GridSampleDeformConv(_ExportedDeformConv):
+    """A DCNv2 layer of ``grid_sample`` and plain 1x1 convolutions, row by row of its kernel.
+
+    A row's samples are all that is ever held of the columns: 7 of 49 for the largest kernel.
+    """
+
+    def __init__(self, layer: ModulatedDeformConv2dPack) -> None:
+        super().__init__(layer)
+        rows = self.weight.permute(2, 0, 1, 3).flatten(2)[..., None, None]
+        self.kernels = nn.ParameterList(nn.Parameter(row.clone(), requires_grad=False) for row in rows)
+        self.kernel_size = tuple(self.weight.shape[2:])
+        self.weight = None
+
+    def convolve(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
+        (n, channels), (height, width), (rows, cols) = x.shape[:2], offset.shape[2:], self.kernel_size
+        images = n * self.deform_groups
+        # The deformable groups share nothing, so they become images: (N * groups, channels of one, H, W).
+        x = x.reshape(images, channels // self.deform_groups, *x.shape[2:])
+        grids = self._grid(offset.reshape(images, rows, cols, 2, height, width), x.shape[2:]).split(cols * height, 1)
+        masks = mask.reshape(images, 1, rows * cols * height, width).split(cols * height, 2)
+        out = None
+        for kernel, grid, row_mask in zip(self.kernels, grids, masks):
+            samples = F.grid_sample(x, grid, mode='bilinear', padding_mode='zeros', align_corners=False) * row_mask
+            part = F.conv2d(samples.reshape(n, channels * cols, height, width), kernel, groups=self.groups)
+            out = part if out is None else out + part
+        return out
+
+    def _grid(self, offset: Tensor, in_size: tuple[int, int]) -> Tensor:
+        """Where the taps read, as ``grid_sample`` wants it: x before y, -1 and 1 the outer edges of the map.
+
+        Edges, not the centres of the outermost pixels: those fall together in a map one pixel wide.
+
+        Args:
+            offset: ``(N * groups, rows, cols, 2, H', W')``, y before x.
+            in_size: (H, W) of the map that is read.
+
+        Returns:
+            ``(N * groups, rows * cols * H', W', 2)``.
+        """
+        positions = []
+        for axis in (0, 1):
+            pixel = torch.arange(offset.shape[4 + axis], device=offset.device) * self.stride[axis] - self.padding[axis]
+            tap = torch.arange(self.kernel_size[axis], device=offset.device) * self.dilation[axis]
+            # (rows, 1, H', 1) of y, (1, cols, 1, W') of x
+            pixel, tap = (pixel[:, None], tap[:, None, None, None]) if axis == 0 else (pixel, tap[:, None, None])
+            scale = 2 / in_size[axis]
+            positions.append(offset[:, :, :, axis] * scale + ((pixel + tap + 0.5) * scale - 1))
+        return torch.stack(positions[::-1], -1).flatten(1, 3)
+
+
+FORMS = {'standard': OperatorDeformConv, 'gridsample': GridSampleDeformConv}
+
+
+def replace_deform_convs(model: nn.Module, form: str) -> nn.Module:
+    """Put export forms in the place of a model's DCNv2 layers, in place.
+
+    Args:
+        model: Any model.
+        form: ``'standard'`` or ``'gridsample'``.
+
+    Raises:
+        ValueError: If there is no such form.
+    """
+    if form not in FORMS:
+        raise ValueError(f'deform_conv must be one of {", ".join(map(repr, FORMS))}, got {form!r}')
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, ModulatedDeformConv2dPack):
+                setattr(module, name, FORMS[form](child))
+    return model

@@ -1,0 +1,106 @@
+"""A BiRefNet as one traced graph, for the exporters, and as a ``torch.export`` file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from mmbirefnet.apis.onnx_metadata import OnnxMetadata
+from mmbirefnet.models import BiRefNet
+from mmbirefnet.version import __version__
+
+from .deform_conv_export import replace_deform_convs
+from .fuse import fuse
+
+INPUT, OUTPUT = 'input_image', 'output_image'
+
+
+class Logits(nn.Module):
+    """A segmentor as a function of normalised images alone."""
+
+    def __init__(self, model: BiRefNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_image: Tensor) -> Tensor:
+        """``(N, 3, H, W)`` to logits ``(N, 1, H, W)``."""
+        return self.model(input_image, mode='tensor')
+
+
+def trace(model: BiRefNet, size: tuple[int, int], batch_size: int | None, deform_conv: str) -> ExportedProgram:
+    """The graph of the fused model.
+
+    Args:
+        model: Trained model; it is not changed.
+        size: (H, W) in pixels, multiples of 32.
+        batch_size: Number of images; ``None`` for any.
+        deform_conv: ``'standard'`` (one operator) or ``'gridsample'``, see :mod:`.deform_conv_export`.
+
+    Returns:
+        A program from ``input_image (N, 3, H, W)``, normalised, to logits ``(N, 1, H, W)``.
+
+    Raises:
+        TypeError: If it is no BiRefNet.
+        ValueError: If it gives several channels, or an argument is none of those above.
+    """
+    if any(side < 32 or side % 32 for side in size):
+        raise ValueError(f'size must be multiples of 32, got {size[0]}x{size[1]}')
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f'batch_size must be at least 1, or None for any, got {batch_size}')
+    fused = fuse(model)
+    if fused.out_channels != 1:
+        raise ValueError(f'only models of one channel can be exported, this one gives {fused.out_channels}')
+    wrapper = Logits(replace_deform_convs(fused, deform_conv)).eval()
+    # An example of one would be taken for a constant.
+    example = torch.zeros(batch_size or 2, 3, *size, device=next(fused.parameters()).device)
+    shapes = None if batch_size is not None else {INPUT: {0: Dim('batch')}}
+    # Without gradients the model works in parts and in place.
+    with torch.enable_grad():
+        return torch.export.export(wrapper, (example,), dynamic_shapes=shapes)
+
+
+def describe(
+    model: BiRefNet, size: tuple[int, int], deform_conv: str, config: str = '', checkpoint: str = ''
+) -> OnnxMetadata:
+    """What is written into an exported file about its use, from the model's own data preprocessor."""
+    preprocessor = model.data_preprocessor
+    if getattr(preprocessor, '_enable_normalize', False):
+        mean, std = (tuple(getattr(preprocessor, name).flatten().tolist()) for name in ('mean', 'std'))
+    else:
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    # The pipelines give BGR.
+    order = 'RGB' if getattr(preprocessor, 'channel_conversion', False) else 'BGR'
+    return OnnxMetadata(
+        tuple(size),
+        mean,
+        std,
+        channel_order=order,
+        deform_conv=deform_conv,
+        config=config,
+        checkpoint=checkpoint,
+        mmbirefnet_version=__version__,
+    )
+
+
+def export_program(
+    model: BiRefNet, path: str | os.PathLike, size: tuple[int, int], batch_size: int | None = 1, **names: str
+) -> OnnxMetadata:
+    """Write a model for ``torch.export.load``, which needs torch alone: ``load(path).module()(images)``.
+
+    Args:
+        model, size, batch_size: As of :func:`trace`.
+        path: File to write, ``.pt2`` by custom. What :func:`describe` says is its extra file ``mmbirefnet.json``.
+        **names: ``config`` and ``checkpoint``, for the metadata.
+
+    Raises:
+        TypeError, ValueError: As :func:`trace`.
+    """
+    metadata = describe(model, size, 'gridsample', **names)
+    program = trace(model, size, batch_size, 'gridsample')
+    torch.export.save(program, path, extra_files={'mmbirefnet.json': json.dumps(dataclasses.asdict(metadata))})
+    return metadata

@@ -1,0 +1,83 @@
+"""Whether an exported model gives what the PyTorch model gives, and how long each takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmbirefnet.apis.onnx_backend import OnnxBackend
+from mmbirefnet.models import BiRefNet
+
+
+class Comparison(NamedTuple):
+    """One picture through both models."""
+
+    logits: float
+    """Largest absolute difference of the logits."""
+    probabilities: float
+    """Largest absolute difference of the probabilities."""
+    torch_seconds: float
+    exported_seconds: float
+
+
+def load_exported(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
+    """The logits of an exported model, ``(N, H, W)``, of uint8 RGB images ``(N, H, W, 3)``.
+
+    Args:
+        path: An ``.onnx`` file or, with any other suffix, one of ``torch.export``.
+    """
+    if Path(path).suffix == '.onnx':
+        return OnnxBackend(path, ['CPUExecutionProvider']).outputs
+    extra = {'mmbirefnet.json': ''}
+    program = torch.export.load(path, extra_files=extra)
+    module, (example,) = program.module(), program.example_inputs[0]
+    batch_size = 1 if program.range_constraints else len(example)
+    use = json.loads(extra['mmbirefnet.json'])
+    mean, std = (torch.tensor(use[name]).view(3, 1, 1) for name in ('mean', 'std'))
+
+    @torch.inference_mode()
+    def logits(images: np.ndarray) -> np.ndarray:
+        images = images if use['channel_order'] == 'RGB' else images[..., ::-1]
+        x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+        copies = ((x - mean) / std).repeat(batch_size, 1, 1, 1)  # of the one image
+        return module(copies)[: len(images), 0].numpy()
+
+    return logits
+
+
+@torch.inference_mode()
+def torch_logits(model: BiRefNet, images: np.ndarray) -> np.ndarray:
+    """The logits of a model on the CPU, as its own data preprocessor and pipelines feed it; as above."""
+    bgr = [torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).permute(2, 0, 1) for image in images]
+    inputs: Tensor = model.data_preprocessor(dict(inputs=bgr))['inputs']
+    return model(inputs, mode='tensor')[:, 0].numpy()
+
+
+def compare(model: BiRefNet, exported: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> Comparison:
+    """Run both on a picture.
+
+    Args:
+        model: The model in evaluation mode, on the CPU.
+        exported: From :func:`load_exported`.
+        image: RGB, uint8, ``(H, W, 3)`` of the exported size.
+    """
+    start = time.perf_counter()
+    expected = torch_logits(model, image[None])
+    middle = time.perf_counter()
+    found = exported(image[None])
+    end = time.perf_counter()
+    expected, found = (torch.from_numpy(values).double() for values in (expected, found))
+    return Comparison(
+        (expected - found).abs().max().item(),
+        (expected.sigmoid() - found.sigmoid()).abs().max().item(),
+        middle - start,
+        end - middle,
+    )

@@ -1,0 +1,100 @@
+"""Export a model to ONNX or torch.export, and compare it with PyTorch on pictures.
+
+    python tools/export_onnx.py CONFIG CHECKPOINT -o model.onnx --pictures data/DIS5K/DIS-VD/im/a.jpg
+
+What is exported is the fused model, from normalised images to logits; see docs/export.md.
+"""
+
+import argparse
+import logging
+import statistics
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mmbirefnet.apis.inputs import list_sources
+from mmbirefnet.apis.torch_backend import TorchBackend
+from mmbirefnet.deploy import fuse
+from mmbirefnet.deploy.onnx import export_onnx
+from mmbirefnet.deploy.program import export_program
+from mmbirefnet.deploy.verify import compare, load_exported
+
+SUFFIXES = {'onnx': '.onnx', 'torch-export': '.pt2'}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help="config file, or the name of one of this project's")
+    parser.add_argument('checkpoint', help='.pth or .safetensors, of this project or released')
+    parser.add_argument('-o', '--out', type=Path, required=True, metavar='FILE', help='.onnx, or .pt2 for torch-export')
+    parser.add_argument('--format', choices=SUFFIXES, default='onnx', help='what to write (default: %(default)s)')
+    parser.add_argument(
+        '--deform-conv',
+        choices=('standard', 'gridsample'),
+        help='how ONNX holds deformable convolutions: by DeformConv of opset 19 (default), or by GridSample and Conv '
+        'for runtimes without it; torch-export has the latter',
+    )
+    parser.add_argument(
+        '--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help="by default the size of the config's test"
+    )
+    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images at once (default: 1)')
+    parser.add_argument('--dynamic-batch', action='store_true', help='any number of images at once')
+    parser.add_argument('--opset', type=int, metavar='N', help='of ONNX; by default 19, with gridsample 18')
+    parser.add_argument(
+        '--pictures', nargs='+', metavar='PATH', help='pictures or folders to compare on; noise without'
+    )
+    parser.add_argument(
+        '--tolerance', type=float, default=1e-3, metavar='T', help='of the logits (default: %(default)s)'
+    )
+    args = parser.parse_args()
+    if args.out.suffix != SUFFIXES[args.format]:
+        parser.error(f'-o {args.out}: with --format {args.format} the file ends in {SUFFIXES[args.format]}')
+    if args.format != 'onnx' and (args.deform_conv == 'standard' or args.opset is not None):
+        parser.error('--deform-conv standard and --opset are for --format onnx')
+    return args
+
+
+def read_images(paths: list[str] | None, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """RGB images of the exported size by their names."""
+    if paths is None:
+        return {'noise': np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)}
+    return {
+        source.name: cv2.resize(np.ascontiguousarray(source.read().visible()), size[::-1])
+        for source in list_sources(paths)
+    }
+
+
+def main() -> None:
+    args = parse_args()
+    logging.getLogger('torch.onnx').setLevel(logging.ERROR)  # notes on its own passes
+    try:
+        backend = TorchBackend(args.config, args.checkpoint, 'cpu', fuse=False)
+        size = tuple(args.size or backend.input_size)
+        images = read_images(args.pictures, size)
+        names = dict(config=Path(args.config).stem, checkpoint=Path(args.checkpoint).name)
+        batch_size = None if args.dynamic_batch else args.batch_size
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        if args.format == 'onnx':
+            form = args.deform_conv or 'standard'
+            export_onnx(backend.model, args.out, size, batch_size, form, args.opset, **names)
+        else:
+            export_program(backend.model, args.out, size, batch_size, **names)
+    except (OSError, ValueError, TypeError) as error:
+        sys.exit(f'error: {error}')
+    print(f'wrote {args.out}, {args.out.stat().st_size / 1e6:.1f} MB, {size[0]}x{size[1]}')
+
+    model, exported = fuse(backend.model), load_exported(args.out)
+    results = []
+    for name, image in images.items():
+        results.append(compare(model, exported, image))
+        print(f'{name}: logits differ by {results[-1].logits:.1e}, probabilities by {results[-1].probabilities:.1e}')
+    seconds = [statistics.median(column) for column in zip(*results)][2:]
+    print(f'median seconds an image: PyTorch, fused {seconds[0]:.2f}, exported {seconds[1]:.2f}')
+    if not max(result.logits for result in results) <= args.tolerance:  # NaN is no agreement either
+        sys.exit(f'error: {args.out} differs from PyTorch by more than {args.tolerance:g} (--tolerance)')
+
+
+if __name__ == '__main__':
+    main()
