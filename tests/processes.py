@@ -19,7 +19,7 @@ _context.set_forkserver_preload(
 def _run(script, arguments, folder, output, environment):
     os.chdir(folder)
     os.environ.update(environment)
-    sys.path[:0] = environment.get('PYTHONPATH', '').split(':')
+    sys.path[:0] = [folder, *environment.get('PYTHONPATH', '').split(':')]
     sys.argv = [script, *arguments]
     with open(output, 'w') as output:
         os.dup2(output.fileno(), 1)
@@ -38,7 +38,7 @@ def start(folder, script, *arguments, output='output.txt', **environment):
 
 def finish(process, status=0):
     """Wait for a process, whose exit status is known; what it printed."""
-    process.join(240)
+    process.join(900)  # seconds; far more than it takes
     output = process.output.read_text()
     assert process.exitcode == status, f'{process.exitcode}: {output[-3000:]}'
     return output

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.dist import barrier, is_main_process
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from mmbirefnet.utils.atomic import publish, write_text
+from mmbirefnet.utils.atomic import publish, replacing
 
 INTERRUPTED = 'interrupted.pth'
 """Name of the checkpoint of a run that was asked to stop; the next one replaces it."""
@@ -36,7 +36,8 @@ def save_safely(runner: Runner, folder: str, name: str, **options) -> str:
     write_safely(runner, folder, name, **options)
     path = os.path.join(folder, name)
     if is_main_process():
-        write_text(os.path.join(runner.work_dir, 'last_checkpoint'), path)
+        with replacing(os.path.join(runner.work_dir, 'last_checkpoint')) as temporary:
+            temporary.write_text(path)
     return path
 
 

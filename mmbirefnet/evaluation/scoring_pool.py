@@ -12,6 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 import cv2
 import mmengine.dist
 
+from mmbirefnet.utils.process_guard import guard_process
+
 _MOST_WORKERS = 8
 _WAITING_PER_WORKER = 2
 
@@ -56,7 +58,7 @@ class ScoringPool:
         if self._executor is None:
             # The start method is the program's: mmengine sets it by env_cfg.mp_cfg.
             self._executor = ProcessPoolExecutor(
-                self._workers, multiprocessing.get_context(), initializer=_one_thread_each
+                self._workers, multiprocessing.get_context(), initializer=_prepare_worker
             )
         while len(self._pending) >= _WAITING_PER_WORKER * self._workers:
             self._collect_oldest()
@@ -95,6 +97,7 @@ class ScoringPool:
             self._executor = None
 
 
-def _one_thread_each() -> None:
+def _prepare_worker() -> None:
+    guard_process()
     # 0, not 1: OpenCV then leaves alone the threads of the parent, which a forked process does not have.
     cv2.setNumThreads(0)

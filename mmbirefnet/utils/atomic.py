@@ -2,13 +2,25 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def temporary_name(path: str | os.PathLike) -> Path:
-    """Where to write what is to become ``path``: beside it, hidden, told by the process."""
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary name beside ``path``, where the block writes what then takes its place.
+
+    Raises:
+        OSError: As :func:`publish`.
+    """
     path = Path(path)
-    return path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        yield temporary
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def publish(temporary: str | os.PathLike, path: str | os.PathLike) -> None:
@@ -24,20 +36,6 @@ def publish(temporary: str | os.PathLike, path: str | os.PathLike) -> None:
         shutil.rmtree(path)
     os.replace(temporary, path)
     _sync(path.parent)
-
-
-def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a small text file.
-
-    Raises:
-        OSError: As :func:`publish`.
-    """
-    temporary = temporary_name(path)
-    try:
-        temporary.write_text(text)
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .atomic import replacing
 from .safe_load import load_guarded
 
 # Where training checkpoints keep the parameters; averaged ones come first, since they are what is to be used.
@@ -128,12 +129,8 @@ def write_checkpoint(path: str | os.PathLike, state_dict: dict[str, Tensor], met
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
+    with replacing(path) as temporary:
         torch.save(dict(meta=meta, state_dict=state_dict), temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def misfit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], optional: tuple[str, ...] = ()) -> str:
