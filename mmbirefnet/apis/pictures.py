@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +77,9 @@ def read_picture(source, name: str | None = None, channel_order: str = 'bgr') ->
         path = Path(source)
         if not path.exists():
             raise FileNotFoundError(f'{path}: no such file')
-        if path.is_file() and not path.stat().st_size:
+        if not path.is_file():  # a pipe would be waited for
+            raise OSError(f'{path}: a folder, or something else that is no file')
+        if not path.stat().st_size:
             raise OSError(f'{path}: empty file')
         return _guarded(path, name or str(path), path)
     if hasattr(source, 'read'):
@@ -88,16 +92,33 @@ def _guarded(source, name: str, path: Path | None) -> Picture:
         if isinstance(source, Image.Image):
             return _from_pil(source, name, path)
         with Image.open(source) as image:
+            if image.format == 'EPS':
+                raise OSError(f'{name}: PostScript is a program, which is not run; convert it to a picture')
+            if image.format == 'PNG':
+                _check_rows(image.fp, name)
             return _from_pil(image, name, path)
     except Image.DecompressionBombError as error:
         raise ValueError(f'{name}: {error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit') from error
     except Image.UnidentifiedImageError as error:
         raise OSError(f'{name}: no picture that can be read (empty, damaged, or of an unknown format)') from error
-    except (OSError, SyntaxError, EOFError, ValueError) as error:
+    except Exception as error:  # Pillow raises half a dozen types for damaged files
         if str(error).startswith(name):
             raise
         kind = ValueError if isinstance(error, ValueError) else OSError
         raise kind(f'{name}: damaged or unreadable picture ({error})') from error
+
+
+def _check_rows(file, name: str) -> None:
+    """Raise ``OSError`` if the rows of a PNG differ from their checksums, which Pillow leaves out."""
+    position = file.tell()
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack('>I4s', head)
+        if kind != b'IDAT':
+            file.seek(length + 4, io.SEEK_CUR)
+        elif zlib.crc32(file.read(length), zlib.crc32(kind)).to_bytes(4, 'big') != file.read(4):
+            raise OSError(f'{name}: damaged or truncated picture (checksum of its rows)')
+    file.seek(position)
 
 
 def _from_pil(image: Image.Image, name: str, path: Path | None) -> Picture:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import cv2
 import numpy as np
 from mmengine import fileio
+from PIL import Image
 
 _JPEG_START = b'\xff\xd8'
 _PNG_START = b'\x89PNG\r\n\x1a\n'
@@ -73,7 +75,19 @@ def _read(path: str, backend_args: dict | None) -> bytes:
     data = fileio.get(path, backend_args=backend_args)
     if not data:
         raise OSError(f'{path}: empty file')
+    _check_size(data, path)
     return data
+
+
+def _check_size(data: bytes, path: str) -> None:
+    """Refuse a file whose header, right or not, declares gigapixels: OpenCV would make room for them."""
+    try:
+        Image.open(io.BytesIO(data)).close()
+    except Image.DecompressionBombError as error:
+        raise OSError(f'{path}: {error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit') from error
+    except Exception as error:  # of half a dozen types; there are formats that OpenCV alone knows
+        if data.startswith(_PNG_START):
+            raise OSError(f'{path}: truncated, damaged, or no image that OpenCV can read') from error
 
 
 def _decode(data: bytes, path: str, flags: int) -> np.ndarray:
