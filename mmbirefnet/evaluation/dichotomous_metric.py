@@ -15,6 +15,7 @@ from mmengine.structures import BaseDataElement
 
 from ..datasets.transforms.decode import mask_to_float, read_mask
 from ..registry import METRICS
+from .map_files import OBJECT_ABOVE
 from .scoring import Scores, aggregate, check_metrics, score_pair
 from .scoring_pool import ScoringPool, resolve_workers
 from .skeleton_cache import SkeletonCache, open_skeleton_cache
@@ -203,7 +204,7 @@ def to_mask(annotation: torch.Tensor | np.ndarray) -> np.ndarray:
     if annotation.ndim != 2:
         raise ValueError(f'gt_sem_seg: expected one mask of shape (1, H, W), got {annotation.shape}')
     if np.issubdtype(annotation.dtype, np.floating):
-        return annotation > 128.5 / 255  # between the levels, so that rounding is harmless
+        return annotation > OBJECT_ABOVE
     if annotation.dtype != np.bool_ and annotation.max(initial=0) > 1:
         raise ValueError(
             'gt_sem_seg: expected float values in [0, 1] or labels 0 and 1, '

@@ -62,19 +62,22 @@ def match_maps(mask_folder: str | Path, map_folder: str | Path) -> MapFiles:
     return MapFiles(pairs, [s for s in masks if s not in maps], [s for s in maps if s not in masks])
 
 
+OBJECT_ABOVE = 128.5 / 255  # levels above 128 are the object; between levels, so that rounding is harmless
+
+
 def read_pair(mask_path: str | Path, map_path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """A map and its mask.
 
     A map of another size is resized to the mask's, bilinearly in 8 bits, as the reference evaluation does.
 
     Returns:
-        The map, uint8 (H, W), and the mask, bool (H, W).
+        The map, uint8 (H, W), and the mask, float32 (H, W) in [0, 1].
 
     Raises:
         OSError: if a file is missing, truncated or not an image.
         ValueError: if the mask is not grey.
     """
-    mask = mask_to_float(read_mask(str(mask_path))) > 128.5 / 255
+    mask = mask_to_float(read_mask(str(mask_path)))
     score_map = cv2.cvtColor(read_image(str(map_path)), cv2.COLOR_BGR2GRAY)
     if score_map.shape != mask.shape:
         score_map = cv2.resize(score_map, mask.shape[::-1])
@@ -86,10 +89,16 @@ def score_files(
     map_path: str | Path,
     metrics: Sequence[str] | None = None,
     cache: SkeletonCache | None = None,
+    soft_masks: bool = False,
 ) -> dict | str:
-    """Scores of a map in a file (see ``score_pair``), or what is wrong with the files."""
+    """Scores of a map in a file (see ``score_pair``), or what is wrong with the files.
+
+    With ``soft_masks``, ``MAE`` and ``MSE`` are of the grey levels, as matting takes them.
+    """
     try:
-        score_map, mask = read_pair(mask_path, map_path)
-        return score_pair(score_map, mask, metrics, cache.skeleton(mask) if cache is not None else None)
+        score_map, alpha = read_pair(mask_path, map_path)
+        mask = alpha > OBJECT_ABOVE
+        skeleton = cache.skeleton(mask) if cache is not None else None
+        return score_pair(score_map, mask, metrics, skeleton, alpha if soft_masks else None)
     except (OSError, ValueError) as error:
         return str(error)

@@ -74,6 +74,24 @@ def test_scores_tables_and_pictures(tool, folders):
     assert len(list((folders / 'skeletons').iterdir())) == 6
 
 
+def test_soft_masks_change_the_mean_errors_alone(tool, tmp_path):
+    alpha = np.tile(np.arange(0, 250, 10, np.uint8), (20, 1))
+    score_map = alpha // 2
+    for name, image in (('gt', alpha), ('maps', score_map)):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / 'a.png'), image)
+    rows = []
+    for out, options in (('hard', []), ('soft', ['--soft-masks'])):
+        tool('eval_maps', '--gt', tmp_path / 'gt', '--pred', tmp_path / 'maps', '--out', tmp_path / out, '--workers', 1,
+             '--worst', 0, *options)  # fmt: skip
+        rows.append(read_table(tmp_path / out / 'images.csv')[0])
+    hard, soft = rows
+    difference = (alpha / 255.0) - (score_map / 255.0)
+    assert float(soft['MAE']) == pytest.approx(np.abs(difference).mean(), abs=1e-6)
+    assert float(soft['MSE']) == pytest.approx(np.square(difference).mean(), abs=1e-6)
+    assert {name for name in hard if hard[name] != soft[name]} == {'MAE', 'MSE'}
+
+
 def test_missing_and_damaged_maps_are_named(tool, folders, capsys):
     maps = sorted((folders / 'ours' / 'DIS-VD').iterdir())
     maps[0].unlink()

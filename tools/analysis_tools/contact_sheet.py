@@ -40,7 +40,7 @@ def main():
             if args.images and stem not in images:
                 raise ValueError(f'no image {stem} in {args.images}')
             image = read_image(str(images[stem]))[..., ::-1] if args.images else None
-            rows.append(SheetRow(image, mask.view(np.uint8) * 255, score_map, stem))
+            rows.append(SheetRow(image, np.rint(mask * 255).astype(np.uint8), score_map, stem))
     except (OSError, ValueError) as error:
         raise SystemExit(f'error: {error}') from None
     sheet = draw_contact_sheet(rows, args.width, args.error)

@@ -50,6 +50,7 @@ def parse_args():
     )
     parser.add_argument('--out', default='eval_maps', metavar='DIR', help='where to write (default: %(default)s)')
     parser.add_argument('--metrics', nargs='+', help=f'some of {", ".join(METRICS)} (default: all)')
+    parser.add_argument('--soft-masks', action='store_true', help='MAE and MSE of the grey levels, as for matting')
     parser.add_argument('--task', choices=TASK_COLUMNS, help="columns as in this task's papers (default: by the sets)")
     parser.add_argument('--published', metavar='FILE', help='metafile whose published rows are shown beside')
     parser.add_argument('--worst', type=int, default=8, metavar='N', help='images on a contact sheet; 0 for none')
@@ -102,7 +103,8 @@ def score_all(args):
     jobs = [(key, stem) for key, matched in files.items() for stem in matched.pairs]
     results, progress = [], ProgressBar(len(jobs), file=sys.stderr) if jobs else None
     for key, stem in jobs:
-        pool.submit(*files[key].pairs[stem], args.metrics, cache if 'HCE' in args.metrics else None)
+        skeletons = cache if 'HCE' in args.metrics else None
+        pool.submit(*files[key].pairs[stem], args.metrics, skeletons, args.soft_masks)
         results += pool.take()
         progress.update()
     results += pool.finish()
@@ -182,7 +184,7 @@ def write_worst(args, files, scores):
             score_map, mask = read_pair(*files[method, set_name].pairs[stem])
             image = read_image(str(photographs[stem]))[..., ::-1] if stem in photographs else None
             caption = f'{args.worst_by} {values[stem]:.3f}  {stem}'
-            rows.append(SheetRow(image, mask.view(np.uint8) * 255, score_map, caption))
+            rows.append(SheetRow(image, np.rint(mask * 255).astype(np.uint8), score_map, caption))
         path = args.out / f'worst_{method}_{set_name}.jpg'
         cv2.imwrite(str(path), draw_contact_sheet(rows, with_error=True)[..., ::-1])
 
