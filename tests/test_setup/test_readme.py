@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from mmengine.config import ConfigDict
@@ -10,11 +11,13 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from mmbirefnet import registry
+from mmbirefnet.cli.main import main
+from mmbirefnet.datasets.synthetic import make_sample
 from mmbirefnet.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / 'README.md').read_text('utf-8')
-EXAMPLES = re.findall(r'```python\n(.+?)```', README, re.S)
+INFERENCE, HEAD, LOSSES = re.findall(r'```python\n(.+?)```', README, re.S)
 
 
 def train_and_test(model) -> None:
@@ -37,27 +40,48 @@ def train_and_test(model) -> None:
     assert prediction.seg_logits.data.max() <= 1
 
 
+def test_inference(trained_checkpoint, tmp_path, monkeypatch):
+    config, checkpoint = trained_checkpoint
+    (tmp_path / 'photos').mkdir()
+    for name in ('photo.jpg', 'photos/a.jpg', 'photos/b.jpg'):
+        cv2.imwrite(str(tmp_path / name), make_sample(0, 'DIS-VD', 0, (80, 80)).image)
+    monkeypatch.chdir(tmp_path)
+    # The small model is none of the released architectures, which need no config.
+    example = INFERENCE.replace("weights='BiRefNet-general.pth'", f'{str(config)!r}, {str(checkpoint)!r}')
+    assert example != INFERENCE
+    namespace = {}
+    exec(example, namespace)
+    assert namespace['soft_map'].shape == (80, 80)
+    assert sorted(path.name for path in (tmp_path / 'cutouts').iterdir()) == ['a.png', 'b.png']
+    command = re.search(r'```bash\nmmbirefnet (cut .+)\n```', README).group(1).split()
+    command[command.index('BiRefNet-general.pth')] = str(checkpoint)
+    assert main([*command, '--config', str(config), '--overwrite']) == 0
+
+
 def test_head_on_a_stock_encoder_decoder():
     namespace = {}
-    exec(EXAMPLES[0], namespace)
+    exec(HEAD, namespace)
     train_and_test(MODELS.build(ConfigDict(namespace['model'])))
 
 
 def test_losses_on_a_stock_head():
     namespace = {}
-    exec(EXAMPLES[0], namespace)
-    exec(EXAMPLES[1], namespace)
+    exec(HEAD, namespace)
+    exec(LOSSES, namespace)
     model = namespace['model'] | dict(decode_head=namespace['decode_head'])
     train_and_test(MODELS.build(ConfigDict(model)))
 
 
-def test_components_are_registered():
+def test_components_are_those_registered():
     table = README.split('## Components')[1].split('The paper')[0]
-    names = re.findall(r'`(\w+)`', table.replace('`mmbirefnet`', ''))
-    kinds = [getattr(registry, kind) for kind in dir(registry) if kind.isupper() and not kind.startswith('MMENGINE')]
-    assert len(names) > 35
-    for name in names:
-        assert any(kind.get(f'mmbirefnet.{name}') for kind in kinds), name
+    names = set(re.findall(r'`(\w+)`', table.replace('`mmbirefnet`', '')))
+    ours = set()
+    for kind in dir(registry):
+        if kind.isupper() and not kind.startswith('MMENGINE'):
+            getattr(registry, kind).import_from_location()
+            modules = getattr(registry, kind).module_dict
+            ours |= {name for name, module in modules.items() if module.__module__.startswith('mmbirefnet.')}
+    assert names == ours
 
 
 @pytest.mark.parametrize('path', sorted(set(re.findall(r'\]\(((?!http)[^)#]+)\)', README))))
