@@ -10,6 +10,7 @@ from setuptools.command.build_py import build_py
 from setuptools.command.develop import develop
 
 ROOT = Path(__file__).resolve().parent
+EXTRAS = ('eval', 'optional', 'deploy', 'export', 'server', 'tests')
 MIM_ITEMS = ('configs', 'tools', 'model-index.yml')
 
 
@@ -98,7 +99,7 @@ if __name__ == '__main__':
         python_requires='>=3.10',
         entry_points={'console_scripts': ['mmbirefnet = mmbirefnet.cli.main:main']},
         install_requires=requirements('runtime'),
-        extras_require={name: requirements(name) for name in ('eval', 'optional', 'deploy', 'server', 'tests')}
+        extras_require={name: requirements(name) for name in EXTRAS}
         | {'mim': requirements('mminstall')},
         cmdclass={'build_py': BuildPyWithMim, 'develop': DevelopWithMim},
         classifiers=[
