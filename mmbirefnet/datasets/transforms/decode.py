@@ -91,8 +91,9 @@ def _check_size(data: bytes, path: str) -> None:
 
 
 def _decode(data: bytes, path: str, flags: int) -> np.ndarray:
-    # OpenCV returns None for truncated data, but up to 4.10 at least it fills up a JPEG with grey.
-    complete = not data.startswith(_JPEG_START) or _jpeg_ends(data)
+    # OpenCV returns None for truncated data, but up to 4.10 at least it fills up a JPEG with grey, and it makes room
+    # for a part of a PNG before it looks how much there is.
+    complete = _jpeg_ends(data) if data.startswith(_JPEG_START) else _png_ends(data) or not data.startswith(_PNG_START)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if complete else None
     except cv2.error as error:  # for example, more pixels than OpenCV allows
@@ -111,6 +112,14 @@ def _jpeg_ends(data: bytes) -> bool:
             return True
         position += int.from_bytes(data[position : position + 2], 'big')
     return False
+
+
+def _png_ends(data: bytes) -> bool:
+    """Whether the chunks of a PNG file reach its end (PNG specification, 5.3)."""
+    position = len(_PNG_START)
+    while (kind := data[position + 4 : position + 8]) not in (b'IEND', b''):
+        position += 12 + int.from_bytes(data[position : position + 4], 'big')
+    return bool(kind)
 
 
 def _has_no_alpha(data: bytes) -> bool:
