@@ -1,6 +1,7 @@
 # mmsegmentation's SegFormer with the data, losses, schedule and metric of BiRefNet.
 _base_ = [
     'mmseg::_base_/models/segformer_mit-b0.py',
+    '../_base_/models/one_map.py',
     '../_base_/datasets/dis5k_1024x1024.py',
     '../_base_/schedules/adamw_500e.py',
     '../_base_/default_runtime.py',
@@ -15,15 +16,5 @@ model = dict(
             checkpoint='https://download.openmmlab.com/mmsegmentation/v0.5/pretrain/segformer/mit_b2_20220624-66e8bf70.pth',
         ),
     ),
-    decode_head=dict(
-        in_channels=[64, 128, 320, 512],
-        num_classes=2,
-        out_channels=1,
-        threshold=0.5,
-        loss_decode=[
-            dict(type='mmbirefnet.BCELoss', loss_weight=30.0),
-            dict(type='mmbirefnet.IoULoss', loss_weight=0.5),
-            dict(type='mmbirefnet.SSIMLoss', loss_weight=10.0),
-        ],
-    ),
+    decode_head=dict(in_channels=[64, 128, 320, 512], **_base_.decode_head),
 )

@@ -15,7 +15,7 @@ from golden import reference_state_dict
 from mmengine.config import Config
 
 from mmbirefnet.datasets.synthetic import make_sample
-from mmbirefnet.registry import MODELS
+from mmbirefnet.registry import HOOKS, MODELS
 from mmbirefnet.utils import convert_birefnet_state_dict
 from mmbirefnet.utils.checkpoint_io import write_checkpoint
 
@@ -168,7 +168,8 @@ def test_options_of_the_page_exist():
             value = value[name]
         parameters = inspect.signature(MODELS.get(value.type)).parameters if path[0] == 'model' else value
         assert last in parameters, option
-    assert cfg.custom_hooks[1].type == 'mmbirefnet.MaskKindHook'
+    cfg.merge_from_dict({'custom_hooks.1.kind': 'soft'})
+    assert HOOKS.build(cfg.custom_hooks[1]).soft
     for path in re.findall(r'(?:configs|tools)/[\w/.-]+\.py', PAGE):
         assert (ROOT / path).exists(), path
 
