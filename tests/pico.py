@@ -19,8 +19,8 @@ from mmbirefnet.utils.checkpoint_io import write_checkpoint
 ROOT = Path(__file__).parents[1]
 NANO = ROOT / 'configs/birefnet_synthetic/birefnet_swin-nano_1xb4-6e_synthetic-256x256.py'
 SIDE = 96
-ITERATIONS, BATCH, RATE = 60, 4, 3e-3
-PICTURES = 48
+ITERATIONS, BATCH, RATE = 80, 4, 2e-3
+PICTURES = 96
 CONFIG = f"""
 _base_ = {os.fspath(NANO)!r}
 image_size = ({SIDE}, {SIDE})
@@ -57,7 +57,7 @@ class TrainedCheckpoint(NamedTuple):
 
 
 def train(folder: Path) -> TrainedCheckpoint:
-    """Train for ten seconds or so of one core; mean IoU on drawings of other sets about 0.8."""
+    """Train for less than twenty seconds of one core; mean IoU on drawings of other sets 0.77 to 0.79."""
     config, checkpoint = folder / 'birefnet_pico.py', folder / 'birefnet_pico.pth'
     config.write_text(CONFIG)
     samples = [make_sample(0, 'DIS-TR', index, (SIDE, SIDE)) for index in range(PICTURES)]
