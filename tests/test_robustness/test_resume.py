@@ -1,5 +1,6 @@
 """A run that was stopped and resumed is the run that never stopped, bit for bit."""
 
+import errno
 import os
 
 import pytest
@@ -85,6 +86,26 @@ def test_crash_of_a_worker(uninterrupted, tmp_path, monkeypatch):
         patch.setattr('small_training.RandomData', CrashingData)
         with pytest.raises(RuntimeError, match='worker .* exited unexpectedly'):
             train(tmp_path / 'run', loader=dict(num_workers=1))
+    second = train(tmp_path / 'run', resume=True)
+    assert 0 < len(second.model.seen) < ITERATIONS
+    assert second.model.seen == seen[-len(second.model.seen) :]
+    assert_same(state_of(second), state)
+
+
+def test_full_disk(uninterrupted, tmp_path, monkeypatch):
+    state, seen = uninterrupted
+    saved = 0
+
+    def sync(descriptor):
+        nonlocal saved
+        saved += 1
+        if saved == 30:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'fsync', sync)
+        with pytest.raises(OSError, match='No space left on device: the checkpoint .* was not written'):
+            train(tmp_path / 'run')
     second = train(tmp_path / 'run', resume=True)
     assert 0 < len(second.model.seen) < ITERATIONS
     assert second.model.seen == seen[-len(second.model.seen) :]

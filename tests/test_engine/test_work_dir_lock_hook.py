@@ -1,0 +1,81 @@
+"""A work directory belongs to one training."""
+
+import errno
+import os
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from mmbirefnet.engine import WorkDirLockHook
+from mmbirefnet.engine.hooks import work_dir_lock_hook
+
+
+class Log:
+    def __init__(self):
+        self.warnings = []
+
+    def warning(self, message):
+        self.warnings.append(message)
+
+
+@pytest.fixture
+def runner(tmp_path):
+    return SimpleNamespace(work_dir=str(tmp_path), logger=Log())
+
+
+def in_another_process(function):
+    """The message of the error that a function raises in a process of its own, empty if there is none."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            function()
+        except RuntimeError as error:
+            os.write(write, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        message = pipe.read()
+    os.waitpid(child, 0)
+    return message
+
+
+def test_names_who_trains_there(runner):
+    def other():
+        WorkDirLockHook().before_train(runner)
+
+    hook = WorkDirLockHook()
+    hook.before_train(runner)
+    message = in_another_process(other)
+    owner = f'process {os.getpid()} on {socket.gethostname()}, since 20'
+    assert message.startswith(f'another training runs in {runner.work_dir} ({owner}')
+    hook.after_train(runner)
+    assert in_another_process(other) == ''
+    hook.before_train(runner)  # the other has ended, without giving the lock back
+
+
+def test_children_do_not_keep_it(runner):
+    """Processes that load data outlive a killed training by moments."""
+    hook = WorkDirLockHook()
+    hook.before_train(runner)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(read, 1)
+        os._exit(0)
+    hook.after_train(runner)
+    assert in_another_process(lambda: WorkDirLockHook().before_train(runner)) == ''
+    os.write(write, b'.')
+    os.waitpid(child, 0)
+
+
+def test_file_systems_without_locks(runner, monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(work_dir_lock_hook.fcntl, 'lockf', refuse)
+    WorkDirLockHook().before_train(runner)
+    (warning,) = runner.logger.warnings
+    assert warning.endswith('a second training in this directory would go unnoticed')
