@@ -123,6 +123,8 @@ def _check_rows(file, name: str) -> None:
 
 def _from_pil(image: Image.Image, name: str, path: Path | None) -> Picture:
     image.load()
+    if image.mode == 'P' and not image.getpalette():
+        raise OSError(f'{name}: damaged picture (it has no palette)')
     profile = image.info.get('icc_profile') or None
     image = _eight_bits(ImageOps.exif_transpose(image), name)
     alpha = None
