@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import os.path as osp
 from collections.abc import Sequence
 
@@ -41,6 +42,7 @@ class DichotomousDataset(BaseSegDataset):
 
     Raises:
         FileNotFoundError: A folder, a mask of an image, or an image of a mask is missing.
+        OSError: A link leads to a folder that it is in.
         ValueError: A folder holds no image or two files of one stem, ``ann_file`` lists what does not exist or is not
             unique, or options do not go together.
     """
@@ -178,6 +180,7 @@ class DichotomousDataset(BaseSegDataset):
         folder = fileio.join_path(root, self.data_prefix[kind])
         if not fileio.isdir(folder, backend_args=self.backend_args):
             raise FileNotFoundError(f'no folder of masks at {folder}; with_masks=False reads images alone in test mode')
+        refuse_circles(folder)
         found, ignored = {}, []
         for name in fileio.list_dir_or_file(folder, list_dir=False, recursive=True, backend_args=self.backend_args):
             suffix = next((suffix for suffix in suffixes if name.lower().endswith(suffix)), None)
@@ -207,6 +210,16 @@ class DichotomousDataset(BaseSegDataset):
             problem = f'no image, or images of several sets, for {_some(wrong, "line")}' if wrong else 'no line'
             raise ValueError(f'{self.ann_file}: {problem}; expected <stem> or <set>/<stem>, without suffix')
         return [by_line[line][0] for line in lines]
+
+
+def refuse_circles(folder: str) -> None:
+    """Raise ``OSError`` if a link in a local folder leads to a folder that it is in: listing would not end."""
+    above = {folder: {osp.realpath(folder)}}
+    for path, children, _ in os.walk(folder, followlinks=True):
+        for child in (osp.join(path, name) for name in children):
+            if (place := osp.realpath(child)) in above[path]:
+                raise OSError(f'{child}: links to a folder that it is in')
+            above[child] = above[path] | {place}
 
 
 def _set_name(root: str) -> str:
