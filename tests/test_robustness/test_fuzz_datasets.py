@@ -72,10 +72,7 @@ def test_whole_images(tmp_path):
 
 def test_whole_masks(tmp_path):
     for name, (_, mask) in whole_files(load_mask, tmp_path).items():
-        if name == 'binary.png':
-            expected = (GREY > 99) * 255
-        else:
-            expected = GREY
+        expected = (GREY > 99) * 255 if name == 'binary.png' else GREY
         mask = mask * 255 if mask.dtype == np.float32 else mask.astype(int)
         assert np.abs(mask - expected).max() <= (4 if name.endswith('.jpg') else 1), name
 
