@@ -10,6 +10,8 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from mmbirefnet.engine.randomness import preserved_generators, seed_generators
 
+from .dataset_wrapper import DatasetWrapper
+
 _KEPT = (
     *('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context', 'generator'),
     *('prefetch_factor', 'persistent_workers', 'pin_memory_device'),
@@ -68,23 +70,12 @@ class SeededBatchSampler(Sampler):
             yield [SampleKey(self.seed, self.epoch, index) for index in batch]
 
 
-class SeededDataset(Dataset):
+class SeededDataset(DatasetWrapper):
     """A data set whose samples draw their random numbers from their :class:`SampleKey`.
 
     So they do not depend on the worker that loads them, on the number of workers, ranks or images per batch, nor on
-    what was loaded before. The generators keep their states. All other attributes are the data set's.
+    what was loaded before. The generators keep their states.
     """
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'dataset':  # while being unpickled
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getitem__(self, key: SampleKey | int) -> Any:
         if not isinstance(key, SampleKey):

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
+
+from .dataset_wrapper import DatasetWrapper
 
 ATTEMPTS = 10
 REPLACED = 'replaces'
 """Key of a sample's metainfo that says in place of what it was loaded."""
 
 
-class SkipUnreadable(Dataset):
+class SkipUnreadable(DatasetWrapper):
     """A data set that loads another sample, drawn at random, in place of one whose files are damaged.
 
-    The replacement's ``data_samples`` say so in their metainfo, under :data:`REPLACED`: the error that was met. All
-    other attributes are the data set's.
+    The replacement's ``data_samples`` say so in their metainfo, under :data:`REPLACED`: the errors that were met.
 
     Args:
         dataset: Raises ``OSError`` or ``ValueError`` for a damaged file, and gives dicts with ``data_samples``.
@@ -24,17 +24,6 @@ class SkipUnreadable(Dataset):
     Raises:
         RuntimeError: If ``ATTEMPTS`` samples in a row cannot be read, since then it is not single files.
     """
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'dataset':  # while being unpickled
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getitem__(self, index: int | tuple) -> dict:
         errors = []

@@ -1,0 +1,96 @@
+"""Memory and open files over two thousand steps of training and a thousand images of testing."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from processes import finish, start
+from tiny_birefnet import ENVIRONMENT, train, write_folder
+
+STEPS, IMAGES = 2000, 1000
+MORE = f"""
+custom_imports = dict(imports=['resources_hook'])
+custom_hooks = [dict(type='ResourcesHook')]
+model['neck'].update(aspp_cfg=None)
+model['decode_head'].update(aspp_cfg=None, inward_reference=False, gradient_supervision=False)
+train_pipeline[2]['scale'] = test_pipeline[1]['scale'] = (32, 32)
+train_dataloader.update(num_workers=1)
+train_cfg = dict(max_epochs={STEPS // 20}, val_interval=20)
+default_hooks = dict(checkpoint=dict(interval=200, by_epoch=False, max_keep_ckpts=2), logger=dict(interval=10))
+test_dataloader = dict(
+    num_workers=1,
+    dataset=dict(
+        _delete_=True,
+        type='RepeatDataset',
+        times={IMAGES // 10},
+        dataset=dict(
+            type='mmbirefnet.DIS5KDataset', data_root='data', sets='DIS-VD', pipeline=test_pipeline, test_mode=True),
+    ),
+)
+test_evaluator = dict(_delete_=True, type='mmbirefnet.DichotomousMetric', measures=['MAE', 'Smeasure', 'maxFm'])
+"""
+HOOK = """
+import ctypes, gc, json, os, time
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ResourcesHook(Hook):
+    '''Memory in bytes and open files, every twenty iterations.'''
+
+    priority = 'LOWEST'
+
+    def __init__(self):
+        self.seen = []
+
+    def _after_iter(self, runner, batch_idx, data_batch=None, outputs=None, mode='train'):
+        number = runner.iter if mode == 'train' else batch_idx
+        if mode != 'val' and number % 20 == 0:
+            gc.collect()
+            ctypes.CDLL(None).malloc_trim(0)  # what is free goes back: the rest is in use
+            with open('/proc/self/statm') as file:
+                memory = int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+            self.seen.append((number, memory, len(os.listdir('/proc/self/fd'))))
+
+    def after_run(self, runner):
+        with open(os.path.join(runner.work_dir, 'resources.json'), 'w') as file:
+            json.dump(dict(seen=self.seen, seconds=time.process_time()), file)
+"""
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('long')
+    write_folder(folder, MORE, **{'DIS-TR': 40, 'DIS-VD': 10})
+    (folder / 'resources_hook.py').write_text(HOOK)
+    return folder
+
+
+def slopes(path, warm_up=0.5):
+    """Bytes and open files that a step adds, after a share of them; and the number of the last one."""
+    measured = json.loads(path.read_text())
+    steps, memory, files = np.array(measured['seen'], dtype=float).T
+    late = steps >= warm_up * steps[-1]
+    slopes = [np.polyfit(steps[late], values[late], 1)[0] for values in (memory, files)]
+    print(f'{path.parent.name}: {slopes[0]:.0f} bytes and {slopes[1]:.5f} files a step, {measured["seconds"]:.0f} s')
+    return *slopes, steps[-1]
+
+
+@pytest.mark.slow
+def test_training_and_testing_stay_flat(folder):
+    finish(train(folder, 'run'))
+    memory, files, last = slopes(folder / 'run/resources.json')
+    assert last == STEPS - 20
+    assert memory < 1024  # the log keeps 16 bytes of each of some fifteen numbers
+    assert abs(files) < 0.002
+
+    checkpoint = f'run/iter_{STEPS}.pth'
+    assert torch.load(folder / checkpoint)['meta']['iter'] == STEPS
+    finish(start(folder, 'tools/test.py', 'tiny.py', checkpoint, '--work-dir', 'test', **ENVIRONMENT))
+    memory, files, last = slopes(folder / 'test/resources.json')
+    assert last == IMAGES - 20
+    # Each image's curves are kept to the end, about 10 KB.
+    assert memory < 16 * 1024
+    assert abs(files) < 0.002
