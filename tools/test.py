@@ -75,8 +75,8 @@ def main() -> None:
         enable_tta(cfg)
     if args.out:
         write_maps(cfg, args.out)
-    if not args.no_fuse:
-        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmbirefnet.FuseHook')]
+    hooks = ['ReleasedCheckpointHook'] if args.no_fuse else ['ReleasedCheckpointHook', 'FuseHook']
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), *(dict(type=f'mmbirefnet.{hook}') for hook in hooks)]
     with runner_of(cfg) as runner:
         runner.test()
 

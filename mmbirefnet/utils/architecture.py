@@ -29,6 +29,13 @@ def infer_model_config(state_dict: Mapping[str, Tensor]) -> dict:
         ValueError: If the backbone is none that this project knows, or the decoder is not BiRefNet's.
     """
     shapes = {key: tuple(value.shape) for key, value in state_dict.items()}
+    try:
+        return _infer_model_config(shapes)
+    except (IndexError, KeyError) as error:  # a part is missing, or has too few axes
+        raise ValueError('not a whole BiRefNet: parts of it are missing or of other shapes') from error
+
+
+def _infer_model_config(shapes: Shapes) -> dict:
     backbone = infer_backbone(_below(shapes, 'backbone.'))
     in_channels, inward_channels = _infer_decoder_channels(shapes)
     neck = dict(type='mmbirefnet.LocalizationModule', in_channels=in_channels)

@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -106,6 +107,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path, map_location: str | torch.device | Callable | None) -> object:
     try:
+        _check_sums(path)
         return load_guarded(path, map_location)
     except pickle.UnpicklingError as error:
         refused = re.search(r'GLOBAL (\S+)', str(error))
@@ -117,6 +119,14 @@ def _read_pickle(path: Path, map_location: str | torch.device | Callable | None)
         ) from error
     except Exception as error:  # torch raises half a dozen types for damaged files
         raise ValueError(f'{path}: damaged, or no PyTorch checkpoint ({str(error) or type(error).__name__})') from error
+
+
+def _check_sums(path: Path) -> None:
+    """Raise ``ValueError`` if a part of a checkpoint differs from its checksum, which torch leaves out."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if broken := archive.testzip():
+                raise ValueError(f'checksum of {broken}')
 
 
 def write_checkpoint(path: str | os.PathLike, state_dict: dict[str, Tensor], meta: dict) -> None:

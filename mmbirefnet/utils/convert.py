@@ -43,6 +43,7 @@ RENAMES = (
     (r'\.dec_att\.bn1\.', '.aspp.merge.norm.'),
 )
 OURS = ('backbone.', 'neck.', 'decode_head.')
+INTEGERS = ('num_batches_tracked', 'relative_position_index')
 # The reference holds these as two convolutions, DCNv2 as one.
 OFFSETS = ('.offset_conv.', '.modulator_conv.')
 
@@ -131,6 +132,15 @@ def _check_reference(source: dict[str, Tensor]) -> None:
             raise ValueError(
                 f'not a whole BiRefNet checkpoint: {alone[0]} has no {alone[0].replace(one, other)} beside it'
             )
+    odd = [key for key, value in source.items() if not _is_plain(value) and not key.endswith(INTEGERS)]
+    if odd:
+        raise ValueError(
+            f'{odd[0]} is {source[odd[0]].dtype}, {source[odd[0]].layout}: not one of floating-point numbers'
+        )
+
+
+def _is_plain(value: Tensor) -> bool:
+    return value.is_floating_point() and value.layout == torch.strided
 
 
 def convert_birefnet_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -152,6 +162,13 @@ def convert_birefnet_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tens
     """
     source = strip_prefixes(state_dict)
     _check_reference(source)
+    try:
+        return _convert(source)
+    except (IndexError, RuntimeError) as error:  # parameters that cannot be put together
+        raise ValueError(f'not a whole BiRefNet checkpoint: parameters of other shapes ({error})') from error
+
+
+def _convert(source: dict[str, Tensor]) -> dict[str, Tensor]:
     offset, modulator = OFFSETS
     converted = _convert_backbone(source)
     for key, value in source.items():

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 
 TTA = """
 tta_model = dict(type='SegTTAModel')
@@ -68,3 +69,10 @@ def test_fuses_by_default(trained, options, fuses):
 def test_refusals(trained, options, config, message):
     with pytest.raises(SystemExit, match=message):
         trained(*options, config=config)
+
+
+def test_checkpoint_of_another_model(tool, tiny_config, tiny_data, tmp_path):
+    torch.save({'state_dict': {'conv.weight': torch.ones(1)}}, tmp_path / 'other.pth')
+    options = ['--work-dir', tmp_path / 'test', '--cfg-options', f'data_root={tiny_data}']
+    with pytest.raises(ValueError, match=r'other\.pth: the parameters do not fit the model: missing'):
+        tool('test', tiny_config, tmp_path / 'other.pth', *options)

@@ -192,7 +192,7 @@ def build_model(cfg: dict, args: argparse.Namespace) -> nn.Module:
             # Fresh offsets are zero; those of trained models reach pixels all over the neighbourhood.
             nn.init.normal_(module.conv_offset.weight, std=0.1)
     if args.checkpoint:
-        load_checkpoint(model, args.checkpoint, map_location='cpu')
+        load_checkpoint(model, args.checkpoint, map_location='cpu', strict=True)
     model.eval()
     return fuse(model) if args.fused else model
 

@@ -19,6 +19,7 @@ from mmbirefnet.engine.loops.resumable_train_loop import VALIDATED_INFO
 from mmbirefnet.engine.newest_checkpoint import is_training_checkpoint, newest_checkpoint
 from mmbirefnet.engine.saving import INTERRUPTED, TEMPORARY, remove, save_safely, write_safely
 from mmbirefnet.registry import HOOKS
+from mmbirefnet.utils.checkpoint_io import misfit
 
 _GRADIENTS = 'accumulated_gradients'
 
@@ -32,6 +33,7 @@ class SafeCheckpointHook(CheckpointHook):
     - If it cannot be written, the error says which one stays.
     - A run is resumed (by mmengine's ``Runner``) from the training checkpoint that ``load_from`` names, else from the
       newest whole one of the work directory, else started anew, from the parameters of ``load_from`` if there are any.
+    - A checkpoint of another model is not resumed, but an error; mmengine would load what fits.
     - Gradients that have been accumulated for the next step are in the checkpoint (of one process alone).
 
     Folders that are not local are left to mmengine's hook.
@@ -63,7 +65,11 @@ class SafeCheckpointHook(CheckpointHook):
             runner.logger.warning(f'no checkpoint to resume from in {runner.work_dir}: training from {start}')
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep accumulated gradients until the training starts."""
+        """Make sure that what is resumed fits; keep accumulated gradients until the training starts."""
+        if runner._resume and isinstance(runner, Runner):
+            state = {key.removeprefix('module.'): value for key, value in checkpoint['state_dict'].items()}
+            if problems := misfit(state, _plain(runner).state_dict()):
+                raise ValueError(f'{runner._load_from}: of another model than the one that is resumed: {problems}')
         self._gradients = checkpoint.pop(_GRADIENTS, {})
 
     def before_train(self, runner: Runner) -> None:
