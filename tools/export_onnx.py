@@ -68,7 +68,8 @@ def read_images(paths: list[str] | None, size: tuple[int, int]) -> dict[str, np.
 
 def main() -> None:
     args = parse_args()
-    logging.getLogger('torch.onnx').setLevel(logging.ERROR)  # notes on its own passes
+    for name in ('torch.onnx', 'onnxscript'):  # notes on their own passes
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         backend = TorchBackend(args.config, args.checkpoint, 'cpu', fuse=False)
         size = tuple(args.size or backend.input_size)

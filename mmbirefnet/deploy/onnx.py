@@ -12,7 +12,6 @@ from onnxscript import opset19
 from mmbirefnet.apis.onnx_metadata import OnnxMetadata
 from mmbirefnet.models import BiRefNet
 
-from .deform_conv_export import deform_conv2d  # noqa: F401  registers the operator
 from .program import INPUT, OUTPUT, describe, trace
 
 # The first with the operators that each form needs and the exporter writes.
@@ -34,6 +33,9 @@ def _deform_conv(x, weight, offset, mask, stride, padding, dilation, groups, def
         group=groups,
         offset_group=deform_groups,
     )
+
+
+TRANSLATIONS = {torch.ops.mmbirefnet.deform_conv2d.default: _deform_conv}
 
 
 def export_onnx(
@@ -68,11 +70,11 @@ def export_onnx(
         ValueError: If an argument is none of those above.
     """
     path = Path(path)
-    program = trace(model, size, batch_size, deform_conv)
-    lowest = LOWEST_OPSETS[deform_conv]
+    lowest = LOWEST_OPSETS.get(deform_conv, 0)
     opset = lowest if opset is None else opset
     if opset < lowest:
         raise ValueError(f'deform_conv={deform_conv!r} needs opset {lowest} or later, got {opset}')
+    program = trace(model, size, batch_size, deform_conv)
     proto = torch.onnx.export(
         program,
         dynamo=True,
@@ -80,7 +82,7 @@ def export_onnx(
         input_names=[INPUT],
         output_names=[OUTPUT],
         dynamic_shapes=None if batch_size is not None else {INPUT: {0: torch.export.Dim('batch')}},
-        custom_translation_table={torch.ops.mmbirefnet.deform_conv2d.default: _deform_conv},
+        custom_translation_table=TRANSLATIONS,
         verbose=False,
     ).model_proto
     # The exporter's own notes hold stack traces with this machine's paths.
