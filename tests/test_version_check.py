@@ -137,6 +137,13 @@ def test_parts_that_need_openmmlab_say_so(part):
     assert last.startswith('ImportError: mmbirefnet needs mmengine>=0.10.0,<1.0.0: none found. To mend: pip install')
 
 
+def test_checkpoints_need_openmmlab(tmp_path):
+    (tmp_path / 'model.pth').touch()
+    code = f"from mmbirefnet.apis import BiRefNetInferencer; BiRefNetInferencer({str(tmp_path / 'model.pth')!r})"
+    last = run_python(HIDE + code).stderr.strip().splitlines()[-1]
+    assert last.startswith('ImportError: mmbirefnet needs mmengine>=0.10.0,<1.0.0: none found. To mend: pip install')
+
+
 def test_import_still_checks_what_is_there():
     """With one of the packages it is no machine for exported models alone."""
     done = run_python(HIDE.replace("'mmseg'", "'none'") + 'import mmbirefnet')

@@ -262,6 +262,8 @@ def _make_backend(model, weights, device, dtype, fuse, providers):
         if providers is None and device is not None:
             providers = _providers(device)
         return OnnxBackend(model, providers)
+    import mmbirefnet.needs_openmmlab  # noqa: F401  names what is missing
+
     from .torch_backend import TorchBackend
 
     return TorchBackend(model, weights, device, dtype, fuse)
