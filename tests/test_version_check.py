@@ -139,7 +139,7 @@ def test_parts_that_need_openmmlab_say_so(part):
 
 def test_checkpoints_need_openmmlab(tmp_path):
     (tmp_path / 'model.pth').touch()
-    code = f"from mmbirefnet.apis import BiRefNetInferencer; BiRefNetInferencer({str(tmp_path / 'model.pth')!r})"
+    code = f'from mmbirefnet.apis import BiRefNetInferencer; BiRefNetInferencer({str(tmp_path / "model.pth")!r})'
     last = run_python(HIDE + code).stderr.strip().splitlines()[-1]
     assert last.startswith('ImportError: mmbirefnet needs mmengine>=0.10.0,<1.0.0: none found. To mend: pip install')
 
