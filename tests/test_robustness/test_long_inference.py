@@ -1,0 +1,68 @@
+"""Memory and open files over two thousand pictures through the inferencer, read, predicted and written."""
+
+import ctypes
+import gc
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+from red import red_square
+from torch import nn
+
+from mmbirefnet.apis import BiRefNetInferencer
+from mmbirefnet.apis.inputs import list_sources
+from mmbirefnet.apis.outputs import OutputWriter
+from mmbirefnet.apis.settings import Settings
+
+PICTURES = 2000
+SUFFIXES = ('.jpg', '.png', '.webp', '.tif', '.gif')
+
+
+class Bright(nn.Module):
+    """Logits of what is bright."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 3, padding=1)
+
+    def forward(self, x, mode):
+        return self.conv(x)
+
+
+def used() -> tuple[int, int]:
+    """Memory in bytes and open files."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what is free goes back: the rest is in use
+    with open('/proc/self/statm') as file:
+        pages = int(file.read().split()[1])
+    return pages * os.sysconf('SC_PAGE_SIZE'), len(os.listdir('/proc/self/fd'))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='reads /proc, which is of Linux')
+def test_two_thousand_pictures_leave_nothing_behind(tmp_path):
+    """Four good ones of each format and two broken ones in a folder, again and again."""
+    rgb, _ = red_square(60, 80)
+    for index in range(20):
+        Image.fromarray(np.roll(rgb, index, 0)).save(tmp_path / f'{index}{SUFFIXES[index % 5]}')
+    (tmp_path / 'cut.png').write_bytes((tmp_path / '1.png').read_bytes()[:99])
+    (tmp_path / 'text.jpg').write_text('no picture')
+    inferencer = BiRefNetInferencer(Bright(), device='cpu')
+    settings = Settings(input_size=64, batch_size=4, flip=True)
+    seen, failed, done = [], [], 0
+    while done < PICTURES:
+        sources = list_sources(tmp_path, exclude=tmp_path / 'out')
+        writer = OutputWriter(tmp_path / 'out', ('mask', 'cutout'))
+        writer.plan(sources)
+        for prediction in inferencer.predict(sources, settings, on_error=lambda source, _: failed.append(source.name)):
+            writer.write(prediction)
+            done += 1
+        seen.append((done, *used()))
+    assert done == PICTURES
+    assert len(failed) == PICTURES // 10
+    pictures, memory, files = np.array(seen, float)[len(seen) // 2 :].T
+    per_picture = [np.polyfit(pictures, values, 1)[0] for values in (memory, files)]
+    print(f'{per_picture[0]:.0f} bytes and {per_picture[1]:.5f} files a picture')
+    assert per_picture[0] < 500  # a map of one of them is 19200
+    assert abs(per_picture[1]) < 0.001
