@@ -7,7 +7,6 @@ from golden import GOLDEN, image, model_config, reference_state_dict
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import nn
-from torch.func import functional_call
 
 from mmbirefnet.registry import MODELS
 from mmbirefnet.utils import convert_birefnet_state_dict
@@ -128,8 +127,11 @@ def gradient_norms(x: torch.Tensor, targets: list[SegDataSample]) -> dict[str, f
     for key, value in parameters.items():
         if value.is_floating_point() and 'running' not in key:
             value.requires_grad_()
-    losses = functional_call(model, convert_birefnet_state_dict(parameters), (x, targets), dict(mode='loss'))
-    model.parse_losses(losses)[0].backward()
+    converted = convert_birefnet_state_dict(parameters)
+    model.load_state_dict(converted, strict=True)
+    model.parse_losses(model(x, targets, mode='loss'))[0].backward()
+    ours = dict(model.named_parameters())
+    torch.autograd.backward([converted[name] for name in ours], [parameter.grad for parameter in ours.values()])
     return {key: value.grad.norm().item() for key, value in parameters.items() if value.requires_grad}
 
 

@@ -6,10 +6,10 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule, ModuleList
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mmbirefnet.registry import MODELS
 
+from ..layers.checkpointing import checkpoint_module, recompute
 from .swin_checkpoint import load_swin_checkpoint
 
 ARCHITECTURES = {
@@ -114,25 +114,39 @@ class WindowAttention(BaseModule):
         """Relative position bias, ``(num_heads, window_size**2, window_size**2)``."""
         return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).contiguous()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend within windows of a map ``(N, H, W, C)``; the result has the same shape."""
+    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """Attend within windows of ``norm(x)``, a map ``(N, H, W, C)``; the result has the same shape."""
         height, width = x.shape[1:3]
+        if self.training:
+            x = self._attend_windows(recompute(self, lambda x: self.qkv(self._windows(norm(x))), x), True)
+        else:
+            x = self._windows(norm(x))
+            bands = in_parts(x, 3 * x[:, 0].numel(), 1)
+            bands = [self._attend_windows(self.qkv(band), band is bands[-1]) for band in bands]
+            x = torch.cat(bands, 1) if len(bands) > 1 else bands[0]
         size = self.window_size
-        x = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))
-        if self.shift:
-            x = x.roll((-self.shift, -self.shift), (1, 2))
-        # (N, rows of windows, columns of windows, pixels of a window, C)
-        x = x.unflatten(2, (-1, size)).unflatten(1, (-1, size)).transpose(2, 3).flatten(3, 4)
-        bands = in_parts(x, 3 * x[:, 0].numel(), 1)
-        bands = [self.proj(self._attend_windows(self.qkv(band), band is bands[-1])) for band in bands]
-        x = self.proj_drop(torch.cat(bands, 1) if len(bands) > 1 else bands[0])
         x = x.unflatten(3, (size, size)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
         if self.shift:
             x = x.roll((self.shift, self.shift), (1, 2))
         return x[:, :height, :width]
 
+    def _windows(self, x: Tensor) -> Tensor:
+        """``(N, H, W, C)`` to (N, rows of windows, columns of windows, pixels of a window, C), padded and shifted."""
+        size = self.window_size
+        x = F.pad(x, (0, 0, 0, -x.shape[2] % size, 0, -x.shape[1] % size))
+        if self.shift:
+            x = x.roll((-self.shift, -self.shift), (1, 2))
+        return x.unflatten(2, (-1, size)).unflatten(1, (-1, size)).transpose(2, 3).flatten(3, 4)
+
     def _attend_windows(self, qkv: Tensor, last: bool) -> Tensor:
-        """Attend within rows of windows, ``(N, rows, cols, L, 3C)`` to ``(N, rows, cols, L, C)``, the last or not."""
+        """Attention in rows of windows, the last or not, ``(N, rows, cols, L, 3C)`` to ``(N, rows, cols, L, C)``."""
+
+        def attend(qkv: Tensor) -> Tensor:
+            return self.proj_drop(self.proj(self._attend_by_mask(qkv, last)))
+
+        return recompute(self, attend, qkv, random=self.attn_drop > 0 or self.proj_drop.p > 0)
+
+    def _attend_by_mask(self, qkv: Tensor, last: bool) -> Tensor:
         biases = self.biases().to(qkv.dtype)
         if not self.shift:
             return self._attend(qkv, biases)
@@ -166,7 +180,7 @@ class WindowAttention(BaseModule):
 
 
 class Mlp(BaseModule):
-    """Two linear layers with a GELU between, on the last axis."""
+    """A norm that is given, and two linear layers with a GELU between, on the last axis."""
 
     def __init__(self, dims: int, hidden_dims: int, drop: float = 0.0) -> None:
         super().__init__()
@@ -175,8 +189,11 @@ class Mlp(BaseModule):
         self.fc2 = nn.Linear(hidden_dims, dims)
         self.drop = nn.Dropout(drop)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+        def project(x: Tensor) -> Tensor:
+            return self.drop(self.fc2(self.drop(self.act(self.fc1(norm(x))))))
+
+        return recompute(self, project, x, random=self.drop.p > 0)
 
 
 class SwinBlock(BaseModule):
@@ -194,12 +211,12 @@ class SwinBlock(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, H, W, C)`` to ``(N, H, W, C)``."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+        x = x + self.drop_path(self.attn(x, self.norm1))
         if self.training or torch.is_grad_enabled():
-            return x + self.drop_path(self.mlp(self.norm2(x)))
+            return x + self.drop_path(self.mlp(x, self.norm2))
         pixels = x.view(-1, x.shape[-1])
         for part in in_parts(pixels, self.mlp.fc1.out_features, 0):
-            part += self.mlp(self.norm2(part))
+            part += self.mlp(part, self.norm2)
         return x
 
 
@@ -213,6 +230,9 @@ class PatchMerging(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, H, W, C)`` to ``(N, ceil(H/2), ceil(W/2), 2C)``."""
+        return recompute(self, self._merge, x)
+
+    def _merge(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
         x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
         # The published weights expect the neighbours column by column.
@@ -351,7 +371,7 @@ class SwinTransformer(BaseModule):
         for i, stage in enumerate(self.layers):
             for block in stage.blocks:
                 checkpointed = self.with_cp and torch.is_grad_enabled()
-                x = checkpoint(block, x, use_reentrant=False) if checkpointed else block(x)
+                x = checkpoint_module(block, x) if checkpointed else block(x)
             if i in self.out_indices:
                 outputs.append(getattr(self, f'norm{i}')(x).permute(0, 3, 1, 2))
             if stage.downsample is not None:

@@ -1,12 +1,14 @@
 """Atrous spatial pyramid pooling with deformable kernels."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
+from .checkpointing import recompute
 from .conv import build_conv
 from .norm import norm_pooled
 
@@ -95,7 +97,15 @@ class ASPP(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` to ``(N, out_channels, H, W)``."""
-        return self.join(x, (F.conv2d(branch(x), kernel) for branch, kernel in zip(self.branches, self.kernels())))
+        return self.join(x, map(partial(self._part, x), self.branches, self.kernels()))
+
+    def _part(self, x: Tensor, branch: ConvNormReLU, kernel: Tensor) -> Tensor:
+        """What a branch adds to the merging convolution."""
+
+        def merge(x: Tensor) -> Tensor:
+            return F.conv2d(branch.act(branch.norm(x)), kernel)
+
+        return recompute(branch, merge, branch.conv(x))
 
     def kernels(self) -> list[Tensor]:
         """Parts of the merging convolution's kernel, ``(out_channels, branch_channels, 1, 1)``, the pooled one's last.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmbirefnet.registry import MODELS
 
+from ..layers.checkpointing import recompute
 from .base import MaskLoss
 
 C1, C2 = 0.01**2, 0.03**2
@@ -57,8 +58,10 @@ class SSIMLoss(MaskLoss):
         return mean, mean_square - mean.square()
 
     def compute(self, logits, target, shared):
+        return recompute(self, self._dissimilarity, logits, target, *shared)
+
+    def _dissimilarity(self, logits, target, mu_g, var_g):
         p = logits.sigmoid()
-        mu_g, var_g = shared
         mu_p, mean_pp, mean_pg = self.local_means(p, p.square(), p * target)
         var_p, covariance = mean_pp - mu_p.square(), mean_pg - mu_p * mu_g
         ssim = (2 * mu_p * mu_g + C1) * (2 * covariance + C2)
