@@ -1,0 +1,65 @@
+"""What docs/video.md and docs/server.md show is what there is."""
+
+import argparse
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from red import TakesRed, red_square
+
+from mmbirefnet.apis import BiRefNetInferencer
+from mmbirefnet.cli import serve, video
+from mmbirefnet.cli.main import main
+from mmbirefnet.server.app import create_app
+from mmbirefnet.server.limits import Limits
+
+DOCS = Path(__file__).parents[2] / 'docs'
+VIDEO, SERVER = ((DOCS / f'{name}.md').read_text('utf-8') for name in ('video', 'server'))
+
+
+@pytest.mark.parametrize('command', re.findall(r'^mmbirefnet video [^#\n]+', VIDEO, re.M))
+def test_video_commands(command, tmp_path, monkeypatch):
+    if '.mp4' not in command.split('-o ')[1].split()[0] and shutil.which('ffmpeg') is None:
+        pytest.skip('needs ffmpeg')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(video, 'inferencer_of', lambda args: BiRefNetInferencer(backend=TakesRed()))
+    rgb, _ = red_square()
+    cv2.imwrite('beach.jpg', rgb)
+    writer = cv2.VideoWriter('clip.mp4', cv2.VideoWriter_fourcc(*'mp4v'), 10, rgb.shape[1::-1])
+    for _ in range(3):
+        writer.write(np.ascontiguousarray(rgb[..., ::-1]))
+    writer.release()
+    words = shlex.split(command)[1:]
+    assert main(words) == 0
+    assert Path(words[words.index('-o') + 1]).is_file()
+
+
+def test_fields_of_the_service():
+    table = SERVER.split('| field |')[1].split('\n\n')[0]
+    app = create_app(BiRefNetInferencer(backend=TakesRed()))
+    (schema,) = (s for name, s in app.openapi()['components']['schemas'].items() if name.startswith('Body'))
+    assert set(re.findall(r'`(\w+)`', ''.join(line.split('|')[1] for line in table.splitlines()[2:]))) == set(
+        schema['properties']
+    )
+
+
+def test_limits_of_the_service():
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+    args, default = parser.parse_args([]), Limits()
+    assert (args.max_upload * 2**20, args.max_pixels, args.max_size, args.queue, args.upload_seconds) == (
+        default.upload_bytes, default.megapixels, default.input_size, default.queue, default.upload_seconds,
+    )  # fmt: skip
+    for shown in (
+        '`--upload-seconds` (30)',
+        '`--max-upload` MiB (32)',
+        '`--max-pixels` megapixels (50',
+        '(8) are under',
+    ):
+        assert shown in SERVER
+    assert 'http://127.0.0.1:8000' in SERVER
+    assert (args.host, args.port) == ('127.0.0.1', 8000)
