@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,12 @@ class TorchBackend:
             raise ValueError(f'dtype={dtype!r}, must be one of {", ".join(DTYPES)}')
         self.dtype = DTYPES[str(dtype).removeprefix('torch.')]
         self.device = _device(device)
+        try:
+            with self._autocast():
+                pass
+        except RuntimeError as error:
+            where = f'on {self.device.type} with torch {torch.__version__}'
+            raise ValueError(f'dtype={dtype!r} cannot be used {where}: {error}') from error
         self.input_size = TRAINED_SIZE
         if isinstance(model, nn.Module):
             self.name = type(model).__name__
@@ -79,6 +86,10 @@ class TorchBackend:
         mean, std, self.swap = _normalization(model)
         self.mean, self.std = (x.to(self.device, torch.float32).view(1, 3, 1, 1) for x in (mean, std))
 
+    def _autocast(self):
+        # Older torch minds float32 there, even where it is not enabled.
+        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
+
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Predict.
@@ -91,7 +102,7 @@ class TorchBackend:
         """
         x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float()
         x = ((x.flip(1) if self.swap else x) - self.mean) / self.std
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self._autocast():
             logits = self.model(x, mode='tensor')
         probability = logits.float().sigmoid()
         if probability.shape[2:] != x.shape[2:]:  # heads that answer at a smaller size

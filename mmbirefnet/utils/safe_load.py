@@ -6,8 +6,10 @@ off by default and cannot be told of anything: there a pickle module stands in t
 """
 
 import builtins
+import collections
 import functools
 import io
+import os
 import pickle
 import types
 import zipfile
@@ -76,6 +78,7 @@ def load_guarded(file, map_location=None, mmap: bool = False):
         pickle.UnpicklingError: There is something else in the file; the message names it.
         Exception: Half a dozen types, for damaged files.
     """
+    file = os.fspath(file) if isinstance(file, os.PathLike) else file  # torch 2.1 maps no other
     options = dict(map_location=map_location, **(dict(mmap=True) if mmap else {}))
     if _GUARDED:
         return torch.load(file, weights_only=True, **options)
@@ -113,5 +116,14 @@ def _allowed() -> dict[str, object]:
     """What may be looked up before torch 2.6, by name in a pickle."""
     allowed = dict(torch._weights_only_unpickler._get_allowed_globals())
     allowed |= {name: each for each, name in _safe_globals()}
-    # Protocol 2, which torch writes, has the names of Python 2.
-    return allowed | dict.fromkeys(('__builtin__.getattr', 'builtins.getattr'), history_statistic)
+    allowed |= {str(each): each for each in vars(torch).values() if isinstance(each, torch.dtype)}
+    allowed |= {'collections.Counter': collections.Counter, 'torch.device': torch.device}
+    # Protocol 2, which torch writes, has the names of Python 2, and bytes as text.
+    allowed |= dict.fromkeys(('__builtin__.getattr', 'builtins.getattr'), history_statistic)
+    return allowed | {'_codecs.encode': _encode}
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != 'latin1':
+        raise pickle.UnpicklingError(f'GLOBAL _codecs.encode: of {encoding!r}')
+    return text.encode(encoding)

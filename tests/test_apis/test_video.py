@@ -17,6 +17,9 @@ from mmbirefnet.apis.temporal import TemporalSmoother
 from mmbirefnet.apis.video import process_video
 from mmbirefnet.apis.video_io import VideoReader, VideoWriter
 
+# OpenCV 4.11 takes BT.709 for BT.601.
+TOLERANCE = 30 if cv2.__version__.startswith('4.11.') else 12
+
 with_ffmpeg = pytest.mark.skipif(shutil.which('ffmpeg') is None, reason='needs ffmpeg')
 SIZE, RATE, FRAMES = (96, 128), 10, 12
 BLUE, RED = (20, 30, 200), (220, 20, 30)
@@ -79,14 +82,14 @@ def test_cutout_holds_the_maps_as_alpha(inferencer, source, tmp_path, suffix):
 def test_green_screen_and_picture_behind(inferencer, source, tmp_path):
     green = read_frames(process_video(inferencer, source, tmp_path / 'green.mp4').path)
     assert len(green) == FRAMES
-    assert np.abs(green[3][80:, :].reshape(-1, 3).mean(0) - (0, 177, 64)).max() < 12
-    assert np.abs(green[3][44:52, 36:52].reshape(-1, 3).mean(0) - RED).max() < 12
+    assert np.abs(green[3][80:, :].reshape(-1, 3).mean(0) - (0, 177, 64)).max() < TOLERANCE
+    assert np.abs(green[3][44:52, 36:52].reshape(-1, 3).mean(0) - RED).max() < TOLERANCE
     behind = np.full((50, 50, 3), (250, 250, 10), np.uint8)
     behind[:, 25:] = 20
     path = process_video(inferencer, source, tmp_path / 'behind.mp4', background=behind[..., ::-1]).path
     frame = read_frames(path)[0]
-    assert np.abs(frame[80:, :30].reshape(-1, 3).mean(0) - (250, 250, 10)).max() < 16
-    assert np.abs(frame[80:, 100:].reshape(-1, 3).mean(0) - 20).max() < 12
+    assert np.abs(frame[80:, :30].reshape(-1, 3).mean(0) - (250, 250, 10)).max() < 4 + TOLERANCE
+    assert np.abs(frame[80:, 100:].reshape(-1, 3).mean(0) - 20).max() < TOLERANCE
 
 
 def test_mask_of_every_frame_in_batches(inferencer, source, tmp_path):

@@ -9,6 +9,9 @@ from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.cli import video
 from mmbirefnet.cli.main import main
 
+# OpenCV 4.11 takes BT.709 for BT.601.
+TOLERANCE = 30 if cv2.__version__.startswith('4.11.') else 12
+
 
 @pytest.fixture(autouse=True)
 def red_inferencer(monkeypatch):
@@ -34,7 +37,7 @@ def test_writes_the_video_and_says_so(source, tmp_path, capsys):
     capture = cv2.VideoCapture(str(out))
     seen, frame = capture.read()
     assert seen
-    assert np.abs(frame[50:, 50:].reshape(-1, 3).mean(0)[::-1] - (0, 177, 64)).max() < 12
+    assert np.abs(frame[50:, 50:].reshape(-1, 3).mean(0)[::-1] - (0, 177, 64)).max() < TOLERANCE
     assert main(['video', str(source), '-o', str(out), '--no-sound']) == 2
     assert 'exists already' in capsys.readouterr().err
     assert main(['video', str(source), '-o', str(out), '--save', 'mask', '--overwrite', '--no-sound']) == 0

@@ -129,6 +129,7 @@ def test_iou_weighs_more_in_a_larger_batch(train, reference):
     assert difference(after, reference) > 1e-4
 
 
+@pytest.mark.skipif(torch.__version__ < '2.2', reason='torch 2.1 cannot compile a step that is watched')
 def test_compiled_step(train, reference):
     runner, after = train('compile', HALF_IOU, 'compile.backend=eager')
     assert counters['stats']['unique_graphs'] > 0

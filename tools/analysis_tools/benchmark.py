@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -103,7 +104,8 @@ class Steps:
     def __call__(self) -> float:
         """Take a step; seconds that it took."""
         start = self.now()
-        with torch.autocast(self.device.type, DTYPES[self.args.dtype], enabled=self.args.dtype != 'float32'):
+        dtype = DTYPES[self.args.dtype]
+        with nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype):
             if self.args.mode == 'inference':
                 with torch.inference_mode():
                     self.model(self.inputs, mode='tensor')

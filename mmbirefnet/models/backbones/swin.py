@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mmbirefnet.registry import MODELS
 
 from ..layers.checkpointing import checkpoint_module, recompute
+from ..layers.compiling import is_compiling
 from .swin_checkpoint import load_swin_checkpoint
 
 ARCHITECTURES = {
@@ -29,7 +30,7 @@ def in_parts(x: Tensor, values: int, dim: int) -> tuple[Tensor, ...]:
 
     It is one part where gradients are to be kept, on other devices, and in graphs, which are for any size.
     """
-    whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    whole = torch.is_grad_enabled() or is_compiling() or torch.jit.is_tracing()
     if whole or x.device.type != 'cpu':
         return (x,)
     return x.split(max(1, PART_BYTES // (values * x.element_size())), dim)
@@ -121,8 +122,9 @@ class WindowAttention(BaseModule):
             x = self._attend_windows(recompute(self, lambda x: self.qkv(self._windows(norm(x))), x), True)
         else:
             x = self._windows(norm(x))
-            bands = in_parts(x, 3 * x[:, 0].numel(), 1)
-            bands = [self._attend_windows(self.qkv(band), band is bands[-1]) for band in bands]
+            *bands, last = in_parts(x, 3 * x[:, 0].numel(), 1)
+            bands = [self._attend_windows(self.qkv(band), False) for band in bands]
+            bands.append(self._attend_windows(self.qkv(last), True))
             x = torch.cat(bands, 1) if len(bands) > 1 else bands[0]
         size = self.window_size
         x = x.unflatten(3, (size, size)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
@@ -151,7 +153,7 @@ class WindowAttention(BaseModule):
         if not self.shift:
             return self._attend(qkv, biases)
         rows, cols = qkv.shape[1:3]
-        plain_rows = rows - last
+        plain_rows = rows - 1 if last else rows
         # Windows that share a mask go together, so that no mask of all windows is ever made.
         return torch.cat(
             [

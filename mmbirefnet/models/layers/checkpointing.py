@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from .compiling import is_compiling
+
 
 class _RunningStatisticsKept:
     """A context in which a module's BatchNorms leave their running statistics alone; entered in every backward pass."""
@@ -64,7 +66,7 @@ def recompute(module: nn.Module, function: Callable[..., Tensor], *inputs: Tenso
         random: Whether it draws random numbers, to be drawn again.
     """
     needed = module.training and torch.is_grad_enabled() and not _checkpointed.get()
-    if not needed or torch.compiler.is_compiling():
+    if not needed or is_compiling():
         return function(*inputs)
     return checkpoint(
         function,

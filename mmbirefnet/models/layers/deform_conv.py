@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import mmcv.ops
 import torch
+from packaging.version import Version
 from torch import Tensor
 
 from mmbirefnet.registry import MODELS
 
 from . import deform_conv_torch
 
+LOWEST_TRITON = '3.0'
 BACKENDS = ('auto', 'mmcv', 'torch', 'triton')
 
 
@@ -39,6 +41,10 @@ def load_backend(name: str) -> Callable[..., Tensor]:
     if name == 'torch':
         return deform_conv_torch.modulated_deform_conv2d
     try:
+        import triton
+
+        if Version(triton.__version__) < Version(LOWEST_TRITON):
+            raise ImportError(f'{triton.__version__} is installed, {LOWEST_TRITON} or newer is needed')
         from . import deform_conv_triton
     except ImportError as error:
         raise ImportError(

@@ -7,13 +7,14 @@ import inspect
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from deform_conv_inputs import assert_close, make_inputs, run
 
 from mmbirefnet.models.layers import deform_conv_torch
-from mmbirefnet.models.layers.deform_conv import DCNv2
+from mmbirefnet.models.layers.deform_conv import LOWEST_TRITON, DCNv2, load_backend
 
 SMALL = dict(n=1, channels=6, out_channels=4, size=(5, 4))
 CASES = {
@@ -25,6 +26,14 @@ CASES = {
     'zero offsets, no bias': dict(SMALL, spread=0.0, bias=False),
 }
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
+try:
+    load_backend('triton')
+    refusal = ''
+except ImportError as error:
+    refusal = str(error)
+needs_triton = pytest.mark.skipif(bool(refusal), reason=refusal)
 
 
 def to(tensors, **kwargs):
@@ -65,6 +74,7 @@ def compare_layers():
     torch.testing.assert_close(half.float(), layer(x), rtol=0.1, atol=0.05)
 
 
+@needs_triton
 def test_kernels():
     env = os.environ if DEVICE == 'cuda' else {**os.environ, 'TRITON_INTERPRET': '1'}
     env = {**env, 'PYTHONPATH': os.pathsep.join(sys.path)}
@@ -87,6 +97,7 @@ def arguments_for_compiler(kernel, arguments, dtype):
     return signature, constants
 
 
+@needs_triton
 @pytest.mark.parametrize('name', ['_forward_kernel', '_backward_taps_kernel', '_backward_weight_kernel'])
 def test_kernels_compile_for_a_gpu_that_is_not_there(name):
     """For compute capability 9.0 in bfloat16, with the matrix unit and within its shared memory."""
@@ -109,6 +120,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(name):
     assert compiled.metadata.shared <= 227 * 1024
 
 
+@needs_triton
 def test_dtype_and_device_are_checked():
     from mmbirefnet.models.layers.deform_conv_triton import modulated_deform_conv2d
 
@@ -127,6 +139,12 @@ def test_without_triton(monkeypatch):
     with pytest.raises(ImportError, match="backend 'triton' needs the triton package"):
         DCNv2(4, 4, 3, backend='triton')
     assert DCNv2(4, 4, 3, padding=1)(torch.randn(1, 4, 5, 5)).shape == (1, 4, 5, 5)
+
+
+def test_triton_that_is_too_old(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'triton', SimpleNamespace(__version__='2.1.0'))
+    with pytest.raises(ImportError, match=f"backend 'triton' needs.*2.1.0 is installed, {LOWEST_TRITON} or newer"):
+        load_backend('triton')
 
 
 def mend_interpreter():
