@@ -17,7 +17,7 @@ def service(backend=None, **bounds):
     """A running service; yields its address."""
     listener = running.listen('127.0.0.1', 0)
     app = create_app(BiRefNetInferencer(backend=backend or TakesRed()), Limits(**bounds))
-    server = uvicorn.Server(uvicorn.Config(app, http=running.ImpatientProtocol, ws='none', log_level='critical'))
+    server = uvicorn.Server(running.configure(app))
     thread = threading.Thread(target=server.run, kwargs={'sockets': [listener]})
     thread.start()
     try:

@@ -23,7 +23,7 @@ from mmbirefnet.apis.pictures import Picture, read_picture
 from mmbirefnet.apis.settings import Settings
 from mmbirefnet.version import __version__
 
-from .limits import BoundRequests, Limits
+from .limits import BoundRequests, Limits, Load
 
 PAGE = Path(__file__).with_name('page.html')
 MEDIA_TYPES = {'png': 'image/png', 'webp': 'image/webp', 'jpg': 'image/jpeg'}
@@ -51,15 +51,22 @@ def create_app(inferencer: BiRefNetInferencer, limits: Limits | None = None) -> 
     limits = limits or Limits()
     one_at_a_time = threading.Lock()
     app = FastAPI(title='mmbirefnet', version=__version__, description='Cuts objects out of pictures with BiRefNet.')
-    app.add_middleware(BoundRequests, limits=limits)
+    load = Load()
+    app.add_middleware(BoundRequests, limits=limits, load=load)
 
     @app.get('/', include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(PAGE, headers={'Content-Security-Policy': _CONTENT_SECURITY_POLICY})
 
-    @app.get('/api/health', summary='What is running')
+    @app.get('/api/health', summary='What is running, and how busy it is')
     def health() -> dict:
-        return {'status': 'ok', 'version': __version__, 'model': inferencer.backend.name}
+        return {
+            'status': 'ok',
+            'version': __version__,
+            'model': inferencer.backend.name,
+            'under_way': load.under_way,
+            'queue': limits.queue,
+        }
 
     @app.post(
         '/api/cut',

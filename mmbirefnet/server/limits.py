@@ -43,31 +43,37 @@ class Limits:
                 raise ValueError(f'{name}={value!r}, must be more than 0')
 
 
+@dataclass
+class Load:
+    """Requests under way."""
+
+    under_way: int = 0
+
+
 class BoundRequests:
     """ASGI middleware: refuses POST requests beyond the queue, and bodies that are too large or too slow.
 
     Whoever is let in keeps a place until the answer is handed over; so memory is bounded by queue x upload_bytes.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        self.app, self.limits = app, limits
-        self.under_way = 0
+    def __init__(self, app: ASGIApp, limits: Limits, load: Load) -> None:
+        self.app, self.limits, self.load = app, limits, load
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope['type'] != 'http' or scope['method'] != 'POST':
             await self.app(scope, receive, send)
-        elif self.under_way >= self.limits.queue:
+        elif self.load.under_way >= self.limits.queue:
             await _refuse(429, 'busy: the queue is full, try again later', scope, receive, send)
         elif (declared := Headers(scope=scope).get('content-length', '0')).isdigit() and (
             int(declared) > self.limits.upload_bytes
         ):
             await _refuse(413, self._too_large(), scope, receive, send)
         else:
-            self.under_way += 1
+            self.load.under_way += 1
             try:
                 await self.app(scope, self._bounded(receive), send)
             finally:
-                self.under_way -= 1
+                self.load.under_way -= 1
 
     def _too_large(self) -> str:
         return f'too large: at most {self.limits.upload_bytes} bytes are taken'

@@ -69,9 +69,9 @@ def listen(host: str, port: int) -> socket.socket:
         raise OSError(f'{host}:{port}: cannot listen there ({error})') from error
 
 
-def serve(app: FastAPI, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; what was accepted by then is finished first."""
-    config = uvicorn.Config(
+def configure(app: FastAPI) -> uvicorn.Config:
+    """How uvicorn runs the service."""
+    return uvicorn.Config(
         app,
         http=ImpatientProtocol,
         ws='none',
@@ -79,5 +79,10 @@ def serve(app: FastAPI, listener: socket.socket) -> None:
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         server_header=False,
         log_level='warning',
+        log_config=None,  # uvicorn's own closes the log files of everything else
     )
-    uvicorn.Server(config).run(sockets=[listener])
+
+
+def serve(app: FastAPI, listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; what was accepted by then is finished first."""
+    uvicorn.Server(configure(app)).run(sockets=[listener])

@@ -197,6 +197,8 @@ def mutated_conversions(tmp_path, released, convert, seeds) -> None:
         state = dict(released)
         how = mutate(state, np.random.default_rng(seed))
         torch.save(state, src)
+        if how.startswith('a part missing: squeeze_module'):
+            continue  # what is left is a network without that block
         # What the classifier has beside the network is its own affair; renamed keys that are not kept may be any.
         assert outcome(lambda path: convert(path, dst), src) is None, f'{seed}: {how}'
         assert not dst.exists()
