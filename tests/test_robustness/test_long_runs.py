@@ -12,8 +12,12 @@ STEPS, IMAGES = 2000, 1000
 MORE = f"""
 custom_imports = dict(imports=['resources_hook'])
 custom_hooks = [dict(type='ResourcesHook')]
-model['neck'].update(aspp_cfg=None)
-model['decode_head'].update(aspp_cfg=None, inward_reference=False, gradient_supervision=False)
+model.update(multi_scale_input=False)
+small = dict(in_channels=[8, 16, 32, 64], aspp_cfg=None)
+model['neck'].update(small)
+model['decode_head'].update(
+    small, inward_reference=False, gradient_supervision=False, multi_scale_supervision=False,
+    loss_decode=[dict(type='mmbirefnet.BCELoss')])
 train_pipeline[2]['scale'] = test_pipeline[1]['scale'] = (32, 32)
 train_dataloader.update(num_workers=1)
 train_cfg = dict(max_epochs={STEPS // 20}, val_interval=20)
@@ -31,7 +35,7 @@ test_dataloader = dict(
 test_evaluator = dict(_delete_=True, type='mmbirefnet.DichotomousMetric', measures=['MAE', 'Smeasure', 'maxFm'])
 """
 HOOK = """
-import ctypes, gc, json, os, time
+import ctypes, json, os, time
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
@@ -48,7 +52,6 @@ class ResourcesHook(Hook):
     def _after_iter(self, runner, batch_idx, data_batch=None, outputs=None, mode='train'):
         number = runner.iter if mode == 'train' else batch_idx
         if mode != 'val' and number % 20 == 0:
-            gc.collect()
             ctypes.CDLL(None).malloc_trim(0)  # what is free goes back: the rest is in use
             with open('/proc/self/statm') as file:
                 memory = int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
@@ -73,9 +76,15 @@ def slopes(path, warm_up=0.5):
     measured = json.loads(path.read_text())
     steps, memory, files = np.array(measured['seen'], dtype=float).T
     late = steps >= warm_up * steps[-1]
-    slopes = [np.polyfit(steps[late], values[late], 1)[0] for values in (memory, files)]
+    slopes = [median_slope(steps[late], values[late]) for values in (memory, files)]
     print(f'{path.parent.name}: {slopes[0]:.0f} bytes and {slopes[1]:.5f} files a step, {measured["seconds"]:.0f} s')
     return *slopes, steps[-1]
+
+
+def median_slope(x, y):
+    """Theil and Sen's: of all pairs, so that it does not matter when something was allocated once and kept."""
+    first, second = np.triu_indices(len(x), 1)
+    return np.median((y[second] - y[first]) / (x[second] - x[first]))
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from .unreadable import SkipUnreadable, unreadable_in
 
 EPOCH_INFO = 'current_epoch'
 """Message hub: ``epoch`` that began last, iteration it ``began`` with, and its ``length``, saved in checkpoints."""
-VALIDATED_INFO = 'validated_epochs'
+VALIDATED_INFO = 'last_validation'
 """Message hub: number of epochs after which the last validation was, saved in checkpoints."""
 _EPOCH, _ITERATION = 1, 2  # streams of random numbers, beside that of the samples
 
