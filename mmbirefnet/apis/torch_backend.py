@@ -21,6 +21,7 @@ from mmbirefnet.models import BiRefNet
 from mmbirefnet.registry import MODELS
 from mmbirefnet.utils import infer_model_config, load_birefnet_state_dict
 from mmbirefnet.utils.checkpoint_io import misfit
+from mmbirefnet.utils.configs import read_config
 
 from .weights import find_weights
 
@@ -138,7 +139,7 @@ def _load(model, weights: Path) -> tuple[nn.Module, tuple[int, int]]:
         except ValueError as error:
             raise ValueError(f'{weights}: {error}; name its config (--config, in Python model=…)') from error
     else:
-        cfg = model if isinstance(model, Config) else Config.fromfile(find_config(model))
+        cfg = model if isinstance(model, Config) else read_config(find_config(model))
         if 'model' not in cfg:
             raise ValueError(f'{cfg.filename}: no model in this config')
         input_size = _test_size(cfg) or TRAINED_SIZE

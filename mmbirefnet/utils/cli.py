@@ -15,6 +15,8 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from .configs import check_options, read_config
+
 DATA_ROOT_VARIABLE = 'MMBIREFNET_DATA'
 
 
@@ -43,8 +45,12 @@ def load_config(args: Namespace) -> Config:
     options = args.cfg_options or {}
     if 'data_root' in options:
         os.environ[DATA_ROOT_VARIABLE] = str(options['data_root'])
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(options)
+    try:
+        cfg = read_config(args.config)
+        check_options(cfg, options)
+        cfg.merge_from_dict(options)
+    except (OSError, KeyError, TypeError, ValueError) as error:  # merging finds lists that are too short, for example
+        raise SystemExit(f'error: {error}') from error
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     return cfg

@@ -8,11 +8,12 @@ import argparse
 import json
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.runner import Runner
 
 from mmbirefnet.evaluation.ranking import find_checkpoints, is_metric, rank, read_logged_scores
 from mmbirefnet.evaluation.tables import TableRow, to_markdown
+from mmbirefnet.utils.configs import check_options, read_config
 
 
 def parse_args():
@@ -33,7 +34,8 @@ def evaluate(checkpoints, args):
     wanted = {k: p for k, p in checkpoints.items() if not all(metric in scores.get(k, {}) for metric in args.metrics)}
     if not wanted:
         return scores
-    cfg = Config.fromfile(config_of(args))
+    cfg = read_config(config_of(args))
+    check_options(cfg, args.cfg_options or {})
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.work_dir = str(args.work_dir / 'validations')
     # As a test: a validation would have the hooks of training save the best.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections import deque
 from pathlib import Path
@@ -40,9 +41,15 @@ class SafeCheckpointHook(CheckpointHook):
 
     Args:
         **kwargs: Arguments of :class:`mmengine.hooks.CheckpointHook`.
+
+    Raises:
+        TypeError: If there is another argument.
     """
 
     def __init__(self, **kwargs) -> None:
+        known = {*inspect.signature(CheckpointHook).parameters, *inspect.signature(Runner.save_checkpoint).parameters}
+        if unknown := kwargs.keys() - known:  # mmengine would tell when the first one is saved
+            raise TypeError(f'SafeCheckpointHook: unexpected arguments {sorted(unknown)}')
         super().__init__(**kwargs)
         self._meta: dict[str, int] = {}
         self._gradients: dict[str, Tensor] = {}
