@@ -32,16 +32,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--format', choices=SUFFIXES, default='onnx', help='what to write (default: %(default)s)')
     parser.add_argument(
         '--deform-conv',
-        choices=('standard', 'gridsample'),
-        help='how ONNX holds deformable convolutions: by DeformConv of opset 19 (default), or by GridSample and Conv '
-        'for runtimes without it; torch-export has the latter',
+        choices=('gridsample', 'standard'),
+        default='gridsample',
+        help='how deformable convolutions are written: by GridSample and Conv (default), or for ONNX by DeformConv of '
+        'opset 19',
     )
     parser.add_argument(
         '--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help="by default the size of the config's test"
     )
     parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images at once (default: 1)')
     parser.add_argument('--dynamic-batch', action='store_true', help='any number of images at once')
-    parser.add_argument('--opset', type=int, metavar='N', help='of ONNX; by default 19, with gridsample 18')
+    parser.add_argument('--opset', type=int, metavar='N', help='of ONNX; by default 18, with standard 19')
     parser.add_argument(
         '--pictures', nargs='+', metavar='PATH', help='pictures or folders to compare on; noise without'
     )
@@ -78,8 +79,7 @@ def main() -> None:
         batch_size = None if args.dynamic_batch else args.batch_size
         args.out.parent.mkdir(parents=True, exist_ok=True)
         if args.format == 'onnx':
-            form = args.deform_conv or 'standard'
-            export_onnx(backend.model, args.out, size, batch_size, form, args.opset, **names)
+            export_onnx(backend.model, args.out, size, batch_size, args.deform_conv, args.opset, **names)
         else:
             export_program(backend.model, args.out, size, batch_size, **names)
     except (OSError, ValueError, TypeError) as error:

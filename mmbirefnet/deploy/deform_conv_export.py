@@ -7,9 +7,13 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from mmcv.ops import ModulatedDeformConv2dPack
+from packaging.version import Version
 from torch import Tensor, nn
 
 from mmbirefnet.models.layers.deform_conv_torch import modulated_deform_conv2d
+
+if Version(torch.__version__) < Version('2.6'):
+    raise ImportError(f'export needs torch 2.6 or later, found {torch.__version__}')
 
 
 @torch.library.custom_op('mmbirefnet::deform_conv2d', mutates_args=())
@@ -61,7 +65,10 @@ class _ExportedDeformConv(nn.Module):
         offset, mask = offset_mask.split((2 * taps, taps), 1)
         out = self.convolve(x, offset, mask.sigmoid())
         out = out if self.bias is None else out + self.bias[:, None, None]
-        return out if then is None else then(out.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        if then is None:
+            return out
+        # Over one axis of pixels: runtimes know a product with a transposed matrix.
+        return then(out.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, out.shape[2:])
 
     def convolve(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
         """The convolution without its bias; offset and mask as of ``mmcv.ops.modulated_deform_conv2d``."""

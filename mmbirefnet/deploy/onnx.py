@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import onnx
 import torch
-from onnxscript import opset19
+
+try:
+    import onnx
+    from onnxscript import opset19
+except ModuleNotFoundError as error:
+    raise ImportError(f"{error.name} is missing: export to ONNX needs pip install 'mmbirefnet[export]'") from error
 
 from mmbirefnet.apis.onnx_metadata import OnnxMetadata
 from mmbirefnet.models import BiRefNet
@@ -43,7 +47,7 @@ def export_onnx(
     path: str | os.PathLike,
     size: tuple[int, int],
     batch_size: int | None = 1,
-    deform_conv: str = 'standard',
+    deform_conv: str = 'gridsample',
     opset: int | None = None,
     **names: str,
 ) -> OnnxMetadata:
@@ -57,9 +61,9 @@ def export_onnx(
         path: File to write; it holds the weights too.
         size: (H, W) in pixels, multiples of 32.
         batch_size: Number of images; ``None`` for any.
-        deform_conv: ``'standard'`` for the operator ``DeformConv`` (opset 19), ``'gridsample'`` for ``GridSample`` and
-            ``Conv``, for runtimes that lack the other.
-        opset: Version of the operators; by default the lowest of the form, 19 or 18.
+        deform_conv: ``'gridsample'`` for ``GridSample`` and ``Conv``, or ``'standard'`` for the operator
+            ``DeformConv``, which not every runtime has.
+        opset: Version of the operators; by default the lowest of the form, 18 or 19.
         **names: ``config`` and ``checkpoint``, for the metadata.
 
     Returns:

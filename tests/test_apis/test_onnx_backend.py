@@ -26,9 +26,7 @@ FIRST, LAST = (1, 0, 0), (0, 0, 1)
 def write(tmp_path):
     """Writes a model whose output is its input's channels, weighted."""
 
-    def write(
-        shape=('batch', 3, 32, 64), weights=FIRST, output='output_image', props=None, dtype=TensorProto.FLOAT, kernel=1
-    ):
+    def write(shape=('batch', 3, 32, 64), weights=FIRST, output='output_image', props=None, dtype=TensorProto.FLOAT):
         dtypes = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
         kernel = onnx.numpy_helper.from_array(np.array(weights, dtypes[dtype]).reshape(1, 3, 1, 1), 'weight')
         graph = helper.make_graph(
@@ -271,6 +269,7 @@ sys.exit(main(['cut', 'picture.png', '-o', 'by_command.png', '--checkpoint', 'mo
 """
 
 
+@pytest.mark.slow
 def test_cuts_out_without_torch(trained_checkpoint, tmp_path):
     """The exported model gives the maps of its checkpoint on a machine that has no torch."""
     from mmbirefnet.apis.torch_backend import TorchBackend

@@ -54,6 +54,7 @@ def logits(model, x):
         return model(x, mode='tensor').numpy()
 
 
+@pytest.mark.slow
 def test_standard_form_at_any_batch(model, tmp_path):
     path = tmp_path / 'folder' / 'model.onnx'
     written = export_onnx(model, path, SIZE, None, 'standard', config='pico', checkpoint='pico.pth')
@@ -94,8 +95,9 @@ def test_standard_form_at_any_batch(model, tmp_path):
     assert b'site-packages' not in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_grid_sample_form_by_the_tool(export):
-    printed, path = export('out/model.onnx', '--deform-conv', 'gridsample')
+    printed, path = export('out/model.onnx')
     first, second, third = printed.splitlines()
     assert first.startswith(f'wrote {path}, ')
     assert first.endswith(' MB, 96x96')
@@ -112,6 +114,7 @@ def test_grid_sample_form_by_the_tool(export):
     assert batch.dim_value == 1
 
 
+@pytest.mark.slow
 def test_torch_export_needs_torch_alone(export, model, tmp_path):
     printed, path = export('model.pt2', '--format', 'torch-export', '--dynamic-batch', '--size', 64, 96)
     assert 'drawing.png: logits differ by ' in printed
@@ -133,6 +136,7 @@ def test_torch_export_needs_torch_alone(export, model, tmp_path):
     assert use['output'] == 'logits'
 
 
+@pytest.mark.slow
 def test_fixed_batch_is_compared_and_disagreement_fails(export):
     with pytest.raises(SystemExit, match=r'model.pt2 differs from PyTorch by more than 1e-12 \(--tolerance\)'):
         export('model.pt2', '--format', 'torch-export', '--batch-size', 2, '--tolerance', 1e-12)
@@ -157,7 +161,7 @@ def test_options_that_do_not_fit(export, capsys, out, options, message):
     [
         (['--size', 100, 96], 'error: size must be multiples of 32, got 100x96'),
         (['--batch-size', 0], 'error: batch_size must be at least 1, or None for any, got 0'),
-        (['--opset', 18], "error: deform_conv='standard' needs opset 19 or later, got 18"),
+        (['--deform-conv', 'standard', '--opset', 18], "error: deform_conv='standard' needs opset 19 or later, got 18"),
         (['--pictures', 'nowhere.jpg'], 'error: nowhere.jpg'),
     ],
 )
