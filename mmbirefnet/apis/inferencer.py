@@ -207,6 +207,11 @@ class BiRefNetInferencer:
             self._check_size(size)
             inputs = np.stack([cv2.resize(crops[index], size[::-1]) for index in members])
             for index, soft_map in zip(members, self._run(inputs, settings.flip)):
+                if not np.isfinite(soft_map).all():
+                    raise ValueError(
+                        f'{pictures[index].name}: {self.backend.name} predicts NaN or Inf: damaged parameters, '
+                        'or numbers too large for float16 (bfloat16 or float32 hold them)'
+                    )
                 sums[index] += resize_map(soft_map, sums[index].shape)
         views = len(settings.scales)
         return [
