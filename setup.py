@@ -99,8 +99,7 @@ if __name__ == '__main__':
         python_requires='>=3.10',
         entry_points={'console_scripts': ['mmbirefnet = mmbirefnet.cli.main:main']},
         install_requires=requirements('runtime'),
-        extras_require={name: requirements(name) for name in EXTRAS}
-        | {'mim': requirements('mminstall')},
+        extras_require={name: requirements(name) for name in EXTRAS} | {'mim': requirements('mminstall')},
         cmdclass={'build_py': BuildPyWithMim, 'develop': DevelopWithMim},
         classifiers=[
             'Development Status :: 4 - Beta',

@@ -6,9 +6,8 @@ import dataclasses
 import json
 import os
 
-import torch
+import torch.export
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
 
 from mmbirefnet.apis.onnx_metadata import OnnxMetadata
 from mmbirefnet.models import BiRefNet
@@ -32,7 +31,9 @@ class Logits(nn.Module):
         return self.model(input_image, mode='tensor')
 
 
-def trace(model: BiRefNet, size: tuple[int, int], batch_size: int | None, deform_conv: str) -> ExportedProgram:
+def trace(
+    model: BiRefNet, size: tuple[int, int], batch_size: int | None, deform_conv: str
+) -> torch.export.ExportedProgram:
     """The graph of the fused model.
 
     Args:
@@ -58,7 +59,7 @@ def trace(model: BiRefNet, size: tuple[int, int], batch_size: int | None, deform
     wrapper = Logits(replace_deform_convs(fused, deform_conv)).eval()
     # An example of one would be taken for a constant.
     example = torch.zeros(batch_size or 2, 3, *size, device=next(fused.parameters()).device)
-    shapes = None if batch_size is not None else {INPUT: {0: Dim('batch')}}
+    shapes = None if batch_size is not None else {INPUT: {0: torch.export.Dim('batch')}}
     # Without gradients the model works in parts and in place.
     with torch.enable_grad():
         return torch.export.export(wrapper, (example,), dynamic_shapes=shapes)

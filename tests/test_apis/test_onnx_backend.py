@@ -273,6 +273,8 @@ sys.exit(main(['cut', 'picture.png', '-o', 'by_command.png', '--checkpoint', 'mo
 def test_cuts_out_without_torch(trained_checkpoint, tmp_path):
     """The exported model gives the maps of its checkpoint on a machine that has no torch."""
     from mmbirefnet.apis.torch_backend import TorchBackend
+
+    pytest.importorskip('mmbirefnet.deploy.program', exc_type=ImportError)  # torch < 2.6
     from mmbirefnet.deploy.onnx import export_onnx
 
     export_onnx(TorchBackend(*trained_checkpoint, 'cpu', fuse=False).model, tmp_path / 'model.onnx', (96, 96))

@@ -9,10 +9,12 @@ import torch
 from deform_conv_inputs import CASES, make_inputs
 from torch import nn
 
-from mmbirefnet.deploy.deform_conv_export import FORMS, GridSampleDeformConv, OperatorDeformConv, replace_deform_convs
-from mmbirefnet.deploy.onnx import LOWEST_OPSETS, TRANSLATIONS
 from mmbirefnet.models import DCNv2
 from mmbirefnet.models.layers.deform_conv_torch import modulated_deform_conv2d
+
+pytest.importorskip('mmbirefnet.deploy.program', exc_type=ImportError)  # torch < 2.6
+from mmbirefnet.deploy.deform_conv_export import FORMS, GridSampleDeformConv, OperatorDeformConv, replace_deform_convs  # noqa: E402
+from mmbirefnet.deploy.onnx import LOWEST_OPSETS, TRANSLATIONS  # noqa: E402
 
 
 def convolution(form, weight, bias, options) -> nn.Module:
