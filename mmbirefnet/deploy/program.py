@@ -6,8 +6,9 @@ import dataclasses
 import json
 import os
 
-import torch.export
+import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from mmbirefnet.apis.onnx_metadata import OnnxMetadata
 from mmbirefnet.models import BiRefNet
@@ -31,9 +32,7 @@ class Logits(nn.Module):
         return self.model(input_image, mode='tensor')
 
 
-def trace(
-    model: BiRefNet, size: tuple[int, int], batch_size: int | None, deform_conv: str
-) -> torch.export.ExportedProgram:
+def trace(model: BiRefNet, size: tuple[int, int], batch_size: int | None, deform_conv: str) -> ExportedProgram:
     """The graph of the fused model.
 
     Args:
