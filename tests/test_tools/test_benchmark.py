@@ -1,5 +1,6 @@
 """tools/analysis_tools/benchmark.py on models whose time, memory and work are known."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -78,7 +79,11 @@ def toy(tool, tmp_path):
 
 
 @pytest.mark.parametrize('dcn', ['mmcv', 'torch'])
-def test_inference(toy, dcn):
+def test_inference(tool, toy, dcn):
+    gc.collect()
+    cpu = torch.device('cpu')
+    tool.reset_peak_memory(cpu)
+    resident = tool.peak_memory(cpu)
     steps = toy('--dcn', dcn)
     assert steps.model.conv.backend == dcn
     before = steps.model.conv.weight.clone()
@@ -88,7 +93,8 @@ def test_inference(toy, dcn):
     # Offsets and masks of nine taps, and the deformable product itself, two operations each.
     assert result['flops'] == 2 * pixels * taps * (27 + 5)
     assert result['parameters'] == taps * (27 + 5) + 27 + 5
-    assert 256 * 2**20 < result['peak_memory'] < 256 * 2**20 + 2**31
+    # Whatever other tests left in this process is not the model's.
+    assert 240 * 2**20 < result['peak_memory'] - resident < 512 * 2**20
     assert result['modules'].keys() == {'conv', 'conv.conv_offset', 'sleep'}
     assert 0.05 <= result['modules']['sleep'] < 1
     assert torch.equal(steps.model.conv.weight, before)
