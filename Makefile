@@ -4,6 +4,8 @@
 VENV ?= .venv
 export VENV PYTHON TORCH TORCHVISION MMCV MMENGINE MMSEG MMPRETRAIN CUDA_OPS MAX_JOBS
 RUN = $(VENV)/bin/python
+# Each process of the tests takes 2.5 GB. On two cores a third one works while the others wait for their children.
+PARALLEL ?= -n 3 --dist worksteal
 MAKEFLAGS += --no-print-directory
 
 .PHONY: setup test demo lint clean
@@ -13,7 +15,7 @@ setup:
 	@tools/setup_env.sh
 
 test: lint
-	$(RUN) -m pytest $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest $(PARALLEL) $(ARGS)
 
 lint: setup
 	$(RUN) -m ruff check .

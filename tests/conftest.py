@@ -1,4 +1,7 @@
+import os
+
 import pytest
+from filelock import FileLock
 from mmengine.registry import DefaultScope
 
 
@@ -20,4 +23,8 @@ def trained_checkpoint(tmp_path_factory):
     """
     import pico
 
-    return pico.train(tmp_path_factory.mktemp('pico'))
+    shared = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:  # the folder of one of several processes
+        shared = shared.parent
+    with FileLock(shared / 'pico.lock'):
+        return pico.train(shared)

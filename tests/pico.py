@@ -57,8 +57,10 @@ class TrainedCheckpoint(NamedTuple):
 
 
 def train(folder: Path) -> TrainedCheckpoint:
-    """Train for less than twenty seconds of one core; mean IoU on drawings of other sets 0.77 to 0.79."""
+    """Train for less than twenty seconds of one core, unless done; mean IoU on drawings of other sets 0.77 to 0.79."""
     config, checkpoint = folder / 'birefnet_pico.py', folder / 'birefnet_pico.pth'
+    if checkpoint.exists():
+        return TrainedCheckpoint(config, checkpoint)
     config.write_text(CONFIG)
     samples = [make_sample(0, 'DIS-TR', index, (SIDE, SIDE)) for index in range(PICTURES)]
     images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)

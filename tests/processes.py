@@ -12,7 +12,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 _context = multiprocessing.get_context('forkserver')
 _context.set_forkserver_preload(
-    ['mmbirefnet.models', 'mmbirefnet.datasets', 'mmbirefnet.engine', 'mmbirefnet.utils.cli']
+    [
+        f'{package}.{name}'
+        for package in ('mmbirefnet', 'mmseg')
+        for name in ('models', 'datasets', 'engine', 'evaluation', 'visualization')
+    ]
+    + ['mmbirefnet.utils.cli', 'matplotlib.pyplot']
 )
 
 

@@ -171,7 +171,7 @@ def test_parameters_of_another_model(tmp_path, small_state):
 
 @pytest.mark.slow
 def test_parameters_of_many_other_models(tmp_path, small_state):
-    mutated_parameters(tmp_path, small_state, range(100, 500))
+    mutated_parameters(tmp_path, small_state, range(100, 220))
 
 
 @pytest.fixture(scope='module')
@@ -210,7 +210,7 @@ def test_conversion_of_another_model(tmp_path, released, convert):
 
 @pytest.mark.slow
 def test_conversion_of_many_other_models(tmp_path, released, convert):
-    mutated_conversions(tmp_path, released, convert, range(100, 250))
+    mutated_conversions(tmp_path, released, convert, range(100, 150))
 
 
 def test_the_architecture_is_told_or_it_is_an_error(tmp_path, small_state):

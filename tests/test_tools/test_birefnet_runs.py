@@ -10,6 +10,7 @@ import mmseg
 import numpy as np
 import pytest
 import torch
+from processes import finish, start
 from test_distributed import DUMP_CONFIG, DUMP_HOOK, free_port
 
 from mmbirefnet.datasets.synthetic import write_dataset
@@ -63,6 +64,14 @@ def run(folder, *words) -> str:
     return done.stdout + done.stderr
 
 
+def run_tool(folder, tool, *words) -> str:
+    """As ``run`` of a tool in Python, started faster."""
+    environment = dict(
+        CUDA_VISIBLE_DEVICES='', MMBIREFNET_DATA=f'{folder}/data', OMP_NUM_THREADS='1', PYTHONPATH=str(folder)
+    )
+    return finish(start(folder, tool, *words, **environment))
+
+
 def maps(folder) -> dict[str, np.ndarray]:
     return {path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(Path(folder).rglob('*.png'))}
 
@@ -73,17 +82,17 @@ def test_stock_and_own_tools_give_the_same(folder):
     trained, written = {}, {}
     for name, tools in (('ours', ROOT / 'tools'), ('stock', STOCK)):
         work_dir = folder / name
-        run(folder, sys.executable, tools / 'train.py', folder / 'tiny.py', '--work-dir', work_dir)
+        run_tool(folder, tools / 'train.py', 'tiny.py', '--work-dir', work_dir)
         checkpoint = work_dir / 'epoch_1.pth'
         trained[name] = torch.load(checkpoint)['state_dict']
         arguments = [checkpoint, '--work-dir', work_dir, '--out', work_dir / 'maps', '--show-dir', work_dir / 'shown']
-        log = run(folder, sys.executable, tools / 'test.py', folder / 'tiny.py', *arguments)
+        log = run_tool(folder, tools / 'test.py', 'tiny.py', *arguments)
         assert 'wFmeasure' in log
         written[name] = maps(work_dir / 'maps')
         assert len(maps(work_dir)) == 4  # two maps, two pictures of --show-dir
     checkpoint, plain = folder / 'ours' / 'epoch_1.pth', folder / 'plain'
     arguments = [checkpoint, '--work-dir', plain, '--out', plain / 'maps', '--no-fuse']
-    run(folder, sys.executable, ROOT / 'tools/test.py', folder / 'tiny.py', *arguments)
+    run_tool(folder, 'tools/test.py', 'tiny.py', *arguments)
     written['plain'] = maps(plain / 'maps')
     for key, value in trained['ours'].items():
         assert torch.equal(value, trained['stock'][key]), key
@@ -97,9 +106,9 @@ def test_stock_and_own_tools_give_the_same(folder):
 @pytest.mark.slow
 def test_resume_and_amp(folder):
     work_dir = folder / 'amp'
-    train = [sys.executable, ROOT / 'tools/train.py', folder / 'tiny.py', '--work-dir', work_dir, '--amp']
-    run(folder, *train)
-    run(folder, *train, '--resume', '--cfg-options', 'train_cfg.max_epochs=2')
+    train = ['tools/train.py', 'tiny.py', '--work-dir', work_dir, '--amp']
+    run_tool(folder, *train)
+    run_tool(folder, *train, '--resume', '--cfg-options', 'train_cfg.max_epochs=2')
     checkpoint = torch.load(work_dir / 'epoch_2.pth')
     assert checkpoint['meta']['iter'] == 4
     for key, value in checkpoint['state_dict'].items():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import free_port
+from processes import finish, free_port, start
 
 ROOT = Path(__file__).parents[2]
 # Each rank writes its weights before and after training.
@@ -60,12 +60,15 @@ def run(tmp_path, tiny_data):
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_test_like_one(run, tiny_config, tmp_path):
+def test_two_processes_train_and_test_like_one(run, tiny_config, tiny_data, tmp_path):
     """Two iterations of one image each on two ranks are two iterations of two images on one."""
     tiny_config.write_text(tiny_config.read_text() + DUMP_CONFIG)
     one, two = tmp_path / 'one', tmp_path / 'two'
-    train = [sys.executable, ROOT / 'tools/train.py', tiny_config, '--work-dir', one]
-    run(*train, '--cfg-options', 'train_dataloader.batch_size=2')
+    options = ['--work-dir', one, '--cfg-options', 'train_dataloader.batch_size=2']
+    environment = dict(
+        CUDA_VISIBLE_DEVICES='', MMBIREFNET_DATA=str(tiny_data), OMP_NUM_THREADS='1', PYTHONPATH=str(tmp_path)
+    )
+    finish(start(tmp_path, 'tools/train.py', tiny_config, *options, **environment))
     run(ROOT / 'tools/dist_train.sh', tiny_config, 2, '--work-dir', two)
 
     before, alone = torch.load(one / 'before0.pth'), torch.load(one / 'after0.pth')
