@@ -31,7 +31,7 @@ def packages(tmp_path, monkeypatch):
     ('mmengine', 'mmcv', 'mmseg'),
     [
         ('0.10.7', '2.1.0', '1.2.2'),
-        ('0.10.0', '2.0.0rc4', '1.2.0'),
+        ('0.10.0', '2.1.0', '1.2.1'),
         ('0.10.12', '2.3.6', '1.4.2'),  # the onedl forks, whose mmseg sets mmcv no upper bound
         ('0.10.12', '2.1.0', '1.4.2'),
     ],
@@ -44,11 +44,11 @@ def test_versions_that_will_do(packages, mmengine, mmcv, mmseg):
 @pytest.mark.parametrize(
     ('versions', 'needed', 'mend'),
     [
-        (dict(mmengine='0.9.1', mmcv='2.1.0', mmseg='1.2.2'), 'mmengine>=0.10.0,<1.0.0', 'mmengine==0.10.7'),
-        (dict(mmengine='0.10.7', mmcv='2.2.0', mmseg='1.2.2'), 'mmcv>=2.0.0rc4,<2.2.0', 'mmcv==2.1.0'),
-        (dict(mmengine='0.10.7', mmcv='2.0.0rc3', mmseg='1.2.2'), 'mmcv>=2.0.0rc4,<2.2.0', 'mmcv==2.1.0'),
-        (dict(mmengine='0.10.12', mmcv='3.0.0', mmseg='1.4.2'), 'mmcv>=2.0.0rc4,<3.0.0', 'mmcv==2.1.0'),
-        (dict(mmengine='0.10.7', mmcv='2.1.0', mmseg='0.30.0'), 'mmseg>=1.2.0,<2.0.0', 'mmsegmentation==1.2.2'),
+        (dict(mmengine='0.9.1', mmcv='2.1.0', mmseg='1.2.2'), 'mmengine>=0.10.0,<0.11.0', 'mmengine==0.10.7'),
+        (dict(mmengine='0.10.7', mmcv='2.2.0', mmseg='1.2.2'), 'mmcv>=2.1.0,<2.2.0', 'mmcv==2.1.0'),
+        (dict(mmengine='0.10.7', mmcv='2.1.0rc1', mmseg='1.2.2'), 'mmcv>=2.1.0,<2.2.0', 'mmcv==2.1.0'),
+        (dict(mmengine='0.10.12', mmcv='2.4.0', mmseg='1.4.2'), 'mmcv>=2.1.0,<2.4.0', 'mmcv==2.1.0'),
+        (dict(mmengine='0.10.7', mmcv='2.1.0', mmseg='1.2.0'), 'mmseg>=1.2.1,<1.5.0', 'mmsegmentation==1.2.2'),
     ],
 )
 def test_wrong_version_is_named_with_its_mend(packages, versions, needed, mend):
@@ -71,7 +71,7 @@ def test_version_is_read_without_importing(tmp_path, monkeypatch, line):
 
 def test_missing_package_is_named_with_its_mend(packages):
     packages(mmengine='0.10.7', mmcv='2.1.0', mmseg=None)
-    with pytest.raises(ImportError, match=r'needs mmseg>=1.2.0.*: none found.*pip install mmsegmentation==1.2.2$'):
+    with pytest.raises(ImportError, match=r'needs mmseg>=1.2.1.*: none found.*pip install mmsegmentation==1.2.2$'):
         version_check.check_versions()
 
 
@@ -134,18 +134,18 @@ def test_import_goes_through_without_torch_and_openmmlab():
 def test_parts_that_need_openmmlab_say_so(part):
     done = run_python(HIDE + f'import mmbirefnet.{part}')
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith('ImportError: mmbirefnet needs mmengine>=0.10.0,<1.0.0: none found. To mend: pip install')
+    assert last.startswith('ImportError: mmbirefnet needs mmengine>=0.10.0,<0.11.0: none found. To mend: pip install')
 
 
 def test_checkpoints_need_openmmlab(tmp_path):
     (tmp_path / 'model.pth').touch()
     code = f'from mmbirefnet.apis import BiRefNetInferencer; BiRefNetInferencer({str(tmp_path / "model.pth")!r})'
     last = run_python(HIDE + code).stderr.strip().splitlines()[-1]
-    assert last.startswith('ImportError: mmbirefnet needs mmengine>=0.10.0,<1.0.0: none found. To mend: pip install')
+    assert last.startswith('ImportError: mmbirefnet needs mmengine>=0.10.0,<0.11.0: none found. To mend: pip install')
 
 
 def test_import_still_checks_what_is_there():
     """With one of the packages it is no machine for exported models alone."""
     done = run_python(HIDE.replace("'mmseg'", "'none'") + 'import mmbirefnet')
     assert done.returncode == 1
-    assert 'ImportError: mmbirefnet needs mmengine>=0.10.0,<1.0.0: none found' in done.stderr
+    assert 'ImportError: mmbirefnet needs mmengine>=0.10.0,<0.11.0: none found' in done.stderr

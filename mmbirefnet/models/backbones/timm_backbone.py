@@ -14,7 +14,7 @@ class TIMMBackbone(_TIMMBackbone):
     So a model can be built, converted or tested without the network, and on the meta device.
 
     Args:
-        model_name: Name in timm, such as ``pvt_v2_b2`` or ``vit_base_patch16_dinov3`` (timm 1.0.20 or newer).
+        model_name: Name in timm, such as ``pvt_v2_b2`` or ``vit_base_patch16_dinov3`` (timm 1.0.22 or newer).
         out_indices: Four stages, or blocks of a plain transformer, whose maps are returned.
         pretrained: Whether :meth:`init_weights` loads timm's parameters of this model.
         frozen: Train none of its parameters, and keep it in evaluation mode.
