@@ -14,7 +14,7 @@ from pathlib import Path
 REQUIREMENTS = {
     'mmengine': ('0.10.0', '0.11.0', 'mmengine==0.10.7'),
     'mmcv': ('2.1.0', '2.4.0', 'mmcv==2.1.0'),
-    'mmseg': ('1.2.1', '1.5.0', 'mmsegmentation==1.2.2'),  # the wheel of 1.2.0 lacks a file that it reads
+    'mmseg': ('1.2.2', '1.5.0', 'mmsegmentation==1.2.2'),  # earlier hooks take no visualizer but mmseg's own
 }
 # mmsegmentation up to 1.2.2 asserts mmcv<2.2.0; its maintained fork (from 1.3 on) has no such bound.
 STOCK_MMSEG_BELOW = '1.3.0'

@@ -31,7 +31,7 @@ def packages(tmp_path, monkeypatch):
     ('mmengine', 'mmcv', 'mmseg'),
     [
         ('0.10.7', '2.1.0', '1.2.2'),
-        ('0.10.0', '2.1.0', '1.2.1'),
+        ('0.10.0', '2.1.0', '1.2.2'),
         ('0.10.12', '2.3.6', '1.4.2'),  # the onedl forks, whose mmseg sets mmcv no upper bound
         ('0.10.12', '2.1.0', '1.4.2'),
     ],
@@ -48,7 +48,7 @@ def test_versions_that_will_do(packages, mmengine, mmcv, mmseg):
         (dict(mmengine='0.10.7', mmcv='2.2.0', mmseg='1.2.2'), 'mmcv>=2.1.0,<2.2.0', 'mmcv==2.1.0'),
         (dict(mmengine='0.10.7', mmcv='2.1.0rc1', mmseg='1.2.2'), 'mmcv>=2.1.0,<2.2.0', 'mmcv==2.1.0'),
         (dict(mmengine='0.10.12', mmcv='2.4.0', mmseg='1.4.2'), 'mmcv>=2.1.0,<2.4.0', 'mmcv==2.1.0'),
-        (dict(mmengine='0.10.7', mmcv='2.1.0', mmseg='1.2.0'), 'mmseg>=1.2.1,<1.5.0', 'mmsegmentation==1.2.2'),
+        (dict(mmengine='0.10.7', mmcv='2.1.0', mmseg='1.2.1'), 'mmseg>=1.2.2,<1.5.0', 'mmsegmentation==1.2.2'),
     ],
 )
 def test_wrong_version_is_named_with_its_mend(packages, versions, needed, mend):
@@ -71,7 +71,7 @@ def test_version_is_read_without_importing(tmp_path, monkeypatch, line):
 
 def test_missing_package_is_named_with_its_mend(packages):
     packages(mmengine='0.10.7', mmcv='2.1.0', mmseg=None)
-    with pytest.raises(ImportError, match=r'needs mmseg>=1.2.1.*: none found.*pip install mmsegmentation==1.2.2$'):
+    with pytest.raises(ImportError, match=r'needs mmseg>=1.2.2.*: none found.*pip install mmsegmentation==1.2.2$'):
         version_check.check_versions()
 
 

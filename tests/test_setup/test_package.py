@@ -61,7 +61,7 @@ def test_wheel_holds_configs_and_tools_and_works_by_itself(source, tmp_path):
     lines = metadata.read_text().splitlines()
     needed = ' '.join(line for line in lines if line.startswith('Requires-Dist: ') and ' extra ==' not in line)
     assert 'numpy' in needed
-    assert not any(word in needed for word in ('torch', 'mm', 'opencv', '<', '>', '='))
+    assert not any(word in needed for word in ('torch', 'mm', 'opencv'))
 
 
 def test_editable_install_links_configs_and_tools(source, tmp_path):

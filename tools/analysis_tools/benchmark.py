@@ -107,7 +107,7 @@ class Steps:
         dtype = DTYPES[self.args.dtype]
         with nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype):
             if self.args.mode == 'inference':
-                with torch.inference_mode():
+                with torch.no_grad():
                     self.model(self.inputs, mode='tensor')
                 return self.now() - start
             losses = self.model(self.inputs, self.samples, mode='loss')
