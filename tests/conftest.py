@@ -1,8 +1,15 @@
+import gc
 import os
 
 import pytest
 from filelock import FileLock
 from mmengine.registry import DefaultScope
+
+
+def pytest_collection_finish():
+    """Leave all that was imported out of garbage collections: mmengine asks for one with each data set."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope='module')
