@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from forks import findable
 from mmengine.config import Config
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import DefaultScope
@@ -21,7 +22,7 @@ from mmbirefnet.registry import HOOKS, MODELS
 from mmbirefnet.utils import infer_backbone_name
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted(path for path in (ROOT / 'configs').glob('*/*.py') if path.parent.name != '_base_')
+CONFIGS = sorted(filter(findable, (ROOT / 'configs').glob('[!_]*/*.py')))
 NAME = re.compile(
     r'(?P<algorithm>[a-z\d-]+)_(?P<backbone>[a-z\d-]+)_(?P<gpus>\d+)xb(?P<batch>\d+)-(?P<length>\d+)(?P<unit>e|k)'
     r'_(?P<dataset>[a-z\d-]+?)-(?P<size>\d+x\d+(?:-\d+x\d+)?)'

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from forks import STOCK, findable
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -18,7 +19,7 @@ from mmbirefnet.models import LocalizationModule
 from mmbirefnet.registry import MODELS
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / 'configs/mix').glob('*.py'))
+CONFIGS = sorted(filter(findable, (ROOT / 'configs/mix').glob('*.py')))
 CLASSES = 150
 SIZE = (64, 64)
 
@@ -187,6 +188,7 @@ def build(cfg: Config) -> nn.Module:
         return MODELS.build(cfg.model)
 
 
+@pytest.mark.skipif(not STOCK, reason='onedl-mmengine does not find the base configs of onedl-mmsegmentation')
 def test_page_lists_the_configs():
     rows = dict(re.findall(r'^\| `(\S+\.py)` \|.+\| ([\d.]+) M \|$', PAGE, re.M))
     assert sorted(rows) == [path.name for path in CONFIGS]
@@ -199,6 +201,8 @@ def test_page_lists_the_configs():
 def test_examples_of_the_page(example, tmp_path):
     path = tmp_path / 'example.py'
     path.write_text(example.replace("_base_ = '", f"_base_ = '{ROOT}/configs/mix/"))
+    if not findable(path):
+        pytest.skip('onedl-mmengine does not find the base configs of onedl-mmsegmentation')
     model = build(Config.fromfile(path))
     changed = Config.fromfile(path).model
     if 'background' in changed.decode_head:

@@ -20,6 +20,7 @@ import mmbirefnet
 from mmbirefnet.models import BiRefNet
 from mmbirefnet.registry import MODELS
 from mmbirefnet.utils import infer_model_config, load_birefnet_state_dict
+from mmbirefnet.utils.channel_order import takes_rgb
 from mmbirefnet.utils.checkpoint_io import misfit
 from mmbirefnet.utils.configs import read_config
 
@@ -173,8 +174,7 @@ def _normalization(model: nn.Module) -> tuple[Tensor, Tensor, bool]:
     if getattr(preprocessor, 'mean', None) is None:
         print_log('no normalisation in the config: taking that of ImageNet', 'current', logging.DEBUG)
         return torch.tensor(MEAN), torch.tensor(STD), False
-    # Pipelines hand over BGR, which as a rule is turned to RGB first.
-    return preprocessor.mean.flatten(), preprocessor.std.flatten(), not preprocessor.channel_conversion
+    return preprocessor.mean.flatten(), preprocessor.std.flatten(), not takes_rgb(preprocessor)
 
 
 def _device(device) -> torch.device:

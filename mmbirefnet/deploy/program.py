@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 
 from mmbirefnet.apis.onnx_metadata import OnnxMetadata
 from mmbirefnet.models import BiRefNet
+from mmbirefnet.utils.channel_order import takes_rgb
 from mmbirefnet.version import __version__
 
 from .deform_conv_export import replace_deform_convs
@@ -73,8 +74,7 @@ def describe(
         mean, std = (tuple(getattr(preprocessor, name).flatten().tolist()) for name in ('mean', 'std'))
     else:
         mean, std = (0.0,) * 3, (1.0,) * 3
-    # The pipelines give BGR.
-    order = 'RGB' if getattr(preprocessor, 'channel_conversion', False) else 'BGR'
+    order = 'RGB' if takes_rgb(preprocessor) else 'BGR'
     return OnnxMetadata(
         tuple(size),
         mean,

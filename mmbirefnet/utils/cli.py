@@ -79,7 +79,8 @@ def runner_of(cfg: Config) -> Iterator[Runner]:
         if cfg.launcher != 'pytorch':
             raise SystemExit(f'error: --launcher {cfg.launcher} needs GPUs; on CPUs use tools/dist_train.sh (torchrun)')
         timeout = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')  # seconds, as mmengine's init_dist has it
-        torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=timeout) if timeout else None)
+        options = dict(timeout=timedelta(seconds=timeout)) if timeout else {}
+        torch.distributed.init_process_group('gloo', **options)
         # The model wrapper keeps gloo's threads, and a process that ends while they run is aborted: free it before.
         atexit.register(gc.collect)
         wrapper = cfg.get('model_wrapper_cfg') or {

@@ -60,7 +60,7 @@ def whole_files(load, tmp_path) -> dict:
 def test_whole_images(tmp_path):
     """What OpenCV reads, which blends the alpha of a TIFF file into its colours."""
     for name, (data, image) in whole_files(load_image, tmp_path).items():
-        if name == 'float.tif':
+        if name == 'float.tif' or not cv2.haveImageReader(str(tmp_path / name)):  # GIF, up to OpenCV 4.11
             assert image is None
             continue
         reference = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

@@ -92,7 +92,7 @@ def test_training_and_testing_stay_flat(folder):
     finish(train(folder, 'run'))
     memory, files, last = slopes(folder / 'run/resources.json')
     assert last == STEPS - 20
-    assert memory < 1024  # the log keeps 16 bytes of each of some fifteen numbers
+    assert memory < 4096  # a map of 32x32; the log keeps 16 bytes of each of some fifteen numbers
     assert abs(files) < 0.002
 
     checkpoint = f'run/iter_{STEPS}.pth'

@@ -86,10 +86,11 @@ def test_stock_and_own_tools_give_the_same(folder):
         checkpoint = work_dir / 'epoch_1.pth'
         trained[name] = torch.load(checkpoint)['state_dict']
         arguments = [checkpoint, '--work-dir', work_dir, '--out', work_dir / 'maps', '--show-dir', work_dir / 'shown']
-        log = run_tool(folder, tools / 'test.py', 'tiny.py', *arguments)
+        each = ['--cfg-options', 'default_hooks.visualization.interval=1']
+        log = run_tool(folder, tools / 'test.py', 'tiny.py', *arguments, *each)
         assert 'wFmeasure' in log
         written[name] = maps(work_dir / 'maps')
-        assert len(maps(work_dir)) == 4  # two maps, two pictures of --show-dir
+        assert [len(maps(work_dir / name)) for name in ('maps', 'shown')] == [2, 2]
     checkpoint, plain = folder / 'ours' / 'epoch_1.pth', folder / 'plain'
     arguments = [checkpoint, '--work-dir', plain, '--out', plain / 'maps', '--no-fuse']
     run_tool(folder, 'tools/test.py', 'tiny.py', *arguments)

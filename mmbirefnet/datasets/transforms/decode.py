@@ -12,6 +12,7 @@ from PIL import Image
 
 _JPEG_START = b'\xff\xd8'
 _PNG_START = b'\x89PNG\r\n\x1a\n'
+_JPEG2000_STARTS = b'\0\0\0\x0cjP  \r\n\x87\n', b'\xff\x4f\xff\x51'  # in boxes, or the codestream alone
 _PNG_COLOR_TYPE = 25  # offset of the colour type; 0 is grey without alpha
 _JPEG_MARKER = re.compile(rb'\xff[^\x00\x01\xff\xd0-\xd7]')  # not: stuffing, fill bytes, markers without a segment
 _JPEG_END = 0xD9
@@ -82,11 +83,13 @@ def _read(path: str, backend_args: dict | None) -> bytes:
 def _check_size(data: bytes, path: str) -> None:
     """Refuse a file whose header, right or not, declares gigapixels: OpenCV would make room for them."""
     try:
-        Image.open(io.BytesIO(data)).close()
+        with Image.open(io.BytesIO(data)) as image:
+            if image.format == 'JPEG2000':
+                image.load()  # OpenCV up to 4.11 at least crashes where it is damaged
     except Image.DecompressionBombError as error:
         raise OSError(f'{path}: {error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit') from error
     except Exception as error:  # of half a dozen types; there are formats that OpenCV alone knows
-        if data.startswith(_PNG_START):
+        if data.startswith((_PNG_START, *_JPEG2000_STARTS)):
             raise OSError(f'{path}: truncated, damaged, or no image that OpenCV can read') from error
 
 
