@@ -33,8 +33,10 @@ class PictureProgress:
         self._progress.advance(self._task)
 
     def __enter__(self) -> PictureProgress:
-        self._progress.start()
+        if not self._progress.disable:
+            self._progress.start()
         return self
 
     def __exit__(self, *_) -> None:
-        self._progress.stop()
+        if not self._progress.disable:  # Rich before 15 ends a line that it did not begin
+            self._progress.stop()

@@ -64,7 +64,7 @@ def test_two_processes_train_and_test_like_one(run, tiny_config, tiny_data, tmp_
     """Two iterations of one image each on two ranks are two iterations of two images on one."""
     tiny_config.write_text(tiny_config.read_text() + DUMP_CONFIG)
     one, two = tmp_path / 'one', tmp_path / 'two'
-    options = ['--work-dir', one, '--cfg-options', 'train_dataloader.batch_size=2']
+    options = ['--work-dir', one, '--cfg-options', 'train_dataloader.batch_size=2', 'train_cfg.val_interval=1']
     environment = dict(
         CUDA_VISIBLE_DEVICES='', MMBIREFNET_DATA=str(tiny_data), OMP_NUM_THREADS='1', PYTHONPATH=str(tmp_path)
     )
