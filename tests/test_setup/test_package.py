@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 PARTS = ('mmbirefnet', 'configs', 'tools', 'requirements', 'setup.py', 'pyproject.toml', 'MANIFEST.in')
@@ -91,3 +92,14 @@ def test_source_distribution_is_complete(source, tmp_path):
     for name in ('mmbirefnet', 'configs', 'tools', 'requirements'):
         assert files_below(unpacked / name) == files_below(source / name)
     assert all((unpacked / name).is_file() for name in PARTS[4:])
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'requirements').glob('*.txt')), ids=lambda path: path.stem)
+def test_requirements_have_the_bounds_that_were_tried(path):
+    """But those whose interfaces we do not use: what mmsegmentation asks for, a logger that is a user's choice."""
+    if path.stem == 'constraints':
+        return
+    for line in path.read_text().splitlines():
+        if line not in ('regex', 'ruff', 'wandb') and not line.startswith('-r '):
+            operators = sorted(clause.operator for clause in Requirement(line).specifier)
+            assert operators == ['<', '>='], line
