@@ -112,6 +112,7 @@ def test_large_uploads_are_refused_before_they_are_read(monkeypatch):
         assert b'at most 100000 bytes' in answer
 
         def chunks():  # no length announced
+            yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
             for _ in range(100):
                 yield b'0' * 10_000
 
@@ -227,6 +228,7 @@ def test_memory_and_files_stay_flat_over_500_requests_of_8_clients(square):
         for _ in range(5):
             with ThreadPoolExecutor(8) as clients:
                 list(clients.map(client, [13] * 7 + [9]))
+            time.sleep(0.5)  # until it has noticed that connections are closed
             measured.append(resources(process.pid))
     assert statuses == [200] * 500
     memory, files = zip(*measured)
