@@ -1,6 +1,5 @@
 """tools/analysis_tools/benchmark.py on models whose time, memory and work are known."""
 
-import gc
 import importlib.util
 import json
 import os
@@ -9,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from mmengine.model import BaseModel
@@ -53,7 +53,9 @@ class ToyModel(BaseModel):
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         x = self.sleep(self.conv(inputs))
-        torch.ones(2**26)
+        memory = torch.ones(2**26)
+        self.resident = psutil.Process().memory_info().rss
+        del memory
         return dict(loss=x.mean()) if mode == 'loss' else x
 
 
@@ -79,11 +81,7 @@ def toy(tool, tmp_path):
 
 
 @pytest.mark.parametrize('dcn', ['mmcv', 'torch'])
-def test_inference(tool, toy, dcn):
-    gc.collect()
-    cpu = torch.device('cpu')
-    tool.reset_peak_memory(cpu)
-    resident = tool.peak_memory(cpu)
+def test_inference(toy, dcn):
     steps = toy('--dcn', dcn)
     assert steps.model.conv.backend == dcn
     before = steps.model.conv.weight.clone()
@@ -93,8 +91,8 @@ def test_inference(tool, toy, dcn):
     # Offsets and masks of nine taps, and the deformable product itself, two operations each.
     assert result['flops'] == 2 * pixels * taps * (27 + 5)
     assert result['parameters'] == taps * (27 + 5) + 27 + 5
-    # Whatever other tests left in this process is not the model's.
-    assert 240 * 2**20 < result['peak_memory'] - resident < 512 * 2**20
+    # The kernel counts some pages late.
+    assert -(2**24) < result['peak_memory'] - steps.model.resident < 2**29
     assert result['modules'].keys() == {'conv', 'conv.conv_offset', 'sleep'}
     assert 0.05 <= result['modules']['sleep'] < 1
     assert torch.equal(steps.model.conv.weight, before)

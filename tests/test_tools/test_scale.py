@@ -91,6 +91,7 @@ def test_ddp_steps_like_one_process(folder, reference):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(torch.__version__ < '2.2', reason='FSDP of torch 2.1 needs GPUs')
 def test_fsdp_steps_like_one_process_and_its_checkpoint_is_whole(folder, reference):
     options = ['--work-dir', 'fsdp', '--cfg-options', 'train_dataloader.batch_size=2']
     run(folder, ROOT / 'tools/dist_train.sh', 'fsdp.py', 2, *options)
