@@ -2,10 +2,10 @@
 
 import ctypes
 import gc
-import os
 
 import numpy as np
 import pytest
+from memory import MEASURABLE, used
 from PIL import Image
 from red import red_square
 from torch import nn
@@ -30,17 +30,8 @@ class Bright(nn.Module):
         return self.conv(x)
 
 
-def used() -> tuple[int, int]:
-    """Memory in bytes and open files."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what is free goes back: the rest is in use
-    with open('/proc/self/statm') as file:
-        pages = int(file.read().split()[1])
-    return pages * os.sysconf('SC_PAGE_SIZE'), len(os.listdir('/proc/self/fd'))
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='reads /proc, which is of Linux')
+@pytest.mark.skipif(not MEASURABLE, reason='reads /proc, which is of Linux')
 def test_two_thousand_pictures_leave_nothing_behind(tmp_path):
     """Four good ones of each format and two broken ones in a folder, again and again."""
     rgb, _ = red_square(60, 80)
@@ -59,6 +50,8 @@ def test_two_thousand_pictures_leave_nothing_behind(tmp_path):
             writer.write(prediction)
             done += 1
         if done % 100 == 0:
+            gc.collect()
+            ctypes.CDLL(None).malloc_trim(0)  # what is free goes back: the rest is in use
             seen.append((done, *used()))
     assert done == PICTURES
     assert len(failed) == PICTURES // 10

@@ -3,7 +3,6 @@
 import http.client
 import json
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from memory import MEASURABLE, used
 from PIL import Image
 from red import TakesRed, red_square
 from running_service import service
@@ -207,14 +207,8 @@ def test_shutdown_finishes_what_was_accepted(square):
             socket.create_connection(address)
 
 
-def resources(pid):
-    """Resident memory in MiB and open files."""
-    pages = int(Path(f'/proc/{pid}/statm').read_text().split()[1])
-    return pages * os.sysconf('SC_PAGE_SIZE') / 2**20, len(os.listdir(f'/proc/{pid}/fd'))
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='reads /proc')
+@pytest.mark.skipif(not MEASURABLE, reason='reads /proc, which is of Linux')
 def test_memory_and_files_stay_flat_over_500_requests_of_8_clients(square):
     with server_process(seconds=0) as (process, address):
         threading.Thread(target=process.stdout.read, daemon=True).start()
@@ -229,12 +223,12 @@ def test_memory_and_files_stay_flat_over_500_requests_of_8_clients(square):
             with ThreadPoolExecutor(8) as clients:
                 list(clients.map(client, [13] * 7 + [9]))
             time.sleep(0.5)  # until it has noticed that connections are closed
-            measured.append(resources(process.pid))
+            measured.append(used(process.pid))
     assert statuses == [200] * 500
     memory, files = zip(*measured)
     assert max(files) - min(files) <= 2
     # The first round fills pools and caches.
-    slope = (memory[-1] - memory[1]) / 300 * 1024
+    slope = (memory[-1] - memory[1]) / 300 / 1024
     assert slope < 20, f'{slope:.1f} KiB a request: {memory}'
 
 
