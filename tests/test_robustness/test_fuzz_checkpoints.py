@@ -72,8 +72,10 @@ def test_changed(tmp_path, form):
 @pytest.mark.slow
 @pytest.mark.parametrize('form', FORMS)
 def test_changed_in_many_ways(tmp_path, form):
+    if form == 'legacy' and torch.__version__ < '2.2':
+        pytest.skip('torch 2.1 makes room for as much as a damaged file says, 20 GB in one case')
     path = tmp_path / FORMS[form]
-    for case in changed({path.name: packed(STATE, form)}, 3000, seed=1):
+    for case in changed({path.name: packed(STATE, form)}, 1500, seed=1):
         path.write_bytes(case.data)
         found = outcome(read_state_dict, path)
         assert found is None or form != 'zip' or equal(found, STATE), case.name
