@@ -75,7 +75,7 @@ def test_changed_in_many_ways(tmp_path, form):
     if form == 'legacy' and torch.__version__ < '2.2':
         pytest.skip('torch 2.1 makes room for as much as a damaged file says, 20 GB in one case')
     path = tmp_path / FORMS[form]
-    for case in changed({path.name: packed(STATE, form)}, 1500, seed=1):
+    for case in changed({path.name: packed(STATE, form)}, 3000, seed=1):
         path.write_bytes(case.data)
         found = outcome(read_state_dict, path)
         assert found is None or form != 'zip' or equal(found, STATE), case.name
@@ -173,7 +173,7 @@ def test_parameters_of_another_model(tmp_path, small_state):
 
 @pytest.mark.slow
 def test_parameters_of_many_other_models(tmp_path, small_state):
-    mutated_parameters(tmp_path, small_state, range(100, 220))
+    mutated_parameters(tmp_path, small_state, range(100, 500))
 
 
 @pytest.fixture(scope='module')
@@ -212,7 +212,7 @@ def test_conversion_of_another_model(tmp_path, released, convert):
 
 @pytest.mark.slow
 def test_conversion_of_many_other_models(tmp_path, released, convert):
-    mutated_conversions(tmp_path, released, convert, range(100, 150))
+    mutated_conversions(tmp_path, released, convert, range(100, 250))
 
 
 def test_the_architecture_is_told_or_it_is_an_error(tmp_path, small_state):

@@ -76,12 +76,12 @@ def _read(path: str, backend_args: dict | None) -> bytes:
     data = fileio.get(path, backend_args=backend_args)
     if not data:
         raise OSError(f'{path}: empty file')
-    _check_size(data, path)
+    _precheck(data, path)
     return data
 
 
-def _check_size(data: bytes, path: str) -> None:
-    """Refuse a file whose header, right or not, declares gigapixels: OpenCV would make room for them."""
+def _precheck(data: bytes, path: str) -> None:
+    """Refuse what OpenCV would crash on, and headers, right or not, that declare gigapixels: it would make room."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.format == 'JPEG2000':
