@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from mmbirefnet.apis import BiRefNetInferencer
-from mmbirefnet.apis.inputs import list_sources
-from mmbirefnet.apis.outputs import KINDS, OutputWriter
+from mmbirefnet.imaging.sources import list_sources
+from mmbirefnet.imaging.write import KINDS, OutputWriter
 
 
 def parse_args() -> argparse.Namespace:

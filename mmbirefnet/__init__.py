@@ -14,7 +14,7 @@ from .version_check import check_environment, has_openmmlab
 # The environment report has to run where the checks fail: it is what says why.
 if has_openmmlab() and 'mmbirefnet.utils.collect_env' not in sys.orig_argv:
     check_environment()
-    from .utils.safe_load import register_safe_globals
+    from mmbirefnet.fileio.restricted_unpickling import register_safe_globals
 
     register_safe_globals()
 

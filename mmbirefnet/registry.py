@@ -15,7 +15,7 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
 from mmengine.registry import Registry
 
-from .utils.checkpoint_loading import register_loaders
+from mmbirefnet.fileio.checkpoint_loading import register_loaders
 
 register_loaders()
 

@@ -12,9 +12,9 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from mmbirefnet.datasets.synthetic import make_sample
+from mmbirefnet.datasets.preparation.synthetic import make_sample
+from mmbirefnet.fileio.checkpoints import write_checkpoint
 from mmbirefnet.registry import MODELS
-from mmbirefnet.utils.checkpoint_io import write_checkpoint
 
 ROOT = Path(__file__).parents[1]
 NANO = ROOT / 'configs/birefnet_synthetic/birefnet_swin-nano_1xb4-6e_synthetic-256x256.py'

@@ -17,7 +17,7 @@ _context.set_forkserver_preload(
         for package in ('mmbirefnet', 'mmseg')
         for name in ('models', 'datasets', 'engine', 'evaluation', 'visualization')
     ]
-    + ['mmbirefnet.utils.cli', 'matplotlib.pyplot']
+    + ['mmbirefnet.engine.launch', 'matplotlib.pyplot']
 )
 
 

@@ -14,7 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from mmbirefnet.datasets.synthetic import write_dataset
+from mmbirefnet.datasets.preparation.synthetic import write_dataset
 from mmbirefnet.models import LocalizationModule
 from mmbirefnet.registry import MODELS
 

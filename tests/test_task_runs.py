@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from small_model import shrink
 
 from mmbirefnet.datasets import DynamicSizeBatchSampler
-from mmbirefnet.datasets.synthetic import write_dataset
+from mmbirefnet.datasets.preparation.synthetic import write_dataset
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 

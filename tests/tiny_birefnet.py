@@ -2,7 +2,7 @@
 
 from processes import ROOT, start
 
-from mmbirefnet.datasets.synthetic import write_dataset
+from mmbirefnet.datasets.preparation.synthetic import write_dataset
 
 (CONFIG,) = (ROOT / 'configs/birefnet_synthetic').glob('birefnet_swin-nano_1xb4-6e_synthetic-*.py')
 # Three epochs of four iterations, with all that is random in a training and in its augmentations.

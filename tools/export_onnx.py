@@ -14,12 +14,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmbirefnet.apis.inputs import list_sources
 from mmbirefnet.apis.torch_backend import TorchBackend
 from mmbirefnet.deploy import fuse
 from mmbirefnet.deploy.onnx import export_onnx
 from mmbirefnet.deploy.program import export_program
 from mmbirefnet.deploy.verify import compare, load_exported
+from mmbirefnet.imaging.sources import list_sources
 
 SUFFIXES = {'onnx': '.onnx', 'torch-export': '.pt2'}
 

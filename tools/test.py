@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import METRICS
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from mmbirefnet.utils.cli import add_common_arguments, is_fsdp, load_config, runner_of
+from mmbirefnet.engine.launch import add_common_arguments, is_fsdp, load_config, runner_of
 
 
 def parse_args() -> argparse.Namespace:

@@ -6,17 +6,17 @@ Importing it imports neither torch nor the OpenMMLab packages: with an ONNX mode
 import importlib
 
 _MODULES = {
-    'BiRefNetInferencer': 'inferencer',
-    'Picture': 'pictures',
-    'Prediction': 'inferencer',
-    'Settings': 'settings',
-    'estimate_foreground': 'foreground',
-    'read_picture': 'pictures',
+    'BiRefNetInferencer': 'mmbirefnet.apis.inferencer',
+    'Picture': 'mmbirefnet.imaging.read',
+    'Prediction': 'mmbirefnet.apis.inferencer',
+    'Settings': 'mmbirefnet.imaging.settings',
+    'estimate_foreground': 'mmbirefnet.imaging.foreground',
+    'read_picture': 'mmbirefnet.imaging.read',
 }
 __all__ = [*_MODULES]
 
 
 def __getattr__(name: str):
     if name in _MODULES:
-        return getattr(importlib.import_module(f'.{_MODULES[name]}', __name__), name)
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

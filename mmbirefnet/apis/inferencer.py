@@ -13,12 +13,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .inputs import Source, is_single, is_video, list_sources
-from .maps import OBJECT, crop_of_box, remove_small_components, resize_map, to_uint8
-from .pictures import Picture
-from .prefetch import prefetch
-from .settings import Settings
-from .weights import find_weights
+from mmbirefnet.imaging.maps import OBJECT, crop_of_box, remove_small_components, resize_map, to_uint8
+from mmbirefnet.imaging.read import Picture
+from mmbirefnet.imaging.settings import Settings
+from mmbirefnet.imaging.sources import Source, is_single, is_video, list_sources
+from mmbirefnet.utils.prefetch import prefetch
+from mmbirefnet.zoo.weights import find_weights
 
 OnError = Callable[[Source, Exception], None]
 
@@ -101,12 +101,12 @@ class BiRefNetInferencer:
             background: Colour ('#rrggbb' or a name) or picture behind ``'foreground'``; white by default.
             format: Suffix of what is written, such as ``'webp'``; by default png, for ``'foreground'`` the picture's.
             overwrite: Whether files that exist may be replaced.
-            settings: See :class:`~mmbirefnet.apis.settings.Settings`: ``batch_size``, ``input_size``, ``max_size``,
+            settings: See :class:`~mmbirefnet.imaging.settings.Settings`: ``batch_size``, ``input_size``, ``max_size``,
                 ``flip``, ``scales``, ``box``, ``margin``, ``threshold``, ``min_area``.
 
         Returns:
             For one picture its map ``(H, W)`` at the original size, otherwise a list of them. For a video what
-            :mod:`mmbirefnet.apis.video` returns.
+            :mod:`mmbirefnet.video.process` returns.
 
         Raises:
             OSError, ValueError, TypeError: A picture cannot be read or written, or an option is wrong.
@@ -115,7 +115,7 @@ class BiRefNetInferencer:
             raise ValueError(f"output={output!r}, must be 'float32' or 'uint8'")
         checked = Settings(**settings)
         if is_video(inputs):
-            from .video import process_video
+            from mmbirefnet.video.process import process_video
 
             kinds = (save,) if isinstance(save, str) or save is None else tuple(save)
             if len(kinds) != 1:
@@ -133,7 +133,7 @@ class BiRefNetInferencer:
             )
         writer = None
         if out_dir is not None:
-            from .outputs import OutputWriter
+            from mmbirefnet.imaging.write import OutputWriter
 
             writer = OutputWriter(
                 out_dir, save, foreground, background, format, overwrite, device=self.foreground_device

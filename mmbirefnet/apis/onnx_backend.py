@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .onnx_metadata import IMAGENET_MEAN, IMAGENET_STD, OUTPUTS, OnnxMetadata
+from mmbirefnet.fileio.onnx_metadata import IMAGENET_MEAN, IMAGENET_STD, OUTPUTS, OnnxMetadata
 
 DTYPES = {'tensor(float)': np.float32, 'tensor(float16)': np.float16}
 # What files without this project's metadata give, told by the name of their output: those of the reference

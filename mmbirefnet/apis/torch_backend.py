@@ -17,14 +17,13 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 import mmbirefnet
+from mmbirefnet.deploy.channel_order import takes_rgb
+from mmbirefnet.fileio.checkpoints import misfit
+from mmbirefnet.fileio.configs import read_config
 from mmbirefnet.models import BiRefNet
 from mmbirefnet.registry import MODELS
 from mmbirefnet.utils import infer_model_config, load_birefnet_state_dict
-from mmbirefnet.utils.channel_order import takes_rgb
-from mmbirefnet.utils.checkpoint_io import misfit
-from mmbirefnet.utils.configs import read_config
-
-from .weights import find_weights
+from mmbirefnet.zoo.weights import find_weights
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 TRAINED_SIZE = (1024, 1024)  # of the released models, where no config says

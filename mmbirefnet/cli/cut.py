@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer, Prediction
-from mmbirefnet.apis.inputs import PICTURE_SUFFIXES, Source, is_single, is_video, list_sources
-from mmbirefnet.apis.outputs import FORMATS, KINDS, OutputWriter
-from mmbirefnet.apis.prefetch import BoundedWorkers
-from mmbirefnet.apis.settings import Settings
+from mmbirefnet.imaging.settings import Settings
+from mmbirefnet.imaging.sources import PICTURE_SUFFIXES, Source, is_single, is_video, list_sources
+from mmbirefnet.imaging.write import FORMATS, KINDS, OutputWriter
+from mmbirefnet.utils.prefetch import BoundedWorkers
 
 from .options import add_model_arguments, add_settings_arguments, inferencer_of, settings_of
 from .progress import PictureProgress

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
-from mmbirefnet.apis.settings import STRIDE, Settings
-from mmbirefnet.apis.weights import CHECKPOINT_VARIABLE
+from mmbirefnet.imaging.settings import STRIDE, Settings
+from mmbirefnet.zoo.weights import CHECKPOINT_VARIABLE
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,8 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from mmbirefnet.apis.video import KINDS, process_video
-from mmbirefnet.apis.video_io import CONTAINERS, VideoReader
+from mmbirefnet.video.container import CONTAINERS, VideoReader
+from mmbirefnet.video.process import KINDS, process_video
 
 from .options import add_model_arguments, add_settings_arguments, inferencer_of, settings_of
 from .progress import PictureProgress

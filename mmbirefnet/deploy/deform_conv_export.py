@@ -10,7 +10,7 @@ from mmcv.ops import ModulatedDeformConv2dPack
 from packaging.version import Version
 from torch import Tensor, nn
 
-from mmbirefnet.models.layers.deform_conv_torch import modulated_deform_conv2d
+from mmbirefnet.models.layers.dcn.torch_backend import modulated_deform_conv2d
 
 if Version(torch.__version__) < Version('2.6'):
     raise ImportError(f'export needs torch 2.6 or later, found {torch.__version__}')
@@ -30,7 +30,7 @@ def deform_conv2d(
 ) -> Tensor:
     """Modulated deformable convolution as one operator: what tracing sees, and ONNX calls ``DeformConv``.
 
-    Args and result as of ``mmbirefnet.models.layers.deform_conv_torch.modulated_deform_conv2d``; the arguments are in
+    Args and result as of ``mmbirefnet.models.layers.dcn.torch_backend.modulated_deform_conv2d``; the arguments are in
     the order of ONNX.
     """
     return modulated_deform_conv2d(x, offset, mask, weight, None, stride, padding, dilation, groups, deform_groups)

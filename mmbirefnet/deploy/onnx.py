@@ -13,7 +13,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError(f"{error.name} is missing: export to ONNX needs pip install 'mmbirefnet[export]'") from error
 
-from mmbirefnet.apis.onnx_metadata import OnnxMetadata
+from mmbirefnet.fileio.onnx_metadata import OnnxMetadata
 from mmbirefnet.models import BiRefNet
 
 from .program import INPUT, OUTPUT, describe, trace

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from mmbirefnet.apis.onnx_metadata import OnnxMetadata
+from mmbirefnet.deploy.channel_order import takes_rgb
+from mmbirefnet.fileio.onnx_metadata import OnnxMetadata
 from mmbirefnet.models import BiRefNet
-from mmbirefnet.utils.channel_order import takes_rgb
 from mmbirefnet.version import __version__
 
 from .deform_conv_export import replace_deform_convs

@@ -1,8 +1,8 @@
 """Training: optimizer wrappers, hooks and loops."""
 
 import mmbirefnet.needs_openmmlab  # noqa: F401
+from mmbirefnet.engine.optimizers.autocast_optim_wrapper import BFloat16OptimWrapper
 
-from .autocast_optim_wrapper import BFloat16OptimWrapper
 from .hooks import (
     BenchmarkTableHook,
     FiniteHook,

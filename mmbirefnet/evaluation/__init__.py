@@ -1,8 +1,8 @@
 """Scoring of soft maps; see ``docs/benchmark.md``."""
 
 import mmbirefnet.needs_openmmlab  # noqa: F401
+from mmbirefnet.evaluation.metric import DichotomousMetric
 
-from .dichotomous_metric import DichotomousMetric
 from .scoring import LOWER_IS_BETTER, METRICS, aggregate, score_pair
 from .skeleton_cache import SkeletonCache
 

@@ -15,12 +15,12 @@ from fastapi import FastAPI, File, Form, HTTPException, Response, UploadFile
 from fastapi.responses import FileResponse
 from PIL import Image, ImageColor
 
-from mmbirefnet.apis.cutouts import composite, cut_out, fit_background
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
-from mmbirefnet.apis.maps import to_uint8
-from mmbirefnet.apis.outputs import encode_image
-from mmbirefnet.apis.pictures import Picture, read_picture
-from mmbirefnet.apis.settings import Settings
+from mmbirefnet.imaging.compose import composite, cut_out, fit_background
+from mmbirefnet.imaging.maps import to_uint8
+from mmbirefnet.imaging.read import Picture, read_picture
+from mmbirefnet.imaging.settings import Settings
+from mmbirefnet.imaging.write import encode_image
 from mmbirefnet.version import __version__
 
 from .limits import BoundRequests, Limits, Load

@@ -12,7 +12,7 @@ from fake_backend import RedBackend
 from PIL import Image
 
 from mmbirefnet.apis import BiRefNetInferencer, Settings
-from mmbirefnet.apis.maps import resize_map
+from mmbirefnet.imaging.maps import resize_map
 
 RNG = np.random.default_rng(0)
 

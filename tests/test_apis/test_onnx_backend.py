@@ -13,8 +13,8 @@ from PIL import Image
 
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.apis.onnx_backend import OnnxBackend
-from mmbirefnet.apis.onnx_metadata import IMAGENET_MEAN, IMAGENET_STD, OnnxMetadata
-from mmbirefnet.datasets.synthetic import make_sample
+from mmbirefnet.datasets.preparation.synthetic import make_sample
+from mmbirefnet.fileio.onnx_metadata import IMAGENET_MEAN, IMAGENET_STD, OnnxMetadata
 
 ROOT = Path(__file__).parents[2]
 CPU = ['CPUExecutionProvider']

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.apis.torch_backend import find_config
-from mmbirefnet.datasets.synthetic import make_sample, write_dataset
+from mmbirefnet.datasets.preparation.synthetic import make_sample, write_dataset
 from mmbirefnet.registry import DATASETS, MODELS
 from mmbirefnet.utils import convert_birefnet_state_dict, load_birefnet_state_dict
 

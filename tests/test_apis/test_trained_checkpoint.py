@@ -4,7 +4,7 @@ import numpy as np
 from pico import iou
 
 from mmbirefnet.apis import BiRefNetInferencer
-from mmbirefnet.datasets.synthetic import make_sample
+from mmbirefnet.datasets.preparation.synthetic import make_sample
 
 
 def test_it_finds_held_out_objects(trained_checkpoint):

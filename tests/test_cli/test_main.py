@@ -15,7 +15,7 @@ from pico import iou
 from PIL import Image
 
 from mmbirefnet.cli import main
-from mmbirefnet.datasets.synthetic import make_sample
+from mmbirefnet.datasets.preparation.synthetic import make_sample
 from mmbirefnet.utils import load_birefnet_state_dict
 from mmbirefnet.version import __version__
 

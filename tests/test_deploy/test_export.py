@@ -17,7 +17,7 @@ from PIL import Image
 
 import mmbirefnet
 from mmbirefnet.apis.torch_backend import TorchBackend
-from mmbirefnet.datasets.synthetic import make_sample
+from mmbirefnet.datasets.preparation.synthetic import make_sample
 from mmbirefnet.registry import MODELS
 
 pytest.importorskip('mmbirefnet.deploy.program', exc_type=ImportError)  # torch < 2.6

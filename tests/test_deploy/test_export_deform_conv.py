@@ -10,7 +10,7 @@ from deform_conv_inputs import CASES, make_inputs
 from torch import nn
 
 from mmbirefnet.models import DCNv2
-from mmbirefnet.models.layers.deform_conv_torch import modulated_deform_conv2d
+from mmbirefnet.models.layers.dcn.torch_backend import modulated_deform_conv2d
 
 pytest.importorskip('mmbirefnet.deploy.program', exc_type=ImportError)  # torch < 2.6
 from mmbirefnet.deploy.deform_conv_export import FORMS, GridSampleDeformConv, OperatorDeformConv, replace_deform_convs  # noqa: E402

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mmbirefnet.apis.onnx_backend import OUTPUT_NAMES, OnnxBackend
-from mmbirefnet.apis.onnx_metadata import OnnxMetadata
+from mmbirefnet.fileio.onnx_metadata import OnnxMetadata
 
 pytest.importorskip('mmbirefnet.deploy.program', exc_type=ImportError)  # torch < 2.6
 from mmbirefnet.deploy.onnx import LOWEST_OPSETS  # noqa: E402

@@ -10,8 +10,8 @@ import torch
 from mmengine.runner import Runner
 
 from mmbirefnet.engine import newest_checkpoint as module
-from mmbirefnet.engine.newest_checkpoint import newest_checkpoint
-from mmbirefnet.engine.saving import save_safely
+from mmbirefnet.engine.resume.newest_checkpoint import newest_checkpoint
+from mmbirefnet.engine.resume.saving import save_safely
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ import yaml
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 
-from mmbirefnet.evaluation.published import load_published
+from mmbirefnet.evaluation.report.published import load_published
+from mmbirefnet.evaluation.report.tables import TASK_COLUMNS, TEST_SETS, task_of
 from mmbirefnet.evaluation.scoring import LOWER_IS_BETTER, METRICS
-from mmbirefnet.evaluation.tables import TASK_COLUMNS, TEST_SETS, task_of
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs'

@@ -9,8 +9,8 @@ import numpy as np
 import py_sod_metrics
 import pytest
 
-from mmbirefnet.evaluation.dichotomous_metric import DichotomousMetric
 from mmbirefnet.evaluation.functional import weighted_fmeasure
+from mmbirefnet.evaluation.metric import DichotomousMetric
 from mmbirefnet.evaluation.scoring import METRICS, aggregate, score_pair, summarise
 
 GOLDEN = Path(__file__).parents[1] / 'data' / 'metrics'

@@ -17,10 +17,10 @@ from small_training import make_runner, train
 from torch import nn
 
 from mmbirefnet.apis import BiRefNetInferencer
-from mmbirefnet.engine.newest_checkpoint import newest_checkpoint
+from mmbirefnet.engine.resume.newest_checkpoint import newest_checkpoint
+from mmbirefnet.fileio.checkpoints import read_checkpoint, read_state_dict
+from mmbirefnet.fileio.restricted_unpickling import load_guarded
 from mmbirefnet.registry import MODELS
-from mmbirefnet.utils.checkpoint_io import read_checkpoint, read_state_dict
-from mmbirefnet.utils.safe_load import load_guarded
 
 ROOT = Path(__file__).parents[2]
 CHANGED, MUTATED = 60, 30

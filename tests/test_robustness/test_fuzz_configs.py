@@ -12,8 +12,8 @@ from mmengine.registry import Registry
 
 import mmbirefnet.registry
 from mmbirefnet.apis import BiRefNetInferencer
-from mmbirefnet.utils.cli import load_config
-from mmbirefnet.utils.configs import check_options, read_config
+from mmbirefnet.engine.launch import load_config
+from mmbirefnet.fileio.configs import check_options, read_config
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/birefnet_synthetic/birefnet_swin-nano_1xb4-6e_synthetic-256x256.py'

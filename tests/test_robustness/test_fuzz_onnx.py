@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.apis.onnx_backend import OnnxBackend
-from mmbirefnet.apis.onnx_metadata import OnnxMetadata
+from mmbirefnet.fileio.onnx_metadata import OnnxMetadata
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
 

@@ -19,7 +19,7 @@ from PIL import EpsImagePlugin, Image
 from red import TakesRed, red_square
 
 from mmbirefnet.apis import BiRefNetInferencer
-from mmbirefnet.apis.pictures import Picture, read_picture
+from mmbirefnet.imaging.read import Picture, read_picture
 
 pytestmark = pytest.mark.filterwarnings('ignore')  # what Pillow says of damaged files besides
 

@@ -11,9 +11,9 @@ from red import red_square
 from torch import nn
 
 from mmbirefnet.apis import BiRefNetInferencer
-from mmbirefnet.apis.inputs import list_sources
-from mmbirefnet.apis.outputs import OutputWriter
-from mmbirefnet.apis.settings import Settings
+from mmbirefnet.imaging.settings import Settings
+from mmbirefnet.imaging.sources import list_sources
+from mmbirefnet.imaging.write import OutputWriter
 
 PICTURES = 2000
 SUFFIXES = ('.jpg', '.png', '.webp', '.tif', '.gif')

@@ -19,11 +19,11 @@ from small_training import make_runner, train
 from torch import nn
 
 from mmbirefnet.apis import BiRefNetInferencer
-from mmbirefnet.engine.newest_checkpoint import is_training_checkpoint, newest_checkpoint
+from mmbirefnet.engine.resume.newest_checkpoint import is_training_checkpoint, newest_checkpoint
+from mmbirefnet.fileio.checkpoints import read_checkpoint, read_state_dict
+from mmbirefnet.fileio.restricted_unpickling import load_guarded
 from mmbirefnet.registry import MODELS
 from mmbirefnet.utils import load_birefnet_state_dict
-from mmbirefnet.utils.checkpoint_io import read_checkpoint, read_state_dict
-from mmbirefnet.utils.safe_load import load_guarded
 
 ROOT = Path(__file__).parents[2]
 SMALL = model_config(
@@ -176,4 +176,4 @@ def test_nothing_else_unpickles():
                 pickled = name in ('np.load', 'numpy.load') and 'allow_pickle' in ast.unparse(node)
                 if name in UNSAFE or pickled:
                     found.add((str(path.relative_to(ROOT)), name))
-    assert found == {('mmbirefnet/utils/safe_load.py', 'torch.load')}
+    assert found == {('mmbirefnet/fileio/restricted_unpickling.py', 'torch.load')}

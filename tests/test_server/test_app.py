@@ -12,8 +12,8 @@ from PIL import Image
 from red import TakesRed, red_square
 
 from mmbirefnet.apis import BiRefNetInferencer
-from mmbirefnet.apis.cutouts import cut_out
-from mmbirefnet.apis.pictures import Picture
+from mmbirefnet.imaging.compose import cut_out
+from mmbirefnet.imaging.read import Picture
 from mmbirefnet.server.app import create_app
 from mmbirefnet.server.limits import Limits
 

@@ -11,8 +11,8 @@ from red import TakesRed, red_square
 from running_service import service
 
 from mmbirefnet.apis import BiRefNetInferencer
-from mmbirefnet.apis.cutouts import cut_out
-from mmbirefnet.apis.pictures import Picture
+from mmbirefnet.imaging.compose import cut_out
+from mmbirefnet.imaging.read import Picture
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 sync_api = pytest.importorskip('playwright.sync_api')

@@ -9,7 +9,7 @@ import pytest
 from forks import findable
 from mmengine.config import Config, DictAction
 
-from mmbirefnet.datasets.set_checks import KINDS, check_sets
+from mmbirefnet.datasets.preparation.check import KINDS, check_sets
 
 ROOT = Path(__file__).parents[2]
 DATA, SCALE = ((ROOT / f'docs/{name}.md').read_text('utf-8') for name in ('data', 'scale'))

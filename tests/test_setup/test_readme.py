@@ -12,7 +12,7 @@ from mmseg.structures import SegDataSample
 
 from mmbirefnet import registry
 from mmbirefnet.cli.main import main
-from mmbirefnet.datasets.synthetic import make_sample
+from mmbirefnet.datasets.preparation.synthetic import make_sample
 from mmbirefnet.registry import MODELS
 
 ROOT = Path(__file__).parents[2]

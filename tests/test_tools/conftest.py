@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmbirefnet.utils import cli
+from mmbirefnet.engine import launch
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,7 +80,7 @@ def tool(monkeypatch, tmp_path):
 
         @contextmanager
         def keep(cfg):
-            with cli.runner_of(cfg) as runner:
+            with launch.runner_of(cfg) as runner:
                 runners.append(runner)
                 yield runner
 
@@ -90,7 +90,7 @@ def tool(monkeypatch, tmp_path):
         return runners[0]
 
     monkeypatch.chdir(tmp_path)
-    for variable in (cli.DATA_ROOT_VARIABLE, 'LOCAL_RANK'):  # set by the tools, to be undone afterwards
+    for variable in (launch.DATA_ROOT_VARIABLE, 'LOCAL_RANK'):  # set by the tools, to be undone afterwards
         monkeypatch.setenv(variable, '')
         monkeypatch.delenv(variable)
     return run

@@ -13,7 +13,7 @@ import torch
 from processes import finish, start
 from test_distributed import DUMP_CONFIG, DUMP_HOOK, free_port
 
-from mmbirefnet.datasets.synthetic import write_dataset
+from mmbirefnet.datasets.preparation.synthetic import write_dataset
 
 ROOT = Path(__file__).parents[2]
 STOCK = Path(mmseg.__file__).parent / '.mim' / 'tools'

@@ -14,10 +14,10 @@ import torch
 from golden import reference_state_dict
 from mmengine.config import Config
 
-from mmbirefnet.datasets.synthetic import make_sample
+from mmbirefnet.datasets.preparation.synthetic import make_sample
+from mmbirefnet.fileio.checkpoints import write_checkpoint
 from mmbirefnet.registry import HOOKS, MODELS
 from mmbirefnet.utils import convert_birefnet_state_dict
-from mmbirefnet.utils.checkpoint_io import write_checkpoint
 
 ROOT = Path(__file__).parents[2]
 SWIN_L = ROOT / 'configs/birefnet/birefnet_swin-l_1xb2-20e_finetune-1024x1024.py'

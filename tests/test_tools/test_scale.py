@@ -10,7 +10,7 @@ from mmengine.registry import HOOKS
 from test_birefnet_runs import OVERRIDES, ROOT, run, run_tool
 from torch._dynamo.utils import counters
 
-from mmbirefnet.datasets.synthetic import write_dataset
+from mmbirefnet.datasets.preparation.synthetic import write_dataset
 from mmbirefnet.engine.wrap_policy import wrap_by_name
 from mmbirefnet.registry import MODELS
 

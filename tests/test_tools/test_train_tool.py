@@ -8,8 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from mmbirefnet.engine import BFloat16OptimWrapper
-from mmbirefnet.utils import cli
+from mmbirefnet.engine import BFloat16OptimWrapper, launch
 
 
 def test_data_root_option_reaches_the_data_sets(tool, tiny_config, tiny_data):
@@ -51,6 +50,6 @@ def test_amp_trains_in_bfloat16(tool, tiny_config, tiny_data):
 )
 def test_refuses_on_a_cpu(tool, tiny_config, monkeypatch, options, message):
     monkeypatch.setattr(mmengine.device, 'get_device', lambda: 'cpu')
-    monkeypatch.setattr(cli, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
     with pytest.raises(SystemExit, match=message):
         tool('train', tiny_config, *options)

@@ -33,9 +33,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmbirefnet.deploy import fuse
+from mmbirefnet.engine.launch import load_config
 from mmbirefnet.models import BiRefNet, DCNv2
 from mmbirefnet.registry import MODELS
-from mmbirefnet.utils.cli import load_config
 
 DTYPES = {name: getattr(torch, name) for name in ('float32', 'float16', 'bfloat16')}
 

@@ -13,7 +13,7 @@ import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from mmbirefnet.datasets.synthetic import make_sample
+from mmbirefnet.datasets.preparation.synthetic import make_sample
 from mmbirefnet.evaluation import DichotomousMetric
 from mmbirefnet.evaluation.scoring_pool import resolve_workers
 

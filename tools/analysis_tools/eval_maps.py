@@ -16,13 +16,10 @@ from mmengine.utils import ProgressBar
 
 from mmbirefnet.datasets.transforms.decode import read_image
 from mmbirefnet.evaluation import LOWER_IS_BETTER, METRICS
-from mmbirefnet.evaluation.breakdown import rows_by
 from mmbirefnet.evaluation.map_files import list_images, match_maps, read_pair, score_files
-from mmbirefnet.evaluation.published import load_published
-from mmbirefnet.evaluation.scoring import check_metrics, mean_scores, summarise
-from mmbirefnet.evaluation.scoring_pool import ScoringPool, resolve_workers
-from mmbirefnet.evaluation.skeleton_cache import open_skeleton_cache
-from mmbirefnet.evaluation.tables import (
+from mmbirefnet.evaluation.report.breakdown import rows_by
+from mmbirefnet.evaluation.report.published import load_published
+from mmbirefnet.evaluation.report.tables import (
     TASK_COLUMNS,
     TableRow,
     columns_of,
@@ -32,6 +29,9 @@ from mmbirefnet.evaluation.tables import (
     to_markdown,
     write_tables,
 )
+from mmbirefnet.evaluation.scoring import check_metrics, mean_scores, summarise
+from mmbirefnet.evaluation.scoring_pool import ScoringPool, resolve_workers
+from mmbirefnet.evaluation.skeleton_cache import open_skeleton_cache
 from mmbirefnet.visualization.contact_sheet import SheetRow, draw_contact_sheet
 from mmbirefnet.visualization.curves import draw_curves
 

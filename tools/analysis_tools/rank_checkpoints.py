@@ -11,9 +11,9 @@ from pathlib import Path
 from mmengine.config import DictAction
 from mmengine.runner import Runner
 
-from mmbirefnet.evaluation.ranking import find_checkpoints, is_metric, rank, read_logged_scores
-from mmbirefnet.evaluation.tables import TableRow, to_markdown
-from mmbirefnet.utils.configs import check_options, read_config
+from mmbirefnet.evaluation.report.ranking import find_checkpoints, is_metric, rank, read_logged_scores
+from mmbirefnet.evaluation.report.tables import TableRow, to_markdown
+from mmbirefnet.fileio.configs import check_options, read_config
 
 
 def parse_args():

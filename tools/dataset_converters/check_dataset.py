@@ -7,7 +7,7 @@ import argparse
 import json
 import sys
 
-from mmbirefnet.datasets.set_checks import KINDS, SetReport, check_sets
+from mmbirefnet.datasets.preparation.check import KINDS, SetReport, check_sets
 
 
 def parse_args(argv=None) -> argparse.Namespace:

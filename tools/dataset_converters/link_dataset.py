@@ -8,8 +8,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from mmbirefnet.datasets.layouts import LAYOUTS, Layout, Plan, find_layouts, make_links, plan_links
-from mmbirefnet.datasets.set_files import IMAGES, MASKS, PUBLISHED_SIZES
+from mmbirefnet.datasets.preparation.find_sets import IMAGES, MASKS, PUBLISHED_SIZES
+from mmbirefnet.datasets.preparation.layout import LAYOUTS, Layout, Plan, find_layouts, make_links, plan_links
 
 
 def parse_args(argv=None) -> argparse.Namespace:

@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 
-from mmbirefnet.datasets.synthetic import write_dataset
+from mmbirefnet.datasets.preparation.synthetic import write_dataset
 
 SETS = {'DIS-TR': 160, 'DIS-VD': 40, 'DIS-TE1': 0, 'DIS-TE2': 0, 'DIS-TE3': 0, 'DIS-TE4': 0}
 

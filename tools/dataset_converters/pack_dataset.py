@@ -7,7 +7,7 @@ import argparse
 import sys
 import time
 
-from mmbirefnet.datasets.packing import pack
+from mmbirefnet.datasets.preparation.packing import pack
 
 
 def parse_args(argv=None) -> argparse.Namespace:

@@ -10,9 +10,9 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmbirefnet.datasets import DichotomousDataset
+from mmbirefnet.fileio.checkpoints import read_state_dict, write_checkpoint
 from mmbirefnet.registry import MODELS
 from mmbirefnet.utils import check_fit, convert_birefnet_state_dict, infer_backbone_name, infer_model_config
-from mmbirefnet.utils.checkpoint_io import read_state_dict, write_checkpoint
 from mmbirefnet.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -37,7 +37,7 @@ class BenchmarkTableHook(Hook):
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Write the table."""
         # Scoring needs an extra package, which training does not: so it is imported here.
-        from mmbirefnet.evaluation.tables import columns_of, in_table_order, to_markdown, write_tables
+        from mmbirefnet.evaluation.report.tables import columns_of, in_table_order, to_markdown, write_tables
 
         config = Path(runner.cfg.filename or '')
         rows = own_rows(metrics or {}, runner.test_dataloader.dataset, self.method or config.stem or 'this')
@@ -51,7 +51,7 @@ class BenchmarkTableHook(Hook):
         runner.logger.info(f'\n{to_markdown(rows, columns)}\nwritten to {", ".join(map(str, paths))}')
 
     def _published_rows(self, config: Path) -> list:
-        from mmbirefnet.evaluation.published import load_published
+        from mmbirefnet.evaluation.report.published import load_published
 
         metafile = self.published
         if metafile == 'auto':
@@ -70,8 +70,8 @@ def own_rows(metrics: dict[str, float], dataset, method: str) -> list:
         dataset: with the names of its sets in ``metainfo['sets']``, and of those not found in ``missing_sets``.
         method: name of the rows.
     """
+    from mmbirefnet.evaluation.report.tables import TableRow
     from mmbirefnet.evaluation.scoring import METRICS
-    from mmbirefnet.evaluation.tables import TableRow
 
     sets = getattr(dataset, 'metainfo', {}).get('sets') or ('test',)
     scores: dict[str, dict[str, float]] = {}

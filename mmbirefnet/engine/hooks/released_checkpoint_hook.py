@@ -6,9 +6,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from mmbirefnet.fileio.checkpoints import misfit
 from mmbirefnet.registry import HOOKS
-from mmbirefnet.utils.checkpoint_io import misfit
-from mmbirefnet.utils.convert import convert_birefnet_state_dict, strip_prefixes
+from mmbirefnet.zoo.convert import convert_birefnet_state_dict, strip_prefixes
 
 
 @HOOKS.register_module()

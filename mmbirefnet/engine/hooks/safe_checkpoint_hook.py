@@ -17,10 +17,10 @@ from mmengine.runner.base_loop import BaseLoop
 from torch import Tensor, nn
 
 from mmbirefnet.engine.loops.resumable_train_loop import VALIDATED_INFO
-from mmbirefnet.engine.newest_checkpoint import is_training_checkpoint, newest_checkpoint
-from mmbirefnet.engine.saving import INTERRUPTED, TEMPORARY, remove, save_safely, write_safely
+from mmbirefnet.engine.resume.newest_checkpoint import is_training_checkpoint, newest_checkpoint
+from mmbirefnet.engine.resume.saving import INTERRUPTED, TEMPORARY, remove, save_safely, write_safely
+from mmbirefnet.fileio.checkpoints import misfit
 from mmbirefnet.registry import HOOKS
-from mmbirefnet.utils.checkpoint_io import misfit
 
 _GRADIENTS = 'accumulated_gradients'
 

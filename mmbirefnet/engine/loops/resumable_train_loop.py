@@ -8,11 +8,10 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmbirefnet.engine.randomness import seed_generators
+from mmbirefnet.engine.resume.randomness import seed_generators
+from mmbirefnet.engine.resume.seeded_data import with_seeds
+from mmbirefnet.engine.resume.unreadable import SkipUnreadable, unreadable_in
 from mmbirefnet.registry import LOOPS
-
-from .seeded_data import with_seeds
-from .unreadable import SkipUnreadable, unreadable_in
 
 EPOCH_INFO = 'current_epoch'
 """Message hub: ``epoch`` that began last, iteration it ``began`` with, and its ``length``, saved in checkpoints."""

@@ -7,9 +7,9 @@ from mmengine.model import BaseModule, ModuleList
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor, nn
 
+from mmbirefnet.models.layers.activation_checkpointing import checkpoint_module, recompute
 from mmbirefnet.registry import MODELS
 
-from ..layers.checkpointing import checkpoint_module, recompute
 from ..layers.compiling import is_compiling
 from .swin_checkpoint import load_swin_checkpoint
 

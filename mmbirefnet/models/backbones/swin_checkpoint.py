@@ -4,7 +4,7 @@ import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from mmbirefnet.utils.checkpoint_io import misfit
+from mmbirefnet.fileio.checkpoints import misfit
 
 # Parts of a classification checkpoint that a dense predictor has no use for, and buffers that are made anew.
 UNUSED = ('head.', 'norm.', 'avgpool.')

@@ -1,7 +1,8 @@
+from mmbirefnet.models.layers.activation_checkpointing import checkpoint_module
+from mmbirefnet.models.layers.dcn.layer import DCNv2
+
 from .aspp import ASPP
-from .checkpointing import checkpoint_module
 from .conv import build_conv
-from .deform_conv import DCNv2
 from .inward_reference import InwardReference, image_to_patches, inward_logits
 from .norm import FrozenBN
 from .outward_reference import OutwardReference, gradient_loss, gradient_target, laplacian, log_odds

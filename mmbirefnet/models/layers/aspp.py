@@ -8,7 +8,8 @@ from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
-from .checkpointing import recompute
+from mmbirefnet.models.layers.activation_checkpointing import recompute
+
 from .conv import build_conv
 from .norm import norm_pooled
 

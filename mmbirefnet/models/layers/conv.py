@@ -5,9 +5,8 @@ from __future__ import annotations
 from mmcv.cnn import build_conv_layer
 from torch import nn
 
+from mmbirefnet.models.layers.dcn import layer as deform_conv  # noqa: F401  registers DCNv2
 from mmbirefnet.registry import MODELS
-
-from . import deform_conv  # noqa: F401  registers DCNv2
 
 
 def build_conv(conv_cfg: dict | None, *args, **kwargs) -> nn.Module:

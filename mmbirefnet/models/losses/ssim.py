@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmbirefnet.models.layers.activation_checkpointing import recompute
 from mmbirefnet.registry import MODELS
 
-from ..layers.checkpointing import recompute
 from .base import MaskLoss
 
 C1, C2 = 0.01**2, 0.03**2

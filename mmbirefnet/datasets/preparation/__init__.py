@@ -1,0 +1,1 @@
+"""Checking, laying out, packing and generating data sets."""

@@ -1,0 +1,110 @@
+"""What the command lines ``tools/train.py`` and ``tools/test.py`` have in common."""
+
+import atexit
+import gc
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import torch.distributed
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmbirefnet.fileio.configs import check_options, read_config
+
+DATA_ROOT_VARIABLE = 'MMBIREFNET_DATA'
+
+
+def add_common_arguments(parser: ArgumentParser) -> None:
+    """Add the options that training and testing share, named as in mmsegmentation."""
+    parser.add_argument('--work-dir', help='folder for logs, checkpoints and scores; default: work_dirs/<config name>')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='replace settings of the config, for example train_dataloader.batch_size=2, model.head.x="[1,2]" or '
+        f'data_root=DIR (which also sets {DATA_ROOT_VARIABLE}, so that every data set of the config follows)',
+    )
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
+
+
+def load_config(args: Namespace) -> Config:
+    """Read ``args.config`` and apply the common options.
+
+    A config passes ``data_root`` on to its data sets while it is read, so a data root among ``--cfg-options`` has to
+    be known before that: it goes through the environment variable that the configs look up.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    options = args.cfg_options or {}
+    if 'data_root' in options:
+        os.environ[DATA_ROOT_VARIABLE] = str(options['data_root'])
+    try:
+        cfg = read_config(args.config)
+        check_options(cfg, options)
+        cfg.merge_from_dict(options)
+    except (OSError, KeyError, TypeError, ValueError) as error:  # merging finds lists that are too short, for example
+        raise SystemExit(f'error: {error}') from error
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    return cfg
+
+
+def is_fsdp(cfg: Config) -> bool:
+    """Whether ``cfg`` trains a model in shards, with mmengine's ``FSDPStrategy``."""
+    return cfg.get('strategy', {}).get('type') == 'FSDPStrategy'
+
+
+@contextmanager
+def runner_of(cfg: Config) -> Iterator[Runner]:
+    """The runner of ``cfg``, and the process group around it where there are several processes.
+
+    They also run where there is no accelerator, over gloo. mmengine's ``init_dist`` selects a CUDA device whatever the
+    backend, and its ``wrap_model`` hands one to DistributedDataParallel: a process group that exists already and
+    ``device_ids=None`` keep it from both.
+
+    Raises:
+        SystemExit: If processes on CPUs are to be started by something else than torchrun, or if one process is to
+            share its model with others.
+    """
+    if cfg.launcher == 'none' and is_fsdp(cfg):
+        raise SystemExit('error: FSDPStrategy shards a model over processes; use tools/dist_train.sh or --launcher')
+    if cfg.launcher != 'none' and get_device() == 'cpu':
+        if cfg.launcher != 'pytorch':
+            raise SystemExit(f'error: --launcher {cfg.launcher} needs GPUs; on CPUs use tools/dist_train.sh (torchrun)')
+        timeout = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')  # seconds, as mmengine's init_dist has it
+        options = dict(timeout=timedelta(seconds=timeout)) if timeout else {}
+        torch.distributed.init_process_group('gloo', **options)
+        # The model wrapper keeps gloo's threads, and a process that ends while they run is aborted: free it before.
+        atexit.register(gc.collect)
+        wrapper = cfg.get('model_wrapper_cfg') or {
+            'broadcast_buffers': False,
+            'find_unused_parameters': cfg.get('find_unused_parameters', False),
+        }
+        cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
+        if is_fsdp(cfg):
+            cfg.strategy.model_wrapper = dict(cfg.strategy.get('model_wrapper', {}), device_id='cpu')
+            # What is on the CPU already is not copied by an offload, and gone when the shards are back in place.
+            cfg.strategy.state_dict_cfg = dict(
+                state_dict_type='FULL_STATE_DICT',
+                state_dict_config=dict(type='FullStateDictConfig', rank0_only=True),
+                optim_state_dict_config=dict(type='FullOptimStateDictConfig', rank0_only=True),
+            )
+    try:
+        yield RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    except SystemExit:  # stopped by a signal, as all ranks after this iteration
+        _leave_process_group()
+        raise
+    _leave_process_group()
+
+
+def _leave_process_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()

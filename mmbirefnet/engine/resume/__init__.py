@@ -1,0 +1,1 @@
+"""What makes a run continue exactly where it stopped."""

@@ -1,0 +1,99 @@
+"""Training samples whose augmentation is a function of seed, epoch and index, from any batch of the epoch on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+
+from mmbirefnet.engine.resume.dataset_wrapper import DatasetWrapper
+from mmbirefnet.engine.resume.randomness import preserved_generators, seed_generators
+
+_KEPT = (
+    *('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context', 'generator'),
+    *('prefetch_factor', 'persistent_workers', 'pin_memory_device'),
+)
+
+
+class SampleKey(NamedTuple):
+    """What a sample is drawn from: seed, epoch, and its index, a number or a tuple that begins with it."""
+
+    seed: int
+    epoch: int
+    index: int | tuple
+
+
+class SeededBatchSampler(Sampler):
+    """The batches of another batch sampler as lists of :class:`SampleKey`, from the ``start``-th on.
+
+    Args:
+        batch_sampler: Yields lists of indices, the same ones whenever its own sampler has the same seed and epoch.
+    """
+
+    def __init__(self, batch_sampler: BatchSampler) -> None:
+        self.batch_sampler = batch_sampler
+        self.seed = self.epoch = self.start = 0
+
+    @property
+    def sampler(self) -> Sampler:
+        """The sampler of indices, where mmengine's ``DistSamplerSeedHook`` sets the epoch."""
+        return self.batch_sampler.sampler
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch."""
+        return self.batch_sampler.batch_size
+
+    def go_to(self, seed: int, epoch: int, start: int) -> None:
+        """Say where the next iteration begins.
+
+        Args:
+            seed: Of order and augmentations; the same on all ranks.
+            epoch: From 0.
+            start: Number of batches of this epoch to leave out.
+        """
+        self.seed, self.epoch, self.start = seed, epoch, start
+        if hasattr(self.sampler, 'seed'):  # without a configured seed, the one of the resumed run is known only now
+            self.sampler.seed = seed
+        if hasattr(self.sampler, 'set_epoch'):
+            self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        for batch in islice(self.batch_sampler, self.start, None):
+            yield [SampleKey(self.seed, self.epoch, index) for index in batch]
+
+
+class SeededDataset(DatasetWrapper):
+    """A data set whose samples draw their random numbers from their :class:`SampleKey`.
+
+    So they do not depend on the worker that loads them, on the number of workers, ranks or images per batch, nor on
+    what was loaded before. The generators keep their states.
+    """
+
+    def __getitem__(self, key: SampleKey | int) -> Any:
+        if not isinstance(key, SampleKey):
+            return self.dataset[key]
+        number = key.index[0] if isinstance(key.index, tuple) else key.index
+        with preserved_generators():
+            seed_generators(key.seed, 0, key.epoch, number)
+            return self.dataset[key.index]
+
+
+def with_seeds(loader: DataLoader, dataset: Dataset) -> DataLoader:
+    """The same loader over a :class:`SeededDataset` of ``dataset``, with a :class:`SeededBatchSampler`.
+
+    Raises:
+        ValueError: If it does not draw batches of indices.
+    """
+    if loader.batch_sampler is None:
+        raise ValueError('train_dataloader must load batches of a data set with indices, batch_size is None')
+    kept = {name: getattr(loader, name) for name in _KEPT}
+    if hasattr(loader, 'in_order'):  # torch >= 2.6
+        kept['in_order'] = loader.in_order
+    return DataLoader(SeededDataset(dataset), batch_sampler=SeededBatchSampler(loader.batch_sampler), **kept)

@@ -1,0 +1,274 @@
+"""The measures of dichotomous image segmentation as an mmengine metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmengine.dist as dist
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.structures import BaseDataElement
+
+from mmbirefnet.datasets.transforms.decode import mask_to_float, read_mask
+from mmbirefnet.evaluation.map_files import OBJECT_ABOVE
+from mmbirefnet.evaluation.report.tables import MEANS, in_table_order, mean_rows
+from mmbirefnet.evaluation.scoring import Scores, aggregate, check_metrics, score_pair
+from mmbirefnet.evaluation.scoring_pool import ScoringPool, resolve_workers
+from mmbirefnet.evaluation.skeleton_cache import SkeletonCache, open_skeleton_cache
+from mmbirefnet.registry import METRICS
+
+_ROUNDING = 1e-4  # bilinear resizing may leave [0, 1] by a few last bits
+
+
+@METRICS.register_module()
+class DichotomousMetric(BaseMetric):
+    """F, E, S, weighted F, MAE, MSE, HCE, boundary accuracy and boundary IoU of soft maps.
+
+    Maps are scored as 8 bits (probability times 255, truncated) against masks above 128 of 255, both at the
+    photograph's size, as the published numbers were. See ``docs/benchmark.md`` for each measure, its source and its
+    value in the edge cases (empty or full mask, constant map).
+
+    Data samples need ``seg_logits`` (probabilities, (1, H, W)) and ``gt_sem_seg`` (float (1, H, W) in [0, 1], or
+    integer labels 0 and 1), or else ``seg_map_path``. Images whose ``set_name`` differs are scored set by set; then
+    the keys read ``<set>/<metric>``.
+
+    Args:
+        measures: which to compute, out of ``mmbirefnet.evaluation.METRICS``; all by default. (mmengine takes a dict
+            with the key ``metrics`` for an evaluator's.)
+        means: rows to add, each the mean over several sets' rows; by default ``DIS-TE(1-4)``. One whose sets are not
+            all there is left out.
+        output_dir: folder to write the maps to, as ``<stem>.png``, in subfolders by set if there are several.
+        format_only: write the maps and compute nothing; for images without masks.
+        keep_results: accepted for mmsegmentation's ``test.py``; maps that are written are always kept.
+        soft_masks: take ``MAE`` and ``MSE`` of the map and the mask as they are, in [0, 1], as matting does: the map is
+            not stretched, the mask not cut at 128. The other measures do not change.
+        num_workers: processes that score while the model works on; 0 scores in this one, ``'auto'`` takes the
+            machine's cores. Each needs about 20 bytes per pixel of its map.
+        skeleton_cache: folder for the masks' skeletons (which HCE needs), ``'auto'`` for the user's cache folder,
+            ``None`` to compute them every time.
+        collect_device, prefix, collect_dir: see ``mmengine.evaluator.BaseMetric``.
+
+    Raises:
+        ValueError: if an option has no meaning, or a map does not fit its mask (the error names the image).
+    """
+
+    default_prefix = ''  # the keys stand for themselves
+
+    def __init__(
+        self,
+        measures: Sequence[str] | None = None,
+        means: Mapping[str, Sequence[str]] | None = None,
+        output_dir: str | None = None,
+        format_only: bool = False,
+        keep_results: bool = True,
+        soft_masks: bool = False,
+        num_workers: int | str = 0,
+        skeleton_cache: str | None = 'auto',
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        if format_only and output_dir is None:
+            raise ValueError('format_only=True writes maps only: give output_dir')
+        if not keep_results and output_dir is not None:
+            raise ValueError('keep_results=False: maps in output_dir are always kept; leave output_dir out')
+        self.metrics = () if format_only else check_metrics(measures)
+        self.means = MEANS if means is None else means
+        self.soft_masks = soft_masks
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.skeleton_cache = open_skeleton_cache(skeleton_cache) if 'HCE' in self.metrics else None
+        self._pool = ScoringPool(_score_sample, resolve_workers(num_workers))
+        self._map_paths: dict[Path, str] = {}
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict | BaseDataElement]) -> None:
+        """Score one batch, or hand it to the worker processes."""
+        for sample in data_samples:
+            sample = sample.to_dict() if isinstance(sample, BaseDataElement) else sample
+            image = dict(image=_image_path(sample), set=sample.get('set_name', ''))
+            try:
+                score_map = to_score_map(sample['seg_logits']['data'])
+                annotation = _annotation_of(sample) if self.metrics else None
+                mask = None if annotation is None else to_mask(annotation)
+                alpha = to_alpha(annotation) if self.soft_masks and self.metrics else None
+            except (TypeError, ValueError) as error:
+                raise type(error)(f'{image["image"]}: {error}') from error
+            self._pool.submit(image, score_map, mask, alpha, self.metrics, self.skeleton_cache, self._map_path(image))
+        self.results.extend(self._pool.take())
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Wait for the workers, gather all ranks' results, and compute the metrics on rank 0 for all ranks.
+
+        Args:
+            size: number of images in the data set.
+
+        Raises:
+            RuntimeError: if not every image of the data set has been scored.
+        """
+        self.results.extend(self._pool.finish())
+        ranks = dist.get_world_size()
+        if ranks > 1:
+            # mmengine zips the ranks' lists, which would cut them all to the shortest.
+            longest = torch.tensor(len(self.results))
+            dist.all_reduce(longest, 'max')
+            self.results += [None] * (int(longest) - len(self.results))
+            self._images, size = size, ranks * int(longest)
+        else:
+            self._images = size
+        return super().evaluate(size)
+
+    def compute_metrics(self, results: Sequence[dict | None]) -> dict[str, float]:
+        """The metrics over all images; by set where there are several.
+
+        Args:
+            results: one entry per image (as in ``self.results``); ``None`` is skipped.
+        """
+        results = [result for result in results if result is not None]
+        if dist.get_world_size() > 1:
+            results = _without_padding(results, self._images)
+        if not self.metrics:
+            return {}
+        # Summed in one order, whatever the number of processes: the same to the last bit.
+        results = sorted(results, key=lambda result: (result['set'], str(result['image'])))
+        sets: dict[str, list[Scores]] = {}
+        for result in results:
+            sets.setdefault(result['set'], []).append(result['scores'])
+        if len(sets) < 2 and not self._several_sets():
+            return aggregate((scores for group in sets.values() for scores in group), self.metrics)
+        rows = {name: aggregate(scores, self.metrics) for name, scores in sets.items()}
+        rows.update(mean_rows(rows, self.means))
+        return {f'{name}/{metric}': value for name in in_table_order(rows) for metric, value in rows[name].items()}
+
+    @staticmethod
+    def calculate(
+        score_maps: Sequence[np.ndarray],
+        masks: Sequence[np.ndarray],
+        metrics: Sequence[str] | None = None,
+    ) -> dict[str, float]:
+        """The metrics of a set of maps, without a runner.
+
+        Args:
+            score_maps: uint8 (H, W) each, probability times 255.
+            masks: bool (H, W) each.
+            metrics: names; all by default.
+        """
+        return aggregate(
+            score_pair(score_map, mask, metrics) for score_map, mask in zip(score_maps, masks, strict=True)
+        )
+
+    def _several_sets(self) -> bool:
+        return len((self.dataset_meta or {}).get('sets') or ()) > 1
+
+    def _map_path(self, image: dict) -> Path | None:
+        if self.output_dir is None:
+            return None
+        if image['image'] is None:
+            raise ValueError('output_dir: the data samples need img_path, which the maps are named after')
+        folder = self.output_dir / image['set'] if self._several_sets() else self.output_dir
+        path = folder / f'{Path(image["image"]).stem}.png'
+        if self._map_paths.setdefault(path, image['image']) != image['image']:
+            raise ValueError(f'{self._map_paths[path]} and {image["image"]} would both be written to {path}')
+        return path
+
+
+def to_score_map(probabilities: torch.Tensor) -> np.ndarray:
+    """uint8 (H, W): probabilities (1, H, W) or (H, W) in [0, 1], times 255, truncated.
+
+    Raises:
+        ValueError: for another shape, or values out of [0, 1] (logits, say).
+    """
+    if probabilities.ndim == 3 and probabilities.shape[0] == 1:
+        probabilities = probabilities[0]
+    if probabilities.ndim != 2:
+        raise ValueError(f'seg_logits: expected one map of shape (1, H, W), got {tuple(probabilities.shape)}')
+    probabilities = probabilities.detach().float()
+    low, high = (float(v) for v in torch.aminmax(probabilities))
+    if not -_ROUNDING <= low <= high <= 1 + _ROUNDING:
+        raise ValueError(f'seg_logits: expected probabilities in [0, 1], got values in [{low:.4g}, {high:.4g}]')
+    return (probabilities * 255).to(torch.uint8).cpu().numpy()
+
+
+def to_mask(annotation: torch.Tensor | np.ndarray) -> np.ndarray:
+    """bool (H, W): a mask (1, H, W) or (H, W), above 128 of 255 where it is float in [0, 1], else labels 0 and 1.
+
+    Raises:
+        ValueError: for another shape, or for labels other than 0 and 1.
+    """
+    annotation = annotation.detach().cpu().numpy() if isinstance(annotation, torch.Tensor) else annotation
+    if annotation.ndim == 3 and annotation.shape[0] == 1:
+        annotation = annotation[0]
+    if annotation.ndim != 2:
+        raise ValueError(f'gt_sem_seg: expected one mask of shape (1, H, W), got {annotation.shape}')
+    if np.issubdtype(annotation.dtype, np.floating):
+        return annotation > OBJECT_ABOVE
+    if annotation.dtype != np.bool_ and annotation.max(initial=0) > 1:
+        raise ValueError(
+            'gt_sem_seg: expected float values in [0, 1] or labels 0 and 1, '
+            f'got {annotation.dtype} up to {annotation.max()}: load the mask with mmbirefnet.LoadMask'
+        )
+    return annotation.astype(bool)
+
+
+def to_alpha(annotation: torch.Tensor | np.ndarray) -> np.ndarray:
+    """float32 (H, W) in [0, 1]: a soft mask (1, H, W) or (H, W).
+
+    Raises:
+        ValueError: if it is not of floats, such as labels.
+    """
+    annotation = annotation.detach().cpu().numpy() if isinstance(annotation, torch.Tensor) else annotation
+    if not np.issubdtype(annotation.dtype, np.floating):
+        raise ValueError(
+            f'gt_sem_seg: soft_masks=True expects float values in [0, 1], got {annotation.dtype}: load the mask with '
+            'mmbirefnet.LoadMask'
+        )
+    return annotation.reshape(annotation.shape[-2:]).astype(np.float32)
+
+
+def _image_path(sample: dict) -> str | None:
+    return sample.get('img_path') or sample.get('seg_map_path')
+
+
+def _annotation_of(sample: dict) -> torch.Tensor | np.ndarray:
+    if 'gt_sem_seg' in sample:
+        return sample['gt_sem_seg']['data']
+    path = sample.get('seg_map_path')
+    if path is None:
+        raise ValueError('no mask: the data sample has neither gt_sem_seg nor seg_map_path')
+    return mask_to_float(read_mask(str(path)))
+
+
+def _score_sample(
+    image: dict,
+    score_map: np.ndarray,
+    mask: np.ndarray | None,
+    alpha: np.ndarray | None,
+    metrics: Sequence[str],
+    cache: SkeletonCache | None,
+    map_path: Path | None,
+) -> dict:
+    """Write and score one map; runs in a worker process."""
+    if map_path is not None:
+        map_path.parent.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(map_path), score_map):
+            raise OSError(f'cannot write the map {map_path}')
+    if not metrics:
+        return image
+    try:
+        skeleton = cache.skeleton(mask) if cache is not None else None
+        return dict(image, scores=score_pair(score_map, mask, metrics, skeleton, alpha))
+    except ValueError as error:
+        raise ValueError(f'{image["image"]}: {error}') from error
+
+
+def _without_padding(results: list[dict], images: int) -> list[dict]:
+    """One result per image: samplers repeat images so that all ranks get equally many."""
+    unique = {(r['set'], r['image']): r for r in results if r['image'] is not None}
+    unnamed = [r for r in results if r['image'] is None]
+    results = list(unique.values()) + unnamed[: max(images - len(unique), 0)]
+    if len(results) != images:
+        raise RuntimeError(f'the data set has {images} images, but {len(results)} different ones were scored')
+    return results

@@ -1,0 +1,1 @@
+"""Checkpoints, configs and other files: safe reading and atomic writing."""

@@ -1,0 +1,106 @@
+"""What mmengine loads checkpoints by, made safe: no code is run, downloads are checked, errors name the file.
+
+:func:`register_loaders` puts it in place of mmengine's own: whatever a runner, an ``init_cfg`` or ``load_checkpoint``
+loads by path or URL then comes through here.
+"""
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urldefrag, urlparse
+
+import torch
+from mmengine.dist import barrier, get_dist_info
+from mmengine.logging import print_log
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from mmbirefnet.fileio.checkpoints import read_checkpoint
+
+# The end of a file's name that torchvision and OpenMMLab give to what they publish: the start of its SHA-256.
+_NAMED_HASH = re.compile(r'-([0-9a-f]{8,64})\.\w+$')
+_SHA256 = 'sha256='
+
+
+# The message of the load has the names from the tenth character on.
+def load_from_local(filename: str, map_location: str | Callable | None = None) -> dict:
+    """A checkpoint of a local file.
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError: See :func:`mmbirefnet.fileio.checkpoints.read_checkpoint`.
+    """
+    checkpoint = read_checkpoint(os.path.expanduser(filename), map_location)
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f'{filename}: no checkpoint, but a {type(checkpoint).__name__}')
+    if Path(filename).suffix == '.safetensors':
+        return dict(state_dict=checkpoint)
+    meta = checkpoint.get('meta')
+    if isinstance(meta, dict):
+        meta.pop('config', None)  # Python text, which mmengine would run when it resumes; it writes `cfg` itself
+    return checkpoint
+
+
+def load_from_http(
+    filename: str, map_location: str | Callable | None = None, model_dir: str | None = None, progress: bool = False
+) -> dict:
+    """A checkpoint of a URL, downloaded once (by the first process of each machine) and checked each time.
+
+    Args:
+        filename: URL. Its file's SHA-256, or the first 8 or more digits, is what the name ends with (``-795e9634.pth``,
+            as torchvision and OpenMMLab name files) or ``#sha256=…`` behind it; without either there is a warning.
+        map_location: See ``torch.load``.
+        model_dir: Folder of downloads, by default ``checkpoints`` in that of ``torch.hub``.
+        progress: Whether to show a bar.
+
+    Raises:
+        ValueError: The file is not the one that the hash is of; and as :func:`load_from_local`.
+        OSError: It cannot be downloaded.
+    """
+    url, fragment = urldefrag(filename)
+    folder = Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints'))
+    path = folder / Path(urlparse(url).path).name
+    named = _NAMED_HASH.search(path.name)
+    digest = fragment.removeprefix(_SHA256).lower() if fragment.startswith(_SHA256) else named[1] if named else None
+    if int(os.environ.get('LOCAL_RANK', get_dist_info()[0])) == 0 and not path.is_file():
+        _download(url, path, progress)
+    barrier()
+    _check_digest(path, digest, url)
+    return load_from_local(str(path), map_location)
+
+
+def _download(url: str, path: Path, progress: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    print_log(f'downloading {url} to {path}', 'current')
+    try:
+        torch.hub.download_url_to_file(url, str(path), progress=progress)  # renames what is complete
+    except OSError as error:
+        raise OSError(f'{url}: cannot be downloaded ({error}); or put the file at {path}') from error
+
+
+def _check_digest(path: Path, wanted: str | None, url: str) -> None:
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    found = digest.hexdigest()
+    if wanted is None:
+        print_log(
+            f'{path}: there is nothing to check the download against; once it is known to be good, '
+            f'name it {url}#{_SHA256}{found}',
+            'current',
+            logging.WARNING,
+        )
+    elif not found.startswith(wanted):
+        raise ValueError(
+            f'{path}: its SHA-256 is {found}, not {wanted}…: damaged, or not what {url} is known to be; remove it'
+        )
+
+
+def register_loaders() -> None:
+    """Put these loaders in place of mmengine's."""
+    CheckpointLoader.register_scheme('', load_from_local, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'), load_from_http, force=True)
+    mmengine_checkpoint.load_from_http = load_from_http  # which torchvision://, open-mmlab:// and mmcls:// go on to

@@ -1,0 +1,182 @@
+"""Reading parameter files of all kinds, writing checkpoints, and telling whether parameters fit a model."""
+
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmbirefnet.fileio.atomic import replacing
+from mmbirefnet.fileio.restricted_unpickling import load_guarded
+
+# Where training checkpoints keep the parameters; averaged ones come first, since they are what is to be used.
+NESTS = ('state_dict_ema', 'model_ema', 'state_dict', 'model', 'model_state_dict', 'net')
+AVERAGED = 'ema_state_dict'  # where mmengine keeps the average beside the parameters, or these beside the average
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Read named parameters from a file, on the CPU.
+
+    Args:
+        path: A ``.safetensors`` file (needs the package safetensors) or one written by ``torch.save``: a state dict,
+            alone or in a dict under one of ``NESTS``. Nothing but tensors and plain values is ever unpickled.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If safetensors is needed and not installed.
+        ValueError: If the file is damaged, of another format, or holds no state dict.
+    """
+    content = read_checkpoint(path)
+    state = _innermost(content)
+    if not isinstance(state, Mapping) or not state or not all(map(_is_parameter, state.items())):
+        found = f'a dict of {sorted(map(str, state))[:6]}' if isinstance(state, Mapping) else type(state).__name__
+        raise ValueError(f'{path}: expected named parameters, alone or under one of {NESTS}, found {found}')
+    return dict(state)
+
+
+def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device | Callable | None = 'cpu') -> object:
+    """Read a file of parameters, or a checkpoint of a training whole.
+
+    Args:
+        path: As for :func:`read_state_dict`.
+        map_location: Where the tensors go, see ``torch.load``.
+
+    Raises:
+        FileNotFoundError, ImportError: As :func:`read_state_dict`.
+        ValueError: If the file is damaged, of another format, holds other objects than tensors and plain values, or
+            parameters that are not finite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such file')
+    content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pickle(path, map_location)
+    if wrong := _not_finite(content):
+        raise ValueError(
+            f'{path}: {len(wrong)} parameters hold NaN or Inf, such as {", ".join(wrong[:3])}: of a training that '
+            'diverged, or damaged; take another checkpoint'
+        )
+    return content
+
+
+def _is_parameter(item: tuple) -> bool:
+    key, value = item
+    return isinstance(key, str) and isinstance(value, Tensor)
+
+
+def _not_finite(content: object) -> list[str]:
+    """Names of tensors with values that are not finite, wherever a checkpoint keeps parameters."""
+    if not isinstance(content, Mapping):
+        return []
+    found = [f'{key}' for key, value in content.items() if isinstance(value, Tensor) and not _is_finite(value)]
+    return found + [name for nest in (*NESTS, AVERAGED) for name in _not_finite(content.get(nest))]
+
+
+def _is_finite(value: Tensor) -> bool:
+    if value.layout != torch.strided or value.is_quantized or not (value.is_floating_point() or value.is_complex()):
+        return True
+    return bool(torch.isfinite(value.float() if value.element_size() == 1 else value).all())
+
+
+def _innermost(content: object) -> object:
+    while isinstance(content, Mapping):
+        nested = [content[name] for name in NESTS if isinstance(content.get(name), Mapping)]
+        if not nested:
+            break
+        content = nested[0]
+    return content
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f'{path}: reading .safetensors needs the package safetensors, one of the optional extras: '
+            'pip install safetensors (or "mmbirefnet[optional]")'
+        ) from error
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f'{path}: damaged, or no safetensors file ({error})') from error
+
+
+def _read_pickle(path: Path, map_location: str | torch.device | Callable | None) -> object:
+    try:
+        _check_sums(path)
+        return load_guarded(path, map_location)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r'GLOBAL (\S+)', str(error))
+        if refused is None:
+            raise ValueError(f'{path}: damaged, or no PyTorch checkpoint') from error
+        raise ValueError(
+            f'{path}: holds objects ({refused[1]}) besides tensors, which could run any code and are not unpickled; '
+            'save the state dict alone'
+        ) from error
+    except Exception as error:  # torch raises half a dozen types for damaged files
+        raise ValueError(f'{path}: damaged, or no PyTorch checkpoint ({str(error) or type(error).__name__})') from error
+
+
+def _check_sums(path: Path) -> None:
+    """Raise ``ValueError`` if a part of a checkpoint differs from its checksum, which torch leaves out."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if broken := archive.testzip():
+                raise ValueError(f'checksum of {broken}')
+
+
+def write_checkpoint(path: str | os.PathLike, state_dict: dict[str, Tensor], meta: dict) -> None:
+    """Write a checkpoint that mmengine loads; the file appears whole or not at all.
+
+    Args:
+        path: File to write; its folder is made.
+        state_dict: Parameters of a model.
+        meta: Plain values about them, such as ``dataset_meta``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        torch.save(dict(meta=meta, state_dict=state_dict), temporary)
+
+
+def misfit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], optional: tuple[str, ...] = ()) -> str:
+    """What keeps parameters from being loaded into a model, in words; empty if they fit.
+
+    Args:
+        found: Parameters of a file.
+        wanted: State dict of the model; on the meta device it costs no memory.
+        optional: Starts of the names that may be missing or left over.
+    """
+    missing = [key for key in wanted if key not in found and not key.startswith(optional)]
+    unexpected = [key for key in found if key not in wanted and not key.startswith(optional)]
+    misshapen = [
+        f'{key} is {tuple(found[key].shape)} in the file and {tuple(wanted[key].shape)} in the model'
+        for key in wanted
+        if key in found and found[key].shape != wanted[key].shape
+    ]
+    other_kind = [
+        f'{key} is {found[key].dtype} in the file and {wanted[key].dtype} in the model'
+        for key in wanted
+        if key in found and not _can_hold(wanted[key], found[key])
+    ]
+    problems = {
+        'missing': missing,
+        'unexpected': unexpected,
+        'of another shape': misshapen,
+        'of another type': other_kind,
+    }
+    return '; '.join(
+        f'{name} ({len(keys)}): {", ".join(keys[:3])}{" …" if len(keys) > 3 else ""}'
+        for name, keys in problems.items()
+        if keys
+    )
+
+
+def _can_hold(wanted: Tensor, found: Tensor) -> bool:
+    """Whether a value keeps its meaning, to rounding, when it is copied into a parameter."""
+    exotic = found.is_complex() or found.is_quantized or found.layout != torch.strided
+    return not exotic and (found.is_floating_point() or not wanted.is_floating_point())

@@ -1,0 +1,1 @@
+"""Images in and out: reading, maps, composing, writing. Imports neither torch nor OpenMMLab."""

@@ -1,0 +1,215 @@
+"""Writing masks, cut-outs and pictures on a new background, under names that do not collide."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mmbirefnet.imaging.compose import composite, cut_out, fit_background, read_background
+from mmbirefnet.imaging.maps import to_uint8
+from mmbirefnet.imaging.sources import Source
+
+KINDS = ('mask', 'cutout', 'foreground')
+# Suffix: Pillow's format and the options it is written with.
+FORMATS = {
+    'png': ('PNG', dict(compress_level=4)),
+    'webp': ('WEBP', dict(quality=95)),
+    'tif': ('TIFF', dict(compression='tiff_lzw')),
+    'tiff': ('TIFF', dict(compression='tiff_lzw')),
+    'jpg': ('JPEG', dict(quality=95, subsampling=0)),
+    'jpeg': ('JPEG', dict(quality=95, subsampling=0)),
+}
+LOSSLESS = {'WEBP': dict(lossless=True, exact=True)}  # for masks and cut-outs
+WITHOUT_ALPHA = ('jpg', 'jpeg')
+
+
+class OutputWriter:
+    """Writes the files of predictions.
+
+    Call :meth:`plan` with all sources first: only then can names be told apart.
+
+    Args:
+        out_dir: Folder; everything is written below it. With ``single_file`` the file itself.
+        save: One or several of ``KINDS``; several go to one folder each, ``<out_dir>/<kind>``. By default the cut-out,
+            or the foreground if there is a background.
+        foreground: Estimate foreground colours.
+        background: Behind ``'foreground'``: see :func:`~mmbirefnet.imaging.compose.read_background`.
+        format: Suffix of all files; by default png, for ``'foreground'`` the picture's own.
+        overwrite: Whether to replace files that exist.
+        single_file: Write the one source's one kind to ``out_dir``, which names a file.
+        device: Where torch estimates foregrounds; ``None`` for OpenCV on the CPU.
+
+    Raises:
+        ValueError: An option is none of those possible, or the format cannot hold a cut-out's alpha.
+        OSError: The background cannot be read.
+    """
+
+    def __init__(
+        self,
+        out_dir: str | os.PathLike,
+        save: str | Iterable[str] | None = None,
+        foreground: bool = True,
+        background=None,
+        format: str | None = None,
+        overwrite: bool = True,
+        single_file: bool = False,
+        device=None,
+    ) -> None:
+        self.out_dir = Path(out_dir)
+        if save is None:
+            save = 'cutout' if background is None else 'foreground'
+        self.save = tuple(dict.fromkeys((save,) if isinstance(save, str) else save))
+        self.format = format.lower().lstrip('.') if format else None
+        self.foreground, self.overwrite, self.single_file, self.device = foreground, overwrite, single_file, device
+        if not self.save or not set(self.save) <= set(KINDS):
+            raise ValueError(f'save={self.save!r}, must be one or several of {", ".join(KINDS)}')
+        if background is not None and 'foreground' not in self.save:
+            raise ValueError(f'background={background!r} is for foreground, which is not in save={self.save}')
+        if single_file:
+            if len(self.save) > 1:
+                raise ValueError(f'{out_dir}: one file cannot hold {" and ".join(self.save)}; name a folder')
+            suffix = self.out_dir.suffix.lower().lstrip('.')
+            if self.format not in (None, suffix):
+                raise ValueError(f'{out_dir}: its suffix says another format than format={self.format!r}')
+            self.format = suffix
+        if self.format is not None and self.format not in FORMATS:
+            raise ValueError(f'format={self.format!r}, must be one of {", ".join(FORMATS)}')
+        if self.format in WITHOUT_ALPHA and 'cutout' in self.save:
+            raise ValueError(f"format='{self.format}' cannot hold the alpha of a cut-out; png, webp and tif can")
+        self.background = read_background(background)
+        self._stems: dict[Source, Path] = {}
+        self._inputs: set[str] = set()
+
+    def plan(self, sources: Sequence[Source]) -> None:
+        """Choose the names of all outputs: the source's, and its suffix too where two sources differ in that alone."""
+        stems = [_relative(source.key).with_suffix('') for source in sources]
+        shared = Counter(map(_folded, stems))
+        stems = [
+            stem.with_name(f'{stem.name}_{source.key.suffix[1:]}') if shared[_folded(stem)] > 1 else stem
+            for source, stem in zip(sources, stems)
+        ]
+        shared = Counter(map(_folded, stems))
+        taken = {stem for stem, count in shared.items() if count == 1}
+        self._stems = {}
+        for source, stem in zip(sources, stems):
+            name, number = stem, 1
+            if shared[_folded(stem)] > 1:
+                while _folded(name) in taken:
+                    number += 1
+                    name = stem.with_name(f'{stem.name}-{number}')
+                taken.add(_folded(name))
+            self._stems[source] = name
+        self._inputs = {os.path.realpath(source.path) for source in sources if source.path}
+
+    def targets(self, source: Source) -> dict[str, Path]:
+        """The file of each kind that :meth:`write` makes of a planned source."""
+        if self.single_file:
+            return {self.save[0]: self.out_dir}
+        stem = self._stems[source]
+        folders = [self.out_dir / kind if len(self.save) > 1 else self.out_dir for kind in self.save]
+        # Not with_suffix: the stem may have dots.
+        return {
+            kind: folder / stem.with_name(f'{stem.name}.{self._suffix(kind, source)}')
+            for kind, folder in zip(self.save, folders)
+        }
+
+    def existing(self, source: Source) -> list[Path]:
+        """Those of its targets that exist."""
+        return [path for path in self.targets(source).values() if path.exists()]
+
+    def check(self, source: Source) -> None:
+        """Raise what keeps the source's outputs from being written, before anything is computed.
+
+        Raises:
+            FileExistsError: A target exists and may not be replaced.
+            ValueError: A target is an input, or lies outside the output folder because of a link.
+        """
+        for path in self.targets(source).values():
+            if os.path.realpath(path) in self._inputs:
+                raise ValueError(f'{path}: is an input, which is not overwritten; choose another output folder')
+            if not self.overwrite and path.exists():
+                raise FileExistsError(f'{path}: exists already')
+            if not self.single_file and not path.parent.resolve().is_relative_to(self.out_dir.resolve()):
+                raise ValueError(f'{path}: lies outside {self.out_dir}, where a link leads')
+
+    def write(self, prediction) -> list[Path]:
+        """Write a prediction's files; each appears whole or not at all.
+
+        Raises:
+            OSError, ValueError: As :meth:`check`, and if a file cannot be written.
+        """
+        source, picture, soft_map = prediction
+        self.check(source)
+        cutout = None
+        if {'cutout', 'foreground'} & set(self.save):
+            cutout = cut_out(picture, soft_map, self.foreground, self.device)
+        paths = []
+        for kind, path in self.targets(source).items():
+            if kind == 'mask':
+                pixels = to_uint8(soft_map)
+            elif kind == 'cutout':
+                pixels = cutout
+            else:
+                pixels = composite(cutout, fit_background(self.background, picture.size))
+            save_image(pixels, path, None if kind == 'mask' else picture.icc_profile, lossless=kind != 'foreground')
+            paths.append(path)
+        return paths
+
+    def _suffix(self, kind: str, source: Source) -> str:
+        if self.format:
+            return self.format
+        own = source.key.suffix.lower().lstrip('.')
+        return own if kind == 'foreground' and own in FORMATS else 'png'
+
+
+def save_image(pixels: np.ndarray, path: Path, icc_profile: bytes | None = None, lossless: bool = True) -> None:
+    """Write a picture; the suffix gives the format, see :func:`encode_image`.
+
+    Raises:
+        OSError: It cannot be written; no part of it is left then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{os.getpid()}-{threading.get_ident()}.tmp')
+    try:
+        temporary.write_bytes(encode_image(pixels, path.suffix.lower().lstrip('.'), icc_profile, lossless))
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f'{path}: cannot be written ({error})') from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def encode_image(pixels: np.ndarray, format: str, icc_profile: bytes | None = None, lossless: bool = True) -> bytes:
+    """A picture as a file's bytes.
+
+    Args:
+        pixels: uint8 ``(H, W)``, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA.
+        format: One of ``FORMATS``.
+        icc_profile: Colour profile to go with it.
+        lossless: Keep every value exactly, where the format can.
+    """
+    name, options = FORMATS[format]
+    options = options | (LOSSLESS.get(name, {}) if lossless else {})
+    if icc_profile:
+        options['icc_profile'] = icc_profile
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, name, **options)
+    return file.getvalue()
+
+
+def _relative(key: Path) -> Path:
+    """A path that stays below the folder it is put in."""
+    normal = Path(os.path.normpath(key))
+    return Path(normal.name) if normal.is_absolute() or '..' in normal.parts else normal
+
+
+def _folded(stem: Path) -> str:
+    """Equal for names that are one on file systems that do not tell case apart."""
+    return str(stem).casefold()

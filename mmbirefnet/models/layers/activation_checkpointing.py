@@ -1,0 +1,77 @@
+"""Gradient checkpointing of modules with BatchNorm."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from mmbirefnet.models.layers.compiling import is_compiling
+
+
+class _RunningStatisticsKept:
+    """A context in which a module's BatchNorms leave their running statistics alone; entered in every backward pass."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __enter__(self) -> None:
+        norms = [norm for norm in self.module.modules() if isinstance(norm, _BatchNorm) and norm.training]
+        self.kept = [(norm, name, buffer) for norm in norms for name, buffer in norm.named_buffers()]
+        # Exchanged, not written back: autograd minds writes to what it has saved.
+        for norm, name, buffer in self.kept:
+            setattr(norm, name, buffer.clone())
+
+    def __exit__(self, *error) -> None:
+        for norm, name, buffer in self.kept:
+            setattr(norm, name, buffer)
+
+
+# Whether this thread is inside a module whose activations are not kept anyway.
+_checkpointed = ContextVar('checkpointed', default=False)
+
+
+# torch.compile does not know context_fn.
+@torch.compiler.disable
+def checkpoint_module(module: nn.Module, *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
+    """``module(*inputs)``, whose activations are not kept but computed again in the backward pass.
+
+    The second time the running statistics of BatchNorms are left alone, so that each batch counts once.
+    """
+
+    def run(*inputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        token = _checkpointed.set(True)
+        try:
+            return module(*inputs)
+        finally:
+            _checkpointed.reset(token)
+
+    return checkpoint(
+        run, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _RunningStatisticsKept(module))
+    )
+
+
+def recompute(module: nn.Module, function: Callable[..., Tensor], *inputs: Tensor, random: bool = False) -> Tensor:
+    """``function(*inputs)``, a part of ``module``, whose maps are not kept in training but computed again.
+
+    For what takes much memory and little time. Compilers see to that themselves.
+
+    Args:
+        module: Owner of the function's parameters and norms.
+        function: Returns one map.
+        *inputs: What is kept for it.
+        random: Whether it draws random numbers, to be drawn again.
+    """
+    needed = module.training and torch.is_grad_enabled() and not _checkpointed.get()
+    if not needed or is_compiling():
+        return function(*inputs)
+    return checkpoint(
+        function,
+        *inputs,
+        use_reentrant=False,
+        preserve_rng_state=random,
+        context_fn=lambda: (nullcontext(), _RunningStatisticsKept(module)),
+    )

@@ -1,0 +1,1 @@
+"""Deformable convolution v2 and its backends."""

@@ -1,0 +1,125 @@
+"""DCNv2 layer (Zhu et al., 2019) with a choice of how it is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mmcv.ops
+import torch
+from packaging.version import Version
+from torch import Tensor
+
+from mmbirefnet.models.layers.dcn import torch_backend as deform_conv_torch
+from mmbirefnet.registry import MODELS
+
+LOWEST_TRITON = '3.0'
+BACKENDS = ('auto', 'mmcv', 'torch', 'triton')
+
+
+def select_backend(name: str, device: torch.device) -> str:
+    """The implementation that ``name`` stands for on ``device``; ``'auto'`` takes the fastest of those measured.
+
+    Raises:
+        ValueError: If there is no implementation of that name.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f'backend must be one of {", ".join(map(repr, BACKENDS))}, got {name!r}')
+    if name == 'auto':
+        return 'mmcv' if device.type == 'cuda' else 'torch'
+    return name
+
+
+def load_backend(name: str) -> Callable[..., Tensor]:
+    """``modulated_deform_conv2d`` of one implementation.
+
+    Raises:
+        ImportError: For ``'triton'`` where Triton is not installed.
+    """
+    if name == 'mmcv':
+        return mmcv.ops.modulated_deform_conv2d
+    if name == 'torch':
+        return deform_conv_torch.modulated_deform_conv2d
+    try:
+        import triton
+
+        if Version(triton.__version__) < Version(LOWEST_TRITON):
+            raise ImportError(f'{triton.__version__} is installed, {LOWEST_TRITON} or newer is needed')
+        from mmbirefnet.models.layers.dcn import triton_backend as deform_conv_triton
+    except ImportError as error:
+        raise ImportError(
+            f"backend 'triton' needs the triton package, part of torch's CUDA builds for Linux ({error}); "
+            "use backend='auto' or 'mmcv' without it"
+        ) from error
+    return deform_conv_triton.modulated_deform_conv2d
+
+
+@MODELS.register_module('DCNv2')
+class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
+    """Deformable convolution whose offsets and masks come from a convolution of its own input.
+
+    Parameters, state dict and function are those of mmcv's ``DCNv2``. Under autocast and for 16-bit maps it samples in
+    float32 (and multiplies in float32, but for Triton), and returns what a plain convolution would: autocast's dtype,
+    or the input's.
+
+    A fresh layer computes what BiRefNet's fresh layer does. There the mask is ``2 * sigmoid(m)``, here
+    ``sigmoid(m)``, so the initial kernel is twice mmcv's.
+
+    Args:
+        *args, **kwargs: As for ``mmcv.ops.ModulatedDeformConv2dPack``: ``in_channels``, ``out_channels``,
+            ``kernel_size``, ``stride``, ``padding``, ``dilation``, ``groups``, ``deform_groups``, ``bias``.
+        backend: ``'torch'`` (gather and matrix product, low memory, fast on the CPU), ``'mmcv'`` (mmcv's kernel) or
+            ``'triton'`` (fused kernels, low memory, 16 bits; only CUDA) or ``'auto'``: mmcv on CUDA, torch elsewhere.
+            May be changed at any time through the attribute.
+
+    Raises:
+        ValueError: If there is no such backend.
+        ImportError: If it is not installed.
+    """
+
+    def __init__(self, *args, backend: str = 'auto', **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        load_backend(select_backend(backend, self.weight.device))
+        self.backend = backend
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        self.weight.data.mul_(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, in_channels, H, W)`` to ``(N, out_channels, H', W')``."""
+        return self.deform(x, self.conv_offset(x))
+
+    # torch.compile leaves it alone: it cannot see into mmcv's kernel, would unroll the torch form's loop, and compile
+    # this method anew for each layer.
+    @torch.compiler.disable
+    def deform(self, x: Tensor, offset_mask: Tensor, then: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The convolution of ``x`` at given offsets.
+
+        Args:
+            x: Map ``(N, in_channels, H, W)``.
+            offset_mask: ``(N, 3 * deform_groups * kh * kw, H', W')``: offsets, y before x for each tap, then the masks
+                before their sigmoid.
+            then: For inference, a function of the result's pixels, ``(..., out_channels)`` to ``(..., C)``. The
+                ``'torch'`` backend applies it to a few at a time and never holds the ``out_channels`` of all.
+
+        Returns:
+            Map ``(N, out_channels, H', W')`` of the dtype of ``offset_mask``.
+        """
+        backend = select_backend(self.backend, x.device)
+        taps = offset_mask.shape[1] // 3
+        dtype = torch.promote_types(offset_mask.dtype, torch.float32)
+        # mmcv's kernel has no bfloat16. Positions need more digits than 16 bits hold.
+        map_dtype = offset_mask.dtype if backend == 'triton' else dtype
+        with torch.autocast(x.device.type, enabled=False):
+            offset, mask = offset_mask.to(dtype).split((2 * taps, taps), dim=1)
+            x, mask = x.to(map_dtype), mask.sigmoid()
+            weight, bias = self.weight.to(map_dtype), None if self.bias is None else self.bias.to(map_dtype)
+            options = self.stride, self.padding, self.dilation, self.groups, self.deform_groups
+            if backend == 'mmcv':  # which reads raw memory
+                x, offset, mask = x.contiguous(), offset.contiguous(), mask.contiguous()
+            if backend == 'torch':
+                out = deform_conv_torch.modulated_deform_conv2d(x, offset, mask, weight, bias, *options, then)
+            else:
+                out = load_backend(backend)(x, offset, mask, weight, bias, *options)
+                out = out if then is None else then(out.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return out.to(offset_mask.dtype)

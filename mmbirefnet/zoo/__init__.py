@@ -1,0 +1,1 @@
+"""From released checkpoints to this model, and back."""

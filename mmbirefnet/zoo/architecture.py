@@ -1,0 +1,128 @@
+"""The architecture of a BiRefNet, told from its parameters."""
+
+from collections.abc import Mapping
+
+import torch
+from mmengine.registry import DefaultScope
+from torch import Tensor
+
+from mmbirefnet.fileio.checkpoints import misfit
+from mmbirefnet.registry import MODELS
+from mmbirefnet.zoo.renames import infer_backbone
+from mmbirefnet.zoo.renames.family import Shapes
+
+
+def infer_model_config(state_dict: Mapping[str, Tensor]) -> dict:
+    """Tell the architecture from names and shapes.
+
+    What leaves no trace in the parameters (drop rates, losses, side outputs that are trained for the gradient targets
+    alone) has its default.
+
+    Args:
+        state_dict: Parameters in this project's form.
+
+    Returns:
+        The config of the model: what ``MODELS.build`` takes.
+
+    Raises:
+        ValueError: If the backbone is none that this project knows, or the decoder is not BiRefNet's.
+    """
+    shapes = {key: tuple(value.shape) for key, value in state_dict.items()}
+    try:
+        return _infer_model_config(shapes)
+    except (IndexError, KeyError) as error:  # a part is missing, or has too few axes
+        raise ValueError('not a whole BiRefNet: parts of it are missing or of other shapes') from error
+
+
+def _infer_model_config(shapes: Shapes) -> dict:
+    backbone = infer_backbone(_below(shapes, 'backbone.'))
+    in_channels, inward_channels = _infer_decoder_channels(shapes)
+    neck = dict(type='mmbirefnet.LocalizationModule', in_channels=in_channels)
+    if 'neck.projections.0.weight' in shapes:
+        widths = [shapes[f'neck.projections.{i}.weight'][1] for i in range(4)]
+        neck = dict(type='mmbirefnet.PyramidLocalizationModule', in_channels=widths, out_channels=in_channels)
+    neck['squeeze'] = 'neck.squeeze.conv_in.weight' in shapes
+    neck['aux_classifier'] = 'neck.classifier.weight' in shapes
+    neck['context'] = neck['squeeze'] and shapes['neck.squeeze.conv_in.weight'][1] == sum(neck['in_channels'])
+    if neck['squeeze']:
+        neck['aspp_cfg'] = _infer_aspp(shapes, 'neck.squeeze')
+    if neck['aux_classifier']:
+        neck['num_classes'] = shapes['neck.classifier.weight'][0]
+    block = 'decode_head.blocks.4'
+    head = dict(
+        type='mmbirefnet.BiRefHead',
+        in_channels=in_channels,
+        inward_reference='decode_head.inward.conv_in.weight' in shapes,
+        outward_reference=f'{block}.outward.conv.weight' in shapes,
+        multi_scale_supervision=f'{block}.side.weight' in shapes,
+        gradient_supervision=f'{block}.outward.gradient.weight' in shapes,
+        residual=f'{block}.reconstruction.shortcut.weight' in shapes,
+        aspp_cfg=_infer_aspp(shapes, f'{block}.reconstruction'),
+    )
+    if inward_channels is not None:
+        head['inward_channels'] = inward_channels
+    return dict(
+        type='mmbirefnet.BiRefNet',
+        backbone=backbone.config,
+        multi_scale_input=neck['in_channels'][0] == 2 * backbone.channels[0],
+        neck=neck,
+        decode_head=head,
+    )
+
+
+def infer_backbone_name(state_dict: Mapping[str, Tensor]) -> str:
+    """Name of the backbone in the names of the configs, such as ``swin-l``, told from names and shapes.
+
+    Raises:
+        ValueError: If it is none of the reference's.
+    """
+    shapes = {key: tuple(value.shape) for key, value in state_dict.items()}
+    return infer_backbone(_below(shapes, 'backbone.')).name
+
+
+def _below(shapes: Shapes, prefix: str) -> Shapes:
+    return {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+
+
+def _infer_decoder_channels(shapes: Shapes) -> tuple[list[int], list[int] | None]:
+    """``in_channels`` of the head, and its ``inward_channels`` unless they are the default or there are none."""
+    entrance = 'decode_head.blocks.4.reconstruction.conv_in.weight'
+    for key in (*(f'decode_head.laterals.{k}.weight' for k in (2, 3, 4)), entrance):
+        if key not in shapes:
+            raise ValueError(f'not a whole BiRefNet: {key} is missing')
+    channels = [shapes[f'decode_head.laterals.{k}.weight'][0] for k in (2, 3, 4)]
+    inwards = ('decode_head.inward', *(f'decode_head.blocks.{k}.inward' for k in (1, 2, 3, 4)))
+    inward = [shapes.get(f'{name}.conv_out.weight', (0,))[0] for name in inwards]
+    channels.append(shapes[entrance][1] - inward[-1])
+    default = [c // 8 for c in (*channels, channels[-1])]
+    return channels, inward if any(inward) and inward != default else None
+
+
+def _infer_aspp(shapes: Shapes, block: str) -> dict | None:
+    """Arguments of the ASPP of a reconstruction block; ``None`` if it has none."""
+    branches = f'{block}.aspp.branches'
+    if f'{branches}.0.conv.weight' not in shapes:
+        return None
+    if f'{branches}.0.conv.conv_offset.weight' in shapes:
+        return dict()
+    kernel_sizes = tuple(shapes[f'{branches}.{i}.conv.weight'][-1] for i in range(4))
+    if kernel_sizes == (1, 3, 3, 3):
+        return dict(conv_cfg=None, kernel_sizes=kernel_sizes, dilations=(1, 6, 12, 18))
+    return dict(conv_cfg=None)
+
+
+def check_fit(state_dict: Mapping[str, Tensor], model: dict) -> None:
+    """Make sure that parameters are those of a model, no more, no fewer, each of its shape.
+
+    Args:
+        state_dict: Parameters in this project's form.
+        model: Config of the model, which is built without memory for its parameters.
+
+    Raises:
+        ValueError: If they differ; the message names what.
+    """
+    with torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):
+        wanted = MODELS.build(model).state_dict()
+    problems = misfit(state_dict, wanted)
+    if problems:
+        raise ValueError(f'the parameters do not fit the model: {problems}')

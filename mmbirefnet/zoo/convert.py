@@ -1,0 +1,209 @@
+"""Conversion of the reference implementation's checkpoints."""
+
+import os
+import re
+
+import torch
+from torch import Tensor
+
+from mmbirefnet.fileio.checkpoints import read_state_dict
+from mmbirefnet.zoo.renames import find_reference_family
+
+PREFIXES = ('module.', '_orig_mod.', 'model.')
+
+# Applied to each key that is not the backbone's, one after another. The reference counts inward references from 5
+# (deepest) to 1 (full resolution) and blocks from 4 to 1.
+RENAMES = (
+    (r'^cls_head\.0\.', 'neck.classifier.'),
+    (r'^squeeze_module\.0\.', 'neck.squeeze.'),
+    (r'^decoder\.pyramid_neck_x(\d)\.conv\.', lambda match: f'neck.projections.{int(match[1]) - 1}.'),
+    (r'^decoder\.decoder_block(\d)\.', r'decode_head.blocks.\1.reconstruction.'),
+    (r'^decoder\.lateral_block(\d)\.conv\.', r'decode_head.laterals.\1.'),
+    (r'^decoder\.conv_ms_spvn_(\d)\.', r'decode_head.blocks.\1.side.'),
+    (r'^decoder\.gdt_convs_(\d)\.0\.', r'decode_head.blocks.\1.outward.conv.'),
+    (r'^decoder\.gdt_convs_(\d)\.1\.', r'decode_head.blocks.\1.outward.norm.'),
+    (r'^decoder\.gdt_convs_pred_(\d)\.0\.', r'decode_head.blocks.\1.outward.gradient.'),
+    (r'^decoder\.gdt_convs_attn_(\d)\.0\.', r'decode_head.blocks.\1.outward.attention.'),
+    (r'^decoder\.ipt_blk1\.', 'decode_head.inward.'),
+    (r'^decoder\.ipt_blk(\d)\.', lambda match: f'decode_head.blocks.{int(match[1]) - 1}.inward.'),
+    (r'^decoder\.conv_out1\.0\.', 'decode_head.conv_logits.'),
+    (r'(?<=inward\.)conv1\.', 'conv_in.'),
+    (r'\.bn_(in|out)\.', r'.norm_\1.'),
+    (r'\.conv_resi\.', '.shortcut.'),
+    # The first branch stands alone; deformable ones behind it are counted from 0, dilated ones named from 2.
+    (r'\.dec_att\.aspp(\d)\.', lambda match: f'.aspp.branches.{int(match[1]) - 1}.'),
+    (r'\.dec_att\.aspp_deforms\.(\d)\.', lambda match: f'.aspp.branches.{int(match[1]) + 1}.'),
+    (r'(branches\.\d\.)atrous_conv\.', r'\1conv.'),
+    (r'(branches\.\d\.)bn\.', r'\1norm.'),
+    (r'\.conv\.regular_conv\.', '.conv.'),
+    (r'\.conv\.offset_conv\.', '.conv.conv_offset.'),
+    (r'\.dec_att\.global_avg_pool\.1\.', '.aspp.pooled.conv.'),
+    (r'\.dec_att\.global_avg_pool\.2\.', '.aspp.pooled.norm.'),
+    (r'\.dec_att\.conv1\.', '.aspp.merge.conv.'),
+    (r'\.dec_att\.bn1\.', '.aspp.merge.norm.'),
+)
+OURS = ('backbone.', 'neck.', 'decode_head.')
+INTEGERS = ('num_batches_tracked', 'relative_position_index')
+# The reference holds these as two convolutions, DCNv2 as one.
+OFFSETS = ('.offset_conv.', '.modulator_conv.')
+
+# Convolutions that a norm follows, and that norm.
+NORMED_CONVS = (
+    (r'(.+\.(?:squeeze|reconstruction)\.)conv_(in|out)\.weight', r'\1norm_\2'),
+    (r'(.+\.aspp\.(?:branches\.\d|merge|pooled)\.)conv\.weight', r'\1norm'),
+    (r'(.+\.outward\.)conv\.weight', r'\1norm'),
+)
+NORM_EPS = 1e-5
+
+
+def strip_prefixes(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out what DistributedDataParallel, ``torch.compile`` and wrappers put before every key."""
+    stripped = {}
+    for key, value in state_dict.items():
+        while key.startswith(PREFIXES):
+            key = key.split('.', 1)[1]
+        stripped[key] = value
+    return stripped
+
+
+def _rename(key: str) -> str:
+    for pattern, name in RENAMES:
+        key = re.sub(pattern, name, key)
+    return key
+
+
+def _convert_backbone(source: dict[str, Tensor]) -> dict[str, Tensor]:
+    backbone = {key.removeprefix('bb.'): value for key, value in source.items() if key.startswith('bb.')}
+    family = find_reference_family(backbone)
+    renamed = {family.rename(key): value for key, value in backbone.items()}
+    return {f'backbone.{key}': value for key, value in renamed.items() if key is not None}
+
+
+def _identity_norm(name: str, conv: Tensor) -> dict[str, Tensor]:
+    """Parameters of a norm that computes the identity in evaluation, behind a convolution's weight."""
+    # Half precision would round the variance to 1.
+    ones = conv.new_ones(conv.shape[:1], dtype=torch.promote_types(conv.dtype, torch.float32))
+    return {
+        f'{name}.weight': ones,
+        f'{name}.bias': 0 * ones,
+        f'{name}.running_mean': 0 * ones,
+        # The norm divides by sqrt(var + eps).
+        f'{name}.running_var': ones - NORM_EPS,
+        f'{name}.num_batches_tracked': torch.tensor(0),
+    }
+
+
+def _missing_norms(converted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Identity norms for a checkpoint trained without any (batch size 1); nothing for one that has them.
+
+    Raises:
+        ValueError: If it has some of them only.
+    """
+    norms = {}
+    for key, value in converted.items():
+        for conv, norm in NORMED_CONVS:
+            match = re.fullmatch(conv, key)
+            if match is not None:
+                norms |= _identity_norm(match.expand(norm), value)
+    missing = [key for key in norms if key not in converted]
+    if 0 < len(missing) < len(norms):
+        raise ValueError(
+            f'not a whole BiRefNet checkpoint: {len(missing)} of {len(norms)} parameters of its norms are missing, '
+            f'such as {sorted(missing)[:3]} (one trained at batch size 1 has none at all)'
+        )
+    return norms if missing else {}
+
+
+def _check_reference(source: dict[str, Tensor]) -> None:
+    """Raise ``ValueError`` unless these look like the reference's parameters."""
+    if any(key.startswith('decode_head.blocks.') for key in source):
+        raise ValueError(
+            'this is a checkpoint of mmbirefnet already (it has decode_head.blocks…): use it as it is; '
+            'only those of the reference implementation need conversion'
+        )
+    if 'decoder.conv_out1.0.weight' not in source or not any(key.startswith('bb.') for key in source):
+        raise ValueError(
+            'not a BiRefNet checkpoint: expected keys that start with "bb.", "squeeze_module." and "decoder." '
+            f'(among them decoder.conv_out1.0.weight), found {len(source)} keys such as {sorted(source)[:4]}'
+        )
+    for one, other in (OFFSETS, OFFSETS[::-1]):
+        alone = [key for key in source if one in key and key.replace(one, other) not in source]
+        if alone:
+            raise ValueError(
+                f'not a whole BiRefNet checkpoint: {alone[0]} has no {alone[0].replace(one, other)} beside it'
+            )
+    odd = [key for key, value in source.items() if not _is_plain(value) and not key.endswith(INTEGERS)]
+    if odd:
+        raise ValueError(
+            f'{odd[0]} is {source[odd[0]].dtype}, {source[odd[0]].layout}: not one of floating-point numbers'
+        )
+
+
+def _is_plain(value: Tensor) -> bool:
+    return value.is_floating_point() and value.layout == torch.strided
+
+
+def convert_birefnet_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Turn parameters of the reference implementation into those of :class:`mmbirefnet.models.BiRefNet`.
+
+    Every operation is differentiable. Two are more than a new name: mmcv's DCNv2 holds offset and modulator in one
+    convolution and has no factor 2 behind the mask's sigmoid, so its kernel is twice the reference's; and the last 1x1
+    convolution is split into the part of the decoder's map and that of the image.
+
+    Args:
+        state_dict: Keys as released (``bb.``, ``squeeze_module.``, ``decoder.``, ``cls_head.``), with or without the
+            prefixes ``module.``, ``_orig_mod.`` and ``model.``.
+
+    Returns:
+        Keys of this project. Norms that a checkpoint trained at batch size 1 lacks are the identity.
+
+    Raises:
+        ValueError: If these are not the parameters of a BiRefNet; the message says what was expected and found.
+    """
+    source = strip_prefixes(state_dict)
+    _check_reference(source)
+    try:
+        return _convert(source)
+    except (IndexError, RuntimeError) as error:  # parameters that cannot be put together
+        raise ValueError(f'not a whole BiRefNet checkpoint: parameters of other shapes ({error})') from error
+
+
+def _convert(source: dict[str, Tensor]) -> dict[str, Tensor]:
+    offset, modulator = OFFSETS
+    converted = _convert_backbone(source)
+    for key, value in source.items():
+        if key.startswith('bb.') or modulator in key:
+            continue
+        if offset in key:
+            value = torch.cat([value, source[key.replace(offset, modulator)]])
+        elif '.regular_conv.' in key:
+            value = 2 * value
+        converted[_rename(key)] = value
+    unknown = [key for key in converted if not key.startswith(OURS)]
+    if unknown:
+        raise ValueError(
+            'not a BiRefNet checkpoint of a known form: '
+            f'{len(unknown)} of {len(source)} keys have no counterpart, such as {sorted(unknown)[:4]}'
+        )
+    if 'decode_head.inward.conv_out.weight' in converted:
+        weight = converted['decode_head.conv_logits.weight']
+        inward = converted['decode_head.inward.conv_out.weight'].shape[0]
+        # Without a copy each part would be saved with the whole.
+        converted['decode_head.conv_logits.weight'] = weight[:, :-inward].clone()
+        converted['decode_head.conv_logits_inward.weight'] = weight[:, -inward:].clone()
+    return converted | _missing_norms(converted)
+
+
+def load_birefnet_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Read parameters of BiRefNet in this project's form, be the file the reference's or this project's.
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError: As :func:`read_state_dict`, and if it is no BiRefNet.
+    """
+    state = read_state_dict(path)
+    if any(key.startswith('decode_head.blocks.') for key in state):
+        return state
+    try:
+        return convert_birefnet_state_dict(state)
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error

@@ -1,0 +1,132 @@
+"""Reading and writing parameter files."""
+
+import argparse
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from mmbirefnet.fileio.checkpoints import misfit, read_state_dict, write_checkpoint
+
+STATE = {'a.weight': torch.tensor([[1.0, 2.0]]), 'a.bias': torch.tensor([3.0])}
+OTHER = {'a.weight': torch.zeros(1, 2), 'a.bias': torch.zeros(1)}
+
+
+def assert_read(path, expected=STATE) -> None:
+    found = read_state_dict(path)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        STATE,
+        {'model': STATE, 'epoch': 3},
+        {'state_dict': STATE, 'meta': {'a': 1}, 'optimizer': {'state': OTHER}},
+        {'model': {'state_dict': STATE}},
+        # Averaged parameters are preferred; timm writes None where there are none.
+        {'state_dict': OTHER, 'state_dict_ema': STATE},
+        {'state_dict': STATE, 'state_dict_ema': None},
+    ],
+)
+def test_pickled(tmp_path, content):
+    torch.save(content, tmp_path / 'model.pth')
+    assert_read(tmp_path / 'model.pth')
+    assert_read(str(tmp_path / 'model.pth'))
+
+
+def test_safetensors(tmp_path):
+    save_file(STATE, tmp_path / 'model.safetensors')
+    assert_read(tmp_path / 'model.safetensors')
+
+
+def test_safetensors_is_optional(tmp_path, monkeypatch):
+    save_file(STATE, tmp_path / 'model.safetensors')
+    monkeypatch.setitem(sys.modules, 'safetensors.torch', None)
+    with pytest.raises(ImportError, match=r'model\.safetensors.*pip install safetensors.*mmbirefnet\[optional\]'):
+        read_state_dict(tmp_path / 'model.safetensors')
+    torch.save(STATE, tmp_path / 'model.pth')
+    assert_read(tmp_path / 'model.pth')
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'nothing\.pth: no such file'):
+        read_state_dict(tmp_path / 'nothing.pth')
+    with pytest.raises(FileNotFoundError, match='no such file'):
+        read_state_dict(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
+@pytest.mark.parametrize('damage', ['empty', 'page', 'truncated'])
+def test_damaged_file(tmp_path, name, damage):
+    path = tmp_path / name
+    (torch.save if name.endswith('pth') else save_file)(STATE, path)
+    whole = path.read_bytes()
+    path.write_bytes({'empty': b'', 'page': b'<html>not found</html>', 'truncated': whole[: len(whole) // 2]}[damage])
+    with pytest.raises(ValueError, match=rf'{name}: damaged, or no (PyTorch checkpoint|safetensors file)'):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize(
+    ('content', 'found'),
+    [
+        ({'epoch': 1, 'optimizer': {}}, r"a dict of \['epoch', 'optimizer'\]"),
+        ({'model': {}}, r'a dict of \[\]'),
+        ([torch.zeros(1)], 'list'),
+        ({'state_dict': {'a': 'text'}}, r"a dict of \['a'\]"),
+    ],
+)
+def test_no_state_dict(tmp_path, content, found):
+    torch.save(content, tmp_path / 'other.pth')
+    with pytest.raises(ValueError, match=rf'other\.pth: expected named parameters.*found {found}'):
+        read_state_dict(tmp_path / 'other.pth')
+
+
+class Trap:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return exec, ('raise SystemError("unpickled")',)
+
+
+@pytest.mark.parametrize(
+    ('content', 'refused'),
+    [(nn.Linear(1, 1), 'Linear'), ({'a': argparse.Namespace()}, 'argparse.Namespace'), ({'a': Trap()}, 'exec')],
+)
+def test_objects_are_not_unpickled(tmp_path, content, refused):
+    torch.save(content, tmp_path / 'model.pth')
+    with pytest.raises(ValueError, match=rf'model\.pth: holds objects \(\S*{refused}\).*save the state dict alone'):
+        read_state_dict(tmp_path / 'model.pth')
+
+
+def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / 'new' / 'model.pth'
+    write_checkpoint(path, STATE, dict(source='x'))
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint['meta'] == dict(source='x')
+    assert_read(path)
+
+    def fail(content, target):
+        target.write_bytes(b'half')
+        raise OSError('disk full')
+
+    monkeypatch.setattr(torch, 'save', fail)
+    with pytest.raises(OSError, match='disk full'):
+        write_checkpoint(path, OTHER, {})
+    assert_read(path)
+    assert [each.name for each in path.parent.iterdir()] == ['model.pth']
+
+
+def test_misfit():
+    assert misfit(STATE, OTHER) == ''
+    wanted = {'a.weight': torch.zeros(2, 2), 'b': torch.zeros(1), 'norm.c': torch.zeros(1)}
+    assert misfit(STATE, wanted, optional=('norm.',)) == (
+        'missing (1): b; unexpected (1): a.bias; '
+        'of another shape (1): a.weight is (1, 2) in the file and (2, 2) in the model'
+    )
+    many = {str(i): torch.zeros(1) for i in range(5)}
+    assert misfit({}, many) == 'missing (5): 0, 1, 2 …'
+    assert misfit({}, many, optional=tuple(many)) == ''

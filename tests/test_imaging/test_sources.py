@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmbirefnet.imaging.sources import is_single, is_video, list_sources
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in (
+        'b.JPG',
+        'a.png',
+        'sub/deep/a.png',
+        'sub/c.webp',
+        '.hidden.png',
+        '.cache/x.png',
+        'notes.txt',
+        'x[1].png',
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def keys(inputs, **options):
+    return [str(source.key) for source in list_sources(inputs, **options)]
+
+
+def test_folder_with_sub_folders(folder):
+    assert keys(folder) == keys(str(folder)) == ['a.png', 'b.JPG', 'x[1].png', 'sub/c.webp', 'sub/deep/a.png']
+    assert keys(folder, exclude=folder / 'sub') == ['a.png', 'b.JPG', 'x[1].png']
+    assert [source.path for source in list_sources(folder)][0] == folder / 'a.png'
+
+
+def test_globs(folder):
+    assert keys(f'{folder}/*.png') == ['a.png', 'x[1].png']
+    assert keys(f'{folder}/*/*.webp') == ['sub/c.webp']
+    assert keys(f'{folder}/**/a.png') == ['a.png', 'sub/deep/a.png']
+    assert keys(f'{folder}/**/*.png', exclude=folder / 'sub') == ['a.png', 'x[1].png']
+    assert keys(folder / 'x[1].png') == ['x[1].png']  # a name, not a pattern
+
+
+def test_lists(folder):
+    array, image = np.zeros((2, 2, 3), np.uint8), Image.new('RGB', (1, 1))
+    sources = list_sources([folder / 'a.png', array, image, str(folder / 'gone.tif'), folder / 'a.png'])
+    assert [str(source.key) for source in sources] == ['a.png', '000001.png', '000002.png', 'gone.tif']
+    assert [source.name for source in sources][1:3] == ['inputs[1]', 'inputs[2]']
+    assert sources[1].read().size == (2, 2)
+
+
+def test_several_folders_are_kept_apart(folder):
+    assert keys([folder / 'sub', folder / 'sub/deep']) == ['sub/c.webp', 'sub/deep/a.png']  # the same file only once
+    assert keys([folder / 'sub/deep', folder]) == [
+        'deep/a.png',
+        *(f'{folder.name}/{name}' for name in ('a.png', 'b.JPG', 'x[1].png', 'sub/c.webp')),
+    ]
+
+
+def test_nothing_found(folder):
+    (folder / 'none').mkdir()
+    with pytest.raises(FileNotFoundError, match='none: no pictures'):
+        list_sources(folder / 'none')
+    with pytest.raises(FileNotFoundError, match=r'\*\.gif: matches no pictures'):
+        list_sources(f'{folder}/*.gif')
+    with pytest.raises(ValueError, match='sub: is the output folder too'):
+        list_sources(folder / 'sub', exclude=folder / 'none/../sub')
+    with pytest.raises(TypeError, match='int'):
+        list_sources(3)
+
+
+def test_kinds(folder):
+    assert is_video(Path('a.MP4'))
+    assert not is_video('a.png')
+    assert not is_video(np.zeros((2, 2)))
+    assert all(map(is_single, [folder / 'a.png', 'gone.png', np.zeros((2, 2)), Image.new('L', (1, 1)), b'']))
+    assert not any(map(is_single, [folder, f'{folder}/*.png', [folder / 'a.png'], ()]))
