@@ -2,14 +2,17 @@
 
 import mmbirefnet.needs_openmmlab  # noqa: F401
 
-from .cod import CODDataset
+from .benchmarks import (
+    DIS5K_CLASSES,
+    CODDataset,
+    DIS5KDataset,
+    GeneralDataset,
+    HRSODDataset,
+    MattingDataset,
+)
 from .dichotomous import DichotomousDataset
-from .dis5k import DIS5K_CLASSES, DIS5KDataset
 from .folder import FolderDataset
-from .general import GeneralDataset
-from .hrsod import HRSODDataset
 from .lmdb_backend import LmdbUriBackend
-from .matting import MattingDataset
 from .samplers import DynamicSizeBatchSampler
 from .transforms import *  # noqa: F403
 

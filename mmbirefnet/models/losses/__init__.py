@@ -1,12 +1,8 @@
-from .bce import BCELoss
 from .contour import ContourLoss
-from .iou import IoULoss
-from .mae import MAELoss
-from .mse import MSELoss
-from .patch_iou import PatchIoULoss
+from .iou import IoULoss, PatchIoULoss
+from .pixel import BCELoss, MAELoss, MSELoss, ThresholdRegularizationLoss
 from .ssim import SSIMLoss
 from .structure import StructureLoss
-from .threshold_regularization import ThresholdRegularizationLoss
 
 __all__ = [
     'BCELoss',

@@ -5,7 +5,10 @@
 the sums over the pixels of an image; added up over the batch, as the reference implementation does.
 """
 
+from __future__ import annotations
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmbirefnet.registry import MODELS
@@ -31,3 +34,35 @@ class IoULoss(MaskLoss):
 
     def compute(self, logits, target, shared):
         return iou_loss(logits.sigmoid(), target, dim=(1, 2, 3)).sum()
+
+
+def windows(x: Tensor, size: int) -> Tensor:
+    """``(N, 1, H, W)`` to ``(N, rows, size, columns, size)``, filled up with 0."""
+    height, width = x.shape[2:]
+    x = F.pad(x, (0, -width % size, 0, -height % size))
+    return x.reshape(len(x), x.shape[2] // size, size, x.shape[3] // size, size)
+
+
+@MODELS.register_module()
+class PatchIoULoss(MaskLoss):
+    """Soft intersection over union of windows, summed over windows and batch.
+
+    The windows tile the map from its top left corner; those at the right and bottom border may be smaller. The
+    reference implementation intends this, but loops over the wrong axes and sees only the first window.
+
+    Args:
+        loss_weight, loss_name: See ``MaskLoss``.
+        window_size: Height and width of a window, in pixels.
+    """
+
+    default_name = 'loss_patch_iou'
+
+    def __init__(self, loss_weight: float = 1.0, loss_name: str | None = None, *, window_size: int = 64) -> None:
+        super().__init__(loss_weight, loss_name)
+        self.window_size = window_size
+
+    def prepare(self, target):
+        return windows(target, self.window_size)
+
+    def compute(self, logits, target, shared):
+        return iou_loss(windows(logits.sigmoid(), self.window_size), shared, dim=(2, 4)).sum()

@@ -1,4 +1,4 @@
-"""DIS5K: highly accurate dichotomous image segmentation (Qin et al., 2022)."""
+"""The public data sets by family: the folder, the names of the sets, and how many images each has."""
 
 from __future__ import annotations
 
@@ -66,3 +66,53 @@ class DIS5KDataset(DichotomousDataset):
 
     def class_label_of(self, class_name: str | None) -> int:
         return self._labels.get(class_name, -1)
+
+
+@DATASETS.register_module()
+class CODDataset(DichotomousDataset):
+    """Camouflaged objects; trained on ``TR-COD10K`` and ``TR-CAMO`` together."""
+
+    FAMILY = 'COD'
+    SET_SIZES = {'TR-COD10K': 3040, 'TR-CAMO': 1000, 'CHAMELEON': 76, 'NC4K': 4121, 'TE-CAMO': 250, 'TE-COD10K': 2026}
+
+
+@DATASETS.register_module()
+class HRSODDataset(DichotomousDataset):
+    """Salient objects; trained on any combination of ``TR-DUTS``, ``TR-HRSOD`` and ``TR-UHRSD``."""
+
+    FAMILY = 'HRSOD'
+    SET_SIZES = {
+        'TR-DUTS': 10553,
+        'TR-HRSOD': 1610,
+        'TR-UHRSD': 4932,
+        'DAVIS-S': 92,
+        'TE-HRSOD': 400,
+        'TE-UHRSD': 988,
+        'DUT-OMRON': 5168,
+        'TE-DUTS': 5019,
+    }
+
+
+@DATASETS.register_module()
+class MattingDataset(DichotomousDataset):
+    """Objects with alpha mattes: soft masks, kept as they are."""
+
+    FAMILY = 'Matting'
+    SET_SIZES = {
+        'TR-P3M-10k': 9421,
+        'TE-P3M-500-NP': 500,
+        'TE-P3M-500-P': 500,
+        'TR-AM-2k': 1800,
+        'TE-AM-2k': 200,
+        'AIM-500': 500,
+        'PPM-100': 100,
+    }
+
+
+@DATASETS.register_module()
+class GeneralDataset(DichotomousDataset):
+    """Sets of DIS5K, HRSOD, matting and others, joined; they may stay in their families' folders."""
+
+    FAMILY = 'General'
+    OTHER_FAMILIES = ('DIS5K', 'HRSOD', 'Matting', 'COD')
+    SET_SIZES = {**DIS5KDataset.SET_SIZES, **HRSODDataset.SET_SIZES, **MattingDataset.SET_SIZES}
