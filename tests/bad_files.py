@@ -25,7 +25,7 @@ class Case(NamedTuple):
 
 
 def pixels(channels: int = 3, dtype=np.uint8) -> np.ndarray:
-    """Smooth colours ``(HEIGHT, WIDTH, channels)``, so that lossy formats keep them."""
+    """Smooth colors ``(HEIGHT, WIDTH, channels)``, so that lossy formats keep them."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     planes = [y * 8, x * 7, (x + y) * 4, 255 - x * 5][:channels]
     values = np.stack(planes, -1).astype(dtype)
@@ -42,25 +42,25 @@ def encoded(image, format: str, **options) -> bytes:
 def whole_pictures() -> dict[str, bytes]:
     """A whole file of every format, channel layout, depth and number of frames, by name."""
     rgb, rgba = Image.fromarray(pixels()), Image.fromarray(pixels(4))
-    grey, grey16 = rgb.convert('L'), cv2.cvtColor(pixels(3, np.uint16), cv2.COLOR_RGB2GRAY)
+    gray, grey16 = rgb.convert('L'), cv2.cvtColor(pixels(3, np.uint16), cv2.COLOR_RGB2GRAY)
     frames = dict(save_all=True, append_images=[rgb.rotate(180)], duration=50)
     found = {
-        'grey.png': encoded(grey, 'PNG'),
+        'gray.png': encoded(gray, 'PNG'),
         'rgb.png': encoded(rgb, 'PNG'),
         'rgba.png': encoded(rgba, 'PNG'),
-        'grey-alpha.png': encoded(rgba.convert('LA'), 'PNG'),
+        'gray-alpha.png': encoded(rgba.convert('LA'), 'PNG'),
         'palette.png': encoded(rgb.quantize(16), 'PNG'),
         'palette-alpha.png': encoded(rgb.quantize(16), 'PNG', transparency=3),
-        'bits.png': encoded(grey.convert('1'), 'PNG'),
+        'bits.png': encoded(gray.convert('1'), 'PNG'),
         '16bit.png': cv2.imencode('.png', grey16)[1].tobytes(),
         '16bit-rgb.png': cv2.imencode('.png', pixels(3, np.uint16))[1].tobytes(),
         'animated.png': encoded(rgb, 'PNG', **frames),
         'rgb.jpg': encoded(rgb, 'JPEG', quality=95),
         'progressive.jpg': encoded(rgb, 'JPEG', quality=95, progressive=True),
-        'grey.jpg': encoded(grey, 'JPEG', quality=95),
+        'gray.jpg': encoded(gray, 'JPEG', quality=95),
         'cmyk.jpg': encoded(rgb.convert('CMYK'), 'JPEG', quality=95),
         'rgb.bmp': encoded(rgb, 'BMP'),
-        'grey.bmp': encoded(grey, 'BMP'),
+        'gray.bmp': encoded(gray, 'BMP'),
         'palette.gif': encoded(rgb.quantize(16), 'GIF'),
         'animated.gif': encoded(rgb.quantize(16), 'GIF', **frames),
         'rgb.tif': encoded(rgb, 'TIFF'),
@@ -72,7 +72,7 @@ def whole_pictures() -> dict[str, bytes]:
         'float.tif': encoded(Image.fromarray(grey16.astype(np.float32) / 65535), 'TIFF'),
         'pages.tif': encoded(rgb, 'TIFF', **frames),
         'rgb.ppm': encoded(rgb, 'PPM'),
-        'grey.pgm': encoded(grey, 'PPM'),
+        'gray.pgm': encoded(gray, 'PPM'),
         '16bit.pgm': cv2.imencode('.pgm', grey16)[1].tobytes(),
         'lossy.webp': encoded(rgb, 'WEBP', quality=95),
         'alpha.webp': encoded(rgba, 'WEBP', lossless=True),
@@ -116,13 +116,13 @@ def changed(files: dict[str, bytes], each: int, seed: int = 0) -> Iterator[Case]
 
 
 def wrong_kinds(suffixes: tuple[str, ...]) -> Iterator[Case]:
-    """Other files under the names of pictures."""
+    """Other files under the names of images."""
     rng = np.random.default_rng(7)
     contents = {
         'empty': b'',
         'zeros': bytes(4096),
         'noise': rng.bytes(4096),
-        'text': b'no picture\n',
+        'text': b'no image\n',
         'html': b'<!DOCTYPE html><html><head><title>404</title></head></html>',
         'svg': b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>',
         'pdf': b'%PDF-1.7\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF',

@@ -25,7 +25,7 @@ def trained_checkpoint(tmp_path_factory):
 
     A pair ``(config, checkpoint)`` of paths, with these names: a config that the tools and ``BiRefNetInferencer`` take,
     whose test pipeline resizes to 96x96, and a ``.pth`` in this project's form. ``make_sample(0, 'DIS-VD', index,
-    size)`` of ``mmbirefnet.datasets.preparation.synthetic`` draws pictures that it has not seen (BGR) with their masks,
+    size)`` of ``mmbirefnet.datasets.preparation.synthetic`` draws images that it has not seen (BGR) with their masks,
     on which its mean IoU is 0.77 or so; single thin ones may fail.
     """
     import pico

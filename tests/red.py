@@ -13,7 +13,7 @@ class TakesRed:
 
 
 def red_square(height=96, width=128, blue=(20, 30, 200), red=(220, 20, 30)):
-    """A picture (RGB) with a red square on blue, and its map."""
+    """An image (RGB) with a red square on blue, and its map."""
     rgb = np.full((height, width, 3), blue, np.uint8)
     inside = np.zeros((height, width), np.float32)
     inside[height // 4 : height // 2, width // 4 : width // 2] = 1

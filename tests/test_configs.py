@@ -199,7 +199,7 @@ ARCHITECTURES = {
 
 @pytest.mark.parametrize('path', sorted(ARCHITECTURES.values()), ids=lambda path: path.stem)
 def test_forward_pass(path):
-    """Maps of a picture's own size that depend on the picture."""
+    """Maps of an image's own size that depend on the image."""
     torch.manual_seed(0)
     model = build(load(path).model, 'cpu').eval()
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Configs of tasks with ways of their own, run with a small model: matting, a size for each batch, wide pictures."""
+"""Configs of tasks with ways of their own, run with a small model: matting, a size for each batch, wide images."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Inference: soft maps and cut-outs of pictures.
+"""Inference: soft maps and cut-outs of images.
 
 Importing it imports neither torch nor the OpenMMLab packages: with an ONNX model none of them is needed.
 """
@@ -7,11 +7,11 @@ import importlib
 
 _MODULES = {
     'BiRefNetInferencer': 'mmbirefnet.apis.inferencer',
-    'Picture': 'mmbirefnet.imaging.read',
+    'LoadedImage': 'mmbirefnet.imaging.read',
     'Prediction': 'mmbirefnet.apis.inferencer',
     'Settings': 'mmbirefnet.imaging.settings',
     'estimate_foreground': 'mmbirefnet.imaging.foreground',
-    'read_picture': 'mmbirefnet.imaging.read',
+    'load_image': 'mmbirefnet.imaging.read',
 }
 __all__ = [*_MODULES]
 

@@ -1,4 +1,4 @@
-"""Soft maps of pictures: what most users want of this package."""
+"""Soft maps of images: what most users want of this package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from mmbirefnet.imaging.maps import OBJECT, crop_of_box, remove_small_components, resize_map, to_uint8
-from mmbirefnet.imaging.read import Picture
+from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.imaging.sources import Source, is_single, is_video, list_sources
 from mmbirefnet.utils.prefetch import prefetch
@@ -24,16 +24,16 @@ OnError = Callable[[Source, Exception], None]
 
 
 class Prediction(NamedTuple):
-    """A picture and its map."""
+    """An image and its map."""
 
     source: Source
-    picture: Picture
+    image: LoadedImage
     soft_map: np.ndarray
-    """Probability of the foreground, float32 ``(H, W)`` at the picture's size."""
+    """Probability of the foreground, float32 ``(H, W)`` at the image's size."""
 
 
 class BiRefNetInferencer:
-    """Predicts soft maps and writes masks, cut-outs and pictures on a new background.
+    """Predicts soft maps and writes masks, cut-outs and images on a new background.
 
     Called as mmseg's inferencer is, but no subclass of it: with an ONNX model it runs where neither torch nor the
     OpenMMLab packages are installed.
@@ -89,27 +89,27 @@ class BiRefNetInferencer:
 
         Args:
             inputs: Path, folder (with its sub-folders), glob, array, PIL image, a list of them, or a video.
-            out_dir: Folder to write to, in the folders that the pictures are in below the one given as ``inputs``.
-            save: What is written: ``'mask'`` (grey), ``'cutout'`` (RGBA), ``'foreground'`` (on ``background``), or
+            out_dir: Folder to write to, in the folders that the images are in below the one given as ``inputs``.
+            save: What is written: ``'mask'`` (gray), ``'cutout'`` (RGBA), ``'foreground'`` (on ``background``), or
                 several of them, each in a folder of its name. By default the cut-out, or the foreground if there is a
                 background.
-            output: ``'float32'`` for probabilities, ``'uint8'`` for grey levels, trunc(255 p).
+            output: ``'float32'`` for probabilities, ``'uint8'`` for gray levels, trunc(255 p).
             channel_order: Of arrays: ``'bgr'`` as in OpenCV and mmseg, or ``'rgb'``.
-            workers: Threads that read pictures ahead.
-            foreground: Estimate the colours of the foreground for ``'cutout'`` and ``'foreground'``; without, these
+            workers: Threads that read images ahead.
+            foreground: Estimate the colors of the foreground for ``'cutout'`` and ``'foreground'``; without, these
                 keep a fringe of the old background.
-            background: Colour ('#rrggbb' or a name) or picture behind ``'foreground'``; white by default.
-            format: Suffix of what is written, such as ``'webp'``; by default png, for ``'foreground'`` the picture's.
+            background: Color ('#rrggbb' or a name) or image behind ``'foreground'``; white by default.
+            format: Suffix of what is written, such as ``'webp'``; by default png, for ``'foreground'`` the image's.
             overwrite: Whether files that exist may be replaced.
             settings: See :class:`~mmbirefnet.imaging.settings.Settings`: ``batch_size``, ``input_size``, ``max_size``,
                 ``flip``, ``scales``, ``box``, ``margin``, ``threshold``, ``min_area``.
 
         Returns:
-            For one picture its map ``(H, W)`` at the original size, otherwise a list of them. For a video what
+            For one image its map ``(H, W)`` at the original size, otherwise a list of them. For a video what
             :mod:`mmbirefnet.video.process` returns.
 
         Raises:
-            OSError, ValueError, TypeError: A picture cannot be read or written, or an option is wrong.
+            OSError, ValueError, TypeError: An image cannot be read or written, or an option is wrong.
         """
         if output not in ('float32', 'uint8'):
             raise ValueError(f"output={output!r}, must be 'float32' or 'uint8'")
@@ -157,26 +157,26 @@ class BiRefNetInferencer:
         channel_order: str = 'bgr',
         workers: int = 2,
     ) -> Iterator[Prediction]:
-        """Predict one after another, in order, with few pictures in memory.
+        """Predict one after another, in order, with few images in memory.
 
         Args:
             inputs: As above, but no video.
             settings: Options of the prediction.
-            on_error: Called with the source and what went wrong, for pictures that cannot be read or predicted; the
+            on_error: Called with the source and what went wrong, for images that cannot be read or predicted; the
                 others go on. By default the first error is raised.
             channel_order: Of arrays.
             workers: Threads that read ahead.
 
         Yields:
-            Predictions; none for pictures in error.
+            Predictions; none for images in error.
         """
         settings = settings or Settings()
-        pictures = prefetch(lambda source: source.read(channel_order), list_sources(inputs), workers)
-        while batch := list(itertools.islice(pictures, settings.batch_size)):
+        images = prefetch(lambda source: source.read(channel_order), list_sources(inputs), workers)
+        while batch := list(itertools.islice(images, settings.batch_size)):
             read = []
-            for source, picture, error in batch:
+            for source, image, error in batch:
                 if error is None:
-                    read.append((source, picture))
+                    read.append((source, image))
                 elif on_error is None:
                     raise error
                 else:
@@ -189,17 +189,17 @@ class BiRefNetInferencer:
         device = getattr(self.backend, 'device', None)
         return device if getattr(device, 'type', 'cpu') != 'cpu' else None
 
-    def predict_picture(self, picture: Picture, settings: Settings | None = None) -> np.ndarray:
-        """The map of one picture, float32 ``(H, W)``."""
-        return self.predict_pictures([picture], settings)[0]
+    def predict_image(self, image: LoadedImage, settings: Settings | None = None) -> np.ndarray:
+        """The map of one image, float32 ``(H, W)``."""
+        return self.predict_images([image], settings)[0]
 
-    def predict_pictures(self, pictures: list[Picture], settings: Settings | None = None) -> list[np.ndarray]:
-        """The maps of pictures, each float32 ``(H, W)``; those of one input size go through the model together."""
+    def predict_images(self, images: list[LoadedImage], settings: Settings | None = None) -> list[np.ndarray]:
+        """The maps of images, each float32 ``(H, W)``; those of one input size go through the model together."""
         settings = settings or Settings()
-        regions = [_region(picture, settings) for picture in pictures]
-        crops = [picture.visible()[outer] for picture, (outer, _) in zip(pictures, regions)]
+        regions = [_region(image, settings) for image in images]
+        crops = [image.visible()[outer] for image, (outer, _) in zip(images, regions)]
         sums = [np.zeros(crop.shape[:2], np.float32) for crop in crops]
-        groups = defaultdict(list)  # input size: pictures
+        groups = defaultdict(list)  # input size: images
         for index, crop in enumerate(crops):
             for size in settings.sizes(crop.shape[:2], self.backend.input_size):
                 groups[size].append(index)
@@ -209,21 +209,21 @@ class BiRefNetInferencer:
             for index, soft_map in zip(members, self._run(inputs, settings.flip)):
                 if not np.isfinite(soft_map).all():
                     raise ValueError(
-                        f'{pictures[index].name}: {self.backend.name} predicts NaN or Inf: damaged parameters, '
+                        f'{images[index].name}: {self.backend.name} predicts NaN or Inf: damaged parameters, '
                         'or numbers too large for float16 (bfloat16 or float32 hold them)'
                     )
                 sums[index] += resize_map(soft_map, sums[index].shape)
         views = len(settings.scales)
         return [
-            _finish(total / views if views > 1 else total, picture, region, settings)
-            for total, picture, region in zip(sums, pictures, regions)
+            _finish(total / views if views > 1 else total, image, region, settings)
+            for total, image, region in zip(sums, images, regions)
         ]
 
     def _predict_batch(
-        self, batch: list[tuple[Source, Picture]], settings: Settings, on_error: OnError | None
+        self, batch: list[tuple[Source, LoadedImage]], settings: Settings, on_error: OnError | None
     ) -> Iterator[Prediction]:
         try:
-            maps = self.predict_pictures([picture for _, picture in batch], settings)
+            maps = self.predict_images([image for _, image in batch], settings)
         except Exception as error:
             if on_error is None:
                 raise
@@ -234,8 +234,8 @@ class BiRefNetInferencer:
             for pair in batch:
                 yield from self._predict_batch([pair], replace(settings, batch_size=1), on_error)
             return
-        for (source, picture), soft_map in zip(batch, maps):
-            yield Prediction(source, picture, soft_map)
+        for (source, image), soft_map in zip(batch, maps):
+            yield Prediction(source, image, soft_map)
 
     def _run(self, inputs: np.ndarray, flip: bool) -> Iterator[np.ndarray]:
         step = self.backend.max_batch or len(inputs)
@@ -249,7 +249,7 @@ class BiRefNetInferencer:
     def _check_size(self, size: tuple[int, int]) -> None:
         if self.backend.fixed_size and size != tuple(self.backend.input_size):
             raise ValueError(
-                f'{self.backend.name} takes pictures of {"x".join(map(str, self.backend.input_size))} (height x width) '
+                f'{self.backend.name} takes images of {"x".join(map(str, self.backend.input_size))} (height x width) '
                 f'only, not {"x".join(map(str, size))}: leave input_size and scales as they are'
             )
 
@@ -282,17 +282,17 @@ def _providers(device) -> list[str]:
     raise ValueError(f'device={str(device)!r}: an ONNX model runs on cpu or cuda; providers=… names others')
 
 
-def _region(picture: Picture, settings: Settings):
+def _region(image: LoadedImage, settings: Settings):
     if settings.box is None:
-        whole = tuple(slice(0, side) for side in picture.size)
+        whole = tuple(slice(0, side) for side in image.size)
         return whole, whole
-    return crop_of_box(settings.box, settings.margin, picture.size, picture.name)
+    return crop_of_box(settings.box, settings.margin, image.size, image.name)
 
 
-def _finish(soft_map: np.ndarray, picture: Picture, region, settings: Settings) -> np.ndarray:
+def _finish(soft_map: np.ndarray, image: LoadedImage, region, settings: Settings) -> np.ndarray:
     outer, inner = region
-    if soft_map.shape != picture.size or outer != inner:
-        whole = np.zeros(picture.size, np.float32)
+    if soft_map.shape != image.size or outer != inner:
+        whole = np.zeros(image.size, np.float32)
         whole[outer] = soft_map
         soft_map = np.zeros_like(whole)
         soft_map[inner] = whole[inner]

@@ -40,7 +40,7 @@ class OnnxBackend:
         providers: Execution providers of onnxruntime, the first choice first. By default CUDA where the installed
             onnxruntime has it, and the CPU.
         output: ``'logits'`` or ``'probabilities'``, for a file that does not say.
-        mean: For a file that does not say: of red, green and blue, in grey levels 0 to 255.
+        mean: For a file that does not say: of red, green and blue, in gray levels 0 to 255.
         std: Likewise.
 
     Raises:

@@ -31,7 +31,7 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet, R
 
 
 class TorchBackend:
-    """A model with its normalisation: uint8 pictures in, probabilities out.
+    """A model with its normalisation: uint8 images in, probabilities out.
 
     Args:
         model: Config file or the name of one of this project's, a ``Config``, a model, or ``None`` to tell the
@@ -44,7 +44,7 @@ class TorchBackend:
     Attributes:
         input_size: (H, W) that the model was trained at.
         fixed_size: ``False``: every size in multiples of 32 will do.
-        max_batch: ``None``: any number of pictures at once.
+        max_batch: ``None``: any number of images at once.
         name: What messages call it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""``mmbirefnet cut``: masks, cut-outs and new backgrounds for pictures, folders, and folders that are watched."""
+"""``mmbirefnet cut``: masks, cut-outs and new backgrounds for images, folders, and folders that are watched."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from pathlib import Path
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer, Prediction
 from mmbirefnet.imaging.settings import Settings
-from mmbirefnet.imaging.sources import PICTURE_SUFFIXES, Source, is_single, is_video, list_sources
+from mmbirefnet.imaging.sources import IMAGE_SUFFIXES, Source, is_single, is_video, list_sources
 from mmbirefnet.imaging.write import FORMATS, KINDS, OutputWriter
 from mmbirefnet.utils.prefetch import BoundedWorkers
 
 from .options import add_model_arguments, add_settings_arguments, inferencer_of, settings_of
-from .progress import PictureProgress
+from .progress import ImageProgress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='picture, folder (with its sub-folders) or glob')
+    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='image, folder (with its sub-folders) or glob')
     parser.add_argument(
-        '-o', '--out', type=Path, required=True, metavar='OUT', help='folder to write to; or, for one picture, a file'
+        '-o', '--out', type=Path, required=True, metavar='OUT', help='folder to write to; or, for one image, a file'
     )
     group = parser.add_argument_group('output')
     group.add_argument(
         '--save',
         nargs='+',
         choices=KINDS,
-        help='what to write: a grey mask, the cut-out with alpha, the '
+        help='what to write: a gray mask, the cut-out with alpha, the '
         'foreground on --background; each in a folder of its own if there are several (default: cutout, '
         'or foreground with --background)',
     )
-    group.add_argument('--background', metavar='COLOUR|FILE', help="'#rrggbb', a name, or a picture")
-    group.add_argument('--format', choices=sorted(FORMATS), help="by default png, for the foreground the picture's own")
+    group.add_argument('--background', metavar='COLOR|FILE', help="'#rrggbb', a name, or an image")
+    group.add_argument('--format', choices=sorted(FORMATS), help="by default png, for the foreground the image's own")
     group.add_argument(
         '--foreground',
         action=argparse.BooleanOptionalAction,
         default=True,
-        help='estimate the colours of the foreground, so that no fringe of the background stays',
+        help='estimate the colors of the foreground, so that no fringe of the background stays',
     )
     existing = group.add_mutually_exclusive_group()
     existing.add_argument('--overwrite', action='store_true', help='replace files that exist')
-    existing.add_argument('--skip-existing', action='store_true', help='leave pictures out whose files all exist')
+    existing.add_argument('--skip-existing', action='store_true', help='leave images out whose files all exist')
     group.add_argument(
         '--watch',
         nargs='?',
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=1.0,
         metavar='SECONDS',
         help='go on, and look for new and '
-        'changed pictures in the folders every so often (default: %(const)s); Ctrl-C ends it',
+        'changed images in the folders every so often (default: %(const)s); Ctrl-C ends it',
     )
     group.add_argument('--workers', type=int, default=2, metavar='N', help='threads that read, and threads that write')
     group.add_argument('--quiet', action='store_true', help='no progress bar')
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class Report:
-    """What became of the pictures; ``live`` tells failures as they happen, not at the end."""
+    """What became of the images; ``live`` tells failures as they happen, not at the end."""
 
     written: int = 0
     skipped: int = 0
@@ -79,7 +79,7 @@ class Report:
             _print_failures(failure)
 
     def print(self) -> None:
-        rate = f', {self.written / self.seconds:.2f} pictures/s' if self.written and self.seconds else ''
+        rate = f', {self.written / self.seconds:.2f} images/s' if self.written and self.seconds else ''
         print(f'{self.written} written, {self.skipped} skipped, {len(self.failed)} failed{rate}')
         if not self.live:
             _print_failures(*self.failed)
@@ -132,11 +132,11 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
 
 def _writer_of(args: argparse.Namespace) -> OutputWriter:
     suffix = args.out.suffix.lower()
-    if suffix in PICTURE_SUFFIXES and suffix.lstrip('.') not in FORMATS:
+    if suffix in IMAGE_SUFFIXES and suffix.lstrip('.') not in FORMATS:
         raise ValueError(f'-o {args.out}: {suffix} is not written; {", ".join(FORMATS)} are')
     single_file = suffix.lstrip('.') in FORMATS and not args.out.is_dir()
     if single_file and (len(args.inputs) != 1 or not is_single(args.inputs[0])):
-        raise ValueError(f'-o {args.out}: one file cannot hold several pictures; name a folder')
+        raise ValueError(f'-o {args.out}: one file cannot hold several images; name a folder')
     if not single_file and args.out.exists() and not args.out.is_dir():
         raise ValueError(f'-o {args.out}: is a file; name a folder, or a file that ends in {", ".join(FORMATS)}')
     return OutputWriter(args.out, args.save, args.foreground, args.background, args.format, args.overwrite, single_file)
@@ -170,14 +170,14 @@ class CutJob:
         self._lock = threading.Lock()
 
     def cut(self, sources: list[Source], stop: threading.Event | None = None) -> None:
-        """Predict and write; whatever goes wrong with a picture is reported, and the others go on."""
+        """Predict and write; whatever goes wrong with an image is reported, and the others go on."""
         self.writer.plan(sources)
         self._cut(sources, stop)
 
     def _cut(self, sources: list[Source], stop: threading.Event | None) -> None:
         start = time.perf_counter()
         wanted = [source for source in sources if self._is_wanted(source)]
-        with PictureProgress(len(wanted), self.quiet) as progress, BoundedWorkers(self.workers) as writers:
+        with ImageProgress(len(wanted), self.quiet) as progress, BoundedWorkers(self.workers) as writers:
 
             def on_error(source: Source, error: Exception) -> None:
                 with self._lock:
@@ -215,7 +215,7 @@ class CutJob:
     def watch(self, folders: list[str], interval: float, stop: threading.Event) -> None:
         """Cut what is in the folders and what comes or changes, until ``stop`` is set.
 
-        A picture is taken when its size and time have stayed the same for ``interval`` seconds, so that none is read
+        An image is taken when its size and time have stayed the same for ``interval`` seconds, so that none is read
         half-written. Those whose files exist from before are left out, unless they may be overwritten.
         """
         handled: dict[Path, tuple] = {}

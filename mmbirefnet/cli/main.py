@@ -11,7 +11,7 @@ from mmbirefnet.version import __version__
 
 # Sub-command: its module, and what it does in a line. Modules are imported when they are asked for.
 COMMANDS = {
-    'cut': ('mmbirefnet.cli.cut', 'cut objects out of pictures'),
+    'cut': ('mmbirefnet.cli.cut', 'cut objects out of images'),
     'video': ('mmbirefnet.cli.video', 'cut objects out of a video'),
     'serve': ('mmbirefnet.cli.serve', 'serve a page in the browser and an HTTP API'),
     'convert': ('mmbirefnet.cli.convert', 'convert a released checkpoint'),
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         'mmbirefnet',
         usage='mmbirefnet COMMAND …',
-        description='Cut objects out of pictures with BiRefNet.',
+        description='Cut objects out of images with BiRefNet.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='commands:\n' + '\n'.join(f'  {name:10}{text}' for name, (_, text) in COMMANDS.items()),
     )

@@ -38,7 +38,7 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         type=_size,
         metavar='N|HxW|image',
         help='input size of the model, in multiples of 32; '
-        "image: the picture's own, rounded; by default the one it was trained at",
+        "image: the image's own, rounded; by default the one it was trained at",
     )
     group.add_argument(
         '--max-size',
@@ -47,8 +47,8 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         default=default.max_size,
         help='longer side at most, with --size image (default: %(default)s)',
     )
-    group.add_argument('--batch-size', type=int, metavar='N', default=default.batch_size, help='pictures at once')
-    group.add_argument('--flip', action='store_true', help='average with the map of the mirrored picture')
+    group.add_argument('--batch-size', type=int, metavar='N', default=default.batch_size, help='images at once')
+    group.add_argument('--flip', action='store_true', help='average with the map of the mirrored image')
     group.add_argument(
         '--scales',
         type=float,
@@ -73,7 +73,7 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=default.min_area,
         metavar='A',
-        help='remove components that are smaller: pixels, or below 1 a share of the picture',
+        help='remove components that are smaller: pixels, or below 1 a share of the image',
     )
 
 

@@ -1,4 +1,4 @@
-"""Progress bar with pictures per second."""
+"""Progress bar with images per second."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class _Rate(ProgressColumn):
         return Text(f'{speed:.2f} img/s' if speed else '- img/s')
 
 
-class PictureProgress:
+class ImageProgress:
     """A bar on the standard error output, where this is a terminal.
 
     Args:
-        total: Number of pictures.
+        total: Number of images.
         quiet: No bar.
         console: Where it is drawn instead.
     """
@@ -29,10 +29,10 @@ class PictureProgress:
         self._task = self._progress.add_task('', total=total)
 
     def advance(self) -> None:
-        """One picture more is done; from any thread."""
+        """One image more is done; from any thread."""
         self._progress.advance(self._task)
 
-    def __enter__(self) -> PictureProgress:
+    def __enter__(self) -> ImageProgress:
         if not self._progress.disable:
             self._progress.start()
         return self

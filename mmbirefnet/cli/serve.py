@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--max-upload', type=float, default=32, metavar='MIB', help='of a request (default: %(default)s)'
     )
-    group.add_argument('--max-pixels', type=float, default=50, metavar='MP', help='of a picture (default: %(default)s)')
+    group.add_argument('--max-pixels', type=float, default=50, metavar='MP', help='of an image (default: %(default)s)')
     group.add_argument(
         '--max-size', type=int, default=2048, metavar='N', help="side of the model's input (default: %(default)s)"
     )

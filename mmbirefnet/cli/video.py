@@ -11,7 +11,7 @@ from mmbirefnet.video.container import CONTAINERS, VideoReader
 from mmbirefnet.video.process import KINDS, process_video
 
 from .options import add_model_arguments, add_settings_arguments, inferencer_of, settings_of
-from .progress import PictureProgress
+from .progress import ImageProgress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,19 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--save', choices=KINDS, help='by default cutout, with alpha, in .mov and .webm, else foreground'
     )
-    parser.add_argument('--background', help='colour or picture behind the object; by default a green screen')
+    parser.add_argument('--background', help='color or image behind the object; by default a green screen')
     parser.add_argument(
         '--foreground',
         action=argparse.BooleanOptionalAction,
         default=True,
-        help='estimate the colours of the foreground, so that no fringe of the background stays',
+        help='estimate the colors of the foreground, so that no fringe of the background stays',
     )
     parser.add_argument(
         '--smoothing',
         type=float,
         default=0.0,
         metavar='W',
-        help='share of the last map, moved with the picture, in each; 0.7 steadies edges (default: none)',
+        help='share of the last map, moved with the image, in each; 0.7 steadies edges (default: none)',
     )
     parser.add_argument('--no-sound', dest='sound', action='store_false', help='leave the sound out')
     parser.add_argument('--overwrite', action='store_true', help='replace the file if it exists')
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if args.sound and shutil.which('ffmpeg') is None:
         print('note: without ffmpeg the video is written without sound', file=sys.stderr)
     inferencer = inferencer_of(args)
-    with PictureProgress(total, args.quiet) as progress:
+    with ImageProgress(total, args.quiet) as progress:
         result = process_video(
             inferencer,
             args.input,

@@ -1,6 +1,6 @@
-"""Foreground colours behind a soft map, so that a cut-out has no fringe of its old background.
+"""Foreground colors behind a soft map, so that a cut-out has no fringe of its old background.
 
-Blur-fusion of Forte, "Approximate Fast Foreground Colour Estimation" (ICIP 2021).
+Blur-fusion of Forte, "Approximate Fast Foreground Color Estimation" (ICIP 2021).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ EPS = 1e-5
 
 
 def estimate_foreground(image: np.ndarray, alpha: np.ndarray, sides: tuple[int, ...] = SIDES, device=None):
-    r"""Colours F of the foreground in I = alpha F + (1 - alpha) B, in two passes.
+    r"""Colors F of the foreground in I = alpha F + (1 - alpha) B, in two passes.
 
     Each pass blurs what is known of foreground and background, weighted with alpha and 1 - alpha, and gives to the
     foreground its share of what the mixture of both leaves unexplained (Eqs. 3 to 6 of Forte, 2021): far first, then
-    near. Blurs end at the picture's border.
+    near. Blurs end at the image's border.
 
     Args:
         image: uint8 ``(H, W, 3)``, channels in any order, or float32 in [0, 1].
@@ -81,7 +81,7 @@ def _estimate_torch(image: np.ndarray, alpha: np.ndarray, sides: tuple[int, ...]
 
 
 def _box_blur(functional: ModuleType, x, side: int):
-    """``cv2.blur`` with zeros around the picture, of a tensor ``(1, C, H, W)``."""
+    """``cv2.blur`` with zeros around the image, of a tensor ``(1, C, H, W)``."""
     before, after = side // 2, side - 1 - side // 2
     x = functional.avg_pool2d(functional.pad(x, (before, after, 0, 0)), (1, side), 1)
     return functional.avg_pool2d(functional.pad(x, (0, 0, before, after)), (side, 1), 1)

@@ -44,23 +44,23 @@ def _interpolate(values: np.ndarray, length: int, axis: int) -> np.ndarray:
 
 
 def to_uint8(soft_map: np.ndarray) -> np.ndarray:
-    """Grey levels, uint8 = trunc(probability * 255), as the benchmark's maps are written."""
+    """Gray levels, uint8 = trunc(probability * 255), as the benchmark's maps are written."""
     return (soft_map * 255).astype(np.uint8)
 
 
 def crop_of_box(
     box: Sequence[float], margin: float, size: tuple[int, int], name: str
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """What the model is shown of a picture, and the box itself, as (rows, columns).
+    """What the model is shown of an image, and the box itself, as (rows, columns).
 
     Args:
-        box: (left, top, right, bottom) in pixels; parts outside the picture are cut off.
-        margin: Share of the box's sides that is added on each side, as far as the picture goes.
-        size: (H, W) of the picture.
-        name: Of the picture, for the error.
+        box: (left, top, right, bottom) in pixels; parts outside the image are cut off.
+        margin: Share of the box's sides that is added on each side, as far as the image goes.
+        size: (H, W) of the image.
+        name: Of the image, for the error.
 
     Raises:
-        ValueError: The box lies outside the picture.
+        ValueError: The box lies outside the image.
     """
     (left, top, right, bottom), (height, width) = box, size
 
@@ -71,7 +71,7 @@ def crop_of_box(
 
     inner = clip(0)
     if any(side.start >= side.stop for side in inner):
-        raise ValueError(f'{name}: box={tuple(box)} lies outside the picture of {width}x{height} pixels')
+        raise ValueError(f'{name}: box={tuple(box)} lies outside the image of {width}x{height} pixels')
     return clip(margin), inner
 
 

@@ -1,4 +1,4 @@
-"""Pictures of every kind as 8-bit RGB, upright, with their alpha and colour profile."""
+"""Images of every kind as 8-bit RGB, upright, with their alpha and color profile."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-VISIBLE_BEHIND = 128  # grey level that the model sees behind what is transparent
+VISIBLE_BEHIND = 128  # gray level that the model sees behind what is transparent
 
 
 @dataclass
-class Picture:
-    """A picture as it is shown.
+class LoadedImage:
+    """An image as it is shown.
 
     Attributes:
         rgb: uint8 ``(H, W, 3)``, EXIF orientation applied.
-        alpha: Opacity, uint8 ``(H, W)``; ``None`` for a picture that is opaque throughout.
-        icc_profile: RGB colour profile that ``rgb`` is meant in; ``None`` stands for sRGB.
+        alpha: Opacity, uint8 ``(H, W)``; ``None`` for an image that is opaque throughout.
+        icc_profile: RGB color profile that ``rgb`` is meant in; ``None`` stands for sRGB.
         name: What messages call it: its path, or what it came as.
         path: The file it was read from.
     """
@@ -31,7 +31,7 @@ class Picture:
     rgb: np.ndarray
     alpha: np.ndarray | None = None
     icc_profile: bytes | None = None
-    name: str = 'picture'
+    name: str = 'image'
     path: Path | None = None
 
     @property
@@ -40,31 +40,31 @@ class Picture:
         return self.rgb.shape[:2]
 
     def visible(self) -> np.ndarray:
-        """What is seen of it, uint8 ``(H, W, 3)``: over grey where it is transparent, where colours may be anything."""
+        """What is seen of it, uint8 ``(H, W, 3)``: over gray where it is transparent, where colors may be anything."""
         if self.alpha is None:
             return self.rgb
         alpha = self.alpha[..., None].astype(np.float32) / 255
         return np.rint(self.rgb * alpha + VISIBLE_BEHIND * (1 - alpha)).astype(np.uint8)
 
 
-def read_picture(source, name: str | None = None, channel_order: str = 'bgr') -> Picture:
-    """Read a picture; of several frames or pages, the first.
+def load_image(source, name: str | None = None, channel_order: str = 'bgr') -> LoadedImage:
+    """Read an image; of several frames or pages, the first.
 
-    16-bit channels are scaled to 8 bits. CMYK, Lab and grey pictures with a colour profile go through it to sRGB; RGB
+    16-bit channels are scaled to 8 bits. CMYK, Lab and gray images with a color profile go through it to sRGB; RGB
     stays as it is, beside its profile.
 
     Args:
         source: Path, bytes of a file, open binary file, PIL image, or array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or
             ``(H, W, 4)`` of uint8, uint16, or floating point in [0, 1].
         name: What messages call it.
-        channel_order: Of arrays with colours: ``'bgr'`` as OpenCV and mmseg have them, or ``'rgb'``.
+        channel_order: Of arrays with colors: ``'bgr'`` as OpenCV and mmseg have them, or ``'rgb'``.
 
     Raises:
-        FileNotFoundError, OSError: The file is missing, damaged, truncated, or no picture.
-        ValueError: The array is none of the above, or the picture has more pixels than Pillow takes for safe.
+        FileNotFoundError, OSError: The file is missing, damaged, truncated, or no image.
+        ValueError: The array is none of the above, or the image has more pixels than Pillow takes for safe.
         TypeError: ``source`` is something else.
     """
-    if isinstance(source, Picture):
+    if isinstance(source, LoadedImage):
         return source
     if isinstance(source, np.ndarray):
         return _from_array(source, name or 'array', channel_order)
@@ -84,28 +84,28 @@ def read_picture(source, name: str | None = None, channel_order: str = 'bgr') ->
         return _guarded(path, name or str(path), path)
     if hasattr(source, 'read'):
         return _guarded(source, name or getattr(source, 'name', 'file'), None)
-    raise TypeError(f'a picture is a path, bytes, file, PIL image or array, not {type(source).__name__}')
+    raise TypeError(f'an image is a path, bytes, file, PIL image or array, not {type(source).__name__}')
 
 
-def _guarded(source, name: str, path: Path | None) -> Picture:
+def _guarded(source, name: str, path: Path | None) -> LoadedImage:
     try:
         if isinstance(source, Image.Image):
             return _from_pil(source, name, path)
         with Image.open(source) as image:
             if image.format == 'EPS':
-                raise OSError(f'{name}: PostScript is a program, which is not run; convert it to a picture')
+                raise OSError(f'{name}: PostScript is a program, which is not run; convert it to an image')
             if image.format == 'PNG':
                 _check_rows(image.fp, name)
             return _from_pil(image, name, path)
     except Image.DecompressionBombError as error:
         raise ValueError(f'{name}: {error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit') from error
     except Image.UnidentifiedImageError as error:
-        raise OSError(f'{name}: no picture that can be read (empty, damaged, or of an unknown format)') from error
+        raise OSError(f'{name}: no image that can be read (empty, damaged, or of an unknown format)') from error
     except Exception as error:  # Pillow raises half a dozen types for damaged files
         if str(error).startswith(name):
             raise
         kind = ValueError if isinstance(error, ValueError) else OSError
-        raise kind(f'{name}: damaged or unreadable picture ({error})') from error
+        raise kind(f'{name}: damaged or unreadable image ({error})') from error
 
 
 def _check_rows(file, name: str) -> None:
@@ -117,14 +117,14 @@ def _check_rows(file, name: str) -> None:
         if kind != b'IDAT':
             file.seek(length + 4, io.SEEK_CUR)
         elif zlib.crc32(file.read(length), zlib.crc32(kind)).to_bytes(4, 'big') != file.read(4):
-            raise OSError(f'{name}: damaged or truncated picture (checksum of its rows)')
+            raise OSError(f'{name}: damaged or truncated image (checksum of its rows)')
     file.seek(position)
 
 
-def _from_pil(image: Image.Image, name: str, path: Path | None) -> Picture:
+def _from_pil(image: Image.Image, name: str, path: Path | None) -> LoadedImage:
     image.load()
     if image.mode == 'P' and not image.getpalette():
-        raise OSError(f'{name}: damaged picture (it has no palette)')
+        raise OSError(f'{name}: damaged image (it has no palette)')
     profile = image.info.get('icc_profile') or None
     image = _eight_bits(ImageOps.exif_transpose(image), name)
     alpha = None
@@ -132,13 +132,13 @@ def _from_pil(image: Image.Image, name: str, path: Path | None) -> Picture:
         image = image.convert('RGBA')
         alpha = np.asarray(image.getchannel('A'))
         alpha = None if alpha.min() == 255 else alpha
-        # A grey picture's profile is one of one channel.
+        # A gray image's profile is one of one channel.
         image = image.convert('L' if _space(profile) == 'GRAY' else 'RGB')
     elif image.mode == 'P':
         image = image.convert('RGB')
     if (profile and _space(profile) != 'RGB ') or image.mode == 'LAB':
         image, profile = _to_srgb(image, profile, name), None
-    return Picture(np.array(image.convert('RGB')), alpha, profile, name, path)
+    return LoadedImage(np.array(image.convert('RGB')), alpha, profile, name, path)
 
 
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:
@@ -156,7 +156,7 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
 
 
 def _space(profile: bytes | None) -> str:
-    """Colour space signature in the header of an ICC profile (ICC.1, 7.2.6)."""
+    """Color space signature in the header of an ICC profile (ICC.1, 7.2.6)."""
     return profile[16:20].decode('latin-1') if profile else ''
 
 
@@ -165,11 +165,11 @@ def _to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Imag
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile('LAB')
         return ImageCms.profileToProfile(image, source, ImageCms.createProfile('sRGB'), outputMode='RGB')
     except (ImageCms.PyCMSError, OSError) as error:
-        warnings.warn(f'{name}: colour profile that does not fit its {image.mode} pixels: {error}', stacklevel=2)
+        warnings.warn(f'{name}: color profile that does not fit its {image.mode} pixels: {error}', stacklevel=2)
         return image
 
 
-def _from_array(array: np.ndarray, name: str, channel_order: str) -> Picture:
+def _from_array(array: np.ndarray, name: str, channel_order: str) -> LoadedImage:
     if channel_order not in ('bgr', 'rgb'):
         raise ValueError(f"channel_order={channel_order!r}, must be 'bgr' or 'rgb'")
     channels = array.shape[2] if array.ndim == 3 else 1
@@ -188,4 +188,4 @@ def _from_array(array: np.ndarray, name: str, channel_order: str) -> Picture:
     colors = np.repeat(array, 3, 2) if channels == 1 else array[..., :3]
     if channels > 1 and channel_order == 'bgr':
         colors = colors[..., ::-1]
-    return Picture(np.ascontiguousarray(colors), None if alpha is None else alpha.copy(), None, name)
+    return LoadedImage(np.ascontiguousarray(colors), None if alpha is None else alpha.copy(), None, name)

@@ -13,17 +13,17 @@ class Settings:
     """How maps are predicted.
 
     Attributes:
-        input_size: Size the picture is resized to for the model: ``None`` for the one it was trained at, pixels of a
-            square, (height, width), or ``'image'`` for the picture's own, rounded to multiples of 32.
+        input_size: Size the image is resized to for the model: ``None`` for the one it was trained at, pixels of a
+            square, (height, width), or ``'image'`` for the image's own, rounded to multiples of 32.
         max_size: With ``'image'``, the longer side is at most this many pixels; the aspect ratio is kept.
-        batch_size: Pictures that the model is given at once, where their input sizes agree.
-        flip: Average with the map of the mirrored picture.
+        batch_size: Images that the model is given at once, where their input sizes agree.
+        flip: Average with the map of the mirrored image.
         scales: Factors of the input size, whose maps are averaged.
-        box: (left, top, right, bottom) in pixels of the upright picture: the object is looked for in there, and the map
+        box: (left, top, right, bottom) in pixels of the upright image: the object is looked for in there, and the map
             is 0 outside.
         margin: What the model is shown around the box, as a share of the box's sides.
         threshold: Makes the map binary: 1 where it exceeds this.
-        min_area: Removes components that are smaller: in pixels from 1 on, below 1 as a share of the picture.
+        min_area: Removes components that are smaller: in pixels from 1 on, below 1 as a share of the image.
 
     Raises:
         ValueError: An option is out of its range.
@@ -71,7 +71,7 @@ class Settings:
         """Input sizes (H, W), one for each scale.
 
         Args:
-            image: (H, W) of the picture, or of the part that the model is shown.
+            image: (H, W) of the image, or of the part that the model is shown.
             trained: (H, W) that the model was trained at.
         """
         if self.input_size is None:

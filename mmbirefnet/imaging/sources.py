@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmbirefnet.imaging.read import Picture, read_picture
+from mmbirefnet.imaging.read import LoadedImage, load_image
 
-PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif', '.avif', '.jp2', '.ppm', '.pgm')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif', '.avif', '.jp2', '.ppm', '.pgm')
 VIDEO_SUFFIXES = ('.mp4', '.mov', '.mkv', '.webm', '.avi', '.m4v', '.mpg', '.mpeg', '.wmv', '.flv', '.ts')
 
 
 @dataclass(frozen=True, eq=False)  # two are equal if they are one, so that arrays will do
 class Source:
-    """Something that can be read as a picture.
+    """Something that can be read as an image.
 
     Attributes:
-        content: A path, or a picture in memory.
+        content: A path, or an image in memory.
         key: Where its outputs belong, relative to the output folder: its path below the folder that was given.
         name: What messages call it.
     """
@@ -36,9 +36,9 @@ class Source:
         """The file, for one on disk."""
         return self.content if isinstance(self.content, Path) else None
 
-    def read(self, channel_order: str = 'bgr') -> Picture:
-        """The picture; errors as :func:`read_picture`."""
-        return read_picture(self.content, None if self.path else self.name, channel_order)
+    def read(self, channel_order: str = 'bgr') -> LoadedImage:
+        """The image; errors as :func:`load_image`."""
+        return load_image(self.content, None if self.path else self.name, channel_order)
 
 
 def is_video(item: object) -> bool:
@@ -47,16 +47,16 @@ def is_video(item: object) -> bool:
 
 
 def is_single(inputs: object) -> bool:
-    """Whether ``inputs`` stands for one picture, not for a list of them."""
+    """Whether ``inputs`` stands for one image, not for a list of them."""
     if isinstance(inputs, (str, os.PathLike)):
         return not Path(inputs).is_dir() and not _is_glob(inputs)
-    return isinstance(inputs, (np.ndarray, Image.Image, Picture, bytes)) or hasattr(inputs, 'read')
+    return isinstance(inputs, (np.ndarray, Image.Image, LoadedImage, bytes)) or hasattr(inputs, 'read')
 
 
 def list_sources(inputs, exclude: Path | None = None) -> list[Source]:
     """Everything that ``inputs`` names, files of folders and globs sorted, none twice.
 
-    Folders are searched with their sub-folders for files of ``PICTURE_SUFFIXES``; hidden ones are left out. A file that
+    Folders are searched with their sub-folders for files of ``IMAGE_SUFFIXES``; hidden ones are left out. A file that
     is named itself is taken whatever its suffix, and if it does not exist, since reading it tells.
 
     Args:
@@ -64,7 +64,7 @@ def list_sources(inputs, exclude: Path | None = None) -> list[Source]:
         exclude: Folder below which nothing is searched: that of the outputs.
 
     Raises:
-        FileNotFoundError: A folder or glob holds no picture.
+        FileNotFoundError: A folder or glob holds no image.
         ValueError: A folder is that of the outputs.
         TypeError: ``inputs`` is none of these.
     """
@@ -96,7 +96,7 @@ def _expand(item, index: int, keep_folder: bool, exclude: Path | None) -> Iterat
             raise ValueError(f'{root}: is the output folder too; name another for the output')
         found = list(_walk(root, exclude))
         if not found:
-            raise FileNotFoundError(f'{root}: no pictures in this folder ({", ".join(PICTURE_SUFFIXES)})')
+            raise FileNotFoundError(f'{root}: no images in this folder ({", ".join(IMAGE_SUFFIXES)})')
         for path in found:
             yield Source(
                 path, (Path(root.resolve().name) if keep_folder else Path()) / path.relative_to(root), str(path)
@@ -104,11 +104,11 @@ def _expand(item, index: int, keep_folder: bool, exclude: Path | None) -> Iterat
     elif _is_glob(item):
         root = _fixed_part(Path(item))
         found = sorted(Path(path) for path in glob.glob(str(item), recursive=True))
-        found = [path for path in found if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
+        found = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
         if exclude is not None:
             found = [path for path in found if not path.resolve().is_relative_to(exclude.resolve())]
         if not found:
-            raise FileNotFoundError(f'{item}: matches no pictures ({", ".join(PICTURE_SUFFIXES)})')
+            raise FileNotFoundError(f'{item}: matches no images ({", ".join(IMAGE_SUFFIXES)})')
         for path in found:
             yield Source(path, path.relative_to(root), str(path))
     else:
@@ -122,7 +122,7 @@ def _walk(root: Path, exclude: Path | None) -> Iterator[Path]:
             name for name in folders if not name.startswith('.') and Path(folder, name).resolve() != excluded
         )
         for name in sorted(files):
-            if not name.startswith('.') and Path(name).suffix.lower() in PICTURE_SUFFIXES:
+            if not name.startswith('.') and Path(name).suffix.lower() in IMAGE_SUFFIXES:
                 yield Path(folder, name)
 
 

@@ -1,4 +1,4 @@
-"""Writing masks, cut-outs and pictures on a new background, under names that do not collide."""
+"""Writing masks, cut-outs and images on a new background, under names that do not collide."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class OutputWriter:
         out_dir: Folder; everything is written below it. With ``single_file`` the file itself.
         save: One or several of ``KINDS``; several go to one folder each, ``<out_dir>/<kind>``. By default the cut-out,
             or the foreground if there is a background.
-        foreground: Estimate foreground colours.
+        foreground: Estimate foreground colors.
         background: Behind ``'foreground'``: see :func:`~mmbirefnet.imaging.compose.read_background`.
-        format: Suffix of all files; by default png, for ``'foreground'`` the picture's own.
+        format: Suffix of all files; by default png, for ``'foreground'`` the image's own.
         overwrite: Whether to replace files that exist.
         single_file: Write the one source's one kind to ``out_dir``, which names a file.
         device: Where torch estimates foregrounds; ``None`` for OpenCV on the CPU.
@@ -145,11 +145,11 @@ class OutputWriter:
         Raises:
             OSError, ValueError: As :meth:`check`, and if a file cannot be written.
         """
-        source, picture, soft_map = prediction
+        source, image, soft_map = prediction
         self.check(source)
         cutout = None
         if {'cutout', 'foreground'} & set(self.save):
-            cutout = cut_out(picture, soft_map, self.foreground, self.device)
+            cutout = cut_out(image, soft_map, self.foreground, self.device)
         paths = []
         for kind, path in self.targets(source).items():
             if kind == 'mask':
@@ -157,8 +157,8 @@ class OutputWriter:
             elif kind == 'cutout':
                 pixels = cutout
             else:
-                pixels = composite(cutout, fit_background(self.background, picture.size))
-            save_image(pixels, path, None if kind == 'mask' else picture.icc_profile, lossless=kind != 'foreground')
+                pixels = composite(cutout, fit_background(self.background, image.size))
+            save_image(pixels, path, None if kind == 'mask' else image.icc_profile, lossless=kind != 'foreground')
             paths.append(path)
         return paths
 
@@ -170,7 +170,7 @@ class OutputWriter:
 
 
 def save_image(pixels: np.ndarray, path: Path, icc_profile: bytes | None = None, lossless: bool = True) -> None:
-    """Write a picture; the suffix gives the format, see :func:`encode_image`.
+    """Write an image; the suffix gives the format, see :func:`encode_image`.
 
     Raises:
         OSError: It cannot be written; no part of it is left then.
@@ -187,12 +187,12 @@ def save_image(pixels: np.ndarray, path: Path, icc_profile: bytes | None = None,
 
 
 def encode_image(pixels: np.ndarray, format: str, icc_profile: bytes | None = None, lossless: bool = True) -> bytes:
-    """A picture as a file's bytes.
+    """An image as a file's bytes.
 
     Args:
         pixels: uint8 ``(H, W)``, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA.
         format: One of ``FORMATS``.
-        icc_profile: Colour profile to go with it.
+        icc_profile: Color profile to go with it.
         lossless: Keep every value exactly, where the format can.
     """
     name, options = FORMATS[format]

@@ -23,7 +23,7 @@ class Limits:
     Attributes:
         upload_bytes: Largest body of a request.
         upload_seconds: Time within which a body has to arrive.
-        megapixels: Largest picture.
+        megapixels: Largest image.
         input_size: Longest side of the model's input that may be asked for, in pixels.
         queue: Requests under way at once, all others are answered 429.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmbirefnet.imaging.read import Picture
+from mmbirefnet.imaging.read import LoadedImage
 
 # Said of the frames and of the stream: some encoders write the one, some the other.
 _BT709 = 'scale=out_color_matrix=bt709,setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709'
@@ -40,7 +40,7 @@ class VideoReader:
     """Frames of a video, upright, at a constant rate.
 
     A video of variable rate is brought to its average one: frames are repeated or left out where their times ask for
-    it, so that picture and sound stay together.
+    it, so that image and sound stay together.
 
     Args:
         path: The file.
@@ -61,7 +61,7 @@ class VideoReader:
             self.close()
             raise OSError(f'{path}: no video that can be read (empty, damaged, or of an unknown format)')
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[LoadedImage]:
         """The frames.
 
         Raises:
@@ -75,11 +75,11 @@ class VideoReader:
             time = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             # Files without times have 0 for all of them.
             due = round(time * self.frames_per_second) + 1 if time > 0 else given + 1
-            picture = Picture(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), name=f'{self.path}, frame {read}')
+            image = LoadedImage(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), name=f'{self.path}, frame {read}')
             read += 1
             while given < due:
                 given += 1
-                yield picture
+                yield image
         if not read:
             raise OSError(f'{self.path}: not a single frame can be read')
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from mmbirefnet.imaging.compose import composite, cut_out, fit_background, read_background
 from mmbirefnet.imaging.maps import to_uint8
-from mmbirefnet.imaging.read import Picture
+from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.utils.prefetch import prefetch
 from mmbirefnet.video.container import VideoReader, VideoWriter, check_container
@@ -68,8 +68,8 @@ def process_video(
         settings: Options of the prediction; ``batch_size`` is in frames.
         save: ``'cutout'`` (with alpha), ``'foreground'`` (on ``background``) or ``'mask'``. By default the first where
             ``out`` can hold alpha and there is no background, else the second.
-        foreground: Estimate the colours of the foreground.
-        background: Colour or picture behind ``'foreground'``, by default the green of a green screen.
+        foreground: Estimate the colors of the foreground.
+        background: Color or image behind ``'foreground'``, by default the green of a green screen.
         smoothing: Strength of :class:`~mmbirefnet.video.temporal.TemporalSmoother`, 0 for none.
         sound: Take the source's sound over; silent without ffmpeg.
         overwrite: Whether ``out`` may be replaced.
@@ -123,17 +123,17 @@ def _target(source: Path, out: str | os.PathLike | None, save: str | None, backg
     return out, save
 
 
-def _predict(inferencer, frames: Iterable[Picture], settings: Settings) -> Iterator[tuple[Picture, np.ndarray]]:
+def _predict(inferencer, frames: Iterable[LoadedImage], settings: Settings) -> Iterator[tuple[LoadedImage, np.ndarray]]:
     frames = iter(frames)
     while batch := list(islice(frames, settings.batch_size)):
-        yield from zip(batch, inferencer.predict_pictures(batch, settings))
+        yield from zip(batch, inferencer.predict_images(batch, settings))
 
 
 def _smoothed(
-    smooth: TemporalSmoother, predictions: Iterable[tuple[Picture, np.ndarray]]
-) -> Iterator[tuple[Picture, np.ndarray]]:
-    for picture, soft_map in predictions:
-        yield picture, smooth(picture.rgb, soft_map)
+    smooth: TemporalSmoother, predictions: Iterable[tuple[LoadedImage, np.ndarray]]
+) -> Iterator[tuple[LoadedImage, np.ndarray]]:
+    for image, soft_map in predictions:
+        yield image, smooth(image.rgb, soft_map)
 
 
 @dataclass
@@ -142,11 +142,11 @@ class _Finish:
 
     save: str
     foreground: bool
-    background: Picture | tuple[int, int, int]
+    background: LoadedImage | tuple[int, int, int]
 
-    def __call__(self, prediction: tuple[Picture, np.ndarray]) -> np.ndarray:
-        picture, soft_map = prediction
+    def __call__(self, prediction: tuple[LoadedImage, np.ndarray]) -> np.ndarray:
+        image, soft_map = prediction
         if self.save == 'mask':
             return np.repeat(to_uint8(soft_map)[..., None], 3, 2)
-        cutout = cut_out(picture, soft_map, self.foreground)
-        return cutout if self.save == 'cutout' else composite(cutout, fit_background(self.background, picture.size))
+        cutout = cut_out(image, soft_map, self.foreground)
+        return cutout if self.save == 'cutout' else composite(cutout, fit_background(self.background, image.size))

@@ -1,4 +1,4 @@
-"""Steadier maps of videos: each is averaged with the one before, moved along with the picture."""
+"""Steadier maps of videos: each is averaged with the one before, moved along with the image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 FLOW_SIDE = 480  # longer side, in pixels, at which motion is estimated
-TOLERANCE = 12.0  # grey levels; pixels that changed more than a few times this have nothing to do with the last frame
+TOLERANCE = 12.0  # gray levels; pixels that changed more than a few times this have nothing to do with the last frame
 
 
 class TemporalSmoother:
@@ -39,20 +39,20 @@ class TemporalSmoother:
         """
         if not self.strength:
             return soft_map
-        grey = _small_grey(rgb)
+        gray = _small_grey(rgb)
         if self._average is not None:
-            soft_map = soft_map + self._weight_and_past(grey, soft_map)
-        self._grey, self._average = grey, soft_map
+            soft_map = soft_map + self._weight_and_past(gray, soft_map)
+        self._grey, self._average = gray, soft_map
         return soft_map
 
-    def _weight_and_past(self, grey: np.ndarray, soft_map: np.ndarray) -> np.ndarray:
+    def _weight_and_past(self, gray: np.ndarray, soft_map: np.ndarray) -> np.ndarray:
         """w (past - present), at the map's size."""
-        flow = self._flow.calc(grey, self._grey, None)  # from this frame to where it was in the last
+        flow = self._flow.calc(gray, self._grey, None)  # from this frame to where it was in the last
         moved = _warp(self._grey, flow)
-        difference = cv2.blur(cv2.absdiff(grey, moved).astype(np.float32), (5, 5))
+        difference = cv2.blur(cv2.absdiff(gray, moved).astype(np.float32), (5, 5))
         size = soft_map.shape[::-1]
         weight = self.strength * np.exp(-np.square(cv2.resize(difference, size) / TOLERANCE))
-        flow = cv2.resize(flow, size) * np.divide(size, grey.shape[::-1]).astype(np.float32)
+        flow = cv2.resize(flow, size) * np.divide(size, gray.shape[::-1]).astype(np.float32)
         return weight * (_warp(self._average, flow) - soft_map)
 
 
@@ -66,8 +66,8 @@ def _warp(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
 
 
 def _small_grey(rgb: np.ndarray) -> np.ndarray:
-    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    factor = FLOW_SIDE / max(grey.shape)
+    gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    factor = FLOW_SIDE / max(gray.shape)
     # Not below 16 pixels, which the flow's patches need.
-    size = [max(16, round(side * min(1.0, factor))) for side in grey.shape]
-    return cv2.resize(grey, size[::-1], interpolation=cv2.INTER_AREA)
+    size = [max(16, round(side * min(1.0, factor))) for side in gray.shape]
+    return cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA)

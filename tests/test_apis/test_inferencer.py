@@ -50,17 +50,17 @@ def test_maps_at_original_size(red, tmp_path):
 
 def test_batches_hold_pictures_of_one_input_size():
     backend = RedBackend()
-    pictures = [drawing(64, 64), drawing(96, 64), drawing(64, 64), drawing(64, 64), drawing(96, 64)]
+    images = [drawing(64, 64), drawing(96, 64), drawing(64, 64), drawing(64, 64), drawing(96, 64)]
     inferencer = BiRefNetInferencer(backend=backend)
-    maps = inferencer(pictures, batch_size=4, input_size='image')
+    maps = inferencer(images, batch_size=4, input_size='image')
     assert backend.shapes == [(3, 64, 64), (1, 96, 64), (1, 96, 64)]
-    for picture, soft_map in zip(pictures, maps):
-        assert np.array_equal(soft_map, picture[..., 2] / np.float32(255))  # resized neither way
+    for image, soft_map in zip(images, maps):
+        assert np.array_equal(soft_map, image[..., 2] / np.float32(255))  # resized neither way
     backend.shapes.clear()
-    inferencer(pictures, batch_size=2)
+    inferencer(images, batch_size=2)
     assert backend.shapes == [(2, 32, 64), (2, 32, 64), (1, 32, 64)]
     limited = RedBackend(max_batch=2)
-    BiRefNetInferencer(backend=limited)(pictures, batch_size=5)
+    BiRefNetInferencer(backend=limited)(images, batch_size=5)
     assert limited.shapes == [(2, 32, 64), (2, 32, 64), (1, 32, 64)]
 
 
@@ -120,7 +120,7 @@ def test_fixed_size_is_respected():
     inferencer = BiRefNetInferencer(backend=RedBackend(fixed_size=True, name='model.onnx'))
     assert inferencer(drawing(20, 20)).shape == (20, 20)
     for options in (dict(input_size=96), dict(scales=(1, 2))):
-        with pytest.raises(ValueError, match=r'model\.onnx takes pictures of 32x64 .*only'):
+        with pytest.raises(ValueError, match=r'model\.onnx takes images of 32x64 .*only'):
             inferencer(drawing(20, 20), **options)
 
 
@@ -169,8 +169,8 @@ def test_wrong_options(red):
         red(drawing(8, 8), output='png')
     with pytest.raises(ValueError, match='input_size=33'):
         red(drawing(8, 8), input_size=33)
-    with pytest.raises(TypeError, match='colour'):
-        red(drawing(8, 8), colour=3)
+    with pytest.raises(TypeError, match='color'):
+        red(drawing(8, 8), color=3)
 
 
 def test_video_goes_to_its_module(red, monkeypatch):

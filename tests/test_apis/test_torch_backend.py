@@ -63,7 +63,7 @@ def test_tta_is_that_of_the_config(trained_checkpoint, model, inferencer):
         for image, step in ((rgb, 1), (rgb[:, ::-1].copy(), -1))
     ]
     result = inferencer(rgb, channel_order='rgb', flip=True, scales=(64 / 96, 1, 128 / 96))
-    # A mirrored picture is resized before or after it is mirrored, with a rounding of OpenCV's between.
+    # A mirrored image is resized before or after it is mirrored, with a rounding of OpenCV's between.
     np.testing.assert_allclose(result, np.mean(views, 0), atol=0.02)
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.cli import cut, main
-from mmbirefnet.cli.progress import PictureProgress
+from mmbirefnet.cli.progress import ImageProgress
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_one_bad_file_stops_nothing(backend, folder, tmp_path, capsys):
     assert '2 written, 0 skipped, 4 failed' in captured.out
     lines = sorted(line for line in captured.err.splitlines() if line.startswith('failed: '))
     assert lines[0] == 'failed: gone.png: no such file'
-    assert lines[1].startswith('failed: in/broken.png: no picture')
+    assert lines[1].startswith('failed: in/broken.png: no image')
     assert lines[2] == 'failed: in/empty.jpg: empty file'
     assert lines[3].startswith('failed: in/sub/deep/c.webp: ')
     assert 'out/sub/deep' in lines[3]
@@ -125,7 +125,7 @@ def test_options_reach_the_prediction(backend, folder, tmp_path):
         (['in/sub', '-o', 'in/sub', '--watch'], 'in/sub: is watched itself'),
         (['in/a.png', '-o', 'out', '--watch'], 'in/a.png: no folder'),
         (['in', '-o', 'out', '--watch', '0'], '--watch 0.0'),
-        (['*.gif', '-o', 'out'], '*.gif: matches no pictures'),
+        (['*.gif', '-o', 'out'], '*.gif: matches no images'),
     ],
 )
 def test_wrong_options_end_it_before_it_begins(backend, folder, words, message, capsys):
@@ -224,7 +224,7 @@ def test_watch_waits_until_a_file_stays_the_same(backend, folder, monkeypatch):
 def test_progress_shows_pictures_per_second():
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100)
-    with PictureProgress(4, console=console) as progress:
+    with ImageProgress(4, console=console) as progress:
         for _ in range(4):
             time.sleep(0.01)
             progress.advance()

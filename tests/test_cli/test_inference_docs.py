@@ -19,7 +19,7 @@ PYTHON = re.findall(r'```python\n(.+?)```', PAGE, re.S)
 
 
 @pytest.fixture(autouse=True)
-def pictures(tmp_path, monkeypatch):
+def images(tmp_path, monkeypatch):
     """The files that the page speaks of."""
     names = ('photo.jpg', 'photos/a.jpg', 'photos/sub/b.jpg', 'a.jpg', 'b.jpg', 'beach.jpg', 'inbox/c.jpg')
     for name in (*names, 'work_dirs/demo/data/DIS-VD/im/d.jpg'):
@@ -30,17 +30,17 @@ def pictures(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('command', COMMANDS)
-def test_commands(command, pictures, monkeypatch):
+def test_commands(command, images, monkeypatch):
     monkeypatch.setattr(cut, 'inferencer_of', lambda args: BiRefNetInferencer(backend=RedBackend()))
     # Once through, where the command would go on for ever.
     monkeypatch.setattr(cut.CutJob, 'watch', lambda job, folders, *_: job.cut(cut.list_sources(folders)))
     words = shlex.split(command)[1:]
     assert main.main(words) == 0
-    out = pictures / words[words.index('-o') + 1]
+    out = images / words[words.index('-o') + 1]
     assert out.is_file() or any(path.is_file() for path in out.rglob('*'))
 
 
-def test_python(pictures, monkeypatch):
+def test_python(images, monkeypatch):
     monkeypatch.setattr(inferencer, '_make_backend', lambda *_: RedBackend())
     namespace = {}
     for code in PYTHON:
@@ -48,8 +48,8 @@ def test_python(pictures, monkeypatch):
     assert namespace['soft_map'].shape == (30, 40)
     assert namespace['cutout'].shape == (30, 40, 4)
     assert len(namespace['maps']) == 2
-    assert (pictures / 'cutouts/sub/b.png').is_file()
-    assert (pictures / 'out/foreground/a.jpg').is_file()
+    assert (images / 'cutouts/sub/b.png').is_file()
+    assert (images / 'out/foreground/a.jpg').is_file()
 
 
 def test_options_exist():

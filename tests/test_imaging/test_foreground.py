@@ -25,7 +25,7 @@ def composite():
 
 
 def box_blur(x, side):
-    """Mean over the side x side pixels around each, side // 2 of them before it; zeros around the picture."""
+    """Mean over the side x side pixels around each, side // 2 of them before it; zeros around the image."""
     before, after = side // 2, side - 1 - side // 2
     padded = np.pad(x.astype(np.float64), ((before, after), (before, after)) + ((0, 0),) * (x.ndim - 2))
     for axis in (0, 1):
@@ -66,7 +66,7 @@ def test_picture_smaller_than_the_blur():
 
 
 def test_it_recovers_a_known_foreground(composite):
-    """Error of the colours that show, as a cut-out without it has them, with one pass, and with both."""
+    """Error of the colors that show, as a cut-out without it has them, with one pass, and with both."""
     image, alpha, foreground = composite
     edge = (alpha > 0.05) & (alpha < 0.95)
 

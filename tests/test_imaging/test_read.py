@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from mmbirefnet.imaging.read import VISIBLE_BEHIND, read_picture
+from mmbirefnet.imaging.read import VISIBLE_BEHIND, load_image
 
 RED_GREEN = np.zeros((2, 3, 3), np.uint8)
 RED_GREEN[..., 0], RED_GREEN[0, :, 1] = 200, 100  # upper row orange, lower row red
@@ -55,7 +55,7 @@ def test_exif_orientation(orientation):
     image = Image.fromarray(np.ascontiguousarray(stored[orientation](upright)))
     exif = image.getexif()
     exif[0x0112] = orientation
-    assert np.array_equal(read_picture(saved(image, exif=exif)).rgb, upright)
+    assert np.array_equal(load_image(saved(image, exif=exif)).rgb, upright)
 
 
 def test_jpeg_is_what_opencv_reads(tmp_path):
@@ -63,60 +63,60 @@ def test_jpeg_is_what_opencv_reads(tmp_path):
     rng = np.random.default_rng(0)
     pixels = cv2.GaussianBlur(rng.integers(0, 256, (50, 71, 3), np.uint8), (0, 0), 2)
     cv2.imwrite(str(tmp_path / 'a.jpg'), pixels, [cv2.IMWRITE_JPEG_QUALITY, 85])
-    read = read_picture(tmp_path / 'a.jpg')
+    read = load_image(tmp_path / 'a.jpg')
     assert read.path == tmp_path / 'a.jpg'
     assert np.abs(read.rgb[..., ::-1].astype(int) - cv2.imread(str(tmp_path / 'a.jpg'))).max() <= 1
 
 
 def test_alpha():
     rgba = np.dstack([RED_GREEN, [[0, 128, 255], [255, 255, 255]]]).astype(np.uint8)
-    picture = read_picture(saved(Image.fromarray(rgba)))
+    picture = load_image(saved(Image.fromarray(rgba)))
     assert np.array_equal(picture.rgb, RED_GREEN)
     assert np.array_equal(picture.alpha, rgba[..., 3])
     seen = picture.visible()
     assert seen[0].tolist() == [[VISIBLE_BEHIND] * 3, [164, 114, 64], [200, 100, 0]]  # 0, 128/255 and 1 of the colour
-    assert read_picture(saved(Image.fromarray(np.dstack([RED_GREEN, np.full((2, 3), 255, np.uint8)])))).alpha is None
+    assert load_image(saved(Image.fromarray(np.dstack([RED_GREEN, np.full((2, 3), 255, np.uint8)])))).alpha is None
 
 
 def test_palette_with_transparent_entry():
     image = Image.new('P', (2, 1))
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putpixel((1, 0), 1)
-    picture = read_picture(saved(image, transparency=0))
+    picture = load_image(saved(image, transparency=0))
     assert picture.rgb.tolist() == [[[10, 20, 30], [200, 100, 50]]]
     assert picture.alpha.tolist() == [[0, 255]]
 
 
 def test_grey_with_alpha():
-    picture = read_picture(saved(Image.merge('LA', [Image.new('L', (1, 1), 77), Image.new('L', (1, 1), 9)])))
+    picture = load_image(saved(Image.merge('LA', [Image.new('L', (1, 1), 77), Image.new('L', (1, 1), 9)])))
     assert (picture.rgb.tolist(), picture.alpha.tolist()) == ([[[77] * 3]], [[9]])
 
 
 @pytest.mark.parametrize('mode', ['1', 'L', 'RGB', 'HSV', 'YCbCr'])
 def test_other_modes(mode):
     image = Image.fromarray(np.full((4, 4, 3), 255, np.uint8)).convert(mode)
-    assert (read_picture(image).rgb == 255).all()
+    assert (load_image(image).rgb == 255).all()
 
 
 def test_sixteen_bits_are_scaled():
     """Pillow's conversion would clip 0x1234 to 255."""
     values = np.array([[0, 255, 256, 0x1234, 0x8000, 65535]], np.uint16)
     for data in (cv2.imencode('.png', values)[1].tobytes(), cv2.imencode('.tif', values)[1].tobytes()):
-        assert read_picture(data).rgb[0, :, 0].tolist() == [0, 0, 1, 0x12, 0x80, 255]
+        assert load_image(data).rgb[0, :, 0].tolist() == [0, 0, 1, 0x12, 0x80, 255]
     color = np.repeat(values[..., None], 3, 2)
-    assert read_picture(cv2.imencode('.png', color)[1].tobytes()).rgb[0, :, 1].tolist() == [0, 0, 1, 0x12, 0x80, 255]
-    assert read_picture(values).rgb[0, :, 2].tolist() == [0, 0, 1, 0x12, 0x80, 255]
-    assert read_picture(Image.fromarray(values.astype(np.int32))).rgb[0, -1].tolist() == [255] * 3
+    assert load_image(cv2.imencode('.png', color)[1].tobytes()).rgb[0, :, 1].tolist() == [0, 0, 1, 0x12, 0x80, 255]
+    assert load_image(values).rgb[0, :, 2].tolist() == [0, 0, 1, 0x12, 0x80, 255]
+    assert load_image(Image.fromarray(values.astype(np.int32))).rgb[0, -1].tolist() == [255] * 3
 
 
 def test_float_tiff_is_scaled():
-    assert read_picture(Image.fromarray(np.array([[0, 0.5, 1]], np.float32))).rgb[0, :, 0].tolist() == [0, 128, 255]
+    assert load_image(Image.fromarray(np.array([[0, 0.5, 1]], np.float32))).rgb[0, :, 0].tolist() == [0, 128, 255]
     with pytest.raises(ValueError, match=r'a\.tif: values from 0\.0 to 3\.0'):
-        read_picture(Image.fromarray(np.array([[0, 3]], np.float32)), 'a.tif')
+        load_image(Image.fromarray(np.array([[0, 3]], np.float32)), 'a.tif')
 
 
 def test_cmyk_without_profile():
-    picture = read_picture(saved(Image.new('CMYK', (8, 8), (0, 255, 255, 0)), 'JPEG', quality=100))
+    picture = load_image(saved(Image.new('CMYK', (8, 8), (0, 255, 255, 0)), 'JPEG', quality=100))
     assert np.abs(picture.rgb.astype(int) - [255, 0, 0]).max() <= 3
     assert picture.icc_profile is None
 
@@ -132,7 +132,7 @@ def test_cmyk_goes_through_its_profile(monkeypatch):
     profile = bytearray(gray_profile())
     profile[16:20] = b'CMYK'
     monkeypatch.setattr(ImageCms, 'profileToProfile', convert)
-    picture = read_picture(saved(Image.new('CMYK', (2, 2)), 'TIFF', icc_profile=bytes(profile)))
+    picture = load_image(saved(Image.new('CMYK', (2, 2)), 'TIFF', icc_profile=bytes(profile)))
     assert calls == [('CMYK', 'RGB')]
     assert picture.rgb[0, 0].tolist() == [1, 2, 3]
     assert picture.icc_profile is None
@@ -140,37 +140,37 @@ def test_cmyk_goes_through_its_profile(monkeypatch):
 
 def test_grey_profile_is_applied():
     """Linear 0.25 is 137 in sRGB: 255 * (1.055 * 0.25**(1 / 2.4) - 0.055)."""
-    picture = read_picture(saved(Image.new('L', (2, 2), 64), icc_profile=gray_profile()))
+    picture = load_image(saved(Image.new('L', (2, 2), 64), icc_profile=gray_profile()))
     assert np.abs(picture.rgb.astype(int) - 137).max() <= 1
     assert picture.icc_profile is None
     with_alpha = Image.merge('LA', [Image.new('L', (2, 2), 64), Image.new('L', (2, 2), 7)])
-    picture = read_picture(saved(with_alpha, icc_profile=gray_profile()))
+    picture = load_image(saved(with_alpha, icc_profile=gray_profile()))
     assert np.abs(picture.rgb.astype(int) - 137).max() <= 1
     assert (picture.alpha == 7).all()
 
 
 def test_lab():
     lab = Image.frombytes('LAB', (1, 1), bytes([255, 0, 0]))
-    assert (read_picture(lab).rgb >= 254).all()
+    assert (load_image(lab).rgb >= 254).all()
 
 
 def test_rgb_profile_is_kept():
-    assert read_picture(saved(Image.fromarray(RED_GREEN), icc_profile=SRGB)).icc_profile == SRGB
+    assert load_image(saved(Image.fromarray(RED_GREEN), icc_profile=SRGB)).icc_profile == SRGB
 
 
 def test_damaged_profile_is_told():
-    with pytest.warns(UserWarning, match=r'a\.png: colour profile that does not fit its RGB pixels'):
-        picture = read_picture(saved(Image.fromarray(RED_GREEN), icc_profile=b'nonsense' * 20), 'a.png')
+    with pytest.warns(UserWarning, match=r'a\.png: color profile that does not fit its RGB pixels'):
+        picture = load_image(saved(Image.fromarray(RED_GREEN), icc_profile=b'nonsense' * 20), 'a.png')
     assert np.array_equal(picture.rgb, RED_GREEN)
     assert picture.icc_profile is None
 
 
 def test_arrays():
-    assert np.array_equal(read_picture(RED_GREEN).rgb, RED_GREEN[..., ::-1])
-    assert np.array_equal(read_picture(RED_GREEN, channel_order='rgb').rgb, RED_GREEN)
-    assert read_picture(np.full((1, 2), 9, np.uint8)).rgb.tolist() == [[[9] * 3] * 2]
-    assert read_picture(np.full((1, 1, 1), 0.5)).rgb.tolist() == [[[128] * 3]]
-    picture = read_picture(np.array([[[1, 2, 3, 4]]], np.uint8))
+    assert np.array_equal(load_image(RED_GREEN).rgb, RED_GREEN[..., ::-1])
+    assert np.array_equal(load_image(RED_GREEN, channel_order='rgb').rgb, RED_GREEN)
+    assert load_image(np.full((1, 2), 9, np.uint8)).rgb.tolist() == [[[9] * 3] * 2]
+    assert load_image(np.full((1, 1, 1), 0.5)).rgb.tolist() == [[[128] * 3]]
+    picture = load_image(np.array([[[1, 2, 3, 4]]], np.uint8))
     assert (picture.rgb.tolist(), picture.alpha.tolist()) == ([[[3, 2, 1]]], [[4]])
 
 
@@ -186,7 +186,7 @@ def test_arrays():
 )
 def test_wrong_arrays(array, message):
     with pytest.raises(ValueError, match=message):
-        read_picture(array)
+        load_image(array)
 
 
 def test_wrong_files(tmp_path):
@@ -197,14 +197,14 @@ def test_wrong_files(tmp_path):
     for name, message in (('empty', 'empty file'), ('text', 'no picture'), ('cut', 'truncated')):
         (path,) = tmp_path.glob(f'{name}.*')
         with pytest.raises(OSError, match=f'{name}.*{message}'):
-            read_picture(path)
+            load_image(path)
     with pytest.raises(FileNotFoundError, match=r'gone\.png'):
-        read_picture(tmp_path / 'gone.png')
+        load_image(tmp_path / 'gone.png')
     with pytest.raises(TypeError, match='NoneType'):
-        read_picture(None)
+        load_image(None)
 
 
 def test_too_many_pixels(monkeypatch):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)
     with pytest.raises(ValueError, match=r'big\.png.*MAX_IMAGE_PIXELS'):
-        read_picture(saved(Image.new('RGB', (9, 9))), 'big.png')
+        load_image(saved(Image.new('RGB', (9, 9))), 'big.png')

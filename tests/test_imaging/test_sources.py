@@ -60,9 +60,9 @@ def test_several_folders_are_kept_apart(folder):
 
 def test_nothing_found(folder):
     (folder / 'none').mkdir()
-    with pytest.raises(FileNotFoundError, match='none: no pictures'):
+    with pytest.raises(FileNotFoundError, match='none: no images'):
         list_sources(folder / 'none')
-    with pytest.raises(FileNotFoundError, match=r'\*\.gif: matches no pictures'):
+    with pytest.raises(FileNotFoundError, match=r'\*\.gif: matches no images'):
         list_sources(f'{folder}/*.gif')
     with pytest.raises(ValueError, match='sub: is the output folder too'):
         list_sources(folder / 'sub', exclude=folder / 'none/../sub')

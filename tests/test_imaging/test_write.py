@@ -7,7 +7,7 @@ from PIL import Image, ImageCms
 
 from mmbirefnet.apis.inferencer import Prediction
 from mmbirefnet.imaging.compose import composite, cut_out, fit_background, read_background
-from mmbirefnet.imaging.read import Picture
+from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.imaging.sources import Source, list_sources
 from mmbirefnet.imaging.write import OutputWriter, save_image
 
@@ -41,8 +41,8 @@ def test_names_stay_below_the_folder(tmp_path):
 @pytest.fixture
 def prediction(tmp_path):
     rng = np.random.default_rng(0)
-    picture = Picture(rng.integers(0, 256, (6, 8, 3), np.uint8), None, SRGB)
-    return Prediction(source('sub/a.jpg'), picture, rng.random((6, 8), np.float32))
+    image = LoadedImage(rng.integers(0, 256, (6, 8, 3), np.uint8), None, SRGB)
+    return Prediction(source('sub/a.jpg'), image, rng.random((6, 8), np.float32))
 
 
 def test_all_kinds(prediction, tmp_path):
@@ -54,7 +54,7 @@ def test_all_kinds(prediction, tmp_path):
         'cutout/sub/a.png',
         'foreground/sub/a.jpg',
     ]
-    soft_map, rgb = prediction.soft_map, prediction.picture.rgb
+    soft_map, rgb = prediction.soft_map, prediction.image.rgb
     assert np.array_equal(np.asarray(Image.open(mask)), (soft_map * 255).astype(np.uint8))
     with Image.open(cutout) as image:
         assert image.info['icc_profile'] == SRGB
@@ -67,7 +67,7 @@ def test_all_kinds(prediction, tmp_path):
 
 @pytest.mark.parametrize('suffix', ['png', 'webp', 'tif'])
 def test_formats_with_alpha_are_exact(suffix, prediction, tmp_path):
-    pixels = cut_out(prediction.picture, prediction.soft_map)
+    pixels = cut_out(prediction.image, prediction.soft_map)
     save_image(pixels, tmp_path / f'x.{suffix}', SRGB)
     with Image.open(tmp_path / f'x.{suffix}') as image:
         assert np.array_equal(np.asarray(image), pixels)
@@ -75,9 +75,9 @@ def test_formats_with_alpha_are_exact(suffix, prediction, tmp_path):
 
 
 def test_transparency_of_the_picture_is_kept():
-    picture = Picture(np.full((1, 3, 3), 100, np.uint8), np.array([[0, 51, 255]], np.uint8))
-    assert cut_out(picture, np.ones((1, 3), np.float32))[0, :, 3].tolist() == [0, 51, 255]
-    assert cut_out(picture, np.full((1, 3), 0.5, np.float32))[0, :, 3].tolist() == [0, 26, 128]
+    image = LoadedImage(np.full((1, 3, 3), 100, np.uint8), np.array([[0, 51, 255]], np.uint8))
+    assert cut_out(image, np.ones((1, 3), np.float32))[0, :, 3].tolist() == [0, 51, 255]
+    assert cut_out(image, np.full((1, 3), 0.5, np.float32))[0, :, 3].tolist() == [0, 26, 128]
 
 
 def test_composite():
@@ -96,7 +96,7 @@ def test_backgrounds(tmp_path):
     fitted = fit_background(read_background(tmp_path / 'b.png'), (30, 20))
     assert fitted.shape == (30, 20, 3)
     assert (fitted == [9, 8, 7]).all()
-    for wrong in ('no-such-colour', (1, 2), (1, 2, 300)):
+    for wrong in ('no-such-color', (1, 2), (1, 2, 300)):
         with pytest.raises(ValueError, match='background='):
             read_background(wrong)
     with pytest.raises(FileNotFoundError):
@@ -106,7 +106,7 @@ def test_backgrounds(tmp_path):
 def test_background_covers_without_distortion():
     wide = np.zeros((10, 40, 3), np.uint8)
     wide[:, 15:25] = 255  # its middle square
-    assert (fit_background(Picture(wide), (20, 20)) > 240)[:, 4:-4].all()
+    assert (fit_background(LoadedImage(wide), (20, 20)) > 240)[:, 4:-4].all()
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_nothing_is_lost_by_mistake(prediction, tmp_path):
     writer = OutputWriter(tmp_path)
     writer.plan([own])
     with pytest.raises(ValueError, match=r'a\.png: is an input'):
-        writer.write(Prediction(own, prediction.picture, prediction.soft_map))
+        writer.write(Prediction(own, prediction.image, prediction.soft_map))
 
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out/a.png').write_text('mine')
@@ -140,7 +140,7 @@ def test_nothing_is_lost_by_mistake(prediction, tmp_path):
     writer.plan([own])
     assert writer.existing(own) == [tmp_path / 'out/a.png']
     with pytest.raises(FileExistsError, match=r'out/a\.png: exists'):
-        writer.write(Prediction(own, prediction.picture, prediction.soft_map))
+        writer.write(Prediction(own, prediction.image, prediction.soft_map))
     assert (tmp_path / 'out/a.png').read_text() == 'mine'
 
     (tmp_path / 'elsewhere').mkdir()

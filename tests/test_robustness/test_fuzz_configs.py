@@ -26,7 +26,7 @@ BROKEN = {
     'itself.py': b"_base_ = 'itself.py'\n",
     'null.py': b'a = 1\0\n',
     'latin.py': b'a = "\xff"\n',
-    'picture.py': b'\x89PNG\r\n\x1a\n',
+    'image.py': b'\x89PNG\r\n\x1a\n',
     'text.txt': b'a = 1\n',
     'no-suffix': b'a = 1\n',
     'half.json': b'{"a": ',

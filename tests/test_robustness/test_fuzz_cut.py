@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from red import TakesRed, red_square
 
-from mmbirefnet.apis import BiRefNetInferencer, read_picture
+from mmbirefnet.apis import BiRefNetInferencer, load_image
 from mmbirefnet.cli import cut, main
 
 pytestmark = pytest.mark.filterwarnings('ignore')  # what Pillow says of damaged files besides
@@ -27,7 +27,7 @@ def run(*words) -> int:
 
 
 def readable(path) -> bool:
-    return bad_files.outcome(read_picture, path) is not None
+    return bad_files.outcome(load_image, path) is not None
 
 
 def test_good_and_bad_files_of_all_kinds(tmp_path, capfd):
@@ -94,7 +94,7 @@ WRONG = [
     ['--workers', '0'],
     ['--format', 'gif'],
     ['--save', 'everything'],
-    ['--background', 'no colour'],
+    ['--background', 'no color'],
     ['--background', '#12'],
     ['--background', '/nowhere/at all.png'],
 ]

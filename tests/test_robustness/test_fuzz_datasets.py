@@ -24,15 +24,15 @@ GREY = np.asarray(Image.fromarray(pixels()).convert('L'))
 MASKS = {
     name: data
     for name, data in WHOLE.items()
-    if name.partition('.')[0] in ('grey', '16bit') and not name.endswith('.jpg')
+    if name.partition('.')[0] in ('gray', '16bit') and not name.endswith('.jpg')
 } | {
     'binary.png': encoded(Image.fromarray(GREY > 99), 'PNG'),
-    'grey-as-rgb.png': encoded(Image.fromarray(GREY).convert('RGB'), 'PNG'),
-    'palette-grey.png': encoded(Image.fromarray(GREY).convert('P'), 'PNG'),
+    'gray-as-rgb.png': encoded(Image.fromarray(GREY).convert('RGB'), 'PNG'),
+    'palette-gray.png': encoded(Image.fromarray(GREY).convert('P'), 'PNG'),
     'opaque.png': encoded(Image.fromarray(GREY).convert('LA'), 'PNG'),
-    'grey.webp': encoded(Image.fromarray(GREY), 'WEBP', lossless=True),
-    'grey.tif': encoded(Image.fromarray(GREY), 'TIFF', compression='tiff_lzw'),
-    'grey.jpg': WHOLE['grey.jpg'],
+    'gray.webp': encoded(Image.fromarray(GREY), 'WEBP', lossless=True),
+    'gray.tif': encoded(Image.fromarray(GREY), 'TIFF', compression='tiff_lzw'),
+    'gray.jpg': WHOLE['gray.jpg'],
 }
 CHANGED = 8
 
@@ -58,7 +58,7 @@ def whole_files(load, tmp_path) -> dict:
 
 
 def test_whole_images(tmp_path):
-    """What OpenCV reads, which blends the alpha of a TIFF file into its colours."""
+    """What OpenCV reads, which blends the alpha of a TIFF file into its colors."""
     for name, (data, image) in whole_files(load_image, tmp_path).items():
         if name == 'float.tif' or not cv2.haveImageReader(str(tmp_path / name)):  # GIF, up to OpenCV 4.11
             assert image is None
@@ -79,7 +79,7 @@ def test_whole_masks(tmp_path):
 
 def test_images_that_are_no_masks(tmp_path):
     for name, data in WHOLE.items():
-        if name not in MASKS and name not in ('bits.png', 'grey.jpg'):
+        if name not in MASKS and name not in ('bits.png', 'gray.jpg'):
             assert outcome(load_mask, written(tmp_path, Case(name, data))) is None, name
 
 
@@ -126,11 +126,11 @@ def test_declared_huge(tmp_path, load):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for case in bad_files.bombs():
         assert outcome(load, written(tmp_path, case)) is None, case.name
-    data = bytearray(WHOLE['grey.png'])
+    data = bytearray(WHOLE['gray.png'])
     position = data.index(b'IDAT') - 4
     data[position] |= 0x70
     assert outcome(load, written(tmp_path, Case('part.png', bytes(data)))) is None
-    data = bytearray(WHOLE['grey.png'])
+    data = bytearray(WHOLE['gray.png'])
     data[16:24] = bytes([0, 0, 60, 0, 0, 0, 60, 0])  # 15360 x 15360, of another checksum
     assert outcome(load, written(tmp_path, Case('header.png', bytes(data)))) is None
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
@@ -160,7 +160,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def add(folder: Path, name: str, image: bytes = WHOLE['rgb.png'], mask: bytes = WHOLE['grey.png']) -> None:
+def add(folder: Path, name: str, image: bytes = WHOLE['rgb.png'], mask: bytes = WHOLE['gray.png']) -> None:
     (folder / 'im' / name).write_bytes(image)
     (folder / 'gt' / name).write_bytes(mask)
 

@@ -1,4 +1,4 @@
-"""Pictures of all kinds, whole and broken, through ``read_picture`` and the inferencer.
+"""Pictures of all kinds, whole and broken, through ``load_image`` and the inferencer.
 
 Each is read right, or ends in an error that names the file.
 """
@@ -19,7 +19,7 @@ from PIL import EpsImagePlugin, Image
 from red import TakesRed, red_square
 
 from mmbirefnet.apis import BiRefNetInferencer
-from mmbirefnet.imaging.read import Picture, read_picture
+from mmbirefnet.imaging.read import LoadedImage, load_image
 
 pytestmark = pytest.mark.filterwarnings('ignore')  # what Pillow says of damaged files besides
 
@@ -34,7 +34,7 @@ def written(folder: Path, case: bad_files.Case) -> Path:
     return path
 
 
-def same(one: Picture, other: Picture) -> bool:
+def same(one: LoadedImage, other: LoadedImage) -> bool:
     return np.array_equal(one.rgb, other.rgb) and np.array_equal(one.alpha, other.alpha)
 
 
@@ -46,46 +46,46 @@ def test_there_are_enough_cases():
 
 @pytest.mark.parametrize('name', WHOLE)
 def test_whole(name):
-    """Grey, colour, alpha, palettes, 16 bits, CMYK, the first of several frames."""
-    picture = read_picture(WHOLE[name], name)
+    """Grey, color, alpha, palettes, 16 bits, CMYK, the first of several frames."""
+    image = load_image(WHOLE[name], name)
     kind = name.partition('.')[0]
     tolerance = {'palette': 60, 'palette-alpha': 60, 'cmyk': 4}.get(kind, 0)
     if name.endswith(('.jpg', '.avif')) or kind == 'lossy':
         tolerance = 12
     if name == 'animated.gif':
         tolerance = 60
-    if kind in ('grey', 'grey-alpha', '16bit', 'float'):
+    if kind in ('gray', 'gray-alpha', '16bit', 'float'):
         expected, tolerance = GREY, tolerance + 1
     elif kind == '16bit-rgb':  # OpenCV wrote BGR
         expected = pixels()[..., ::-1]
     elif kind == 'bits':
-        assert set(np.unique(picture.rgb)) == {0, 255}
+        assert set(np.unique(image.rgb)) == {0, 255}
         return
     elif kind == 'lab':
-        assert picture.rgb.std() > 20
+        assert image.rgb.std() > 20
         return
     else:
         expected = pixels()
-    assert np.abs(picture.rgb.astype(int) - expected).max() <= tolerance
-    with_alpha = ('rgba.png', 'grey-alpha.png', 'palette-alpha.png', 'deflate.tif', 'alpha.webp')
-    assert (picture.alpha is not None) == (name in with_alpha)
+    assert np.abs(image.rgb.astype(int) - expected).max() <= tolerance
+    with_alpha = ('rgba.png', 'gray-alpha.png', 'palette-alpha.png', 'deflate.tif', 'alpha.webp')
+    assert (image.alpha is not None) == (name in with_alpha)
     if name in ('rgba.png', 'deflate.tif', 'alpha.webp'):
-        assert np.array_equal(picture.alpha, pixels(4)[..., 3])
+        assert np.array_equal(image.alpha, pixels(4)[..., 3])
 
 
 @pytest.mark.parametrize('name', WHOLE)
 def test_cut_off(tmp_path, name):
-    """Never a picture of which a part is missing."""
-    whole = read_picture(WHOLE[name])
+    """Never an image of which a part is missing."""
+    whole = load_image(WHOLE[name])
     for case in bad_files.cut_off({name: WHOLE[name]}):
-        picture = outcome(read_picture, written(tmp_path, case))
-        assert picture is None or same(picture, whole), case.name
+        image = outcome(load_image, written(tmp_path, case))
+        assert image is None or same(image, whole), case.name
 
 
 @pytest.mark.parametrize('name', WHOLE)
 def test_changed(tmp_path, name):
     for case in bad_files.changed({name: WHOLE[name]}, CHANGED):
-        outcome(read_picture, written(tmp_path, case))
+        outcome(load_image, written(tmp_path, case))
 
 
 @pytest.mark.slow
@@ -93,58 +93,58 @@ def test_changed(tmp_path, name):
 def test_changed_in_many_ways(tmp_path, name):
     for case in bad_files.changed({name: WHOLE[name]}, 400, seed=1):
         path = written(tmp_path, case)
-        outcome(read_picture, path)
+        outcome(load_image, path)
         path.unlink()
 
 
-@pytest.mark.parametrize('name', ['grey.png', 'palette.png', '16bit.png'])
+@pytest.mark.parametrize('name', ['gray.png', 'palette.png', '16bit.png'])
 def test_every_bit_of_a_png_is_checked(tmp_path, name):
-    whole = read_picture(WHOLE[name])
+    whole = load_image(WHOLE[name])
     for position in range(len(WHOLE[name])):
         data = bytearray(WHOLE[name])
         data[position] ^= 1
-        picture = outcome(read_picture, written(tmp_path, bad_files.Case(f'{position}-{name}', bytes(data))))
-        assert picture is None or same(picture, whole), position
+        image = outcome(load_image, written(tmp_path, bad_files.Case(f'{position}-{name}', bytes(data))))
+        assert image is None or same(image, whole), position
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.jpg', '.tif', '.webp', '.gif', '.bmp'])
 def test_no_picture(tmp_path, suffix):
     for case in bad_files.wrong_kinds((suffix,)):
-        assert outcome(read_picture, written(tmp_path, case)) is None, case.name
+        assert outcome(load_image, written(tmp_path, case)) is None, case.name
 
 
 def test_suffix_of_another_format(tmp_path):
     """What is in a file counts, not what it is called."""
     for name in ('rgb.png', 'rgb.bmp', 'lzw.tif', 'alpha.webp'):
         for suffix in ('.jpg', '.gif', '.png', '.webp'):
-            picture = read_picture(written(tmp_path, bad_files.Case(f'{name}{suffix}', WHOLE[name])))
-            assert np.array_equal(picture.rgb, pixels())
+            image = load_image(written(tmp_path, bad_files.Case(f'{name}{suffix}', WHOLE[name])))
+            assert np.array_equal(image.rgb, pixels())
 
 
 def test_postscript_is_not_run(tmp_path, monkeypatch):
     monkeypatch.setattr(EpsImagePlugin, 'Ghostscript', lambda *_, **__: pytest.fail('was run'))
     path = written(tmp_path, bad_files.Case('program.png', bad_files.eps()))
     with pytest.raises(OSError, match=r'program\.png: PostScript is a program'):
-        read_picture(path)
+        load_image(path)
 
 
 def test_bombs_are_refused_before_they_are_unpacked(tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for case in bad_files.bombs():
-        assert outcome(read_picture, written(tmp_path, case)) is None, case.name
+        assert outcome(load_image, written(tmp_path, case)) is None, case.name
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 100 << 10  # KiB; each of them would be 10 GB
 
 
 def test_headers_that_cannot_be(tmp_path):
     for case in bad_files.odd_headers():
-        assert outcome(read_picture, written(tmp_path, case)) is None, case.name
+        assert outcome(load_image, written(tmp_path, case)) is None, case.name
 
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 2), (3, 20_000), (20_000, 3), (1, 5000)], ids=str)
 @pytest.mark.parametrize('format', ['PNG', 'JPEG', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000'])
 def test_extreme_sizes(tmp_path, size, format):
-    """Maps of the picture's size, which find what is red."""
+    """Maps of the image's size, which find what is red."""
     image = Image.new('RGB', size[::-1], (255, 0, 0))
     path = written(tmp_path, bad_files.Case('a.png', bad_files.encoded(image, format)))
     inferencer = BiRefNetInferencer(backend=TakesRed())
@@ -185,10 +185,10 @@ def test_special_files(tmp_path):
         paths = sorted(tmp_path.glob('*.png'))
         assert len(paths) == 7
         for path in paths:
-            assert outcome(read_picture, path) is None, path
+            assert outcome(load_image, path) is None, path
     for name in ('null\0byte.png', f'{"x" * 300}.png'):
         with pytest.raises((OSError, ValueError)):
-            read_picture(tmp_path / name)
+            load_image(tmp_path / name)
 
 
 def test_a_folder_of_special_files(tmp_path):
@@ -201,7 +201,7 @@ def test_a_folder_of_special_files(tmp_path):
     failed = {}
     inferencer = BiRefNetInferencer(backend=TakesRed())
     found = list(inferencer.predict(tmp_path, on_error=lambda source, error: failed.update({source.path: error})))
-    assert [each.picture.path.name for each in found] == ['good.png']
+    assert [each.image.path.name for each in found] == ['good.png']
     assert np.array_equal(found[0].soft_map, inside)
     assert {path.name for path in failed} == {'loop.png', 'pipe.png'}
     assert all(str(path) in str(error) for path, error in failed.items())
@@ -226,7 +226,7 @@ def test_without_permission():
                     os.setgroups([])
                     os.setgid(65534)
                     os.setuid(65534)
-                read_picture(path)
+                load_image(path)
             except BaseException as error:
                 text = f'{type(error).__name__}: {error}'
             os.write(writing, text.encode())

@@ -1,4 +1,4 @@
-"""Memory and open files over two thousand pictures through the inferencer, read, predicted and written."""
+"""Memory and open files over two thousand images through the inferencer, read, predicted and written."""
 
 import ctypes
 import gc
@@ -38,7 +38,7 @@ def test_two_thousand_pictures_leave_nothing_behind(tmp_path):
     for index in range(20):
         Image.fromarray(np.roll(rgb, index, 0)).save(tmp_path / f'{index}{SUFFIXES[index % 5]}')
     (tmp_path / 'cut.png').write_bytes((tmp_path / '1.png').read_bytes()[:99])
-    (tmp_path / 'text.jpg').write_text('no picture')
+    (tmp_path / 'text.jpg').write_text('no image')
     inferencer = BiRefNetInferencer(Bright(), device='cpu')
     settings = Settings(input_size=64, batch_size=4, flip=True)
     seen, failed, done = [], [], 0
@@ -55,8 +55,8 @@ def test_two_thousand_pictures_leave_nothing_behind(tmp_path):
             seen.append((done, *used()))
     assert done == PICTURES
     assert len(failed) == PICTURES // 10
-    pictures, memory, files = np.array(seen, float)[len(seen) // 2 :].T
-    per_picture = [np.polyfit(pictures, values, 1)[0] for values in (memory, files)]
-    print(f'{per_picture[0]:.0f} bytes and {per_picture[1]:.5f} files a picture')
+    images, memory, files = np.array(seen, float)[len(seen) // 2 :].T
+    per_picture = [np.polyfit(images, values, 1)[0] for values in (memory, files)]
+    print(f'{per_picture[0]:.0f} bytes and {per_picture[1]:.5f} files an image')
     assert per_picture[0] < 500  # a map of one of them is 19200
     assert abs(per_picture[1]) < 0.001

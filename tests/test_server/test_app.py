@@ -13,7 +13,7 @@ from red import TakesRed, red_square
 
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.imaging.compose import cut_out
-from mmbirefnet.imaging.read import Picture
+from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.server.app import create_app
 from mmbirefnet.server.limits import Limits
 
@@ -47,7 +47,7 @@ def decode(answer):
 @pytest.mark.parametrize('estimate', [True, False])
 def test_cutout(client, estimate):
     answer = post(client, estimate_foreground=estimate)
-    np.testing.assert_array_equal(decode(answer), cut_out(Picture(RGB), INSIDE, estimate))
+    np.testing.assert_array_equal(decode(answer), cut_out(LoadedImage(RGB), INSIDE, estimate))
     assert answer.headers['content-type'] == 'image/png'
     assert answer.headers['content-disposition'] == "inline; filename*=UTF-8''square-cutout.png"
 
@@ -107,8 +107,8 @@ def bomb(width, height):
 @pytest.mark.parametrize(
     ('content', 'fields', 'status', 'message'),
     [
-        (b'', {}, 400, 'square.png: no picture that can be read'),
-        (b'<html></html>', {}, 400, 'square.png: no picture that can be read'),
+        (b'', {}, 400, 'square.png: no image that can be read'),
+        (b'<html></html>', {}, 400, 'square.png: no image that can be read'),
         (encode(RGB)[:150], {}, 400, 'square.png: '),
         (encode(RGB)[:-40], {}, 400, 'square.png: '),
         (encode(np.zeros((400, 300), np.uint8)), {}, 413, '300x400 pixels; at most 0.1 megapixels'),
@@ -120,7 +120,7 @@ def bomb(width, height):
         (None, {'size': 160}, 400, 'size=160, may be 128 at most'),
         (None, {'box': '1,2,3'}, 400, 'box='),
         (None, {'box': 'a,b,c,d'}, 400, "box='a,b,c,d', must be"),
-        (None, {'box': '500,500,600,600'}, 400, 'lies outside the picture'),
+        (None, {'box': '500,500,600,600'}, 400, 'lies outside the image'),
         (None, {'box': 'nan,0,inf,9'}, 400, 'box='),
         (None, {'threshold': 2}, 400, 'threshold=2.0'),
         (
@@ -129,7 +129,7 @@ def bomb(width, height):
             400,
             'unknown color',
         ),
-        (None, {'background_file': b'no picture'}, 400, 'behind.png: no picture'),
+        (None, {'background_file': b'no image'}, 400, 'behind.png: no image'),
         (None, {'output': 'all'}, 422, 'cutout'),
         (None, {'size': 'big'}, 422, 'integer'),
     ],

@@ -96,7 +96,7 @@ def test_beyond_the_queue_429_and_none_accepted_is_lost(square):
 
 def test_places_are_free_again_after_every_kind_of_end(square):
     with service(queue=1, upload_bytes=10_000) as address:
-        for content in (b'', b'no picture', square, b'0' * 20_000) * 3:
+        for content in (b'', b'no image', square, b'0' * 20_000) * 3:
             assert post(address, content).status_code in (200, 400, 413)
         for _ in range(3):
             with socket.create_connection(address) as connection:  # cut off in the middle of the body

@@ -1,4 +1,4 @@
-"""The page in a headless Chromium: drop a picture, compare before and after, download the cut-out."""
+"""The page in a headless Chromium: drop an image, compare before and after, download the cut-out."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ from running_service import service
 
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.imaging.compose import cut_out
-from mmbirefnet.imaging.read import Picture
+from mmbirefnet.imaging.read import LoadedImage
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 sync_api = pytest.importorskip('playwright.sync_api')
@@ -61,7 +61,7 @@ def drop(page, name, content):
 
 
 def shown(page):
-    """Screen pixels of the comparison, at (column, row) of the picture."""
+    """Screen pixels of the comparison, at (column, row) of the image."""
     box = page.locator('#compare').bounding_box()
     image = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert('RGB')).astype(int)
 
@@ -90,8 +90,8 @@ def test_drop_compare_download(page, tmp_path):
         page.click('#download')
     assert download.value.suggested_filename == 'red square-cutout.png'
     download.value.save_as(tmp_path / 'cutout.png')
-    soft_map = BiRefNetInferencer(backend=TakesRed()).predict_picture(Picture(RGB))
-    np.testing.assert_array_equal(Image.open(tmp_path / 'cutout.png'), cut_out(Picture(RGB), soft_map))
+    soft_map = BiRefNetInferencer(backend=TakesRed()).predict_image(LoadedImage(RGB))
+    np.testing.assert_array_equal(Image.open(tmp_path / 'cutout.png'), cut_out(LoadedImage(RGB), soft_map))
 
 
 def test_choose_a_file_and_a_background(page):
@@ -107,9 +107,9 @@ def test_choose_a_file_and_a_background(page):
 
 
 def test_errors_are_shown_and_the_next_picture_works(page):
-    drop(page, 'broken.png', b'no picture')
+    drop(page, 'broken.png', b'no image')
     page.wait_for_selector('#status.error')
-    assert 'broken.png: no picture that can be read' in page.inner_text('#status')
+    assert 'broken.png: no image that can be read' in page.inner_text('#status')
     assert page.is_hidden('#result')
     drop(page, 'square.png', encode(RGB))
     page.wait_for_selector('#result:not([hidden])')

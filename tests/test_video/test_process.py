@@ -12,7 +12,7 @@ import pytest
 from red import TakesRed
 
 from mmbirefnet.apis import BiRefNetInferencer
-from mmbirefnet.imaging.read import Picture
+from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.video import container
 from mmbirefnet.video.container import VideoReader, VideoWriter
 from mmbirefnet.video.process import process_video
@@ -52,7 +52,7 @@ def source(tmp_path):
 
 def read_frames(path):
     with VideoReader(path) as reader:
-        return [picture.rgb for picture in reader]
+        return [image.rgb for image in reader]
 
 
 def decode_rgba(path, size=SIZE):
@@ -164,17 +164,17 @@ def test_without_ffmpeg(inferencer, source, tmp_path, monkeypatch):
 def test_few_frames_in_memory(inferencer, tmp_path, monkeypatch):
     source = write_silent(tmp_path / 'long.mp4', frames=60)
     alive, most = weakref.WeakSet(), 0
-    make = Picture
+    make = LoadedImage
 
     def count(*args, **kwargs):
         nonlocal most
-        picture = make(*args, **kwargs)
-        alive.add(picture)
+        image = make(*args, **kwargs)
+        alive.add(image)
         most = max(most, len(alive))
-        return picture
+        return image
 
-    monkeypatch.setattr(Picture, '__hash__', object.__hash__)
-    monkeypatch.setattr(container, 'Picture', count)
+    monkeypatch.setattr(LoadedImage, '__hash__', object.__hash__)
+    monkeypatch.setattr(container, 'LoadedImage', count)
     process_video(inferencer, source, tmp_path / 'out.mp4', workers=2)
     assert 2 <= most <= 10
     gc.collect()
@@ -191,7 +191,7 @@ def test_few_frames_in_memory(inferencer, tmp_path, monkeypatch):
         ('video', 'a.mp4', {'save': 'cutout'}, ValueError, 'a.mp4: .mp4 holds no alpha; .mov and .webm do'),
         ('video', 'a.mp4', {'smoothing': 1.0}, ValueError, 'smoothing=1.0'),
         ('video', 'a.mp4', {'save': 'all'}, ValueError, "save='all'"),
-        ('video', 'a.mp4', {'background': 'no-such-colour'}, ValueError, 'no-such-colour'),
+        ('video', 'a.mp4', {'background': 'no-such-color'}, ValueError, 'no-such-color'),
         ('video', 'a.mp4', {'background': 'red', 'save': 'mask'}, ValueError, "background='red'"),
         ('video', 'in.mp4', {}, ValueError, 'is the source itself'),
         ('video', 'there.mp4', {'overwrite': False}, FileExistsError, 'there.mp4: exists already'),
