@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-try:
-    from py_sod_metrics import FmeasureHandler, IOUHandler, PrecisionHandler, RecallHandler
-except ImportError as error:
-    raise ImportError('scoring needs pysodmetrics: pip install "mmbirefnet[eval]"') from error
-
 from .pair import Pair
 
 _EPS = np.spacing(1)
-_OFF = dict(with_dynamic=False, with_adaptive=False)
-_precision = PrecisionHandler(**_OFF)
-_recall = RecallHandler(**_OFF)
-_fmeasure = FmeasureHandler(**_OFF, beta=0.3)
-_iou = IOUHandler(**_OFF)
+_BETA_SQUARED = 0.3
 
 
 def precision_recall_curves(pair: Pair) -> tuple:
     """Precision and recall at the thresholds 255 ... 0, each float64 (256,); 0 where the denominator is 0."""
-    counts = _confusion(pair, *pair.threshold_counts)
-    return _precision(*counts), _recall(*counts)
+    true_positives, false_positives = pair.threshold_counts
+    return _ratio(true_positives, true_positives + false_positives), _ratio(true_positives, pair.foreground)
 
 
 def fmeasure_curve(pair: Pair) -> np.ndarray:
@@ -30,12 +21,12 @@ def fmeasure_curve(pair: Pair) -> np.ndarray:
 
     0 for an empty mask, and where nothing is hit.
     """
-    return _fmeasure(*_confusion(pair, *pair.threshold_counts))
+    return _fmeasure(pair, *pair.threshold_counts)
 
 
 def adaptive_fmeasure(pair: Pair) -> float:
     """F-measure at twice the map's mean (Achanta et al., CVPR 2009)."""
-    return float(_fmeasure(*_confusion(pair, *pair.adaptive_counts)))
+    return float(_fmeasure(pair, *pair.adaptive_counts))
 
 
 def emeasure_curve(pair: Pair) -> np.ndarray:
@@ -50,13 +41,19 @@ def adaptive_emeasure(pair: Pair) -> float:
 
 def iou_curve(true_positives: np.ndarray, false_positives: np.ndarray, foreground: int) -> np.ndarray:
     """Intersection over union, same shape as the counts; 0 for an empty foreground."""
-    return _iou(true_positives, false_positives, 0, foreground - true_positives)
+    return _ratio(true_positives, false_positives + foreground)
 
 
-def _confusion(pair: Pair, true_positives, false_positives) -> tuple:
-    """tp, fp, tn, fn, in pysodmetrics' order."""
-    background = pair.size - pair.foreground
-    return true_positives, false_positives, background - false_positives, pair.foreground - true_positives
+def _ratio(numerator, denominator) -> np.ndarray:
+    """``numerator / denominator``, and 0 where the denominator is 0."""
+    numerator, denominator = np.broadcast_arrays(np.asarray(numerator, np.float64), denominator)
+    return np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator != 0)
+
+
+def _fmeasure(pair: Pair, true_positives, false_positives) -> np.ndarray:
+    precision = _ratio(true_positives, true_positives + false_positives)
+    recall = _ratio(true_positives, pair.foreground)
+    return _ratio((_BETA_SQUARED + 1) * precision * recall, _BETA_SQUARED * precision + recall)
 
 
 def _emeasure(pair: Pair, true_positives, false_positives):
@@ -70,7 +67,8 @@ def _emeasure(pair: Pair, true_positives, false_positives):
     elif pair.foreground == pair.size:
         aligned = positives
     else:
-        tp, fp, tn, fn = _confusion(pair, true_positives, false_positives)
+        tp, fp = true_positives, false_positives
+        fn, tn = pair.foreground - tp, pair.size - pair.foreground - fp
         # Pixels of one cell of the confusion matrix share one alignment: map and mask, both less their means.
         map_on, mask_on = 1 - positives / pair.size, 1 - pair.foreground / pair.size
         map_off, mask_off = map_on - 1, mask_on - 1
