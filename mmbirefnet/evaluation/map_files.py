@@ -90,15 +90,16 @@ def score_files(
     metrics: Sequence[str] | None = None,
     cache: SkeletonCache | None = None,
     soft_masks: bool = False,
+    stretch_hce: bool = False,
 ) -> dict | str:
     """Scores of a map in a file (see ``score_pair``), or what is wrong with the files.
 
-    With ``soft_masks``, ``MAE`` and ``MSE`` are of the grey levels, as matting takes them.
+    With ``soft_masks``, ``MAE`` and ``MSE`` compare the grey levels, as in matting.
     """
     try:
         score_map, alpha = read_pair(mask_path, map_path)
         mask = alpha > OBJECT_ABOVE
         skeleton = cache.skeleton(mask) if cache is not None else None
-        return score_pair(score_map, mask, metrics, skeleton, alpha if soft_masks else None)
+        return score_pair(score_map, mask, metrics, skeleton, alpha if soft_masks else None, stretch_hce)
     except (OSError, ValueError) as error:
         return str(error)

@@ -46,6 +46,9 @@ class DichotomousMetric(BaseMetric):
         keep_results: accepted for mmsegmentation's ``test.py``; maps that are written are always kept.
         soft_masks: take ``MAE`` and ``MSE`` of the map and the mask as they are, in [0, 1], as matting does: the map is
             not stretched, the mask not cut at 128. The other measures do not change.
+        stretch_hce: compute ``HCE`` as PySODMetrics does, from the map stretched to [0, 1] and cut at 0.5; it forgives
+            objects that are predicted weakly. By default the map is cut above 128 as it is, as in the reference
+            evaluation.
         num_workers: processes that score while the model works on; 0 scores in this one, ``'auto'`` takes the
             machine's cores. Each needs about 20 bytes per pixel of its map.
         skeleton_cache: folder for the masks' skeletons (which HCE needs), ``'auto'`` for the user's cache folder,
@@ -66,6 +69,7 @@ class DichotomousMetric(BaseMetric):
         format_only: bool = False,
         keep_results: bool = True,
         soft_masks: bool = False,
+        stretch_hce: bool = False,
         num_workers: int | str = 0,
         skeleton_cache: str | None = 'auto',
         collect_device: str = 'cpu',
@@ -80,6 +84,7 @@ class DichotomousMetric(BaseMetric):
         self.metrics = () if format_only else check_metrics(measures)
         self.means = MEANS if means is None else means
         self.soft_masks = soft_masks
+        self.stretch_hce = stretch_hce
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.skeleton_cache = open_skeleton_cache(skeleton_cache) if 'HCE' in self.metrics else None
         self._pool = ScoringPool(_score_sample, resolve_workers(num_workers))
@@ -97,7 +102,8 @@ class DichotomousMetric(BaseMetric):
                 alpha = to_alpha(annotation) if self.soft_masks and self.metrics else None
             except (TypeError, ValueError) as error:
                 raise type(error)(f'{image["image"]}: {error}') from error
-            self._pool.submit(image, score_map, mask, alpha, self.metrics, self.skeleton_cache, self._map_path(image))
+            options = self.metrics, self.stretch_hce, self.skeleton_cache, self._map_path(image)
+            self._pool.submit(image, score_map, mask, alpha, *options)
         self.results.extend(self._pool.take())
 
     def evaluate(self, size: int) -> dict[str, float]:
@@ -247,6 +253,7 @@ def _score_sample(
     mask: np.ndarray | None,
     alpha: np.ndarray | None,
     metrics: Sequence[str],
+    stretch_hce: bool,
     cache: SkeletonCache | None,
     map_path: Path | None,
 ) -> dict:
@@ -259,7 +266,7 @@ def _score_sample(
         return image
     try:
         skeleton = cache.skeleton(mask) if cache is not None else None
-        return dict(image, scores=score_pair(score_map, mask, metrics, skeleton, alpha))
+        return dict(image, scores=score_pair(score_map, mask, metrics, skeleton, alpha, stretch_hce))
     except ValueError as error:
         raise ValueError(f'{image["image"]}: {error}') from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -62,6 +63,7 @@ def score_pair(
     metrics: Sequence[str] | None = None,
     skeleton: np.ndarray | None = None,
     alpha: np.ndarray | None = None,
+    stretch_hce: bool = False,
 ) -> Scores:
     """Score one map.
 
@@ -69,9 +71,11 @@ def score_pair(
         score_map: uint8 (H, W), the probability times 255, truncated.
         mask: bool (H, W), the annotation above 128 of 255.
         metrics: names out of ``METRICS``; all by default.
-        skeleton: bool (H, W), the mask's skeleton if it is at hand; saves most of the time that HCE takes.
-        alpha: float32 (H, W) in [0, 1], the soft annotation: ``MAE`` and ``MSE`` are then of the map, not stretched,
-            and this. The other measures are of ``mask``.
+        skeleton: bool (H, W), the mask's skeleton if it is already known; saves most of the time that HCE takes.
+        alpha: float32 (H, W) in [0, 1], the soft annotation. If given, ``MAE`` and ``MSE`` compare the map, not
+            stretched, with this soft mask; all other measures use ``mask``.
+        stretch_hce: ``HCE`` as PySODMetrics computes it, of the stretched map above 0.5. By default it is that of the
+            map above 128, as in the reference evaluation.
 
     Returns:
         The measures that do not depend on a threshold as floats; of those that do, the curves ``Fm``, ``Em`` and
@@ -84,11 +88,12 @@ def score_pair(
         {'MAE': 0.0, 'HCE': 0.0}
     """
     pair = Pair(score_map, mask, skeleton, alpha)
+    scalars = _SCALARS | dict(HCE=partial(human_correction_effort, stretch=stretch_hce))
     scores: Scores = {}
     for name in check_metrics(metrics):
         curve = curve_of(name)
         if curve is None:
-            scores[name] = _SCALARS[name](pair)
+            scores[name] = scalars[name](pair)
         elif curve not in scores:
             scores[curve] = _CURVES[curve](pair)
             if curve == 'Fm':

@@ -51,6 +51,15 @@ def test_golden_set_in_any_batches(batch_size, with_mask):
     assert_golden(evaluate([make_sample(name, with_mask=with_mask) for name in PAIRS], batch_size))
 
 
+def test_hce_in_the_form_of_pysodmetrics():
+    mask = torch.zeros(1, 40, 40)
+    mask[:, 10:30, 10:30] = 1
+    sample = SegDataSample(metainfo=dict(img_path='a.jpg'))
+    sample.seg_logits, sample.gt_sem_seg = PixelData(data=mask / 4), PixelData(data=mask)
+    assert evaluate([sample], measures=['HCE'])['HCE'] > 0
+    assert evaluate([sample], measures=['HCE'], stretch_hce=True) == {'HCE': 0}
+
+
 @pytest.mark.parametrize('workers', [1, 2, 3])
 def test_worker_processes_give_the_same(workers):
     samples = [make_sample(name) for name in PAIRS]

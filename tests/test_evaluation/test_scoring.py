@@ -86,10 +86,28 @@ def test_golden_set():
             assert scores[metric] == pytest.approx(value, abs=1e-9), metric
 
 
+@pytest.mark.parametrize('name', ['0.png', '1.png', '2.png'])
+def test_golden_hce(name):
+    """Maps with many pixels at level 128, and maps that never reach 255."""
+    folder = GOLDEN.parent / 'hce'
+    score_map, mask = (cv2.imread(str(folder / kind / name), cv2.IMREAD_GRAYSCALE) for kind in ('pred', 'gt'))
+    expected = json.loads((folder / 'expected.json').read_text())
+    assert score_pair(score_map, mask > 128, ['HCE'])['HCE'] == expected[name]
+
+
+def test_hce_of_a_weak_prediction():
+    """An object nowhere above 128 is missing, however well its shape is seen once the map is stretched."""
+    mask = np.zeros((60, 60), bool)
+    mask[20:40, 20:40] = True
+    for level, stretch, correct in ((128, False, False), (129, False, True), (60, False, False), (60, True, True)):
+        effort = score_pair(mask * np.uint8(level), mask, ['HCE'], stretch_hce=stretch)['HCE']
+        assert (effort == 0) == correct, (level, stretch)
+
+
 @pytest.mark.parametrize('seed', range(60))
 def test_equals_pysodmetrics(seed):
     score_map, mask = random_pair(np.random.default_rng(seed))
-    ours = summarise(score_pair(score_map, mask))
+    ours = summarise(score_pair(score_map, mask, stretch_hce=True))
     for metric, value in pysodmetrics(score_map, mask).items():
         assert ours[metric] == pytest.approx(value, abs=1e-8), metric
 

@@ -92,6 +92,19 @@ def test_soft_masks_change_the_mean_errors_alone(tool, tmp_path):
     assert {name for name in hard if hard[name] != soft[name]} == {'MAE', 'MSE'}
 
 
+def test_weak_maps_are_forgiven_by_the_stretched_hce_alone(tool, tmp_path):
+    mask = np.zeros((40, 40), np.uint8)
+    mask[10:30, 10:30] = 255
+    for name, image in (('gt', mask), ('maps', mask // 4)):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / 'a.png'), image)
+    options = '--gt', tmp_path / 'gt', '--pred', tmp_path / 'maps', '--metrics', 'HCE', '--worst', 0, '--workers', 0
+    for stretch in ([], ['--stretch-hce']):
+        tool('eval_maps', *options, '--out', tmp_path / 'out', *stretch)
+        effort = float(read_table(tmp_path / 'out' / 'table.csv')[0]['HCE'])
+        assert (effort == 0) == bool(stretch)
+
+
 def test_missing_and_damaged_maps_are_named(tool, folders, capsys):
     maps = sorted((folders / 'ours' / 'DIS-VD').iterdir())
     maps[0].unlink()

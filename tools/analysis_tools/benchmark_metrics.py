@@ -74,7 +74,7 @@ def plain(pairs):
 
 def ours(samples, workers, cache):
     """All metrics of ``DichotomousMetric`` over the data samples, as a test loop calls it."""
-    metric = DichotomousMetric(num_workers=workers, skeleton_cache=cache)
+    metric = DichotomousMetric(stretch_hce=True, num_workers=workers, skeleton_cache=cache)
     for sample in samples:
         metric.process(None, [sample])
     return metric.evaluate(len(samples))

@@ -51,6 +51,9 @@ def parse_args():
     parser.add_argument('--out', default='eval_maps', metavar='DIR', help='where to write (default: %(default)s)')
     parser.add_argument('--metrics', nargs='+', help=f'some of {", ".join(METRICS)} (default: all)')
     parser.add_argument('--soft-masks', action='store_true', help='MAE and MSE of the grey levels, as for matting')
+    parser.add_argument(
+        '--stretch-hce', action='store_true', help='HCE of maps stretched to the whole range, as in PySODMetrics'
+    )
     parser.add_argument('--task', choices=TASK_COLUMNS, help="columns as in this task's papers (default: by the sets)")
     parser.add_argument('--published', metavar='FILE', help='metafile whose published rows are shown beside')
     parser.add_argument('--worst', type=int, default=8, metavar='N', help='images on a contact sheet; 0 for none')
@@ -104,7 +107,7 @@ def score_all(args):
     results, progress = [], ProgressBar(len(jobs), file=sys.stderr) if jobs else None
     for key, stem in jobs:
         skeletons = cache if 'HCE' in args.metrics else None
-        pool.submit(*files[key].pairs[stem], args.metrics, skeletons, args.soft_masks)
+        pool.submit(*files[key].pairs[stem], args.metrics, skeletons, args.soft_masks, args.stretch_hce)
         results += pool.take()
         progress.update()
     results += pool.finish()

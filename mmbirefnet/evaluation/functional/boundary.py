@@ -13,7 +13,7 @@ def mean_boundary_accuracy(pair: Pair, steps: int = 5) -> float:
     The radii go in ``steps`` from 1 towards (H + W) / 300. The map counts as foreground above 128 of 255, without
     stretching. A mask without boundary (empty or full) has no band: then all pixels count.
     """
-    right = (pair.score_map > 128) == pair.mask
+    right = pair.binary == pair.mask
     if pair.foreground in (0, pair.size):
         return float(right.mean())
     widest = sum(pair.shape) / 300

@@ -16,7 +16,8 @@ _EXACT_COUNT = 2**24
 class Pair:
     """A score map beside its mask, with what several measures need of them.
 
-    As in pysodmetrics, the map's values are stretched to the whole of [0, 1] (a constant map is only divided by 255).
+    As in PySODMetrics, most measures stretch the map's values to the whole of [0, 1] (a constant map is only divided by
+    255); :attr:`binary` is the map as it is, above 128.
     The map has 256 levels at most, so most measures follow from histograms over the levels, which are counted
     separately for the foreground and background of the four quadrants around the mask's centroid.
 
@@ -72,6 +73,11 @@ class Pair:
 
     @cached_property
     def binary(self) -> np.ndarray:
+        """bool (H, W): the map above 128 of 255, not stretched."""
+        return self.score_map > 128
+
+    @cached_property
+    def stretched_binary(self) -> np.ndarray:
         """bool (H, W): the stretched map above 0.5."""
         return self.score_map > np.flatnonzero(self.levels <= 0.5)[-1]
 
