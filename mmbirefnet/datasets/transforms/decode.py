@@ -8,7 +8,8 @@ import re
 import cv2
 import numpy as np
 from mmengine import fileio
-from PIL import Image
+from mmengine.fileio import LocalBackend
+from PIL import ExifTags, Image
 
 _JPEG_START = b'\xff\xd8'
 _PNG_START = b'\x89PNG\r\n\x1a\n'
@@ -30,6 +31,25 @@ def read_image(path: str, backend_args: dict | None = None) -> np.ndarray:
         OSError: The file is missing, empty, truncated or not an image.
     """
     return _decode(_read(path, backend_args), path, cv2.IMREAD_COLOR)
+
+
+def read_image_size(path: str, backend_args: dict | None = None) -> tuple[int, int]:
+    """Width and height of the image that :func:`read_image` returns, from the file's header where Pillow knows it.
+
+    Raises:
+        OSError: If the file is missing, empty, or not an image.
+    """
+    try:
+        local = isinstance(fileio.get_file_backend(path, backend_args=backend_args), LocalBackend)
+        with Image.open(path if local else io.BytesIO(fileio.get(path, backend_args=backend_args))) as image:
+            size = image.size
+            # OpenCV turns these formats alone. Where the header has no EXIF, Pillow would decode a PNG to look for it.
+            has_exif = image.format in ('JPEG', 'MPO', 'PNG') and 'exif' in image.info
+            turned = has_exif and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    except Exception:  # Pillow raises half a dozen types, also for formats that only OpenCV reads
+        height, width = read_image(path, backend_args).shape[:2]
+        return width, height
+    return size[::-1] if turned else size
 
 
 def read_mask(path: str, backend_args: dict | None = None) -> np.ndarray:

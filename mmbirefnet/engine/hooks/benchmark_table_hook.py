@@ -14,16 +14,16 @@ from mmbirefnet.registry import HOOKS
 
 @HOOKS.register_module()
 class BenchmarkTableHook(Hook):
-    """Prints a test's scores by set, and writes them as Markdown, CSV and LaTeX to the run's log folder.
+    """Print a test's scores by set, and write them as Markdown, CSV and LaTeX to the run's log folder.
 
-    Published scores stand below ours. Sets that the data set was asked for and did not find are named.
+    Published scores of the same sets stand below ours. Sets that were asked for and not found are named.
 
     Args:
-        published: metafile to take published rows from: those of the model that is named as the config file, or all
-            if it has no such model. ``'auto'``: ``metafile.yml`` beside the config file, if there is one; ``None``:
-            no published rows.
-        task: whose columns to print, ``'DIS5K'``, ``'COD'``, ``'HRSOD'`` or ``'Matting'``; by default told by the sets.
-        method: name of our rows; by default the config file's.
+        published: Metafile to take published rows from: those of the released models that run with the config file, or
+            all if it has none. ``'auto'``: ``metafile.yml`` beside the config file, if there is one; ``None``: no
+            published rows.
+        task: Whose columns to print, ``'DIS5K'``, ``'COD'``, ``'HRSOD'`` or ``'Matting'``; by default that of the sets.
+        method: Name of our rows; by default the config file's.
     """
 
     priority = 'VERY_LOW'
@@ -57,8 +57,7 @@ class BenchmarkTableHook(Hook):
         if metafile == 'auto':
             metafile = config.with_name('metafile.yml') if config.name else None
             metafile = metafile if metafile and metafile.is_file() else None
-        rows = load_published(metafile) if metafile else []
-        rows = [row for row in rows if row.method == config.stem] or rows
+        rows = (load_published(metafile, config.stem) or load_published(metafile)) if metafile else []
         return [replace(row, method=f'{row.method} (published)') for row in rows]
 
 

@@ -48,7 +48,7 @@ def test_column_orders():
     # The papers' orders.
     assert ' '.join(TASK_COLUMNS['DIS5K']) == 'maxFm wFmeasure MAE Smeasure meanEm HCE'
     assert ' '.join(TASK_COLUMNS['COD']) == 'Smeasure wFmeasure meanFm meanEm maxEm MAE'
-    assert ' '.join(TASK_COLUMNS['HRSOD']) == 'Smeasure maxFm meanEm MAE'
+    assert ' '.join(TASK_COLUMNS['HRSOD']) == 'Smeasure maxFm meanEm MAE wFmeasure'  # the last by others
     assert [len(sets) for sets in TEST_SETS.values()] == [5, 4, 5, 3]
     with pytest.raises(ValueError, match='DIS5K, COD, HRSOD'):
         columns_of([], 'SOD')
@@ -101,6 +101,15 @@ def test_published_rows_need_source_and_known_metrics(tmp_path):
         path.write_text(content.format(metric, source))
         with pytest.raises(ValueError, match=f'metafile.yml: m on DIS-VD: {message}'):
             load_published(path)
+
+
+def test_published_rows_of_a_config(tmp_path):
+    path = tmp_path / 'metafile.yml'
+    model = '- Name: {0}\n  Config: a/{1}.py\n  Results:\n  - {{Dataset: d, Metrics: {{MAE: {2}}}, Source: s}}\n'
+    rows = [('R1', 'one', 0.1), ('R2', 'two', 0.2), ('R3', 'one', 0.3)]
+    path.write_text('Models:\n- Name: one\n  Config: a/one.py\n' + ''.join(model.format(*row) for row in rows))
+    assert [(row.method, row.scores['MAE']) for row in load_published(path, 'one')] == [('R1', 0.1), ('R3', 0.3)]
+    assert load_published(path, 'three') == []
 
 
 def test_breakdown_by_names():
