@@ -13,7 +13,6 @@ from mmbirefnet.datasets.dichotomous import IMAGE_SUFFIXES
 from mmbirefnet.datasets.transforms.decode import mask_to_float, read_image, read_mask
 
 from .scoring import score_pair
-from .skeleton_cache import SkeletonCache
 
 
 class MapFiles(NamedTuple):
@@ -87,8 +86,7 @@ def read_pair(mask_path: str | Path, map_path: str | Path) -> tuple[np.ndarray, 
 def score_files(
     mask_path: str | Path,
     map_path: str | Path,
-    metrics: Sequence[str] | None = None,
-    cache: SkeletonCache | None = None,
+    measures: Sequence[str] | None = None,
     soft_masks: bool = False,
     stretch_hce: bool = False,
 ) -> dict | str:
@@ -99,7 +97,6 @@ def score_files(
     try:
         score_map, alpha = read_pair(mask_path, map_path)
         mask = alpha > OBJECT_ABOVE
-        skeleton = cache.skeleton(mask) if cache is not None else None
-        return score_pair(score_map, mask, metrics, skeleton, alpha if soft_masks else None, stretch_hce)
+        return score_pair(score_map, mask, measures, alpha if soft_masks else None, stretch_hce)
     except (OSError, ValueError) as error:
         return str(error)

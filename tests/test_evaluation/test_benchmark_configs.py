@@ -11,9 +11,9 @@ from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 
 from mmbirefnet.engine.hooks import BenchmarkTableHook
+from mmbirefnet.evaluation import MEASURES, lower_is_better
 from mmbirefnet.evaluation.report.published import load_published
-from mmbirefnet.evaluation.report.tables import MEANS, TASK_COLUMNS, TEST_SETS, mean_rows, task_of
-from mmbirefnet.evaluation.scoring import LOWER_IS_BETTER, METRICS
+from mmbirefnet.evaluation.report.tables import MEANS, TASK_COLUMNS, TEST_SETS, task_of, with_means
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs'
@@ -33,9 +33,9 @@ def test_all_sets_are_tested(task):
 
 def test_best_checkpoint_by_any_metric():
     options = Config.fromfile(CONFIGS / '_base_/default_runtime.py').default_hooks.checkpoint
-    for metric in METRICS:
+    for metric in MEASURES:
         for key in (metric, f'CHAMELEON/{metric}'):
-            assert make_hook(options, key).rules == ['less' if metric in LOWER_IS_BETTER else 'greater'], key
+            assert make_hook(options, key).rules == ['less' if lower_is_better(metric) else 'greater'], key
 
 
 def make_hook(options, save_best):
@@ -66,7 +66,7 @@ def test_metafile(path):
 def test_published_mean_is_that_of_its_sets():
     rows = load_published(CONFIGS / 'birefnet/metafile.yml', 'birefnet_swin-l_8xb4-500e_dis5k-1024x1024')
     scores = {row.name: row.scores for row in rows}
-    for metric, value in mean_rows(scores)['DIS-TE(1-4)'].items():
+    for metric, value in with_means(scores)['DIS-TE(1-4)'].items():
         assert scores['DIS-TE(1-4)'][metric] == pytest.approx(value, abs=1e-3), metric  # rounded to three digits
 
 
@@ -94,7 +94,7 @@ def test_table_shows_published_scores_beside_ours(tmp_path, config, set_name, me
         log_dir=str(tmp_path),
         logger=logging.getLogger('test'),
     )
-    BenchmarkTableHook().after_test_epoch(runner, {f'{set_name}/{metric}': 0.5 for metric in METRICS})
+    BenchmarkTableHook().after_test_epoch(runner, {f'{set_name}/{metric}': 0.5 for metric in MEASURES})
     ours, *published = csv.DictReader((tmp_path / 'benchmark.csv').read_text('utf-8').splitlines())
     assert ours['method'] == Path(config).name
     assert published

@@ -4,9 +4,11 @@ import cv2
 import numpy as np
 
 from .pair import Pair, level_histogram
+from .registry import register_curve, register_measure
 from .threshold_curves import iou_curve
 
 
+@register_measure('mBA', '$mBA$')
 def mean_boundary_accuracy(pair: Pair, steps: int = 5) -> float:
     """Share of right pixels in bands around the mask's boundary, averaged over band widths (Cheng et al., CVPR 2020).
 
@@ -28,6 +30,7 @@ def mean_boundary_accuracy(pair: Pair, steps: int = 5) -> float:
     return float(np.mean([accuracies[radius] for radius in radii]))
 
 
+@register_curve('BIoU', maxBIoU=(np.max, '$BIoU^{max}$'), meanBIoU=(np.mean, '$BIoU^{mean}$'))
 def boundary_iou_curve(pair: Pair, ratio: float = 0.02) -> np.ndarray:
     """Boundary IoU (Cheng et al., CVPR 2021) of the map at the thresholds 255 ... 0, float64 (256,).
 

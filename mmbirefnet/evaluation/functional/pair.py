@@ -24,8 +24,8 @@ class Pair:
     Args:
         score_map: uint8 (H, W), probability times 255.
         mask: bool (H, W), True for foreground.
-        skeleton: bool (H, W), the mask's skeleton if it is known already.
-        alpha: float32 (H, W) in [0, 1], the soft mask that the mean errors are taken of in place of ``mask``.
+        alpha: float32 (H, W) in [0, 1], the soft mask that MAE and MSE compare with in place of ``mask``.
+        stretch_hce: Compute HCE from the stretched map above 0.5, as PySODMetrics does.
 
     Raises:
         TypeError: if the map is not uint8 or the mask not bool.
@@ -36,8 +36,8 @@ class Pair:
         self,
         score_map: np.ndarray,
         mask: np.ndarray,
-        skeleton: np.ndarray | None = None,
         alpha: np.ndarray | None = None,
+        stretch_hce: bool = False,
     ) -> None:
         if score_map.dtype != np.uint8:
             raise TypeError(f'score map must be uint8 (probability times 255), got {score_map.dtype}')
@@ -52,10 +52,9 @@ class Pair:
         self.score_map = np.ascontiguousarray(score_map)
         self.mask = np.ascontiguousarray(mask)
         self.alpha = alpha
+        self.stretch_hce = stretch_hce
         self.shape = mask.shape
         self.size = mask.size
-        if skeleton is not None:
-            self.skeleton = skeleton
 
     @cached_property
     def levels(self) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .pair import Pair
+from .registry import register_curve, register_measure
 
 _EPS = np.spacing(1)
 _BETA_SQUARED = 0.3
@@ -16,6 +17,7 @@ def precision_recall_curves(pair: Pair) -> tuple:
     return _ratio(true_positives, true_positives + false_positives), _ratio(true_positives, pair.foreground)
 
 
+@register_curve('Fm', maxFm=(np.max, r'$F^{max}_{\beta}$'), meanFm=(np.mean, r'$F^{mean}_{\beta}$'))
 def fmeasure_curve(pair: Pair) -> np.ndarray:
     """F-measure with beta^2 = 0.3 at the thresholds 255 ... 0, float64 (256,) (Achanta et al., CVPR 2009).
 
@@ -24,16 +26,19 @@ def fmeasure_curve(pair: Pair) -> np.ndarray:
     return _fmeasure(pair, *pair.threshold_counts)
 
 
+@register_measure('adpFm', r'$F^{adp}_{\beta}$')
 def adaptive_fmeasure(pair: Pair) -> float:
     """F-measure at twice the map's mean (Achanta et al., CVPR 2009)."""
     return float(_fmeasure(pair, *pair.adaptive_counts))
 
 
+@register_curve('Em', maxEm=(np.max, r'$E^{max}_{\phi}$'), meanEm=(np.mean, r'$E^{mean}_{\phi}$'))
 def emeasure_curve(pair: Pair) -> np.ndarray:
     """Enhanced-alignment measure at the thresholds 255 ... 0, float64 (256,) (Fan et al., IJCAI 2018)."""
     return _emeasure(pair, *pair.threshold_counts)
 
 
+@register_measure('adpEm', r'$E^{adp}_{\phi}$')
 def adaptive_emeasure(pair: Pair) -> float:
     """Enhanced-alignment measure at twice the map's mean (Fan et al., IJCAI 2018)."""
     return float(_emeasure(pair, *pair.adaptive_counts))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from mmbirefnet.evaluation.functional import MEASURES
 from mmbirefnet.evaluation.report.tables import TableRow
-from mmbirefnet.evaluation.scoring import METRICS
 
 
 def load_published(path: str | Path, config: str | None = None) -> list[TableRow]:
@@ -19,7 +19,7 @@ def load_published(path: str | Path, config: str | None = None) -> list[TableRow
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a result has no source, or a metric of another name than ours.
+        ValueError: If a result has no source, or a measure of another name than ours.
     """
     content = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     rows = []
@@ -27,9 +27,9 @@ def load_published(path: str | Path, config: str | None = None) -> list[TableRow
         if config is not None and Path(model.get('Config', '')).stem != config:
             continue
         for result in model.get('Results', ()):
-            unknown = sorted(set(result['Metrics']) - set(METRICS))
+            unknown = sorted(set(result['Metrics']) - set(MEASURES))
             if unknown or not result.get('Source'):
-                what = f'unknown metrics {", ".join(unknown)}' if unknown else 'no Source'
+                what = f'unknown measures {", ".join(unknown)}' if unknown else 'no Source'
                 raise ValueError(f'{path}: {model["Name"]} on {result["Dataset"]}: {what}')
             rows.append(TableRow(result['Dataset'], model['Name'], result['Metrics'], result['Source']))
     return rows

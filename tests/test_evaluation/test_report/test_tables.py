@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from mmbirefnet.evaluation import MEASURES
 from mmbirefnet.evaluation.report.breakdown import parse_dis5k_name, rows_by
 from mmbirefnet.evaluation.report.published import load_published
 from mmbirefnet.evaluation.report.ranking import find_checkpoints, rank, read_logged_scores
@@ -15,15 +16,14 @@ from mmbirefnet.evaluation.report.tables import (
     TableRow,
     columns_of,
     in_table_order,
-    mean_rows,
     task_of,
     to_latex,
     to_markdown,
+    with_means,
     write_tables,
 )
-from mmbirefnet.evaluation.scoring import METRICS
 
-SCORES = {metric: (index + 1) / 100 for index, metric in enumerate(METRICS)} | {'HCE': 1016.4}
+SCORES = {metric: (index + 1) / 100 for index, metric in enumerate(MEASURES)} | {'HCE': 1016.4}
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ SCORES = {metric: (index + 1) / 100 for index, metric in enumerate(METRICS)} | {
 def test_task_by_sets(sets, task):
     assert task_of(sets) == task
     rows = [TableRow(name, 'm', SCORES) for name in sets]
-    assert columns_of(rows) == (TASK_COLUMNS[task] if task else METRICS)
+    assert columns_of(rows) == (TASK_COLUMNS[task] if task else tuple(MEASURES))
 
 
 def test_column_orders():
@@ -59,11 +59,11 @@ def test_sets_in_order():
     assert in_table_order(names) == ['DIS-VD', 'DIS-TE1', 'DIS-TE2', 'DIS-TE(1-4)', 'other']
 
 
-def test_mean_rows():
+def test_with_means():
     rows = {f'DIS-TE{k}': dict(MAE=0.1 * k, HCE=float(k)) for k in range(1, 5)}
-    assert mean_rows(rows) == {'DIS-TE(1-4)': dict(MAE=pytest.approx(0.25), HCE=2.5)}
+    assert with_means(rows) == rows | {'DIS-TE(1-4)': dict(MAE=pytest.approx(0.25), HCE=2.5)}
     del rows['DIS-TE3']
-    assert mean_rows(rows) == {}
+    assert with_means(rows) == rows
 
 
 def test_three_formats(tmp_path):
@@ -97,7 +97,7 @@ def test_published_rows_need_source_and_known_metrics(tmp_path):
     content = 'Models:\n- Name: m\n  Results:\n  - {{Dataset: DIS-VD, Metrics: {{{}: 0.9}}{}}}\n'
     path.write_text(content.format('Smeasure', ', Source: paper'))
     assert load_published(path) == [TableRow('DIS-VD', 'm', {'Smeasure': 0.9}, 'paper')]
-    for metric, source, message in (('Smeasure', '', 'no Source'), ('S', ', Source: x', 'unknown metrics S')):
+    for metric, source, message in (('Smeasure', '', 'no Source'), ('S', ', Source: x', 'unknown measures S')):
         path.write_text(content.format(metric, source))
         with pytest.raises(ValueError, match=f'metafile.yml: m on DIS-VD: {message}'):
             load_published(path)
