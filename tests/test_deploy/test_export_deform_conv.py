@@ -16,13 +16,16 @@ pytest.importorskip('mmbirefnet.deploy.program', exc_type=ImportError)  # torch 
 from mmbirefnet.deploy.deform_conv_export import FORMS, GridSampleDeformConv, OperatorDeformConv, replace_deform_convs  # noqa: E402
 from mmbirefnet.deploy.onnx import LOWEST_OPSETS, TRANSLATIONS  # noqa: E402
 
+MASK_SCALE = 3.0
+
 
 def convolution(form, weight, bias, options) -> nn.Module:
     """The form of a layer with a given kernel."""
     stride, padding, dilation, groups, deform_groups = options
     channels, out_channels = weight.shape[1] * groups, len(weight)
     layer = DCNv2(
-        channels, out_channels, weight.shape[2:], stride, padding, dilation, groups, deform_groups, bias is not None
+        *(channels, out_channels, weight.shape[2:], stride, padding, dilation, groups, deform_groups, bias is not None),
+        mask_scale=MASK_SCALE,
     )
     layer.weight.data.copy_(weight)
     if bias is not None:
@@ -37,7 +40,7 @@ def test_same_function(form, case):
     module = convolution(form, weight, bias, options)
     offset_mask = torch.cat([offset, mask.logit()], 1)
     with torch.no_grad():
-        expected = modulated_deform_conv2d(x, offset, mask, weight, bias, *options)
+        expected = modulated_deform_conv2d(x, offset, MASK_SCALE * mask, weight, bias, *options)
         found = module.deform(x, offset_mask)
         # What follows sees channels last.
         then = module.deform(x, offset_mask, lambda values: values.flip(-1))
@@ -75,7 +78,8 @@ def test_onnxruntime_computes_it(form, case):
     for images in (slice(None), slice(0, 1)):
         inputs = {'x': x[images].detach().numpy(), 'offset_mask': offset_mask[images].numpy()}
         (found,) = session.run(None, inputs)
-        expected = modulated_deform_conv2d(x[images], offset[images], mask[images], weight, bias, *options)
+        masks = MASK_SCALE * mask[images]
+        expected = modulated_deform_conv2d(x[images], offset[images], masks, weight, bias, *options)
         np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
