@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 import torch
 from deform_conv_inputs import CASES, make_inputs
+from mmcv.ops import ModulatedDeformConv2dPack
 from torch import nn
 
 from mmbirefnet.models import DCNv2
@@ -91,3 +92,14 @@ def test_layers_are_replaced_wherever_they_are():
     assert sum(isinstance(module, GridSampleDeformConv) for module in layers.modules()) == 2
     with pytest.raises(ValueError, match="deform_conv must be one of 'standard', 'gridsample', got 'mmcv'"):
         replace_deform_convs(layers, 'mmcv')
+
+
+@pytest.mark.parametrize('form', FORMS.values())
+def test_layer_of_mmcv_keeps_its_masks(form):
+    """Masks of mmcv's own layer are not scaled."""
+    torch.manual_seed(0)
+    layer = ModulatedDeformConv2dPack(4, 6, 3, padding=1)
+    nn.init.normal_(layer.conv_offset.bias, std=0.5)
+    x = torch.randn(1, 4, 7, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(form(layer)(x), layer(x), rtol=1e-4, atol=1e-5)
