@@ -52,8 +52,8 @@ class _ExportedDeformConv(nn.Module):
     def __init__(self, layer: ModulatedDeformConv2dPack) -> None:
         super().__init__()
         self.conv_offset = layer.conv_offset
-        weight = layer.scaled_weight if isinstance(layer, DCNv2) else layer.weight
-        self.weight, self.bias = nn.Parameter(weight.detach(), requires_grad=False), layer.bias
+        scale = layer.mask_scale if isinstance(layer, DCNv2) else 1.0  # mmcv's own layer does not scale its masks
+        self.weight, self.bias = nn.Parameter(scale * layer.weight.detach(), requires_grad=False), layer.bias
         self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
         self.groups, self.deform_groups = layer.groups, layer.deform_groups
 

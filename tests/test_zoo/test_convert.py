@@ -161,7 +161,7 @@ def includes(config: dict, part: dict) -> bool:
 
 @pytest.mark.parametrize(('arch', 'c1'), [('t', 192), ('s', 192), ('b', 256), ('l', 384)])
 def test_infer_the_backbone(arch, c1):
-    (path,) = CONFIGS.glob(f'birefnet_swin-{arch}_*_dis5k-1024x1024.py')
+    (path,) = CONFIGS.glob(f'birefnet_swin-{arch}_8xb4-*_dis5k-1024x1024.py')
     cfg = Config.fromfile(path).model
     state = on_meta(cfg)
     found = infer_model_config(state)

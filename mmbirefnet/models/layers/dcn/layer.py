@@ -10,6 +10,8 @@ import torch
 from mmengine.logging import print_log
 from packaging.version import Version
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from mmbirefnet.fileio.checkpoints import DCN_VERSION
 from mmbirefnet.models.layers.dcn import torch_backend as deform_conv_torch
@@ -54,6 +56,23 @@ def load_backend(name: str) -> Callable[..., Tensor]:
             "use backend='auto' or 'mmcv' without it"
         ) from error
     return deform_conv_triton.modulated_deform_conv2d
+
+
+class _ScaledSigmoid(Function):
+    """``scale * sigmoid(x)`` that keeps nothing but its result, which the convolution keeps anyway."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, scale: float) -> Tensor:
+        out = x.sigmoid().mul_(scale)
+        ctx.save_for_backward(out)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        (out,) = ctx.saved_tensors
+        return grad * out * (1 - out / ctx.scale), None
 
 
 @functools.cache
@@ -107,11 +126,6 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
             state_dict[key] = state_dict[key] / self.mask_scale
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
-    @property
-    def scaled_weight(self) -> Tensor:
-        """The kernel for masks ``sigmoid(modulator)``; scaling it costs less than scaling the masks of all pixels."""
-        return self.mask_scale * self.weight
-
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` to ``(N, out_channels, H', W')``."""
         return self.deform(x, self.conv_offset(x))
@@ -139,8 +153,8 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         map_dtype = offset_mask.dtype if backend == 'triton' else dtype
         with torch.autocast(x.device.type, enabled=False):
             offset, mask = offset_mask.to(dtype).split((2 * taps, taps), dim=1)
-            x, mask = x.to(map_dtype), mask.sigmoid()
-            weight, bias = self.scaled_weight.to(map_dtype), None if self.bias is None else self.bias.to(map_dtype)
+            x, mask = x.to(map_dtype), _ScaledSigmoid.apply(mask, self.mask_scale)
+            weight, bias = self.weight.to(map_dtype), None if self.bias is None else self.bias.to(map_dtype)
             options = self.stride, self.padding, self.dilation, self.groups, self.deform_groups
             if backend == 'mmcv':  # which reads raw memory
                 x, offset, mask = x.contiguous(), offset.contiguous(), mask.contiguous()
