@@ -22,7 +22,7 @@ DCN_VERSION = 3
 """Version of the parameters of ``DCNv2`` in the metadata of state dicts: the kernel is the reference's, not doubled."""
 _DOUBLED_DCN_VERSION = 2  # the version of mmcv's layer, which the layer had before
 _DCN_KEY = '.conv_offset.weight'
-_WRAPPERS = re.compile(r'\b(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.')
+_WRAPPERS = re.compile(r'^model\.|\b(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.')
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:

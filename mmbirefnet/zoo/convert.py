@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import OrderedDict
 
 import torch
 from torch import Tensor
@@ -58,11 +59,13 @@ NORM_EPS = 1e-5
 
 def strip_prefixes(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Leave out what DistributedDataParallel, ``torch.compile`` and wrappers put before every key."""
-    stripped = {}
+    stripped = OrderedDict()
     for key, value in state_dict.items():
         while key.startswith(PREFIXES):
             key = key.split('.', 1)[1]
         stripped[key] = value
+    if hasattr(state_dict, '_metadata'):  # has names without the prefixes too, see read_checkpoint
+        stripped._metadata = state_dict._metadata
     return stripped
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from mmbirefnet.fileio.checkpoints import misfit, read_state_dict, write_checkpoint
 from mmbirefnet.models import DCNv2
+from mmbirefnet.zoo.convert import strip_prefixes
 
 STATE = {'a.weight': torch.tensor([[1.0, 2.0]]), 'a.bias': torch.tensor([3.0])}
 OTHER = {'a.weight': torch.zeros(1, 2), 'a.bias': torch.zeros(1)}
@@ -163,9 +164,11 @@ class TestDoubledKernels:
         wrapped = nn.ModuleDict(dict(module=nn.ModuleDict(dict(conv=mmcv.ops.ModulatedDeformConv2dPack(4, 4, 3)))))
         nn.init.constant_(wrapped['module']['conv'].weight, 2)
         torch.save(dict(state_dict=wrapped.state_dict()), tmp_path / 'ddp.pth')
-        layer = self.layer()
-        load_checkpoint(layer, str(tmp_path / 'ddp.pth'), strict=True)
-        assert set(layer['conv'].weight.flatten().tolist()) == {1.0}
+        layers = [self.layer(), self.layer()]
+        load_checkpoint(layers[0], str(tmp_path / 'ddp.pth'), strict=True)
+        layers[1].load_state_dict(strip_prefixes(read_state_dict(tmp_path / 'ddp.pth')))
+        for layer in layers:
+            assert set(layer['conv'].weight.flatten().tolist()) == {1.0}
 
     def test_converted_by_earlier_versions(self, tmp_path):
         meta = dict(mmbirefnet_version='0.1.0', converted_from='BiRefNet.pth')
