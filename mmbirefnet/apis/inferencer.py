@@ -18,6 +18,7 @@ from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.imaging.sources import Source, is_single, is_video, list_sources
 from mmbirefnet.utils.prefetch import prefetch
+from mmbirefnet.zoo.catalog import CHECKPOINT_SUFFIXES
 from mmbirefnet.zoo.weights import find_weights
 
 OnError = Callable[[Source, Exception], None]
@@ -41,8 +42,9 @@ class BiRefNetInferencer:
     Args:
         model: Config file or the name of one of this project's, a ``Config``, a model, an ``.onnx`` file, or ``None``
             to tell the architecture from the checkpoint.
-        weights: Checkpoint, of this project or released (converted as it is loaded); only tensors are unpickled. By
-            default that of the environment variable ``MMBIREFNET_CHECKPOINT``; not needed with a model or ONNX.
+        weights: Checkpoint, of this project or released (converted as it is loaded), or a folder downloaded from
+            Hugging Face; only tensors are unpickled. By default that of the environment variable
+            ``MMBIREFNET_CHECKPOINT``; not needed with a model or ONNX.
         device: For example ``'cuda:1'``; ``None`` for a GPU where there is one.
         dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for mixed precision; an ONNX file has its own.
         fuse: Whether to fuse the model, which is faster and gives the same maps.
@@ -50,6 +52,8 @@ class BiRefNetInferencer:
             ``(N, H, W, 3)`` that returns float32 ``(N, H, W)``, with the attributes ``input_size``, ``fixed_size``,
             ``max_batch`` and ``name`` of :class:`~mmbirefnet.apis.torch_backend.TorchBackend`.
         providers: Execution providers of onnxruntime, for an ONNX model.
+        crop_order: Order of the crops that a released checkpoint was trained with: ``'rows'``, ``'columns'``, or
+            ``'auto'`` to detect it, see :func:`mmbirefnet.utils.convert_birefnet_state_dict`.
 
     Raises:
         FileNotFoundError, ValueError: A file is missing, the checkpoint does not fit, or an option is wrong.
@@ -65,10 +69,11 @@ class BiRefNetInferencer:
         *,
         backend: Callable[[np.ndarray], np.ndarray] | None = None,
         providers: list | None = None,
+        crop_order: str = 'auto',
     ) -> None:
-        if isinstance(model, (str, os.PathLike)) and Path(model).suffix in ('.pth', '.safetensors') and not weights:
+        if isinstance(model, (str, os.PathLike)) and _is_checkpoint(Path(model)) and not weights:
             model, weights = None, model
-        self.backend = backend or _make_backend(model, weights, device, dtype, fuse, providers)
+        self.backend = backend or _make_backend(model, weights, device, dtype, fuse, providers, crop_order)
 
     def __call__(
         self,
@@ -201,7 +206,8 @@ class BiRefNetInferencer:
         sums = [np.zeros(crop.shape[:2], np.float32) for crop in crops]
         groups = defaultdict(list)  # input size: images
         for index, crop in enumerate(crops):
-            for size in settings.sizes(crop.shape[:2], self.backend.input_size):
+            side_range = getattr(self.backend, 'side_range', None)
+            for size in settings.sizes(crop.shape[:2], self.backend.input_size, side_range):
                 groups[size].append(index)
         for size, members in groups.items():
             self._check_size(size)
@@ -254,7 +260,11 @@ class BiRefNetInferencer:
             )
 
 
-def _make_backend(model, weights, device, dtype, fuse, providers):
+def _is_checkpoint(path: Path) -> bool:
+    return path.suffix in CHECKPOINT_SUFFIXES or path.is_dir()
+
+
+def _make_backend(model, weights, device, dtype, fuse, providers, crop_order):
     if model is None:
         weights = find_weights(weights)
         if weights.suffix == '.onnx':
@@ -271,7 +281,7 @@ def _make_backend(model, weights, device, dtype, fuse, providers):
 
     from .torch_backend import TorchBackend
 
-    return TorchBackend(model, weights, device, dtype, fuse)
+    return TorchBackend(model, weights, device, dtype, fuse, crop_order)
 
 
 def _providers(device) -> list[str]:

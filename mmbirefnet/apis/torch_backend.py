@@ -22,11 +22,14 @@ from mmbirefnet.fileio.checkpoints import misfit
 from mmbirefnet.fileio.configs import read_config
 from mmbirefnet.models import BiRefNet
 from mmbirefnet.registry import MODELS
-from mmbirefnet.utils import infer_model_config, load_birefnet_state_dict
+from mmbirefnet.utils import infer_model_config
+from mmbirefnet.zoo.catalog import SIDE_RANGE, identify
+from mmbirefnet.zoo.convert import load_birefnet
+from mmbirefnet.zoo.crop_order import AUTO
 from mmbirefnet.zoo.weights import find_weights
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
-TRAINED_SIZE = (1024, 1024)  # of the released models, where no config says
+DEFAULT_SIZE = (1024, 1024)  # of most released models
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet, RGB
 
 
@@ -40,9 +43,13 @@ class TorchBackend:
         device: For example ``'cuda:1'``; ``None`` for a GPU where there is one.
         dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for automatic mixed precision.
         fuse: Whether to fuse the model (:func:`mmbirefnet.deploy.fuse`); the maps stay the same to rounding.
+        crop_order: Order of the crops that a released checkpoint was trained with: ``'rows'``, ``'columns'`` or
+            ``'auto'``, see :func:`mmbirefnet.utils.convert_birefnet_state_dict`.
 
     Attributes:
-        input_size: (H, W) that the model was trained at.
+        input_size: (H, W) that the model was trained at: that of the config, or else of the checkpoint's meta or of the
+            released model that the checkpoint is named after.
+        side_range: For a model trained at dynamic size the range of its sides, otherwise ``None``.
         fixed_size: ``False``: every size in multiples of 32 will do.
         max_batch: ``None``: any number of images at once.
         name: What messages call it.
@@ -55,7 +62,15 @@ class TorchBackend:
     fixed_size = False
     max_batch = None
 
-    def __init__(self, model=None, weights=None, device=None, dtype: str = 'float32', fuse: bool = True) -> None:
+    def __init__(
+        self,
+        model=None,
+        weights=None,
+        device=None,
+        dtype: str = 'float32',
+        fuse: bool = True,
+        crop_order: str = AUTO,
+    ) -> None:
         if str(dtype).removeprefix('torch.') not in DTYPES:
             raise ValueError(f'dtype={dtype!r}, must be one of {", ".join(DTYPES)}')
         self.dtype = DTYPES[str(dtype).removeprefix('torch.')]
@@ -66,17 +81,18 @@ class TorchBackend:
         except RuntimeError as error:
             where = f'on {self.device.type} with torch {torch.__version__}'
             raise ValueError(f'dtype={dtype!r} cannot be used {where}: {error}') from error
-        self.input_size = TRAINED_SIZE
         if isinstance(model, nn.Module):
             self.name = type(model).__name__
             cfg = getattr(model, 'cfg', None)  # where mmseg's init_model leaves it
-            self.input_size = (cfg and _test_size(cfg)) or TRAINED_SIZE
             if weights:
-                _load_parameters(model, load_birefnet_state_dict(weights), weights)
+                _load_parameters(model, load_birefnet(weights, crop_order).state_dict, weights)
+            size = (cfg and _test_size(cfg)) or DEFAULT_SIZE
         else:
             path = find_weights(weights)
-            model, self.input_size = _load(model, path)
+            model, size = _load(model, path, crop_order)
             self.name = path.name
+        self.side_range = SIDE_RANGE if size == 'image' else None
+        self.input_size = DEFAULT_SIZE if size == 'image' else size
         if getattr(model, 'out_channels', 1) != 1:
             raise ValueError(f'{self.name}: a model with one output channel is needed, not {model.out_channels}')
         if fuse and isinstance(model, BiRefNet):
@@ -129,10 +145,10 @@ def find_config(model: str | os.PathLike) -> Path:
     raise FileNotFoundError(f'{model}: no config file, nor the name of one of these: {", ".join(sorted(known))}')
 
 
-def _load(model, weights: Path) -> tuple[nn.Module, tuple[int, int]]:
-    """The model with its parameters, and the size that its config tests at."""
-    state_dict = load_birefnet_state_dict(weights)
-    input_size = TRAINED_SIZE
+def _load(model, weights: Path, crop_order: str) -> tuple[nn.Module, tuple[int, int] | str]:
+    """The model with its parameters, and the size to run it at: (H, W), or ``'image'`` for the image's own."""
+    state_dict, meta, _ = load_birefnet(weights, crop_order)
+    cfg = None
     if model is None:
         try:
             model = infer_model_config(state_dict)
@@ -142,14 +158,47 @@ def _load(model, weights: Path) -> tuple[nn.Module, tuple[int, int]]:
         cfg = model if isinstance(model, Config) else read_config(find_config(model))
         if 'model' not in cfg:
             raise ValueError(f'{cfg.filename}: no model in this config')
-        input_size = _test_size(cfg) or TRAINED_SIZE
         model = cfg.model
         model.get('backbone', {}).pop('init_cfg', None)  # would be downloaded, to be overwritten
     with DefaultScope.overwrite_default_scope('mmseg'), warnings.catch_warnings():
         warnings.filterwarnings('ignore', '.*build_loss')  # mmseg's own
         model = MODELS.build(model)
     _load_parameters(model, state_dict, weights)
-    return model, input_size
+    return model, _choose_size(cfg, meta, weights)
+
+
+def _choose_size(cfg: Config | None, meta: dict, weights: Path) -> tuple[int, int] | str:
+    """Size to run a model at, logged with its reason: (H, W), or ``'image'`` for the image's own."""
+    configured = cfg and _test_size(cfg)
+    size, name = meta.get('input_size'), meta.get('model_name')
+    if size is None and (info := identify(weights, meta)):
+        size, name = info.input_size, info.name
+    size = size if size in (None, 'image') else tuple(size)
+    if configured and size not in (None, configured):
+        print_log(
+            f'{weights}: the config tests at {_text(configured)}, the model was trained at {_text(size)}. Predictions '
+            'are best near the size of the training: take its config, or give input_size (--size)',
+            'current',
+            logging.WARNING,
+        )
+    if configured:
+        size, reason = configured, 'as in the config'
+    elif size is not None:
+        reason = f'at which {name} was trained' if name else 'as in the meta of the checkpoint'
+    else:
+        print_log(
+            f'{weights}: input size {_text(DEFAULT_SIZE)} is a guess: neither a config, nor the meta of the checkpoint, '
+            'nor its name gives the size of the training. Fix: give input_size (--size) or the config',
+            'current',
+            logging.WARNING,
+        )
+        return DEFAULT_SIZE
+    print_log(f'{weights}: input size {_text(size)}, {reason}', 'current')
+    return size
+
+
+def _text(size: tuple[int, int] | str) -> str:
+    return "of each image's own" if size == 'image' else f'{size[0]}x{size[1]} (height x width)'
 
 
 def _load_parameters(model: nn.Module, state_dict: dict[str, Tensor], weights: str | os.PathLike) -> None:
@@ -158,8 +207,11 @@ def _load_parameters(model: nn.Module, state_dict: dict[str, Tensor], weights: s
     model.load_state_dict(state_dict)
 
 
-def _test_size(cfg: Config) -> tuple[int, int] | None:
-    """(H, W) of the test pipeline's resize."""
+def _test_size(cfg: Config) -> tuple[int, int] | str | None:
+    """(H, W) of the test pipeline's resize; ``'image'``, the image's own, for a training at dynamic size."""
+    sampler = cfg.get('train_dataloader', {}).get('batch_sampler') or {}
+    if sampler.get('type', '').endswith('DynamicSizeBatchSampler'):
+        return 'image'
     for step in cfg.get('test_pipeline', ()):
         if step['type'].endswith('Resize') and 'scale' in step:
             width, height = step['scale']

@@ -1,4 +1,4 @@
-"""``mmbirefnet convert``: the converter of released checkpoints, ``tools/model_converters/birefnet2mmbirefnet.py``."""
+"""``mmbirefnet convert``: the converter of checkpoints, ``tools/model_converters/birefnet2mmbirefnet.py``."""
 
 from __future__ import annotations
 
@@ -6,13 +6,24 @@ import argparse
 import importlib.util
 from pathlib import Path
 
+from .options import add_crop_order_argument
+
 TOOL = 'tools/model_converters/birefnet2mmbirefnet.py'
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('src', metavar='SRC', help='released checkpoint, .pth or .safetensors')
-    parser.add_argument('dst', metavar='DST', help='file to write, .pth')
+    parser.add_argument('src', metavar='SRC', help='checkpoint, or a folder downloaded from Hugging Face')
+    parser.add_argument(
+        'dst', metavar='DST', help='file to write, .pth; with --to reference .pth, .safetensors or a folder'
+    )
+    parser.add_argument(
+        '--to',
+        choices=('mmbirefnet', 'reference'),
+        default='mmbirefnet',
+        help="form to write: this project's, or the reference implementation's (default: %(default)s)",
+    )
+    add_crop_order_argument(parser)
     parser.add_argument('--overwrite', action='store_true', help='replace DST if it exists')
 
 
@@ -22,5 +33,5 @@ def run(args: argparse.Namespace) -> int:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    tool.main([args.src, args.dst, *(['--overwrite'] if args.overwrite else [])])
+    tool.run(args)
     return 0

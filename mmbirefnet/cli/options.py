@@ -20,13 +20,25 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--checkpoint',
         metavar='FILE',
-        help=f'.pth or .safetensors, of this project or released, or .onnx; by default ${CHECKPOINT_VARIABLE}',
+        help=f'.pth or .safetensors, of this project or released, a folder downloaded from Hugging Face, or .onnx; '
+        f'by default ${CHECKPOINT_VARIABLE}',
     )
+    add_crop_order_argument(group)
     group.add_argument('--device', help='for example cpu or cuda:1; by default a GPU where there is one')
     group.add_argument(
         '--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32', help='of the arithmetic'
     )
     group.add_argument('--no-fuse', action='store_true', help='run the model as it is trained, without fusing it')
+
+
+def add_crop_order_argument(parser) -> None:
+    parser.add_argument(
+        '--crop-order',
+        choices=('auto', 'rows', 'columns'),
+        default='auto',
+        help='order of the image crops that a released checkpoint was trained with; auto detects it from the weights '
+        '(default: %(default)s)',
+    )
 
 
 def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +90,9 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def inferencer_of(args: argparse.Namespace) -> BiRefNetInferencer:
-    return BiRefNetInferencer(args.config, args.checkpoint, args.device, args.dtype, not args.no_fuse)
+    return BiRefNetInferencer(
+        args.config, args.checkpoint, args.device, args.dtype, not args.no_fuse, crop_order=args.crop_order
+    )
 
 
 def settings_of(args: argparse.Namespace) -> Settings:

@@ -40,7 +40,19 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
         ImportError: If safetensors is needed and not installed.
         ValueError: If the file is damaged, of another format, or holds no state dict.
     """
-    content = read_checkpoint(path)
+    return state_dict_of(read_checkpoint(path), path)
+
+
+def state_dict_of(content: object, path: str | os.PathLike) -> dict[str, Tensor]:
+    """The named parameters in the content of a checkpoint.
+
+    Args:
+        content: What :func:`read_checkpoint` returns.
+        path: What messages call it.
+
+    Raises:
+        ValueError: If it holds no state dict.
+    """
     state = _innermost(content)
     if not isinstance(state, Mapping) or not state or not all(map(_is_parameter, state.items())):
         found = f'a dict of {sorted(map(str, state))[:6]}' if isinstance(state, Mapping) else type(state).__name__

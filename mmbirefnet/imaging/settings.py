@@ -14,8 +14,9 @@ class Settings:
 
     Attributes:
         input_size: Size the image is resized to for the model: ``None`` for the one it was trained at, pixels of a
-            square, (height, width), or ``'image'`` for the image's own, rounded to multiples of 32.
-        max_size: With ``'image'``, the longer side is at most this many pixels; the aspect ratio is kept.
+            square, (height, width), or ``'image'`` for the image's own, rounded to multiples of 32. Models of dynamic
+            size take the image's own by default, within the range of sides that they were trained at.
+        max_size: At the image's own size, the longer side is at most this many pixels; the aspect ratio is kept.
         batch_size: Images that the model is given at once, where their input sizes agree.
         flip: Average with the map of the mirrored image.
         scales: Factors of the input size, whose maps are averaged.
@@ -67,14 +68,20 @@ class Settings:
                 f"input_size={size!r}, must be 'image', or pixels or (height, width) in multiples of {STRIDE}"
             )
 
-    def sizes(self, image: tuple[int, int], trained: tuple[int, int]) -> list[tuple[int, int]]:
+    def sizes(
+        self, image: tuple[int, int], trained: tuple[int, int], side_range: tuple[int, int] | None = None
+    ) -> list[tuple[int, int]]:
         """Input sizes (H, W), one for each scale.
 
         Args:
             image: (H, W) of the image, or of the part that the model is shown.
             trained: (H, W) that the model was trained at.
+            side_range: Shortest and longest side, for a model that was trained at dynamic size; it is run at the size
+                of ``image`` then, unless ``input_size`` is given.
         """
-        if self.input_size is None:
+        if self.input_size is None and side_range is not None:
+            base = _own_size(image, side_range[0], min(side_range[1], self.max_size))
+        elif self.input_size is None:
             base = trained
         elif self.input_size == 'image':
             shrink = min(1.0, self.max_size / max(image))
@@ -82,6 +89,12 @@ class Settings:
         else:
             base = (self.input_size,) * 2 if isinstance(self.input_size, int) else tuple(self.input_size)
         return [tuple(_round(side * scale) for side in base) for scale in self.scales]
+
+
+def _own_size(image: tuple[int, int], shortest: int, longest: int) -> tuple[float, float]:
+    """Size of an image with its sides in a range; the aspect ratio is kept unless it does not fit the range."""
+    scale = min(longest / max(image), max(1.0, shortest / min(image)))
+    return tuple(min(max(side * scale, shortest), longest) for side in image)
 
 
 def _round(side: float) -> int:

@@ -1,1 +1,20 @@
-"""From released checkpoints to this model, and back."""
+"""The model zoo: everything between a released file and our model, and back."""
+
+import importlib
+
+_MODULES = {
+    'ModelInfo': 'catalog',
+    'get_info': 'catalog',
+    'identify': 'catalog',
+    'list_models': 'catalog',
+    'detect_crop_order': 'crop_order',
+    'to_reference_state_dict': 'to_reference',
+}
+__all__ = [*_MODULES]
+
+
+def __getattr__(name: str):
+    # Lazy, because the catalog has to be readable without torch.
+    if name in _MODULES:
+        return getattr(importlib.import_module(f'.{_MODULES[name]}', __name__), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

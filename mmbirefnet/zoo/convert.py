@@ -1,14 +1,22 @@
 """Conversion of the reference implementation's checkpoints."""
 
+import hashlib
 import os
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
-from mmbirefnet.fileio.checkpoints import read_state_dict
-from mmbirefnet.zoo.renames import find_reference_family
+from mmbirefnet.fileio.checkpoints import read_checkpoint, state_dict_of
+
+from .catalog import EARLY_NETWORK, ModelInfo, find_checkpoint, folder_config, identify
+from .crop_order import AUTO, COLUMNS, GRIDS, ORDERS, columns_to_rows, resolve_crop_order
+from .renames import find_reference_family
 
 PREFIXES = ('module.', '_orig_mod.', 'model.')
 
@@ -129,6 +137,9 @@ def _check_reference(source: dict[str, Tensor]) -> None:
             'not a BiRefNet checkpoint: expected keys that start with "bb.", "squeeze_module." and "decoder." '
             f'(among them decoder.conv_out1.0.weight), found {len(source)} keys such as {sorted(source)[:4]}'
         )
+    deepest, *others = GRIDS
+    if deepest not in source and any(key in source for key in others):
+        raise ValueError(EARLY_NETWORK)
     for one, other in (OFFSETS, OFFSETS[::-1]):
         alone = [key for key in source if one in key and key.replace(one, other) not in source]
         if alone:
@@ -146,25 +157,33 @@ def _is_plain(value: Tensor) -> bool:
     return value.is_floating_point() and value.layout == torch.strided
 
 
-def convert_birefnet_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Turn parameters of the reference implementation into those of :class:`mmbirefnet.models.BiRefNet`.
+def convert_birefnet_state_dict(state_dict: dict[str, Tensor], crop_order: str = AUTO) -> dict[str, Tensor]:
+    """Convert parameters of the reference implementation to those of :class:`mmbirefnet.models.BiRefNet`.
 
-    Every operation is differentiable. Two are more than a new name: DCNv2 holds offset and modulator in one
-    convolution; and the last 1x1 convolution is split into the part of the decoder's map and that of the image.
+    Every operation is differentiable. Three are more than a new name: DCNv2 holds offset and modulator in one
+    convolution; the last 1x1 convolution is split into the part of the decoder's map and that of the image; and the
+    kernels of the inward reference are reordered if the model was trained with crops by columns
+    (:mod:`mmbirefnet.zoo.crop_order`).
 
     Args:
         state_dict: Keys as released (``bb.``, ``squeeze_module.``, ``decoder.``, ``cls_head.``), with or without the
             prefixes ``module.``, ``_orig_mod.`` and ``model.``.
+        crop_order: ``'rows'``, ``'columns'``, or ``'auto'`` to detect the order from the weights. If they are
+            undecided it is ``'rows'``, with a warning.
 
     Returns:
         Keys of this project. Norms that a checkpoint trained at batch size 1 lacks are the identity.
 
     Raises:
-        ValueError: If these are not the parameters of a BiRefNet; the message says what was expected and found.
+        ValueError: If these are not the parameters of a BiRefNet, or ``crop_order`` is none of the three.
     """
     source = strip_prefixes(state_dict)
     _check_reference(source)
+    if crop_order not in ORDERS:
+        crop_order = resolve_crop_order(source, crop_order)
     try:
+        if crop_order == COLUMNS:
+            source |= {key: columns_to_rows(source[key], grid) for key, grid in GRIDS.items() if key in source}
         return _convert(source)
     except (IndexError, RuntimeError) as error:  # parameters that cannot be put together
         raise ValueError(f'not a whole BiRefNet checkpoint: parameters of other shapes ({error})') from error
@@ -194,16 +213,71 @@ def _convert(source: dict[str, Tensor]) -> dict[str, Tensor]:
     return converted | _missing_norms(converted)
 
 
-def load_birefnet_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Read parameters of BiRefNet in this project's form, be the file the reference's or this project's.
+class LoadedBiRefNet(NamedTuple):
+    """Parameters of a BiRefNet, and what is known of the model."""
+
+    state_dict: dict[str, Tensor]
+    """In this project's form."""
+    meta: dict
+    """``meta`` of a checkpoint of this project. For one of the reference implementation ``crop_order`` and, as far as
+    they are known, ``model_name`` (of the catalog) and ``input_size``: (height, width), or ``'image'`` for the
+    image's own."""
+    converted: bool
+    """Whether the checkpoint was in the reference implementation's form."""
+
+
+def is_reference(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether parameters, without prefixes, are in the reference implementation's form."""
+    return any(key.startswith('bb.') for key in state_dict)
+
+
+def load_birefnet(
+    path: str | os.PathLike, crop_order: str = AUTO, *, hash_file: bool = False
+) -> LoadedBiRefNet:
+    """Read a BiRefNet from a checkpoint of this project or of the reference implementation.
+
+    Args:
+        path: Checkpoint, or a folder that was downloaded from Hugging Face.
+        crop_order: See :func:`convert_birefnet_state_dict`; for checkpoints of the reference implementation only.
+        hash_file: Whether to put the file's SHA-256 into the meta, as ``source_sha256``, and to recognize it by that.
 
     Raises:
-        FileNotFoundError, ImportError, ValueError: As :func:`read_state_dict`, and if it is no BiRefNet.
+        FileNotFoundError, ImportError, ValueError: As :func:`~mmbirefnet.fileio.checkpoints.read_checkpoint`, and if
+            it is no BiRefNet.
     """
-    state = read_state_dict(path)
+    file = find_checkpoint(path)
+    content = read_checkpoint(file)
+    state = strip_prefixes(state_dict_of(content, file))
     if any(key.startswith('decode_head.blocks.') for key in state):
-        return state
+        meta = content.get('meta')
+        return LoadedBiRefNet(state, dict(meta) if isinstance(meta, Mapping) else {}, False)
+    meta = {}
+    if hash_file:
+        with file.open('rb') as opened:
+            meta['source_sha256'] = hashlib.file_digest(opened, 'sha256').hexdigest()
+    info = identify(path, sha256=meta.get('source_sha256'))
+    if info is not None:
+        print_log(f'{file}: recognized as {info.name}', 'current')
+    meta |= known_facts(info, file)
     try:
-        return convert_birefnet_state_dict(state)
+        _check_reference(state)
+        meta['crop_order'] = resolve_crop_order(state, crop_order, meta.get('crop_order'), str(file))
+        return LoadedBiRefNet(convert_birefnet_state_dict(state, meta['crop_order']), meta, True)
     except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
+        raise ValueError(f'{file}: {error}') from error
+
+
+def known_facts(info: ModelInfo | None, file: Path) -> dict:
+    """What the catalog, or the ``config.json`` that this project wrote beside a file, say of a model."""
+    facts = {}
+    if info is not None:
+        facts = dict(model_name=info.name, input_size=info.input_size, crop_order=info.crop_order)
+    written = folder_config(file.parent).get('mmbirefnet')
+    if isinstance(written, dict):
+        facts |= {key: written[key] for key in ('input_size', 'crop_order') if key in written}
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def load_birefnet_state_dict(path: str | os.PathLike, crop_order: str = AUTO) -> dict[str, Tensor]:
+    """Parameters of :func:`load_birefnet`."""
+    return load_birefnet(path, crop_order).state_dict

@@ -1,40 +1,50 @@
-"""Convert a checkpoint of the reference implementation of BiRefNet: ``birefnet2mmbirefnet.py SRC DST``."""
+"""Convert a checkpoint between the reference implementation of BiRefNet and this project."""
 
 import argparse
 import inspect
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
 
 from mmengine.config import Config
 
+from mmbirefnet.cli.convert import add_arguments
 from mmbirefnet.datasets import DichotomousDataset
-from mmbirefnet.fileio.checkpoints import read_state_dict, write_checkpoint
+from mmbirefnet.fileio.checkpoints import write_checkpoint
 from mmbirefnet.registry import MODELS
-from mmbirefnet.utils import check_fit, convert_birefnet_state_dict, infer_backbone_name, infer_model_config
+from mmbirefnet.utils import check_fit, infer_backbone_name, infer_model_config
 from mmbirefnet.version import __version__
+from mmbirefnet.zoo.catalog import FINETUNE_CONFIGS, get_info
+from mmbirefnet.zoo.convert import load_birefnet
+from mmbirefnet.zoo.to_reference import write_reference
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = 'configs/birefnet/birefnet_{backbone}_8xb4-500e_dis5k-1024x1024.py'
+CONFIG = 'birefnet/birefnet_{backbone}_8xb4-500e_dis5k-1024x1024.py'
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('src', type=Path, metavar='SRC', help='released checkpoint, .pth or .safetensors')
-    parser.add_argument('dst', type=Path, metavar='DST', help='file to write, .pth')
-    parser.add_argument('--overwrite', action='store_true', help='replace DST if it exists')
+    add_arguments(parser)
     return parser.parse_args(argv)
+
+
+def check_replacing(src: Path, dst: Path, overwrite: bool) -> None:
+    """Raise ``ValueError`` if ``dst`` exists and must not be replaced."""
+    if not dst.exists() or (dst.is_dir() and not any(dst.iterdir())):
+        return
+    if src.exists() and dst.samefile(src):
+        raise ValueError(f'{dst}: is the file to be converted')
+    if not overwrite:
+        raise ValueError(f'{dst}: exists already; --overwrite replaces it')
 
 
 def check_target(src: Path, dst: Path, overwrite: bool) -> None:
     """Raise ``ValueError`` if ``dst`` must not be written."""
     if dst.suffix != '.pth':
         raise ValueError(f'{dst}: the converted checkpoint must be a .pth file')
-    if dst.exists() and dst.samefile(src):
-        raise ValueError(f'{dst}: is the file to be converted')
-    if dst.exists() and not overwrite:
-        raise ValueError(f'{dst}: exists already; --overwrite replaces it')
+    check_replacing(src, dst, overwrite)
 
 
 def defaults(cls: type) -> dict:
@@ -57,7 +67,9 @@ def differences(config: dict, wanted: dict, prefix: str) -> dict:
     settings = {**(defaults(MODELS.get(wanted['type'])) if 'type' in wanted else {}), **config}
     options = {}
     for key, value in wanted.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and isinstance(settings.get(key), str):  # such as the name of an architecture
+            options |= {f'{prefix}.{key}._delete_': True} | differences({}, value, f'{prefix}.{key}')
+        elif isinstance(value, dict):
             options |= differences(settings.get(key) or {}, value, f'{prefix}.{key}')
         elif key not in settings or not same(settings[key], value):
             options[f'{prefix}.{key}'] = value
@@ -70,46 +82,114 @@ def as_argument(options: dict) -> str:
     return ' '.join(['--cfg-options', *words]) if options else ''
 
 
-def convert(src: Path, dst: Path) -> tuple[Path, dict]:
-    """Convert ``src``; return the config that fits and the options it needs besides.
+def config_of(model_name: str | None, backbone: str) -> Path:
+    """The config of a released model, or else the one for DIS5K with this backbone."""
+    if model_name is not None and (info := get_info(model_name)).backbone == backbone:
+        return ROOT / 'configs' / info.config
+    return ROOT / 'configs' / CONFIG.format(backbone=backbone)
+
+
+def convert(src: Path, dst: Path, crop_order: str = 'auto') -> tuple[Path, dict, dict]:
+    """Convert ``src`` to this project's form.
+
+    Returns:
+        The config that fits, the options that it needs besides, and the meta of the checkpoint.
 
     Raises:
         OSError, ImportError, ValueError: If ``src`` cannot be read, is no BiRefNet, or is one that no config fits.
     """
     try:
-        state_dict = convert_birefnet_state_dict(read_state_dict(src))
+        loaded = load_birefnet(src, crop_order, hash_file=True)
+        state_dict = loaded.state_dict
+        if not loaded.converted:
+            raise ValueError(
+                'this is a checkpoint of mmbirefnet already (it has decode_head.blocks…): use it as it is; only those '
+                'of the reference implementation need conversion (--to reference converts back)'
+            )
         model = infer_model_config(state_dict)
-        config = ROOT / CONFIG.format(backbone=infer_backbone_name(state_dict))
+        config = config_of(loaded.meta.get('model_name'), infer_backbone_name(state_dict))
         cfg = Config.fromfile(config)
         options = differences(cfg.model, model, 'model')
         cfg.merge_from_dict(options)
         check_fit(state_dict, cfg.model)
     except ValueError as error:
         raise ValueError(f'{src}: {str(error).removeprefix(f"{src}: ")}') from error
-    meta = dict(mmbirefnet_version=__version__, converted_from=src.name, dataset_meta=DichotomousDataset.METAINFO)
+    meta = dict(
+        loaded.meta,
+        mmbirefnet_version=__version__,
+        converted_from=src.name,
+        dataset_meta=DichotomousDataset.METAINFO,
+    )
     write_checkpoint(dst, state_dict, meta)
-    return config, options
+    return config, options, meta
 
 
 def untrained(config: Path) -> dict:
     """The option by which a backbone is not loaded with pretrained parameters that are replaced at once."""
-    by_timm = 'pretrained' in Config.fromfile(config).model.backbone
-    return {'model.backbone.pretrained': False} if by_timm else {'model.backbone.init_cfg': None}
+    backbone = Config.fromfile(config).model.backbone
+    if 'pretrained' in backbone:  # timm's
+        return {'model.backbone.pretrained': False}
+    return {'model.backbone.init_cfg': None} if backbone.get('init_cfg', True) else {}
+
+
+def resizing(cfg: Config, input_size: tuple[int, int]) -> dict:
+    """Options that let the pipelines of a config resize to an input size (height, width)."""
+    options = {}
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        for i, step in enumerate(cfg[loader].dataset.pipeline):
+            if step.type.endswith('Resize') and tuple(step.scale) != input_size[::-1]:
+                options[f'{loader}.dataset.pipeline.{i}.scale'] = input_size[::-1]
+    return options
+
+
+def fine_tuning(dst: Path, config: Path, options: dict, meta: dict) -> tuple[Path, dict]:
+    """Config and options that fine-tune a converted checkpoint; ``config`` and ``options`` are those that fit it."""
+    backbone = re.match(r'birefnet_(.+?)_', config.name)[1]
+    if backbone not in FINETUNE_CONFIGS:
+        return config, {'load_from': dst} | untrained(config) | options
+    config = ROOT / 'configs' / FINETUNE_CONFIGS[backbone]
+    options = {key: value for key, value in options.items() if not key.startswith('model.neck.aux_classifier')}
+    size = meta.get('input_size', 'image')
+    resized = {} if size == 'image' else resizing(Config.fromfile(config), size)
+    return config, {'data_root': 'DIR', 'load_from': dst} | untrained(config) | options | resized
+
+
+def report(dst: Path, config: Path, options: dict, meta: dict) -> None:
+    """Print the model, and the commands that test and fine-tune it."""
+    train, test = (os.path.relpath(ROOT / 'tools' / name) for name in ('train.py', 'test.py'))
+    if 'model_name' in meta:
+        info = get_info(meta['model_name'])
+        print(f'model:     {info.name} ({info.task}), trained at {info.size}, weights under {info.licence.weights}')
+    print(f'crops:     by {meta["crop_order"]}')
+    quoted = shlex.quote(str(dst))
+    used = as_argument(options)
+    print(f'wrote {quoted}, which fits {os.path.relpath(config)} {used}'.rstrip())
+    print(f'test:      python {test} {os.path.relpath(config)} {quoted} {used}'.rstrip())
+    config, options = fine_tuning(dst, config, options, meta)
+    print(f'fine-tune: python {train} {os.path.relpath(config)} {as_argument(options)}')
+
+
+def run(args: argparse.Namespace) -> None:
+    """Convert as the command line asks.
+
+    Raises:
+        OSError, ImportError, ValueError: See :func:`convert` and :func:`mmbirefnet.zoo.to_reference.write_reference`.
+    """
+    src, dst = Path(args.src), Path(args.dst)
+    if args.to == 'reference':
+        check_replacing(src, dst, args.overwrite)
+        for path in write_reference(src, dst, args.crop_order):
+            print(f'wrote {path}')
+        return
+    check_target(src, dst, args.overwrite)
+    report(dst, *convert(src, dst, args.crop_order))
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
     try:
-        check_target(args.src, args.dst, args.overwrite)
-        config, options = convert(args.src, args.dst)
+        run(parse_args(argv))
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f'error: {error}')
-    train, test, config = (os.path.relpath(path) for path in (ROOT / 'tools/train.py', ROOT / 'tools/test.py', config))
-    dst = shlex.quote(str(args.dst))
-    fine_tuning = as_argument({'load_from': args.dst} | untrained(config) | options)
-    print(f'wrote {dst}, which fits {config} {as_argument(options)}'.rstrip())
-    print(f'test:      python {test} {config} {dst} {as_argument(options)}'.rstrip())
-    print(f'fine-tune: python {train} {config} {fine_tuning}')
 
 
 if __name__ == '__main__':

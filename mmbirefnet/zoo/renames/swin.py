@@ -16,9 +16,26 @@ def _infer(shapes: Shapes) -> BackboneSpec | None:
         return None
     depths = tuple(count(shapes, f'layers.{i}.blocks.') for i in range(4))
     found = dict(embed_dims=dims, depths=depths, window_size=(round(pairs**0.5) + 1) // 2)
-    arch = choose('Swin Transformer', ARCHITECTURES, found)
+    name = _choose(found)
+    arch = name if ARCHITECTURES[name]['depths'] == depths else dict(ARCHITECTURES[name], depths=depths)
     config = dict(type='mmbirefnet.SwinTransformer', arch=arch)
-    return BackboneSpec(f'swin-{arch}', config, tuple(dims * 2**i for i in range(4)))
+    return BackboneSpec(f'swin-{name}', config, tuple(dims * 2**i for i in range(4)))
+
+
+def _choose(found: dict) -> str:
+    """Name of the architecture of this width and window with the closest depths.
+
+    Other depths occur, such as 24 blocks in the third stage of FeyNobg. Blocks come in pairs, without and with a shift
+    of the windows, so that an odd depth means that one is missing.
+    """
+    fitting = [
+        name
+        for name, known in ARCHITECTURES.items()
+        if all(known[option] == found[option] for option in ('embed_dims', 'window_size'))
+    ]
+    if not fitting or any(depth == 0 or depth % 2 for depth in found['depths']):
+        return choose('Swin Transformer', ARCHITECTURES, found)
+    return min(fitting, key=lambda name: abs(sum(ARCHITECTURES[name]['depths']) - sum(found['depths'])))
 
 
 SWIN = BackboneFamily('Swin Transformer', 'patch_embed.proj.weight', _rename, _infer)

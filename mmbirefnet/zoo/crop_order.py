@@ -1,0 +1,143 @@
+"""The order of an image's crops in the channels of the inward reference.
+
+The reference implementation stacks the crops of a grid as channels in the order (channel, grid row, grid column),
+which is called ``rows`` here and is the order of this project. Until 5 November 2024 the order was (grid column, grid
+row, channel), ``columns``, and most released models were trained with it. Names and shapes of the parameters are the
+same, so that a model in the wrong order gives wrong predictions without an error.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+ROWS, COLUMNS = ORDERS = ('rows', 'columns')
+AUTO = 'auto'
+# Names of the first kernels of the inward reference in the reference implementation, with the crops per side.
+GRIDS = {f'decoder.ipt_blk{block}.conv1.weight': grid for block, grid in ((5, 32), (4, 16), (3, 8), (2, 4))}
+# Standard errors by which one order has to be ahead of the other to count as detected.
+THRESHOLD = 6.0
+
+
+class Detection(NamedTuple):
+    """What the weights reveal about the order of the crops."""
+
+    order: str | None
+    """``'rows'``, ``'columns'``, or ``None`` if the weights are undecided."""
+    margin: float
+    """Standard errors by which ``rows`` is ahead of ``columns``; negative for ``columns``."""
+    correlations: dict[int, tuple[float, float]]
+    """For each grid (crops per side) the mean correlation of a crop's color kernels by rows and by columns."""
+
+    def __str__(self) -> str:
+        if not self.correlations:
+            return 'no inward reference whose crops could be compared'
+        parts = ', '.join(
+            f'{rows:.3f} by rows and {columns:.3f} by columns at grid {grid}'
+            for grid, (rows, columns) in self.correlations.items()
+        )
+        return f'correlation of the color kernels {parts}; margin {self.margin:+.1f} standard errors'
+
+
+def columns_to_rows(weight: Tensor, grid: int) -> Tensor:
+    """Reorder the input channels of a kernel from ``columns`` to ``rows``; differentiable.
+
+    Args:
+        weight: ``(N, grid * grid * 3, kH, kW)``, channels in the order (grid column, grid row, channel).
+        grid: Crops per side.
+
+    Returns:
+        ``(N, 3 * grid * grid, kH, kW)``, channels in the order (channel, grid row, grid column).
+    """
+    return weight.unflatten(1, (grid, grid, 3)).permute(0, 3, 2, 1, 4, 5).flatten(1, 3)
+
+
+def detect_crop_order(state_dict: Mapping[str, Tensor]) -> Detection:
+    """Detect the order of the crops from the weights.
+
+    The kernels of the three color channels of a crop are learned alike, because the channels of natural images are
+    alike. So their mean correlation is higher in the right order, where the three that are compared are those of one
+    crop, than in the wrong one. It is compared at each grid, and the differences are added up in units of their
+    standard error, which takes the crops' correlations as independent.
+
+    Args:
+        state_dict: Parameters under the names of the reference implementation, without prefixes.
+
+    Returns:
+        The order is ``None`` if the orders are less than ``THRESHOLD`` standard errors apart, as in models that were
+        hardly trained.
+    """
+    correlations, scores = {}, []
+    for key, grid in GRIDS.items():
+        weight = state_dict.get(key)
+        if weight is None or weight.is_meta or weight.shape[1] != 3 * grid**2:
+            continue
+        weight = weight.detach().float()
+        rows, columns = (_color_correlations(w, grid) for w in (weight, columns_to_rows(weight, grid)))
+        correlations[grid] = (rows.mean().item(), columns.mean().item())
+        variance = (rows.var() + columns.var()) / grid**2
+        scores.append(((rows.mean() - columns.mean()) / variance.sqrt().clamp(min=1e-12)).item())
+    margin = sum(scores) / max(len(scores), 1) ** 0.5
+    order = None if abs(margin) < THRESHOLD else ROWS if margin > 0 else COLUMNS
+    return Detection(order, margin, correlations)
+
+
+def _color_correlations(weight: Tensor, grid: int) -> Tensor:
+    """Mean of the three correlations between the color kernels of each crop, ``(grid * grid,)``, read by rows."""
+    kernels = weight.unflatten(1, (3, grid**2)).permute(2, 1, 0, 3, 4).flatten(2)  # crop, color, values
+    kernels = kernels - kernels.mean(2, keepdim=True)
+    kernels = kernels / kernels.norm(dim=2, keepdim=True).clamp(min=1e-12)
+    red, green, blue = kernels.unbind(1)
+    return ((red * green).sum(1) + (green * blue).sum(1) + (blue * red).sum(1)) / 3
+
+
+def resolve_crop_order(
+    state_dict: Mapping[str, Tensor], crop_order: str = AUTO, expected: str | None = None, name: str = 'the checkpoint'
+) -> str:
+    """Decide on the order of the crops, and log the decision with its reason.
+
+    Args:
+        state_dict: As for :func:`detect_crop_order`.
+        crop_order: ``'rows'`` or ``'columns'``, which is then taken, or ``'auto'``: the order that the weights show.
+            If they are undecided, it is the one that the catalog expects, or else ``'rows'``, the order of the
+            reference implementation's present code.
+        expected: Order that the catalog expects of the model, if it is known.
+        name: What messages call the model.
+
+    Returns:
+        ``'rows'`` or ``'columns'``.
+
+    Raises:
+        ValueError: If ``crop_order`` is none of the three.
+    """
+    if crop_order not in (AUTO, *ORDERS):
+        raise ValueError(f"crop_order={crop_order!r}, must be 'auto', 'rows' or 'columns'")
+    if crop_order != AUTO:
+        print_log(f'{name}: crops by {crop_order}, as given', 'current')
+        return crop_order
+    if not any(key in state_dict for key in GRIDS):
+        return ROWS
+    detection = detect_crop_order(state_dict)
+    if detection.order is None:
+        order = expected or ROWS
+        reason = 'as the catalog expects' if expected else "as the reference's present code computes them"
+        print_log(
+            f'{name}: crops by {order}, {reason}: the weights do not show the order ({detection}). '
+            'If predictions are poor, try the other one: crop_order, on the command line --crop-order',
+            'current',
+            logging.WARNING,
+        )
+        return order
+    if expected not in (None, detection.order):
+        print_log(
+            f'{name}: crops by {detection.order}, as the weights show ({detection}), although the catalog expects '
+            f'{expected}. Check that the file is the model that it is named after; crop_order (--crop-order) decides',
+            'current',
+            logging.WARNING,
+        )
+    else:
+        print_log(f'{name}: crops by {detection.order}, as the weights show ({detection})', 'current')
+    return detection.order
