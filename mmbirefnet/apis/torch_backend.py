@@ -187,8 +187,8 @@ def _choose_size(cfg: Config | None, meta: dict, weights: Path) -> tuple[int, in
         reason = f'at which {name} was trained' if name else 'as in the meta of the checkpoint'
     else:
         print_log(
-            f'{weights}: input size {_text(DEFAULT_SIZE)} is a guess: neither a config, nor the meta of the checkpoint, '
-            'nor its name gives the size of the training. Fix: give input_size (--size) or the config',
+            f'{weights}: input size {_text(DEFAULT_SIZE)} is a guess: neither a config, nor the meta nor the name '
+            'of the checkpoint gives the size of the training. Fix: give input_size (--size) or the config',
             'current',
             logging.WARNING,
         )

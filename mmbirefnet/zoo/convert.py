@@ -231,9 +231,7 @@ def is_reference(state_dict: Mapping[str, Tensor]) -> bool:
     return any(key.startswith('bb.') for key in state_dict)
 
 
-def load_birefnet(
-    path: str | os.PathLike, crop_order: str = AUTO, *, hash_file: bool = False
-) -> LoadedBiRefNet:
+def load_birefnet(path: str | os.PathLike, crop_order: str = AUTO, *, hash_file: bool = False) -> LoadedBiRefNet:
     """Read a BiRefNet from a checkpoint of this project or of the reference implementation.
 
     Args:

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import torch
 from mmengine.logging import print_log
 from torch import Tensor
 

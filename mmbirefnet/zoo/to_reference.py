@@ -13,16 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mmbirefnet.fileio.atomic import replacing
+from mmbirefnet.fileio.checkpoints import read_checkpoint
 from mmbirefnet.models.backbones.swin import relative_position_index
-from mmbirefnet.utils.architecture import infer_model_config
-from mmbirefnet.utils.atomic import replacing
-from mmbirefnet.utils.backbones import infer_backbone
-from mmbirefnet.utils.backbones.pvtv2 import RENAMES as PVTV2_RENAMES  # noqa: F401
-from mmbirefnet.utils.checkpoint_io import read_checkpoint
-from mmbirefnet.utils.convert import load_birefnet, strip_prefixes
 
 from .catalog import find_checkpoint, get_info
+from .convert import LoadedBiRefNet, load_birefnet, strip_prefixes
 from .crop_order import AUTO, ROWS
+from .renames import find_family, infer_backbone
 
 # Applied to each key outside of the backbone, one after another.
 RENAMES = (
@@ -47,3 +45,218 @@ RENAMES = (
     (r'\.aspp\.merge\.conv\.', '.dec_att.conv1.'),
     (r'\.aspp\.merge\.norm\.', '.dec_att.bn1.'),
 )
+DEFORMABLE_KERNELS, DILATED_KERNELS = (1, 1, 3, 7), (1, 3, 3, 3)  # of the branches in the reference's ASPP
+RELATIVE_BIAS = 'relative_position_bias_table'
+FILES = ('model.safetensors', 'config.json', 'README.md')
+
+
+def to_reference_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert parameters of :class:`mmbirefnet.models.BiRefNet` to those of the reference implementation.
+
+    Every operation is differentiable, and converting back gives the same parameters to the bit.
+
+    Args:
+        state_dict: Parameters of this project, with or without the prefixes ``module.``, ``_orig_mod.`` and ``model.``.
+
+    Returns:
+        Parameters under the reference's names; the crops of the inward reference are in the order ``rows``.
+
+    Raises:
+        ValueError: If the reference has no such network: several classes, another backbone, an ASPP or norms that it
+            does not have.
+    """
+    source = strip_prefixes(state_dict)
+    if 'decode_head.conv_logits.weight' not in source:
+        raise ValueError(f'not a BiRefNet of this project: found {len(source)} keys such as {sorted(source)[:4]}')
+    _check_head(source)
+    converted = _restore_backbone(source)
+    for key, value in source.items():
+        if key.startswith('backbone.') or key == 'decode_head.conv_logits_inward.weight':
+            continue
+        if key == 'decode_head.conv_logits.weight' and 'decode_head.conv_logits_inward.weight' in source:
+            value = torch.cat([value, source['decode_head.conv_logits_inward.weight']], 1)
+        name = _restore(key, source)
+        if '.conv_offset.' in name:
+            offsets = value.shape[0] // 3 * 2  # two coordinates for each value of the modulator
+            converted[name.replace('.conv_offset.', '.offset_conv.')] = value[:offsets]
+            converted[name.replace('.conv_offset.', '.modulator_conv.')] = value[offsets:]
+        else:
+            converted[name] = value
+    return converted
+
+
+def _restore_backbone(source: dict[str, Tensor]) -> dict[str, Tensor]:
+    backbone = {key.removeprefix('backbone.'): value for key, value in source.items() if key.startswith('backbone.')}
+    try:
+        family, _ = find_family({key: tuple(value.shape) for key, value in backbone.items()})
+    except ValueError as error:
+        raise ValueError(f'the reference implementation has no such backbone: {error}') from error
+    restored = {f'bb.{family.restore(key)}': value for key, value in backbone.items()}
+    for key, value in backbone.items():
+        if key.endswith(RELATIVE_BIAS):  # beside it the reference keeps a buffer
+            index = relative_position_index((round(value.shape[0] ** 0.5) + 1) // 2)
+            restored[f'bb.{key.replace(RELATIVE_BIAS, "relative_position_index")}'] = index
+    return restored
+
+
+def _check_head(source: dict[str, Tensor]) -> None:
+    """Raise ``ValueError`` for what the reference's decoder does not have."""
+    classes = source['decode_head.conv_logits.weight'].shape[0]
+    if classes != 1:
+        raise ValueError(f'the reference implementation predicts one map, this model {classes} classes')
+    for block in sorted({match[1] for key in source if (match := re.match(r'(.+\.aspp)\.branches\.', key))}):
+        kernels = tuple(
+            source[key].shape[-1] for i in range(9) if (key := f'{block}.branches.{i}.conv.weight') in source
+        )
+        wanted = DEFORMABLE_KERNELS if _is_deformable(block, source) else DILATED_KERNELS
+        if kernels != wanted:
+            raise ValueError(f'the reference implementation has no ASPP with kernels of {kernels} as in {block}')
+    norms = [key for key in source if re.search(r'\.norm(_in|_out)?\.weight$', key) and not key.startswith('backbone.')]
+    for key in norms:
+        if key.replace('.weight', '.running_mean') not in source:
+            raise ValueError(f'the reference implementation has BatchNorm only, {key} is of another norm')
+
+
+def _is_deformable(aspp: str, source: dict[str, Tensor]) -> bool:
+    return f'{aspp}.branches.0.conv.conv_offset.weight' in source
+
+
+def _restore(key: str, source: dict[str, Tensor]) -> str:
+    """The reference's name of a parameter; ``conv_offset``, which stands for two, is kept."""
+    if match := re.fullmatch(r'(.+\.aspp)\.branches\.(\d)\.(conv|norm)\.(.+)', key):
+        aspp, index, part, rest = match[1], int(match[2]), match[3], match[4]
+        deformable = _is_deformable(aspp, source)
+        branch = f'aspp_deforms.{index - 1}' if deformable and index else f'aspp{index + 1}'
+        if part == 'norm':
+            name = f'bn.{rest}'
+        elif deformable and not rest.startswith('conv_offset'):
+            name = f'atrous_conv.regular_conv.{rest}'
+        else:
+            name = f'atrous_conv.{rest}'
+        key = f'{aspp.removesuffix("aspp")}dec_att.{branch}.{name}'
+    for pattern, name in RENAMES:
+        key = re.sub(pattern, name, key)
+    return key
+
+
+def write_reference(src: str | os.PathLike, dst: str | os.PathLike, crop_order: str = AUTO) -> list[Path]:
+    """Write a checkpoint in the form of the reference implementation.
+
+    Args:
+        src: Checkpoint of this project, or of the reference implementation, whose crops by columns then become crops by
+            rows.
+        dst: A ``.pth`` or ``.safetensors`` file, or a folder as on Hugging Face: ``model.safetensors``,
+            ``config.json`` and a model card, ``README.md``. What exists is replaced.
+        crop_order: See :func:`mmbirefnet.utils.convert_birefnet_state_dict`.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError: If ``src`` cannot be read, or the reference has no such network.
+    """
+    dst = Path(dst)
+    if dst.suffix not in ('', '.pth', '.safetensors') and not dst.is_dir():
+        raise ValueError(f'{dst}: must be a .pth or .safetensors file, or a folder (a name without a suffix)')
+    loaded = load_birefnet(src, crop_order)
+    try:
+        state = to_reference_state_dict(loaded.state_dict)
+    except ValueError as error:
+        raise ValueError(f'{src}: {error}') from error
+    # Parts of one tensor would be saved with the whole.
+    state = {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+    if dst.suffix == '.pth':
+        dst.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(dst) as temporary:
+            torch.save(state, temporary)
+        return [dst]
+    if dst.suffix == '.safetensors':
+        _write_safetensors(dst, state)
+        return [dst]
+    facts = _facts(loaded)
+    card = _model_card(Path(src).name, facts, _scores(src, loaded))
+    paths = [dst / name for name in FILES]
+    _write_safetensors(paths[0], state)
+    config = dict(architectures=['BiRefNet'], model_type='birefnet', mmbirefnet=facts)
+    for path, text in zip(paths[1:], (json.dumps(config, indent=2) + '\n', card)):
+        with replacing(path) as temporary:
+            Path(temporary).write_text(text, encoding='utf-8')
+    return paths
+
+
+def _write_safetensors(path: Path, state: dict[str, Tensor]) -> None:
+    try:
+        from safetensors.torch import save_file
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f'{path}: writing .safetensors needs the package safetensors. '
+            'Fix: pip install safetensors (or "mmbirefnet[optional]")'
+        ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        save_file(state, temporary, metadata={'format': 'pt'})
+
+
+def _facts(loaded: LoadedBiRefNet) -> dict:
+    """What a program has to know to run the model."""
+    prefix = 'backbone.'
+    shapes = {
+        key.removeprefix(prefix): tuple(value.shape)
+        for key, value in loaded.state_dict.items()
+        if key.startswith(prefix)
+    }
+    facts = dict(backbone=infer_backbone(shapes).name, crop_order=ROWS)
+    if 'input_size' in loaded.meta:
+        size = loaded.meta['input_size']
+        facts['input_size'] = size if size == 'image' else list(size)
+    return facts
+
+
+def _scores(src: str | os.PathLike, loaded: LoadedBiRefNet) -> list[tuple[str, str, float, str]]:
+    """Rows of dataset, metric, value and source: of the training's last validation, or else published ones."""
+    if 'model_name' in loaded.meta:  # converted, not trained
+        info = get_info(loaded.meta['model_name'])
+        return [
+            (score.dataset, metric, value, score.source)
+            for score in info.scores
+            for metric, value in score.metrics.items()
+        ]
+    content = read_checkpoint(find_checkpoint(src))
+    log = content.get('message_hub', {}).get('log_scalars', {}) if isinstance(content, Mapping) else {}
+    return [
+        ('validation set', name.removeprefix('val/'), float(buffer.current()), 'last validation of the training')
+        for name, buffer in log.items()
+        if name.startswith('val/') and not name.endswith('time')
+    ]
+
+
+def _model_card(name: str, facts: dict, scores: list[tuple[str, str, float, str]]) -> str:
+    size = facts.get('input_size')
+    sizes = (
+        "the image's own size" if size == 'image' else f'{size[1]}x{size[0]} (width x height)' if size else 'unknown'
+    )
+    rows = [f'| {dataset} | {metric} | {value:.4g} | {source} |' for dataset, metric, value, source in scores]
+    table = ['', '## Scores', '', '| dataset | metric | value | source |', '|---|---|---|---|', *rows] if rows else []
+    lines = [
+        '---',
+        'pipeline_tag: image-segmentation',
+        'tags:',
+        '- BiRefNet',
+        '- background-removal',
+        '- dichotomous-image-segmentation',
+        '---',
+        '',
+        f'# {name}',
+        '',
+        'A BiRefNet (Zheng et al., "Bilateral Reference for High-Resolution Dichotomous Image Segmentation", 2024)',
+        'in the form of the reference implementation, written by mmbirefnet.',
+        '',
+        '| property | value |',
+        '|---|---|',
+        f'| backbone | {facts["backbone"]} |',
+        f'| input size of the training | {sizes} |',
+        "| crops of the inward reference | by rows, as in the reference implementation's present code |",
+        '| normalization | RGB in [0, 1], mean 0.485, 0.456, 0.406, standard deviation 0.229, 0.224, 0.225 |',
+        *table,
+    ]
+    return '\n'.join(lines) + '\n'

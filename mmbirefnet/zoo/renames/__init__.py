@@ -29,8 +29,11 @@ def find_reference_family(keys: Collection[str]) -> BackboneFamily:
     )
 
 
-def infer_backbone(shapes: Shapes) -> BackboneSpec:
-    """Tell a backbone from names and shapes of its parameters in this project's form, without ``backbone.``.
+def find_family(shapes: Shapes) -> tuple[BackboneFamily, BackboneSpec]:
+    """The family and the architecture of a backbone, from its parameters in this project's form.
+
+    Args:
+        shapes: Shapes by name, without ``backbone.``.
 
     Raises:
         ValueError: If it is none of the reference's.
@@ -38,11 +41,16 @@ def infer_backbone(shapes: Shapes) -> BackboneSpec:
     for family in FAMILIES:
         spec = family.infer(shapes)
         if spec is not None:
-            return spec
+            return family, spec
     raise ValueError(
         f"expected the parameters of one of the reference's backbones ({KNOWN}), found "
-        f'{[f"backbone.{key}" for key in sorted(shapes)[:3]]}; any other has to be told by its config'
+        f'{[f"backbone.{key}" for key in sorted(shapes)[:3]]}; any other has to be given by its config'
     )
 
 
-__all__ = ['FAMILIES', 'BackboneFamily', 'BackboneSpec', 'find_reference_family', 'infer_backbone']
+def infer_backbone(shapes: Shapes) -> BackboneSpec:
+    """The architecture of :func:`find_family`."""
+    return find_family(shapes)[1]
+
+
+__all__ = ['FAMILIES', 'BackboneFamily', 'BackboneSpec', 'find_family', 'find_reference_family', 'infer_backbone']

@@ -18,6 +18,10 @@ def _rename(key: str) -> str:
     return TIMM + key
 
 
+def _restore(key: str) -> str:
+    return key.removeprefix(TIMM)
+
+
 def _infer(shapes: Shapes) -> BackboneSpec | None:
     if f'{TIMM}model.reg_token' not in shapes:
         return None
@@ -36,4 +40,4 @@ def _infer(shapes: Shapes) -> BackboneSpec | None:
     return BackboneSpec(f'dinov3-{arch}', config, (dims,) * 4)
 
 
-DINOV3 = BackboneFamily('DINOv3', 'model.reg_token', _rename, _infer)
+DINOV3 = BackboneFamily('DINOv3', 'model.reg_token', _rename, _restore, _infer)

@@ -21,6 +21,7 @@ class BackboneFamily(NamedTuple):
     title: str
     mark: str  # a key of the reference that only this family has
     rename: Callable[[str], str | None]  # key of the reference to this project's, None for what is not kept
+    restore: Callable[[str], str]  # the inverse of rename
     infer: Callable[[Shapes], BackboneSpec | None]  # None for parameters of other families
 
 

@@ -17,6 +17,13 @@ RENAMES = (
     *((rf'^norm{k}\.', f'timm_model.stages_{k - 1}.norm.') for k in (1, 2, 3, 4)),
     (r'\.dwconv\.dwconv\.', '.dwconv.'),
 )
+RESTORES = (
+    (r'^timm_model\.patch_embed\.', 'patch_embed1.'),
+    *((rf'^timm_model\.stages_{k - 1}\.downsample\.', f'patch_embed{k}.') for k in (2, 3, 4)),
+    *((rf'^timm_model\.stages_{k - 1}\.blocks\.', f'block{k}.') for k in (1, 2, 3, 4)),
+    *((rf'^timm_model\.stages_{k - 1}\.norm\.', f'norm{k}.') for k in (1, 2, 3, 4)),
+    (r'\.dwconv\.', '.dwconv.dwconv.'),
+)
 
 
 def _infer(shapes: Shapes) -> BackboneSpec | None:
@@ -32,4 +39,4 @@ def _infer(shapes: Shapes) -> BackboneSpec | None:
     return BackboneSpec(f'pvtv2-{arch}', config, found['channels'])
 
 
-PVTV2 = BackboneFamily('PVTv2', 'patch_embed1.proj.weight', rename_by(RENAMES), _infer)
+PVTV2 = BackboneFamily('PVTv2', 'patch_embed1.proj.weight', rename_by(RENAMES), rename_by(RESTORES), _infer)

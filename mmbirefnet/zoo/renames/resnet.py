@@ -11,6 +11,13 @@ RENAMES = (
     (r'^conv1\.1\.', 'bn1.'),
     (r'^conv1\.0\.', 'conv1.'),
 )
+# The stem first, for the same reason.
+RESTORES = (
+    (r'^conv1\.', 'conv1.0.'),
+    (r'^bn1\.', 'conv1.1.'),
+    (r'^layer1\.', 'conv1.4.'),
+    *((rf'^layer{k}\.', f'conv{k}.') for k in (2, 3, 4)),
+)
 
 
 def _infer(shapes: Shapes) -> BackboneSpec | None:
@@ -24,4 +31,4 @@ def _infer(shapes: Shapes) -> BackboneSpec | None:
     return BackboneSpec(name, dict(type='mmseg.ResNet', depth=50), found['channels'])
 
 
-RESNET = BackboneFamily('ResNet-50', 'conv1.4.0.conv1.weight', rename_by(RENAMES), _infer)
+RESNET = BackboneFamily('ResNet-50', 'conv1.4.0.conv1.weight', rename_by(RENAMES), rename_by(RESTORES), _infer)

@@ -9,6 +9,10 @@ def _rename(key: str) -> str | None:
     return None if key.endswith(BUFFERS) else key
 
 
+def _restore(key: str) -> str:
+    return key
+
+
 def _infer(shapes: Shapes) -> BackboneSpec | None:
     dims, *_ = shapes.get('patch_embed.proj.weight', (None,))
     pairs, *_ = shapes.get('layers.0.blocks.0.attn.relative_position_bias_table', (None,))
@@ -38,4 +42,4 @@ def _choose(found: dict) -> str:
     return min(fitting, key=lambda name: abs(sum(ARCHITECTURES[name]['depths']) - sum(found['depths'])))
 
 
-SWIN = BackboneFamily('Swin Transformer', 'patch_embed.proj.weight', _rename, _infer)
+SWIN = BackboneFamily('Swin Transformer', 'patch_embed.proj.weight', _rename, _restore, _infer)

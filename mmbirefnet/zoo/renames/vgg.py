@@ -4,6 +4,7 @@ The reference has torchvision's layers in four sequences that keep their numbers
 where a convolution, its norm and its ReLU are one module.
 """
 
+import itertools
 from functools import partial
 
 from mmbirefnet.zoo.renames.family import BackboneFamily, BackboneSpec, Shapes
@@ -33,6 +34,19 @@ def _rename(modules: dict[str, str], key: str) -> str:
     return f'{modules[number]}.{name}' if number in modules else key
 
 
+def _restore(modules: dict[str, str], key: str) -> str:
+    module, _, name = key.rpartition('.')
+    number = next(number for number, ours in modules.items() if ours == module)
+    return f'conv{_stage(modules, module)}.{number}.{name}'
+
+
+def _stage(modules: dict[str, str], module: str) -> int:
+    """The reference's stage, counted from 1, that a module of this project belongs to."""
+    index = [ours for ours in modules.values() if ours.endswith('.conv')].index(module.rpartition('.')[0] + '.conv')
+    stage = sum(index >= end for end in itertools.accumulate(CONVS))
+    return max(1, stage)  # the first two are one
+
+
 def _infer(batch_norm: bool, shapes: Shapes) -> BackboneSpec | None:
     if 'features.0.conv.weight' not in shapes or ('features.0.bn.weight' in shapes) != batch_norm:
         return None
@@ -41,10 +55,12 @@ def _infer(batch_norm: bool, shapes: Shapes) -> BackboneSpec | None:
     return BackboneSpec('vgg16-bn' if batch_norm else 'vgg16', config, CHANNELS)
 
 
-VGG16, VGG16_BN = (
-    BackboneFamily(title, mark, partial(_rename, _modules(batch_norm)), partial(_infer, batch_norm))
-    for title, mark, batch_norm in (
-        ('VGG16', 'conv4.28.weight', False),
-        ('VGG16 with BatchNorm', 'conv4.40.weight', True),
+def _family(title: str, mark: str, batch_norm: bool) -> BackboneFamily:
+    modules = _modules(batch_norm)
+    return BackboneFamily(
+        title, mark, partial(_rename, modules), partial(_restore, modules), partial(_infer, batch_norm)
     )
-)
+
+
+VGG16 = _family('VGG16', 'conv4.28.weight', batch_norm=False)
+VGG16_BN = _family('VGG16 with BatchNorm', 'conv4.40.weight', batch_norm=True)
