@@ -187,18 +187,18 @@ def _choose_size(cfg: Config | None, meta: dict, weights: Path) -> tuple[int, in
         reason = f'at which {name} was trained' if name else 'as in the meta of the checkpoint'
     else:
         print_log(
-            f'{weights}: input size {_text(DEFAULT_SIZE)} is a guess: neither a config, nor the meta nor the name '
+            f'{weights}: input size: {_text(DEFAULT_SIZE)} is a guess: neither a config, nor the meta nor the name '
             'of the checkpoint gives the size of the training. Fix: give input_size (--size) or the config',
             'current',
             logging.WARNING,
         )
         return DEFAULT_SIZE
-    print_log(f'{weights}: input size {_text(size)}, {reason}', 'current')
+    print_log(f'{weights}: input size: {_text(size)}, {reason}', 'current')
     return size
 
 
 def _text(size: tuple[int, int] | str) -> str:
-    return "of each image's own" if size == 'image' else f'{size[0]}x{size[1]} (height x width)'
+    return "each image's own" if size == 'image' else f'{size[0]}x{size[1]} (height x width)'
 
 
 def _load_parameters(model: nn.Module, state_dict: dict[str, Tensor], weights: str | os.PathLike) -> None:

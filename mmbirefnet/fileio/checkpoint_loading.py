@@ -23,6 +23,7 @@ from mmbirefnet.fileio.checkpoints import read_checkpoint
 # The end of a file's name that torchvision and OpenMMLab give to what they publish: the start of its SHA-256.
 _NAMED_HASH = re.compile(r'-([0-9a-f]{8,64})\.\w+$')
 _SHA256 = 'sha256='
+_COMPILED = '_orig_mod.'  # torch.compile puts it before every key
 
 
 # The message of the load has the names from the tenth character on.
@@ -37,6 +38,9 @@ def load_from_local(filename: str, map_location: str | Callable | None = None) -
         raise ValueError(f'{filename}: no checkpoint, but a {type(checkpoint).__name__}')
     if Path(filename).suffix == '.safetensors':
         return dict(state_dict=checkpoint)
+    state = checkpoint.get('state_dict')
+    if isinstance(state, dict) and state and all(str(key).startswith(_COMPILED) for key in state):
+        checkpoint['state_dict'] = {key.removeprefix(_COMPILED): value for key, value in state.items()}
     meta = checkpoint.get('meta')
     if isinstance(meta, dict):
         meta.pop('config', None)  # Python text, which mmengine would run when it resumes; it writes `cfg` itself

@@ -1,5 +1,6 @@
 """The inferencer with real models: maps of the test pipeline, configs, checkpoints, types."""
 
+import re
 import shutil
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.apis.torch_backend import find_config
 from mmbirefnet.datasets.preparation.synthetic import make_sample, write_dataset
+from mmbirefnet.fileio.checkpoints import write_checkpoint
 from mmbirefnet.registry import DATASETS, MODELS
 from mmbirefnet.utils import convert_birefnet_state_dict, load_birefnet_state_dict
 
@@ -133,6 +135,74 @@ def test_released_checkpoint_tells_its_architecture(released):
         inferencer = BiRefNetInferencer(*arguments, device='cpu')
         assert inferencer.backend.input_size == (1024, 1024)
         np.testing.assert_allclose(inferencer(image, input_size=64), expected, atol=1e-5)
+
+
+@pytest.fixture
+def logged(monkeypatch) -> list[str]:
+    """Warnings and other messages about the size."""
+    texts = []
+    monkeypatch.setattr('mmbirefnet.apis.torch_backend.print_log', lambda text, *_: texts.append(text))
+    return texts
+
+
+@pytest.mark.parametrize(
+    ('name', 'size', 'reason'),
+    [
+        ('BiRefNet_lite-general-2K-epoch_232.pth', (1440, 2560), 'at which BiRefNet_lite-2K was trained'),
+        ('BiRefNet_HR/pytorch_model.bin', (2048, 2048), 'at which BiRefNet_HR was trained'),
+        ('mine.ckpt', (1024, 1024), 'is a guess: .*input_size'),
+    ],
+)
+def test_released_models_run_at_the_size_of_their_training(released, tmp_path, logged, name, size, reason):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(released)
+    source = path.parent if path.parent != tmp_path else path
+    backend = BiRefNetInferencer(source, device='cpu', fuse=False).backend
+    assert (backend.input_size, backend.side_range) == (size, None)
+    (text,) = logged
+    assert re.search(rf'input size: {size[0]}x{size[1]} \(height x width\),? {reason}', text)
+
+
+def test_dynamic_models_run_at_the_size_of_the_image(released, tmp_path, monkeypatch):
+    path = tmp_path / 'BiRefNet_dynamic.pth'
+    path.symlink_to(released)
+    inferencer = BiRefNetInferencer(path, device='cpu', fuse=False)
+    shapes = []
+
+    def record(images):
+        shapes.append(images.shape[1:3])
+        return np.zeros(images.shape[:3], np.float32)
+
+    record.input_size, record.side_range = inferencer.backend.input_size, inferencer.backend.side_range
+    record.fixed_size, record.max_batch, record.name = False, None, 'recorder'
+    image = np.zeros((300, 420, 3), np.uint8)
+    recorder = BiRefNetInferencer(backend=record)
+    assert recorder(image).shape == (300, 420)
+    recorder(image, input_size=64)
+    assert shapes == [(288, 416), (64, 64)]
+
+
+def test_the_meta_and_the_config_give_the_size(released, tmp_path, logged):
+    meta = dict(model_name='BiRefNet_lite-2K', input_size=(1440, 2560), crop_order='columns')
+    write_checkpoint(tmp_path / 'mine.pth', load_birefnet_state_dict(released), meta)
+    options = dict(device='cpu', fuse=False)
+    assert BiRefNetInferencer(tmp_path / 'mine.pth', **options).backend.input_size == (1440, 2560)
+    # A config that is given has the last word, but not in silence.
+    config = 'birefnet_swin-t_8xb4-500e_dis5k-1024x1024'
+    assert BiRefNetInferencer(config, tmp_path / 'mine.pth', **options).backend.input_size == (1024, 1024)
+    assert re.search('the config tests at 1024x1024 .* the model was trained at 1440x2560', logged[1])
+
+
+def test_the_order_of_the_crops_can_be_given(released):
+    state = {
+        order: BiRefNetInferencer(released, device='cpu', fuse=False, crop_order=order).backend.model.state_dict()
+        for order in ('rows', 'columns')
+    }
+    for order, found in state.items():
+        expected = convert_birefnet_state_dict(reference_state_dict(), order)
+        key = 'decode_head.blocks.4.inward.conv_in.weight'
+        assert torch.equal(found[key], expected[key])
 
 
 def test_errors_name_what_is_wrong(trained_checkpoint, released, tmp_path, monkeypatch):

@@ -62,9 +62,17 @@ def test_convert(tmp_path, capsys):
     assert 'birefnet_swin-t_' in capsys.readouterr().out
     converted = load_birefnet_state_dict(tmp_path / 'ours.pth')
     assert torch.equal(converted['backbone.patch_embed.proj.weight'], state['bb.patch_embed.proj.weight'])
-    with pytest.raises(SystemExit, match='exists already; --overwrite'):
-        main.main(words)
-    assert main.main([*words, '--overwrite']) == 0
+    assert main.main(words) == 2
+    assert 'exists already; --overwrite' in capsys.readouterr().err
+    assert main.main([*words, '--overwrite', '--crop-order', 'columns']) == 0
+    assert 'crops:     by columns' in capsys.readouterr().out
+    key, ours = 'decoder.ipt_blk3.conv1.weight', 'decode_head.blocks.2.inward.conv_in.weight'
+    reordered = load_birefnet_state_dict(tmp_path / 'ours.pth')[ours]
+    assert not torch.equal(reordered, state[key])
+    back = ['convert', str(tmp_path / 'ours.pth'), str(tmp_path / 'theirs.pth'), '--to', 'reference']
+    assert main.main(back) == 0
+    assert torch.equal(torch.load(tmp_path / 'theirs.pth', weights_only=True)[key], reordered)
+    assert main.main(back) == 2
 
 
 def test_commands_are_listed(capsys):

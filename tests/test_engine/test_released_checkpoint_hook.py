@@ -44,6 +44,31 @@ def test_the_reference_s_parameters_are_converted(released, swin_t, wrap):
     hook.before_train(runner_of(swin_t))
 
 
+@pytest.mark.parametrize(
+    ('file', 'options', 'order'),
+    [
+        ('some.pth', {}, 'rows'),
+        ('BiRefNet_lite.pth', {}, 'columns'),
+        ('BiRefNet_lite.pth', dict(crop_order='rows'), 'rows'),
+        ('some.pth', dict(crop_order='columns'), 'columns'),
+    ],
+)
+def test_order_of_the_crops(released, swin_t, file, options, order):
+    """Random weights do not show it, so that the file's name or the option decides."""
+    checkpoint, runner = dict(released), runner_of(swin_t)
+    runner._load_from = file
+    ReleasedCheckpointHook(**options).after_load_checkpoint(runner, checkpoint)
+    key = 'decode_head.blocks.2.inward.conv_in.weight'
+    assert torch.equal(checkpoint['state_dict'][key], convert_birefnet_state_dict(released, order)[key])
+
+
+def test_prefixes_of_own_checkpoints_are_stripped():
+    model = nn.Linear(2, 3)
+    checkpoint = dict(state_dict={f'_orig_mod.{key}': value for key, value in model.state_dict().items()})
+    ReleasedCheckpointHook().after_load_checkpoint(runner_of(model), checkpoint)
+    assert checkpoint['state_dict'].keys() == {'weight', 'bias'}
+
+
 def test_of_another_size(released):
     with torch.device('meta'):
         model = MODELS.build(model_config(arch='s'))

@@ -45,6 +45,9 @@ def test_local_file(tmp_path):
     assert found['meta'] == dict(epoch=1, cfg='x = 1')  # mmengine would run `config` when it resumes
     save_file(STATE, tmp_path / 'a.safetensors')
     assert_state(load(tmp_path / 'a.safetensors')['state_dict'])
+    compiled = {f'_orig_mod.{key}': value for key, value in STATE.items()}
+    torch.save(dict(state_dict=compiled), tmp_path / 'compiled.pth')
+    assert_state(load(tmp_path / 'compiled.pth')['state_dict'])
     torch.save([1], tmp_path / 'list.pth')
     with pytest.raises(ValueError, match=r'list\.pth: no checkpoint, but a list'):
         load(tmp_path / 'list.pth')

@@ -21,6 +21,22 @@ def test_sizes(options, expected):
 
 
 @pytest.mark.parametrize(
+    ('image', 'expected'),
+    [
+        ((600, 1000), (608, 992)),
+        ((3000, 4608), (1504, 2304)),  # halved
+        ((100, 200), (256, 512)),  # enlarged until the shorter side fits
+        ((100, 4000), (256, 2304)),  # no scale fits both sides
+        ((256, 2304), (256, 2304)),
+    ],
+)
+def test_dynamic_models_run_at_the_size_of_the_image(image, expected):
+    assert Settings().sizes(image, (1024, 1024), (256, 2304)) == [expected]
+    assert Settings(input_size=512).sizes(image, (1024, 1024), (256, 2304)) == [(512, 512)]
+    assert max(Settings(max_size=512).sizes(image, (1024, 1024), (256, 2304))[0]) <= 512
+
+
+@pytest.mark.parametrize(
     'options',
     [
         {'input_size': 100},

@@ -1,6 +1,7 @@
 """The converter's command line."""
 
 import argparse
+import hashlib
 import runpy
 import shlex
 from pathlib import Path
@@ -11,7 +12,7 @@ from golden import reference_state_dict
 from mmengine.config import Config, DictAction
 from mmengine.runner import load_checkpoint
 from reference_network import build
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mmbirefnet.registry import MODELS
@@ -81,6 +82,78 @@ def test_convert(main, reference, tmp_path, capsys):
     assert words[:2] == ['python', 'tools/train.py']
     assert cfg.load_from == str(dst)
     assert cfg.model.backbone.init_cfg is None
+
+
+def test_a_released_model_is_named_with_its_size_and_configs(main, reference, tmp_path, capsys):
+    src, dst = tmp_path / 'BiRefNet_lite-general-2K-epoch_232.pth', tmp_path / 'ours.pth'
+    torch.save(without(reference, 'cls_head'), src)
+    main([str(src), str(dst)])
+    output = capsys.readouterr().out
+    assert 'model:     BiRefNet_lite-2K (general), trained at 2560x1440, weights under MIT' in output
+    cfg, words = told(output, 'test:')
+    assert words[2] == 'configs/birefnet_general/birefnet_swin-t_8xb4-250e_general-2560x1440.py'
+    cfg, words = told(output, 'fine-tune:')
+    assert words[2] == 'configs/birefnet/birefnet_swin-t_1xb4-20e_finetune-1024x1024.py'
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        assert [tuple(step.scale) for step in loader.dataset.pipeline if 'Resize' in step.type] == [(2560, 1440)]
+    assert 'mmbirefnet.ReleasedCheckpointHook' in [hook.type for hook in cfg.custom_hooks]
+
+    meta = torch.load(dst, weights_only=True)['meta']
+    assert (meta['model_name'], meta['input_size']) == ('BiRefNet_lite-2K', (1440, 2560))
+    assert meta['crop_order'] == 'columns'  # expected; constant weights do not show it
+    assert meta['source_sha256'] == hashlib.sha256(src.read_bytes()).hexdigest()
+
+
+def test_the_order_of_the_crops_can_be_given(main, reference, tmp_path, capsys):
+    src, dst = tmp_path / 'BiRefNet_lite.pth', tmp_path / 'ours.pth'
+    torch.save(without(reference, 'cls_head'), src)
+    main([str(src), str(dst), '--crop-order', 'rows'])
+    assert 'crops:     by rows' in capsys.readouterr().out
+    assert torch.load(dst, weights_only=True)['meta']['crop_order'] == 'rows'
+
+
+def test_other_depths_of_swin(main, reference, tmp_path, capsys):
+    """As options that replace the architecture's name, which the printed commands have."""
+    deeper = {
+        key.replace('layers.2.blocks.5', f'layers.2.blocks.{k}'): value
+        for k in (6, 7)
+        for key, value in reference.items()
+        if 'layers.2.blocks.5' in key
+    }
+    torch.save(without(reference | deeper, 'cls_head'), tmp_path / 'deep.pth')
+    main([str(tmp_path / 'deep.pth'), str(tmp_path / 'ours.pth')])
+    output = capsys.readouterr().out
+    for line in ('test:', 'fine-tune:'):
+        cfg, _ = told(output, line)
+        assert tuple(cfg.model.backbone.arch.depths) == (2, 2, 8, 2)
+        check_fit(torch.load(tmp_path / 'ours.pth', weights_only=True)['state_dict'], cfg.model)
+
+
+def test_back_to_the_reference(main, reference, tmp_path, capsys):
+    src, ours, back = tmp_path / 'released.pth', tmp_path / 'ours.pth', tmp_path / 'release'
+    torch.save(without(reference, 'cls_head'), src)
+    main([str(src), str(ours), '--crop-order', 'rows'])
+    main([str(ours), str(back), '--to', 'reference'])
+    assert str(back / 'README.md') in capsys.readouterr().out
+    found = load_file(back / 'model.safetensors')
+    assert all(torch.equal(found[key], value) for key, value in reference.items() if not skipped(key))
+    assert f'error: {back}: exists already; --overwrite' in error(main, ours, back, '--to', 'reference')
+    main([str(ours), str(back), '--to', 'reference', '--overwrite'])
+    assert 'must be a .pth or .safetensors file, or a folder' in error(
+        main, ours, tmp_path / 'a.onnx', '--to', 'reference'
+    )
+
+
+def skipped(key: str) -> bool:
+    return key.startswith('cls_head') or key.endswith('relative_position_index')
+
+
+def test_networks_of_before_may_2024(main, reference, tmp_path):
+    for name, state in (('BiRefNet-ep480.pth', reference), ('old.pth', without(reference, 'ipt_blk5'))):
+        torch.save(state, tmp_path / name)
+        assert f'{tmp_path / name}: this is the network of before May 2024' in error(
+            main, tmp_path / name, tmp_path / 'ours.pth'
+        )
 
 
 def test_convert_safetensors(main, reference, tmp_path, capsys):

@@ -15,6 +15,7 @@ from mmbirefnet.registry import MODELS
 from mmbirefnet.utils import (
     check_fit,
     convert_birefnet_state_dict,
+    infer_backbone_name,
     infer_model_config,
     load_birefnet_state_dict,
 )
@@ -221,6 +222,34 @@ def test_infer_of_something_else(converted):
         infer_model_config(without(converted, 'layers.2.blocks.5.'))
     with pytest.raises(ValueError, match=r'decode_head\.laterals\.2\.weight is missing'):
         infer_model_config(without(converted, 'laterals.2'))
+
+
+def test_networks_of_before_may_2024(reference):
+    """They have four inward references, none of them at the deepest stage."""
+    early = without(reference, 'ipt_blk5')
+    with pytest.raises(ValueError, match=r'the network of before May 2024 \(BiRefNet_ep480, DIS_ep580 .*Fix: use a'):
+        convert_birefnet_state_dict(early)
+
+
+@pytest.mark.parametrize('depths', [(2, 2, 24, 2), (2, 2, 8, 4)])
+def test_other_depths_of_swin(depths):
+    """FeyNobg has 24 blocks in the third stage."""
+    arch = dict(embed_dims=192, depths=depths, num_heads=(6, 12, 24, 48), window_size=12)
+    channels = [384, 768, 1536, 3072]
+    state = on_meta(model_config(arch=arch, channels=channels))
+    found = infer_model_config(state)
+    assert found['backbone']['arch'] == arch
+    assert infer_backbone_name(state) == 'swin-l'
+    check_fit(state, found)
+    if depths[2] == 24:  # as published: 263 M parameters
+        assert sum(value.numel() for value in state.values()) == pytest.approx(263e6, rel=0.01)
+
+
+@pytest.mark.parametrize('prefix', ['module.', '_orig_mod.', 'module._orig_mod.'])
+def test_own_checkpoints_with_prefixes(tmp_path, converted, prefix):
+    state = {key: value.new_ones(()).expand(value.shape) for key, value in converted.items()}
+    torch.save(dict(state_dict={prefix + key: value for key, value in state.items()}), tmp_path / 'ours.pth')
+    assert load_birefnet_state_dict(tmp_path / 'ours.pth').keys() == converted.keys()
 
 
 def test_check_fit(converted):
