@@ -69,6 +69,7 @@ class ModelInfo:
     size: str
     crop_order: str | None
     config: str
+    finetune_config: str
     repository: str
     licence: Licence
     file_pattern: str
@@ -85,15 +86,14 @@ class ModelInfo:
         width, height = map(int, self.size.split('x'))
         return height, width
 
-    @property
-    def finetune_config(self) -> str:
-        return FINETUNE_CONFIGS[self.backbone]
-
 
 FINETUNE_CONFIGS = {
     'swin-l': 'birefnet/birefnet_swin-l_1xb2-20e_finetune-1024x1024.py',
     'swin-t': 'birefnet/birefnet_swin-t_1xb4-20e_finetune-1024x1024.py',
 }
+FINETUNE_MATTING = 'birefnet_matting/birefnet_swin-l_1xb2-20e_finetune-matting-1024x1024.py'
+FINETUNE_HR = 'birefnet_hr/birefnet_swin-l_1xb2-20e_finetune-2048x2048.py'
+FINETUNE_DYNAMIC = 'birefnet_dynamic/birefnet_swin-l_1xb2-20e_finetune-256x256-2304x2304.py'
 
 DIS_TES = ('DIS-TE1', 'DIS-TE2', 'DIS-TE3', 'DIS-TE4')
 GENERAL = (
@@ -142,6 +142,7 @@ def _authors(name: str, task: str, backbone: str, size: str, crop_order: str, co
         size=size,
         crop_order=crop_order,
         config=config,
+        finetune_config=more.pop('finetune_config', FINETUNE_CONFIGS[backbone]),
         repository=f'ZhengPeng7/{name}',
         licence=Licence(MIT, MIT, more.pop('data')),
         file_pattern=pattern,
@@ -171,6 +172,7 @@ _MODELS = (
         *('BiRefNet_lite-2K', 'general', 'swin-t', '2560x1440', 'columns'),
         'birefnet_general/birefnet_swin-t_8xb4-250e_general-2560x1440.py',
         'lite-general-2K-epoch_232',
+        finetune_config='birefnet_general/birefnet_swin-t_1xb2-20e_finetune-2560x1440.py',
         data=MIXED_TERMS,
         training_sets=LITE_2K,
         scores=(
@@ -181,6 +183,7 @@ _MODELS = (
         *('BiRefNet_512x512', 'general', 'swin-l', '512x512', 'rows'),
         'birefnet_general/birefnet_swin-l_8xb4-200e_general-512x512.py',
         'birefnet.*(epoch_216|512x512)',
+        finetune_config='birefnet_general/birefnet_swin-l_1xb2-20e_finetune-512x512.py',
         data=MIXED_TERMS,
         training_sets=GENERAL,
         scores=(
@@ -191,6 +194,7 @@ _MODELS = (
         *('BiRefNet_HR', 'general', 'swin-l', '2048x2048', 'rows'),
         'birefnet_hr/birefnet_swin-l_8xb2-200e_general-2048x2048.py',
         'HR-general-epoch_130',
+        finetune_config=FINETUNE_HR,
         data=MIXED_TERMS,
         training_sets=HIGH_RESOLUTION,
         scores=(_scores('DIS-VD', README, maxFm=0.925, wFmeasure=0.894, MAE=0.026, Smeasure=0.927, HCE=881),),
@@ -199,6 +203,7 @@ _MODELS = (
         *('BiRefNet_HR-matting', 'matting', 'swin-l', '2048x2048', 'rows'),
         'birefnet_hr/birefnet_swin-l_8xb2-150e_matting-2048x2048.py',
         'HR-matting-epoch_135',
+        finetune_config=FINETUNE_HR,
         data=MATTING_TERMS,
         scores=(
             _scores('TE-AM-2k', CARD, Smeasure=0.974, wFmeasure=0.988, MSE=0.002),
@@ -209,18 +214,21 @@ _MODELS = (
         *('BiRefNet_dynamic', 'general', 'swin-l', OWN_SIZE, 'rows'),
         'birefnet_dynamic/birefnet_swin-l_8xb2-200e_general-256x256-2304x2304.py',
         'dynamic-general-epoch_174',
+        finetune_config=FINETUNE_DYNAMIC,
         data=UNPUBLISHED,
     ),
     _authors(
         *('BiRefNet_dynamic-matting', 'matting', 'swin-l', OWN_SIZE, 'rows'),
         'birefnet_dynamic/birefnet_swin-l_8xb2-150e_matting-256x256-2304x2304.py',
         'dynamic-matting-epoch_159',
+        finetune_config=FINETUNE_DYNAMIC,
         data=UNPUBLISHED,
     ),
     _authors(
         *('BiRefNet-matting', 'matting', 'swin-l', '1024x1024', 'columns'),
         'birefnet_matting/birefnet_swin-l_8xb4-150e_matting-1024x1024.py',
         'matting-epoch_100',
+        finetune_config=FINETUNE_MATTING,
         data=MATTING_TERMS,
         training_sets=MATTING,
         scores=(
@@ -232,6 +240,7 @@ _MODELS = (
         *('BiRefNet_lite-matting', 'matting', 'swin-t', '1024x1024', 'rows'),
         'birefnet_matting/birefnet_swin-t_8xb4-150e_matting-1024x1024.py',
         'lite-matting',
+        finetune_config='birefnet_matting/birefnet_swin-t_1xb4-20e_finetune-matting-1024x1024.py',
         data=MATTING_TERMS,
         scores=(
             _scores('TE-P3M-500-NP', SECOND_HAND, Smeasure=0.978),
@@ -242,6 +251,7 @@ _MODELS = (
         *('BiRefNet-portrait', 'portrait', 'swin-l', '1024x1024', 'columns'),
         'birefnet_matting/birefnet_swin-l_8xb4-150e_portrait-1024x1024.py',
         'portrait-epoch_150',
+        finetune_config=FINETUNE_MATTING,
         data=P3M_TERMS,
         training_sets=('TR-P3M-10k', 'TE-P3M-500-NP', 'TR-humans'),
         scores=(_scores('TE-P3M-500-P', CARD, Smeasure=0.983, maxFm=0.996, wFmeasure=0.990, MAE=0.006),),
@@ -301,6 +311,7 @@ _MODELS = (
         size='1024x1024',
         crop_order='columns',
         config='birefnet_general/birefnet_swin-l_8xb4-200e_general-1024x1024.py',
+        finetune_config=FINETUNE_CONFIGS['swin-l'],
         repository='briaai/RMBG-2.0',  # gated: its terms have to be accepted there first
         licence=Licence(MIT, 'CC BY-NC 4.0', "the publisher's own, not released"),
         file_pattern='rmbg-2',
@@ -312,6 +323,7 @@ _MODELS = (
         size='1024x1024',
         crop_order='rows',
         config='birefnet_general/birefnet_swin-l_8xb4-200e_general-1024x1024.py',
+        finetune_config=FINETUNE_CONFIGS['swin-l'],
         repository='joelseytre/toonout',
         file='birefnet_finetuned_toonout.pth',
         licence=Licence(MIT, MIT, f'fine-tuning set: CC BY 4.0; before that {MIXED_TERMS}'),
@@ -324,6 +336,7 @@ _MODELS = (
         size='1024x1024',  # its own card runs it at 1024, though it is fine-tuned from BiRefNet_HR
         crop_order='rows',
         config='birefnet_matting/birefnet_swin-l_8xb4-150e_matting-1024x1024.py',
+        finetune_config=FINETUNE_MATTING,
         repository='egeorcun/lucida',
         licence=Licence(MIT, MIT, f'mixed, partly research only; before that {MIXED_TERMS}'),
         file_pattern='lucida',
@@ -335,6 +348,7 @@ _MODELS = (
         size='1024x1024',
         crop_order=None,
         config='birefnet_general/birefnet_swin-l_8xb4-200e_general-1024x1024.py',
+        finetune_config=FINETUNE_CONFIGS['swin-l'],
         repository='feyninc/FeyNobg',
         licence=Licence('Apache-2.0', 'Apache-2.0', UNPUBLISHED),
         file_pattern='feynobg',

@@ -93,7 +93,7 @@ def test_a_released_model_is_named_with_its_size_and_configs(main, reference, tm
     cfg, words = told(output, 'test:')
     assert words[2] == 'configs/birefnet_general/birefnet_swin-t_8xb4-250e_general-2560x1440.py'
     cfg, words = told(output, 'fine-tune:')
-    assert words[2] == 'configs/birefnet/birefnet_swin-t_1xb4-20e_finetune-1024x1024.py'
+    assert words[2] == 'configs/birefnet_general/birefnet_swin-t_1xb2-20e_finetune-2560x1440.py'
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         assert [tuple(step.scale) for step in loader.dataset.pipeline if 'Resize' in step.type] == [(2560, 1440)]
     assert 'mmbirefnet.ReleasedCheckpointHook' in [hook.type for hook in cfg.custom_hooks]

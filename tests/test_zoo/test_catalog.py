@@ -130,7 +130,10 @@ def test_entries_agree_with_themselves(name):
     size = f'{width}x{height}' if height else '256x256-2304x2304'
     assert f'_{info.backbone}_' in info.config
     assert info.config.endswith(f'-{size}.py')
+    assert (ROOT / 'configs' / info.config).is_file()
     assert (ROOT / 'configs' / info.finetune_config).is_file()
+    assert f'_{info.backbone}_' in info.finetune_config
+    assert info.finetune_config.endswith(f'-{size}.py')
 
 
 def test_the_catalog_needs_no_torch():

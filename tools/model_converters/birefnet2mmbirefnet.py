@@ -132,26 +132,18 @@ def untrained(config: Path) -> dict:
     return {'model.backbone.init_cfg': None} if backbone.get('init_cfg', True) else {}
 
 
-def resizing(cfg: Config, input_size: tuple[int, int]) -> dict:
-    """Options that let the pipelines of a config resize to an input size (height, width)."""
-    options = {}
-    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        for i, step in enumerate(cfg[loader].dataset.pipeline):
-            if step.type.endswith('Resize') and tuple(step.scale) != input_size[::-1]:
-                options[f'{loader}.dataset.pipeline.{i}.scale'] = input_size[::-1]
-    return options
-
-
 def fine_tuning(dst: Path, config: Path, options: dict, meta: dict) -> tuple[Path, dict]:
     """Config and options that fine-tune a converted checkpoint; ``config`` and ``options`` are those that fit it."""
     backbone = re.match(r'birefnet_(.+?)_', config.name)[1]
     if backbone not in FINETUNE_CONFIGS:
         return config, {'load_from': dst} | untrained(config) | options
-    config = ROOT / 'configs' / FINETUNE_CONFIGS[backbone]
+    released = get_info(meta['model_name']) if 'model_name' in meta else None
+    if released is not None and released.backbone == backbone:
+        config = ROOT / 'configs' / released.finetune_config
+    else:
+        config = ROOT / 'configs' / FINETUNE_CONFIGS[backbone]
     options = {key: value for key, value in options.items() if not key.startswith('model.neck.aux_classifier')}
-    size = meta.get('input_size', 'image')
-    resized = {} if size == 'image' else resizing(Config.fromfile(config), size)
-    return config, {'data_root': 'DIR', 'load_from': dst} | untrained(config) | options | resized
+    return config, {'data_root': 'DIR', 'load_from': dst} | untrained(config) | options
 
 
 def report(dst: Path, config: Path, options: dict, meta: dict) -> None:
