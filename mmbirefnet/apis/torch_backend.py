@@ -168,7 +168,7 @@ def _load(model, weights: Path, crop_order: str) -> tuple[nn.Module, tuple[int, 
 
 
 def _choose_size(cfg: Config | None, meta: dict, weights: Path) -> tuple[int, int] | str:
-    """Size to run a model at, logged with its reason: (H, W), or ``'image'`` for the image's own."""
+    """Size to run a model at, (H, W) or ``'image'`` for the image's own; logged with its reason without a config."""
     configured = cfg and _test_size(cfg)
     size, name = meta.get('input_size'), meta.get('model_name')
     if size is None and (info := identify(weights, meta)):
@@ -182,10 +182,8 @@ def _choose_size(cfg: Config | None, meta: dict, weights: Path) -> tuple[int, in
             logging.WARNING,
         )
     if configured:
-        size, reason = configured, 'as in the config'
-    elif size is not None:
-        reason = f'at which {name} was trained' if name else 'as in the meta of the checkpoint'
-    else:
+        return configured
+    if size is None:
         print_log(
             f'{weights}: input size: {_text(DEFAULT_SIZE)} is a guess: neither a config, nor the meta nor the name '
             'of the checkpoint gives the size of the training. Fix: give input_size (--size) or the config',
@@ -193,6 +191,7 @@ def _choose_size(cfg: Config | None, meta: dict, weights: Path) -> tuple[int, in
             logging.WARNING,
         )
         return DEFAULT_SIZE
+    reason = f'at which {name} was trained' if name else 'as in the meta of the checkpoint'
     print_log(f'{weights}: input size: {_text(size)}, {reason}', 'current')
     return size
 
