@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmbirefnet.fileio.atomic import replacing
-from mmbirefnet.fileio.checkpoints import read_checkpoint
+from mmbirefnet.fileio.checkpoints import DCN_VERSION, read_checkpoint
 from mmbirefnet.models.backbones.swin import relative_position_index
 
 from .catalog import find_checkpoint, get_info
@@ -57,6 +57,7 @@ def to_reference_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tenso
 
     Args:
         state_dict: Parameters of this project, with or without the prefixes ``module.``, ``_orig_mod.`` and ``model.``.
+            Deformable kernels that an old version of this project saved doubled, which its metadata shows, are halved.
 
     Returns:
         Parameters under the reference's names; the crops of the inward reference are in the order ``rows``.
@@ -73,6 +74,8 @@ def to_reference_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tenso
     for key, value in source.items():
         if key.startswith('backbone.') or key == 'decode_head.conv_logits_inward.weight':
             continue
+        if _is_doubled(key, source):
+            value = value / 2
         if key == 'decode_head.conv_logits.weight' and 'decode_head.conv_logits_inward.weight' in source:
             value = torch.cat([value, source['decode_head.conv_logits_inward.weight']], 1)
         name = _restore(key, source)
@@ -83,6 +86,13 @@ def to_reference_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tenso
         else:
             converted[name] = value
     return converted
+
+
+def _is_doubled(key: str, source: Mapping[str, Tensor]) -> bool:
+    """Whether it is a deformable kernel of an old checkpoint, twice the reference's, see ``DCNv2``."""
+    layer = key.removesuffix('.weight')
+    version = getattr(source, '_metadata', {}).get(layer, {}).get('version', DCN_VERSION)
+    return f'{layer}.conv_offset.weight' in source and version < DCN_VERSION
 
 
 def _restore_backbone(source: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -44,6 +45,17 @@ def test_round_trip_of_swin(reference, ours):
     assert_equal(to_reference_state_dict(ours), reference)
     wrapped = {f'module._orig_mod.{key}': value for key, value in ours.items()}
     assert_equal(to_reference_state_dict(wrapped), reference)
+
+
+def test_kernels_of_old_checkpoints_are_halved(reference, ours):
+    """Version 2 of the layer held them doubled."""
+    kernels = [key.removesuffix('.conv_offset.weight') for key in ours if key.endswith('.conv_offset.weight')]
+    assert len(kernels) == 20
+    old = OrderedDict(
+        (key, 2 * value if key.removesuffix('.weight') in kernels else value) for key, value in ours.items()
+    )
+    old._metadata = {name: {'version': 2} for name in kernels}
+    assert_equal(to_reference_state_dict(old), reference)
 
 
 @pytest.mark.parametrize('name', ['pvtv2-b0', 'vgg16', 'vgg16-bn', 'r50', 'dinov3-s'])
