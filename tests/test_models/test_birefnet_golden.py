@@ -122,12 +122,17 @@ def test_losses_in_training(task):
 
 def gradient_norms(x: torch.Tensor, targets: list[SegDataSample]) -> dict[str, float]:
     """Through the differentiable conversion, so that the norms are those of the reference's own parameters."""
-    model = without_dropout(MODELS.build(model_config(classifier=True, loss_decode=LOSSES['DIS5K']))).train()
+    model = (
+        without_dropout(MODELS.build(model_config(classifier=True, loss_decode=LOSSES['DIS5K']))).train().to(x.dtype)
+    )
     parameters = reference_state_dict(classifier=True)
+    parameters = {key: value.to(x.dtype) if value.is_floating_point() else value for key, value in parameters.items()}
+    for sample in targets:
+        sample.gt_sem_seg.data = sample.gt_sem_seg.data.to(x.dtype)
     for key, value in parameters.items():
         if value.is_floating_point() and 'running' not in key:
             value.requires_grad_()
-    converted = convert_birefnet_state_dict(parameters)
+    converted = convert_birefnet_state_dict(parameters, 'rows')
     model.load_state_dict(converted, strict=True)
     model.parse_losses(model(x, targets, mode='loss'))[0].backward()
     ours = dict(model.named_parameters())
@@ -137,9 +142,22 @@ def gradient_norms(x: torch.Tensor, targets: list[SegDataSample]) -> dict[str, f
 
 @pytest.mark.slow
 def test_gradient_of_every_parameter():
+    """The recorded float32 norms are as far from our float64 norms as float32 runs of ours are.
+
+    Float32 is ill-conditioned here (see ``assert_reproduces``), which is why ``test_trajectory_golden.py`` compares
+    training in float64.
+    """
     golden = np.load(GOLDEN / 'train_swin_t.npz')
-    runs = [gradient_norms(rounded(image(2, 2, 128, 128), seed), samples(golden)) for seed in range(5)]
+    x = image(2, 2, 128, 128)
+    exact = gradient_norms(x.double(), samples(golden))
+    runs = [gradient_norms(rounded(x, seed), samples(golden)) for seed in range(4)]
     expected = {name.removeprefix('gradnorm/'): golden[name] for name in golden.files if name.startswith('gradnorm/')}
-    assert runs[0].keys() == expected.keys()
+    assert exact.keys() == expected.keys()
     # Biases before a BatchNorm have no effect: their gradient is rounding noise in both implementations.
-    assert_reproduces(runs, {key: value for key, value in expected.items() if value > 1e-3})
+    names = [name for name, value in expected.items() if value > 1e-3]
+    value, own = (np.array([float(norms[name]) for name in names]) for norms in (expected, exact))
+    rounding = np.max([[abs(run[name] - exact[name]) for name in names] for run in runs], axis=0)
+    error = np.abs(value - own)
+    assert np.median(error / value) <= 2 * np.median(rounding / value)
+    wrong = error > 1e-3 * value + 20 * rounding
+    assert not wrong.any(), [(names[i], value[i], own[i], rounding[i]) for i in np.flatnonzero(wrong)]
