@@ -1,21 +1,38 @@
 """BiRefNet (Zheng et al., 2024) for dichotomous image segmentation, as an OpenMMLab plugin.
 
-Importing it checks the OpenMMLab packages it builds on (``ImportError`` names what was found and the command that
-mends it) and lets ``torch.load`` read mmengine's checkpoints under its weights-only guard. Models, data sets and
-metrics are imported by the registries when they are first asked for. Where none of these packages is installed,
-exported models still run (``mmbirefnet.apis``), and the check comes with the first part that needs them.
+``import mmbirefnet`` imports neither torch nor the OpenMMLab packages and changes nothing in them. What it changes, it
+changes in :func:`setup`, which runs when ``mmbirefnet.registry`` is imported: by the parts that need OpenMMLab, or by
+mmengine when it meets ``type='mmbirefnet.…'`` in a config.
 """
 
-import sys
+import functools
 
 from .version import __version__, version_info
-from .version_check import check_environment, has_openmmlab
 
-# The environment report has to run where the checks fail: it is what says why.
-if has_openmmlab() and 'mmbirefnet.utils.collect_env' not in sys.orig_argv:
-    check_environment()
-    from mmbirefnet.fileio.restricted_unpickling import register_safe_globals
+__all__ = ['__version__', 'setup', 'version_info']
+
+
+@functools.cache
+def setup() -> None:
+    """Check torch and the OpenMMLab packages, and prepare them.
+
+    - ``torch.load`` accepts, under its weights-only guard, what mmengine saves with a checkpoint.
+    - mmengine loads checkpoints with :mod:`mmbirefnet.fileio.checkpoint_loading`: no code in them is run, and downloads
+      are checked against their hash.
+
+    Call it yourself only to load a checkpoint with mmengine before a model of this package is built.
+
+    Raises:
+        ImportError: If a package is missing or its version is not supported; the message ends with the command that
+            fixes it.
+    """
+    from .environment import check_mmcv_ops, check_versions
+
+    check_versions()
+    check_mmcv_ops()
+
+    from .fileio.checkpoint_loading import register_loaders
+    from .fileio.restricted_unpickling import register_safe_globals
 
     register_safe_globals()
-
-__all__ = ['__version__', 'version_info']
+    register_loaders()

@@ -1,4 +1,7 @@
 """Version of mmbirefnet."""
 
+import re
+
 __version__ = '0.1.0'
-version_info = tuple(int(part) for part in __version__.split('.'))
+version_info = tuple(map(int, re.match(r'\d+(\.\d+)*', __version__)[0].split('.')))
+"""Numbers of the release: ``(1, 0)`` for ``'1.0rc1'``."""

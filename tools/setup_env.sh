@@ -149,7 +149,7 @@ install_openmmlab() {
 }
 
 # One forward pass of mmcv's DCNv2, compared with a convolution: fails if the ops were compiled for another torch.
-ops_work() { "$py" -c "from mmbirefnet.utils.collect_env import deform_conv as run; run('cpu'); $cuda_ops and run('cuda')"; }
+ops_work() { "$py" -c "from mmbirefnet.environment import check_deform_conv as run; run('cpu'); $cuda_ops and run('cuda')"; }
 
 install_mmcv() {
     local target="$mmcv for torch $torch, CUDA $cuda_ops" built=$stamps/mmcv-built

@@ -277,7 +277,7 @@ def _make_backend(model, weights, device, dtype, fuse, providers, crop_order):
         if providers is None and device is not None:
             providers = _providers(device)
         return OnnxBackend(model, providers)
-    import mmbirefnet.needs_openmmlab  # noqa: F401  names what is missing
+    import mmbirefnet.registry  # noqa: F401  checks the packages before they are imported
 
     from .torch_backend import TorchBackend
 

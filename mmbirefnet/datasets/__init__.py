@@ -1,6 +1,6 @@
 """Data sets by folder (``im/``, ``gt/``) and their transforms."""
 
-import mmbirefnet.needs_openmmlab  # noqa: F401
+import mmbirefnet.registry  # noqa: F401  checks the packages before they are imported
 
 from .benchmarks import (
     DIS5K_CLASSES,

@@ -1,6 +1,6 @@
 """Forms of the model for inference."""
 
-import mmbirefnet.needs_openmmlab  # noqa: F401
+import mmbirefnet.registry  # noqa: F401  checks the packages before they are imported
 
 from .fuse import fuse
 

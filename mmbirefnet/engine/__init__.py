@@ -1,6 +1,6 @@
 """Training: optimizer wrappers, hooks and loops."""
 
-import mmbirefnet.needs_openmmlab  # noqa: F401
+import mmbirefnet.registry  # noqa: F401  checks the packages before they are imported
 from mmbirefnet.engine.optimizers.autocast_optim_wrapper import BFloat16OptimWrapper
 
 from .hooks import (

@@ -1,6 +1,6 @@
 """Scoring of soft maps; see ``docs/benchmark.md``."""
 
-import mmbirefnet.needs_openmmlab  # noqa: F401
+import mmbirefnet.registry  # noqa: F401  checks the packages before they are imported
 from mmbirefnet.evaluation.metric import DichotomousMetric
 
 from .functional import MEASURES, register_curve, register_measure

@@ -1,4 +1,4 @@
-import mmbirefnet.needs_openmmlab  # noqa: F401
+import mmbirefnet.registry  # noqa: F401  checks the packages before they are imported
 
 from . import losses
 from .backbones import SwinTransformer, TIMMBackbone

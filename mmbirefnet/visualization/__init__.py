@@ -1,6 +1,6 @@
 """Pictures of soft maps."""
 
-import mmbirefnet.needs_openmmlab  # noqa: F401
+import mmbirefnet.registry  # noqa: F401  checks the packages before they are imported
 
 from .contact_sheet import SheetRow, draw_contact_sheet
 from .soft_map_visualizer import SoftMapVisualizer

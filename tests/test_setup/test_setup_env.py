@@ -22,7 +22,7 @@ echo "$*" >>"$CALLS"
 [[ "$*" != *mmcv==* ]] || echo "FORCE_CUDA=$FORCE_CUDA CPATH=${{CPATH:-}} GPUS=${{CUDA_VISIBLE_DEVICES-all}}" >>"$CALLS"
 case "$*" in
     "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
-    *mmbirefnet.utils.collect_env*) [[ $OPS == work ]] || grep -q -- --no-cache-dir "$CALLS" ;;
+    *mmbirefnet.environment*) [[ $OPS == work ]] || grep -q -- --no-cache-dir "$CALLS" ;;
     *"${{FAIL_ON:-nothing}}"*) echo 'no space left on device' >&2; exit 1 ;;
 esac
 """
