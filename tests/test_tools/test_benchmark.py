@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -86,13 +87,14 @@ def test_inference(toy, dcn):
     assert steps.model.conv.backend == dcn
     before = steps.model.conv.weight.clone()
     assert 0.05 <= steps() < 1
+    resident = steps.model.resident  # before libraries that counting the work imports
     result = steps.finish()
     pixels, taps = 2 * 8 * 16, 3 * 9
     # Offsets and masks of nine taps, and the deformable product itself, two operations each.
     assert result['flops'] == 2 * pixels * taps * (27 + 5)
     assert result['parameters'] == taps * (27 + 5) + 27 + 5
     # The kernel counts some pages late.
-    assert -(2**24) < result['peak_memory'] - steps.model.resident < 2**29
+    assert -(2**24) < result['peak_memory'] - resident < 2**29
     assert result['modules'].keys() == {'conv', 'conv.conv_offset', 'sleep'}
     assert 0.05 <= result['modules']['sleep'] < 1
     assert torch.equal(steps.model.conv.weight, before)
@@ -141,11 +143,52 @@ def test_second_variant_and_ratio(tool, monkeypatch, capsys):
     assert 'the first is 2.50 times as fast (3.00 by CPU time), in 0.25 times the memory' in capsys.readouterr().out
 
 
+def test_company(tool, monkeypatch, capsys):
+    """A step takes 1 s alone, 2 and 3 s where two are under way at once, and 5 s more while it warms up."""
+    copies = []
+
+    class Copy:
+        def __init__(self, slowdown):
+            self.slowdown, self.steps, self.asked = slowdown, 0, False
+
+        def send(self, word):
+            self.asked, self.word = True, word
+
+        def recv(self):
+            if self.word == 'finish':
+                return dict(peak_memory=1)
+            if self.asked:  # the first whose answer is awaited
+                at_once = [copy for copy in copies if copy.asked]
+                for copy in at_once:
+                    copy.asked, copy.steps = False, copy.steps + 1
+                    copy.seconds = (copy.slowdown if len(at_once) > 1 else 1) + (5 if copy.steps <= 2 else 0)
+            return float(self.seconds), 0.5
+
+    @contextmanager
+    def processes(variants):
+        copies.extend(Copy(slowdown) for slowdown in (2, 3))
+        assert len(variants) == 2
+        yield copies
+
+    monkeypatch.setattr(tool, 'processes', processes)
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', 'x.py', '--company', '2', '--runs', '3', '--json'])
+    tool.main()
+    (variant,) = json.loads(capsys.readouterr().out)['variants']
+    assert variant['seconds'] == [1, 1, 1]
+    assert variant['company'] == dict(processes=2, seconds=[[2, 2, 2], [3, 3, 3]], ratio=2.5)
+    copies.clear()
+    monkeypatch.setattr(sys, 'argv', sys.argv[:-1])
+    tool.main()
+    assert '2 at once    2.0000, 3.0000 s each, 2.50 times one alone' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
         (['--mode', 'train', '--fused'], '--fused: a fused model is for inference'),
         (['--runs', '0'], 'expected 1 or more'),
+        (['--company', '1'], '--company: expected 2 or more'),
+        (['--company', '2', '--versus=--plain'], '--company: expected 2 or more processes, without --versus'),
         (['--versus=--mode train', '--fused'], '--fused: a fused model is for inference'),
     ],
 )

@@ -3,6 +3,8 @@
 Each variant runs in a process of its own. With --versus two of them take their steps in turn, for example
 
     python tools/analysis_tools/benchmark.py CONFIG --fused --versus='--plain --dcn mmcv'
+
+With --company N the steps of one process alternate with those of N processes at once.
 """
 
 import argparse
@@ -18,9 +20,12 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
+
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
 
 import torch
 from mmengine.config import DictAction
@@ -62,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--threads', type=int, help='CPU threads')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
     parser.add_argument('--versus', metavar='OPTIONS', help='a second variant: these options on top of the others')
+    parser.add_argument('--company', type=int, metavar='N', help='also time N processes at once, against one alone')
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
     return parser
@@ -72,6 +78,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error('--size, --batch-size and --runs: expected 1 or more; --warmup: 0 or more')
     if args.fused and args.mode != 'inference':
         parser.error(f'--fused: a fused model is for inference, not for --mode {args.mode}')
+    if args.company is not None and (args.company < 2 or args.versus is not None):
+        parser.error('--company: expected 2 or more processes, without --versus')
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda: torch finds no CUDA device')
 
@@ -242,35 +250,63 @@ def work(connection: Connection, args: argparse.Namespace) -> None:
     connection.send(steps.finish())
 
 
-def measure(variants: list[argparse.Namespace]) -> list[dict]:
-    """Measure variants, their steps in turn."""
+@contextmanager
+def processes(variants: list[argparse.Namespace]) -> Iterator[list[Connection]]:
+    """Connections to one process per variant, each of which runs :func:`work`."""
     context = multiprocessing.get_context('spawn')
-    connections, seconds = [], [[] for _ in variants]
+    connections = []
     for args in variants:
         ours, theirs = context.Pipe()
         # Not a daemon: loading data takes processes of its own.
         context.Process(target=work, args=(theirs, args)).start()
         theirs.close()
         connections.append(ours)
-    results = []
     try:
-        for run in range(variants[0].warmup + variants[0].runs):
-            for connection, times in zip(connections, seconds):
-                connection.send('step')
-                if run < variants[0].warmup:
-                    connection.recv()
-                else:
-                    times.append(connection.recv())
-        for connection, times, args in zip(connections, seconds, variants):
-            connection.send('finish')
-            wall, cpu = zip(*times)
-            results.append(summarize(wall, dict(connection.recv(), cpu_seconds=statistics.median(cpu)), args))
+        yield connections
     except (EOFError, ConnectionError):
-        raise SystemExit('error: a variant failed, see above') from None
+        raise SystemExit('error: a process failed, see above') from None
     finally:
         for connection in connections:
             connection.close()
-    return results
+
+
+def step_at_once(connections: list[Connection]) -> list[tuple[float, float]]:
+    """Have all processes take a step at the same time; the wall and CPU seconds of each."""
+    for connection in connections:
+        connection.send('step')
+    return [connection.recv() for connection in connections]
+
+
+def finish(connection: Connection, times: list[tuple[float, float]], args: argparse.Namespace) -> dict:
+    connection.send('finish')
+    wall, cpu = zip(*times)
+    return summarize(wall, dict(connection.recv(), cpu_seconds=statistics.median(cpu)), args)
+
+
+def measure(variants: list[argparse.Namespace]) -> list[dict]:
+    """Measure variants, their steps in turn."""
+    warmup, runs = variants[0].warmup, variants[0].runs
+    with processes(variants) as connections:
+        rounds = [[step_at_once([each])[0] for each in connections] for _ in range(warmup + runs)][warmup:]
+        return [finish(*each) for each in zip(connections, zip(*rounds), variants)]
+
+
+def measure_company(args: argparse.Namespace) -> dict:
+    """Measure one process alone and ``args.company`` of them at once, in turn."""
+    with processes([args] * args.company) as connections:
+        step_at_once(connections)  # all are ready, and have what they make once
+        alone, together = [], []
+        for _ in range(args.warmup + args.runs):
+            alone += step_at_once(connections[:1])
+            together.append([seconds for seconds, _ in step_at_once(connections)])
+        alone, together = alone[args.warmup :], together[args.warmup :]
+        result = finish(connections[0], alone, args)
+        for connection in connections[1:]:
+            connection.send('finish')
+            connection.recv()
+    ratio = statistics.median(statistics.mean(each) / one for each, (one, _) in zip(together, alone))
+    seconds = [list(column) for column in zip(*together)]
+    return result | dict(company=dict(processes=args.company, seconds=seconds, ratio=ratio))
 
 
 def summarize(seconds: list[float], measured: dict, args: argparse.Namespace) -> dict:
@@ -307,6 +343,10 @@ def show(result: dict) -> None:
     if 'flops' in result:
         print(f'  work         {result["flops"] / 1e9:10.1f} GFLOP, multiplications and additions')
         print(f'  parameters   {result["parameters"] / 1e6:10.2f} M')
+    if 'company' in result:
+        company = result['company']
+        each = ', '.join(f'{statistics.median(seconds):.4f}' for seconds in company['seconds'])
+        print(f'  {company["processes"]} at once    {each} s each, {company["ratio"]:.2f} times one alone')
     for name, seconds in result.get('modules', {}).items():
         if seconds >= 0.01 * result['latency']:
             print(f'    {name:32s} {seconds:9.4f} s {seconds / result["latency"]:7.1%}')
@@ -320,7 +360,7 @@ def main() -> None:
         variants.append(parser.parse_args(words, copy.copy(variants[0])))
     for args in variants:
         check(parser, args)
-    results = measure(variants)
+    results = measure(variants) if variants[0].company is None else [measure_company(variants[0])]
     report = dict(machine=describe_machine(variants[0]), variants=results)
     if len(results) == 2:
         first, second = results

@@ -1,10 +1,13 @@
 """Backbones of timm that give four maps, PVTv2 and DINOv3 among them."""
 
 import torch
-from mmseg.models.backbones import TIMMBackbone as _TIMMBackbone
 from torch import Tensor
 
 from mmbirefnet.registry import MODELS
+from mmbirefnet.utils.deferred_import import deferred_import
+
+with deferred_import('timm'):  # with torchvision it takes as long to import as torch, and few models use it
+    from mmseg.models.backbones import TIMMBackbone as _TIMMBackbone
 
 
 @MODELS.register_module()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmbirefnet.models.layers.compiling import is_compiling
+from mmbirefnet.models.layers.compiling import is_compiling, uncompiled
 
 
 class _RunningStatisticsKept:
@@ -35,7 +35,7 @@ _checkpointed = ContextVar('checkpointed', default=False)
 
 
 # torch.compile does not know context_fn.
-@torch.compiler.disable
+@uncompiled
 def checkpoint_module(module: nn.Module, *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
     """``module(*inputs)``, whose activations are not kept but computed again in the backward pass.
 

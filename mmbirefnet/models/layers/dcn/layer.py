@@ -14,6 +14,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from mmbirefnet.fileio.checkpoints import DCN_VERSION
+from mmbirefnet.models.layers.compiling import uncompiled
 from mmbirefnet.models.layers.dcn import torch_backend as deform_conv_torch
 from mmbirefnet.registry import MODELS
 
@@ -132,7 +133,7 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
 
     # torch.compile leaves it alone: it cannot see into mmcv's kernel, would unroll the torch form's loop, and compile
     # this method anew for each layer.
-    @torch.compiler.disable
+    @uncompiled
     def deform(self, x: Tensor, offset_mask: Tensor, then: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The convolution of ``x`` at given offsets.
 

@@ -1,0 +1,37 @@
+"""Putting off the import of a large module that most users of a package do not need."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+
+class _StandIn(ModuleType):
+    def __getattr__(self, name: str):
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+@contextmanager
+def deferred_import(name: str) -> Iterator[None]:
+    """Make ``import name`` bind a stand-in, which imports the module when one of its attributes is first read.
+
+    Has no effect if the module is imported already, or not installed.
+
+    Args:
+        name: A top-level module.
+    """
+    spec = None if name in sys.modules else importlib.util.find_spec(name)
+    if spec is None:
+        yield
+        return
+    sys.modules[name] = stand_in = _StandIn(name)
+    stand_in.__file__ = spec.origin  # inspect.getmodule reads it of all modules
+    try:
+        yield
+    finally:
+        if sys.modules.get(name) is stand_in:
+            del sys.modules[name]
