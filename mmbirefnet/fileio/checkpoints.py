@@ -40,7 +40,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
         ImportError: If safetensors is needed and not installed.
         ValueError: If the file is damaged, of another format, or holds no state dict.
     """
-    return state_dict_of(read_checkpoint(path), path)
+    return state_dict_of(read_checkpoint(path, mmap=True), path)
 
 
 def state_dict_of(content: object, path: str | os.PathLike) -> dict[str, Tensor]:
@@ -60,12 +60,16 @@ def state_dict_of(content: object, path: str | os.PathLike) -> dict[str, Tensor]
     return state
 
 
-def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device | Callable | None = 'cpu') -> object:
+def read_checkpoint(
+    path: str | os.PathLike, map_location: str | torch.device | Callable | None = 'cpu', mmap: bool = False
+) -> object:
     """Read a file of parameters, or a checkpoint of a training whole.
 
     Args:
         path: As for :func:`read_state_dict`.
         map_location: Where the tensors go, see ``torch.load``.
+        mmap: Map the file into memory instead of copying it, if its format permits. Then nothing may write to the file
+            while the tensors are used; replacing it is safe.
 
     Raises:
         FileNotFoundError, ImportError: As :func:`read_state_dict`.
@@ -75,7 +79,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device | 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file')
-    content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pickle(path, map_location)
+    content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pickle(path, map_location, mmap)
     if wrong := _not_finite(content):
         raise ValueError(
             f'{path}: {len(wrong)} parameters hold NaN or Inf, such as {", ".join(wrong[:3])}: of a training that '
@@ -126,7 +130,9 @@ def _not_finite(content: object) -> list[str]:
 def _is_finite(value: Tensor) -> bool:
     if value.layout != torch.strided or value.is_quantized or not (value.is_floating_point() or value.is_complex()):
         return True
-    return bool(torch.isfinite(value.float() if value.element_size() == 1 else value).all())
+    value = value.float() if value.element_size() == 1 else value
+    # A sum, which is faster, is finite only if all values are; of finite values it may overflow.
+    return bool(value.sum().isfinite()) or bool(value.isfinite().all())
 
 
 def _innermost(content: object) -> object:
@@ -153,10 +159,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f'{path}: damaged, or no safetensors file ({error})') from error
 
 
-def _read_pickle(path: Path, map_location: str | torch.device | Callable | None) -> object:
+def _read_pickle(path: Path, map_location: str | torch.device | Callable | None, mmap: bool) -> object:
     try:
         _check_sums(path)
-        return load_guarded(path, map_location)
+        return load_guarded(path, map_location, mmap and zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         refused = re.search(r'GLOBAL (\S+)', str(error))
         if refused is None:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 import mmcv.ops
 import pytest
@@ -186,3 +187,30 @@ class TestDoubledKernels:
         torch.save(layer.state_dict(), tmp_path / 'model.pth')
         save_file(dict(layer.state_dict()), tmp_path / 'model.safetensors')  # which has no metadata
         assert self.loaded(tmp_path / 'model.pth') == self.loaded(tmp_path / 'model.safetensors') == [{2.0}, {2.0}]
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_file_is_mapped_and_never_written_to(tmp_path, zipped):
+    """In the format before torch 1.6 it is copied."""
+    path = tmp_path / 'model.pth'
+    torch.save(STATE, path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    state = read_state_dict(path)
+    assert (str(path) in Path('/proc/self/maps').read_text()) == zipped
+    state['a.weight'].fill_(7)
+    assert path.read_bytes() == content
+    assert_read(path)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32, torch.complex64])
+def test_finite_values_whose_sum_overflows_are_accepted(tmp_path, dtype):
+    largest = torch.full((3,), torch.finfo(dtype).max, dtype=dtype)
+    torch.save({'a': largest}, tmp_path / 'model.pth')
+    assert_read(tmp_path / 'model.pth', {'a': largest})
+    for bad in (float('inf'), float('nan')):
+        torch.save({'a': largest, 'b': torch.tensor([1, bad], dtype=dtype)}, tmp_path / 'model.pth')
+        with pytest.raises(ValueError, match=r'1 parameters hold NaN or Inf, such as b'):
+            read_state_dict(tmp_path / 'model.pth')
+    torch.save({'b': torch.tensor([float('inf'), -float('inf')], dtype=dtype)}, tmp_path / 'model.pth')
+    with pytest.raises(ValueError, match='NaN or Inf'):
+        read_state_dict(tmp_path / 'model.pth')
