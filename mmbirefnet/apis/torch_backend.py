@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import warnings
@@ -158,7 +159,7 @@ def _load(model, weights: Path, crop_order: str) -> tuple[nn.Module, tuple[int, 
         cfg = model if isinstance(model, Config) else read_config(find_config(model))
         if 'model' not in cfg:
             raise ValueError(f'{cfg.filename}: no model in this config')
-        model = cfg.model
+        model = copy.deepcopy(cfg.model)  # the config stays as the caller has it
         model.get('backbone', {}).pop('init_cfg', None)  # would be downloaded, to be overwritten
     with DefaultScope.overwrite_default_scope('mmseg'), warnings.catch_warnings():
         warnings.filterwarnings('ignore', '.*build_loss')  # mmseg's own

@@ -244,7 +244,7 @@ def load_birefnet(path: str | os.PathLike, crop_order: str = AUTO, *, hash_file:
             it is no BiRefNet.
     """
     file = find_checkpoint(path)
-    content = read_checkpoint(file)
+    content = read_checkpoint(file, mmap=True)
     state = strip_prefixes(state_dict_of(content, file))
     if any(key.startswith('decode_head.blocks.') for key in state):
         meta = content.get('meta')

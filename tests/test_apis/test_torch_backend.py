@@ -125,6 +125,15 @@ def released(tmp_path_factory):
     return path
 
 
+def test_config_of_the_caller_stays_as_it_is(trained_checkpoint):
+    cfg = Config.fromfile(trained_checkpoint.config)
+    cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint='not_there.pth')
+    before = cfg.to_dict()
+    BiRefNetInferencer(cfg, trained_checkpoint.checkpoint, device='cpu')
+    assert cfg.to_dict() == before
+    assert before['model']['backbone']['init_cfg']['checkpoint'] == 'not_there.pth'
+
+
 def test_released_checkpoint_tells_its_architecture(released):
     model = MODELS.build(model_config())
     model.load_state_dict(convert_birefnet_state_dict(reference_state_dict()))
