@@ -1,7 +1,10 @@
 """Cut the object out of a picture: ``python demo/image_demo.py IMG CONFIG CHECKPOINT --out-file cutout.png``."""
 
 import argparse
+import os
 from pathlib import Path
+
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
 
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.imaging.sources import list_sources

@@ -6,8 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${1:-work_dirs/demo}
 config=$(echo configs/birefnet_synthetic/birefnet_swin-nano_*_synthetic-256x256.py)
 mkdir -p "$out"
-# Idle threads sleep instead of spinning: on a busy machine spinning costs minutes.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} MMBIREFNET_DATA=$out/data
+export MMBIREFNET_DATA=$out/data
 
 step() { echo; echo "==> $1"; }
 start=$SECONDS

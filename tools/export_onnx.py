@@ -7,18 +7,22 @@ What is exported is the fused model, from normalised images to logits; see docs/
 
 import argparse
 import logging
+import os
 import statistics
 import sys
 from pathlib import Path
 
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
+
 import cv2
 import numpy as np
 
+from mmbirefnet.apis.onnx_backend import OnnxBackend
 from mmbirefnet.apis.torch_backend import TorchBackend
 from mmbirefnet.deploy import fuse
 from mmbirefnet.deploy.onnx import export_onnx
 from mmbirefnet.deploy.program import export_program
-from mmbirefnet.deploy.verify import compare, load_exported
+from mmbirefnet.deploy.verify import compare, load_program
 from mmbirefnet.imaging.sources import list_sources
 
 SUFFIXES = {'onnx': '.onnx', 'torch-export': '.pt2'}
@@ -86,7 +90,10 @@ def main() -> None:
         sys.exit(f'error: {error}')
     print(f'wrote {args.out}, {args.out.stat().st_size / 1e6:.1f} MB, {size[0]}x{size[1]}')
 
-    model, exported = fuse(backend.model), load_exported(args.out)
+    model = fuse(backend.model)
+    exported = (
+        OnnxBackend(args.out, ['CPUExecutionProvider']).outputs if args.format == 'onnx' else load_program(args.out)
+    )
     results = []
     for name, image in images.items():
         results.append(compare(model, exported, image))

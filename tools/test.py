@@ -2,6 +2,9 @@
 
 import argparse
 import inspect
+import os
+
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
 
 from mmengine.config import Config
 from mmengine.registry import METRICS

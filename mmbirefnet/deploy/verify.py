@@ -6,14 +6,12 @@ import json
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmbirefnet.apis.onnx_backend import OnnxBackend
 from mmbirefnet.models import BiRefNet
 
 
@@ -28,14 +26,15 @@ class Comparison(NamedTuple):
     exported_seconds: float
 
 
-def load_exported(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
-    """The logits of an exported model, ``(N, H, W)``, of uint8 RGB images ``(N, H, W, 3)``.
+def load_program(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
+    """Load a model exported by ``torch.export``.
 
     Args:
-        path: An ``.onnx`` file or, with any other suffix, one of ``torch.export``.
+        path: The ``.pt2`` file.
+
+    Returns:
+        A function of uint8 RGB images ``(N, H, W, 3)`` that returns logits ``(N, H, W)``.
     """
-    if Path(path).suffix == '.onnx':
-        return OnnxBackend(path, ['CPUExecutionProvider']).outputs
     extra = {'mmbirefnet.json': ''}
     program = torch.export.load(path, extra_files=extra)
     module, (example,) = program.module(), program.example_inputs[0]
@@ -66,7 +65,7 @@ def compare(model: BiRefNet, exported: Callable[[np.ndarray], np.ndarray], image
 
     Args:
         model: The model in evaluation mode, on the CPU.
-        exported: From :func:`load_exported`.
+        exported: From :func:`load_program`, or ``OnnxBackend(path).outputs``.
         image: RGB, uint8, ``(H, W, 3)`` of the exported size.
     """
     start = time.perf_counter()

@@ -87,14 +87,6 @@ def test_commands_are_listed(capsys):
     assert "invalid choice: 'nonsense'" in captured.err
 
 
-def test_commands_are_imported_when_asked_for():
-    code = (
-        'import sys, mmbirefnet.cli.main; print([name for name in sys.modules if name.startswith("mmbirefnet.apis")])'
-    )
-    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == '[]'
-
-
 def test_console_script_is_declared():
     setup = (ROOT / 'setup.py').read_text('utf-8')
     assert "'console_scripts': ['mmbirefnet = mmbirefnet.cli.main:main']" in setup

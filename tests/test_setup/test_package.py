@@ -52,6 +52,7 @@ def test_wheel_holds_configs_and_tools_and_works_by_itself(source, tmp_path):
         source / 'mmbirefnet'
     )
     assert not (source / 'mmbirefnet/.mim').exists()
+    assert (site / 'mmbirefnet/py.typed').is_file()
 
     # mim and mmengine look for a package by its distribution
     code = 'import mmbirefnet; from mmengine.utils import get_installed_path as path; print(path("mmbirefnet"))'

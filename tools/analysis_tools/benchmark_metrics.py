@@ -1,9 +1,12 @@
 """Throughput of the metric beside plain pysodmetrics, on synthetic pairs; checks that the numbers are equal."""
 
 import argparse
+import os
 import statistics
 import time
 import warnings
+
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
 
 import cv2
 import numpy as np

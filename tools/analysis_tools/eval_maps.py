@@ -6,8 +6,11 @@ missing or cannot be read; the tables say then how many of a set's images were s
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
+
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
 
 import cv2
 import numpy as np

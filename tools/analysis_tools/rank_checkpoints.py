@@ -6,7 +6,10 @@ several measures the mean of the ranks decides. Of MAE, MSE and HCE lower is bet
 
 import argparse
 import json
+import os
 from pathlib import Path
+
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
 
 from mmengine.config import DictAction
 from mmengine.runner import Runner

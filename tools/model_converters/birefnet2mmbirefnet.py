@@ -8,6 +8,8 @@ import shlex
 import sys
 from pathlib import Path
 
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
+
 from mmengine.config import Config
 
 from mmbirefnet.cli.convert import add_arguments
