@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
-from mmbirefnet.video.container import CONTAINERS, VideoReader
-from mmbirefnet.video.process import KINDS, process_video
+from mmbirefnet.imaging.compose import KINDS
+from mmbirefnet.video.process import process_video
+from mmbirefnet.video.reader import VideoReader
+from mmbirefnet.video.writer import CONTAINERS
 
 from .options import add_model_arguments, add_settings_arguments, inferencer_of, settings_of
 from .progress import ImageProgress
@@ -22,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar='FILE|FOLDER',
-        help=f'{", ".join(CONTAINERS)}; .mov (ProRes 4444) and .webm (VP9) hold alpha',
+        help=f'{", ".join(CONTAINERS)}; all but .mp4 and .mkv hold alpha, .mov as ProRes 4444 and .webm as VP9',
     )
     parser.add_argument(
-        '--save', choices=KINDS, help='by default cutout, with alpha, in .mov and .webm, else foreground'
+        '--save', choices=KINDS, help='by default cutout where the file can hold alpha, else foreground'
     )
     parser.add_argument('--background', help='color or image behind the object; by default a green screen')
     parser.add_argument(
@@ -42,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='share of the last map, moved with the image, in each; 0.7 steadies edges (default: none)',
     )
     parser.add_argument('--no-sound', dest='sound', action='store_false', help='leave the sound out')
+    parser.add_argument(
+        '--tone-map', action='store_true', help='convert HDR (PQ, HLG, BT.2020) to BT.709; by default it is rejected'
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace the file if it exists')
     parser.add_argument('--workers', type=int, default=2, metavar='N', help='threads beside the model')
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
@@ -51,10 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
-    with VideoReader(args.input) as reader:  # a wrong file shows before the model is loaded
-        total = reader.declared_frames
-    if args.sound and shutil.which('ffmpeg') is None:
-        print('note: without ffmpeg the video is written without sound', file=sys.stderr)
+    with VideoReader(args.input, tone_map=args.tone_map) as reader:  # a wrong file shows before the model is loaded
+        total = reader.expected_frames
     inferencer = inferencer_of(args)
     with ImageProgress(total, args.quiet) as progress:
         result = process_video(
@@ -67,15 +69,14 @@ def run(args: argparse.Namespace) -> int:
             background=args.background,
             smoothing=args.smoothing,
             sound=args.sound,
+            tone_map=args.tone_map,
             overwrite=args.overwrite,
             workers=args.workers,
             on_frame=progress.advance,
         )
     print(f'{result.path}: {result.frames} frames, {result.frames / result.seconds:.2f} frames/s')
-    if result.frames < result.declared_frames:
-        print(
-            f'failed: {args.input}: ends after {result.frames} of {result.declared_frames} frames (cut off?)',
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+    for note in result.notes:
+        print(f'note: {args.input}: {note}', file=sys.stderr)
+    for damage in result.damage:
+        print(f'failed: {args.input}: {damage}; {result.frames} frames are written', file=sys.stderr)
+    return 1 if result.damage else 0

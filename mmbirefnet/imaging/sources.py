@@ -14,7 +14,10 @@ from PIL import Image
 from mmbirefnet.imaging.read import LoadedImage, load_image
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif', '.avif', '.jp2', '.ppm', '.pgm')
-VIDEO_SUFFIXES = ('.mp4', '.mov', '.mkv', '.webm', '.avi', '.m4v', '.mpg', '.mpeg', '.wmv', '.flv', '.ts')
+VIDEO_SUFFIXES = (
+    '.mp4', '.mov', '.mkv', '.webm', '.avi', '.m4v', '.mpg', '.mpeg', '.wmv', '.flv', '.ts', '.mts', '.m2ts', '.3gp',
+    '.ogv', '.mxf',
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)  # two are equal if they are one, so that arrays will do

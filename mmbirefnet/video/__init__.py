@@ -1,1 +1,1 @@
-"""Video in and out."""
+"""Background removal in videos. Needs PyAV, the extra ``video``."""

@@ -1,28 +1,31 @@
-"""Objects cut out of videos, frame by frame."""
+"""Background removal in videos, frame by frame."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import islice, repeat
 from pathlib import Path
+from typing import TypeVar
 
+import cv2
 import numpy as np
 
-from mmbirefnet.imaging.compose import composite, cut_out, fit_background, read_background
-from mmbirefnet.imaging.maps import to_uint8
+from mmbirefnet.imaging.compose import KINDS, compose, fit_background, read_background
 from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.utils.prefetch import prefetch
-from mmbirefnet.video.container import VideoReader, VideoWriter, check_container
+from mmbirefnet.video.reader import Frame, VideoReader
 from mmbirefnet.video.temporal import TemporalSmoother
+from mmbirefnet.video.writer import CONTAINERS, check_container, write_video
 
 GREEN = (0, 177, 64)  # chroma key green
-KINDS = ('cutout', 'foreground', 'mask')
 SUFFIXES = {'cutout': '.mov', 'foreground': '.mp4', 'mask': '.mp4'}
+
+T = TypeVar('T')
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,17 @@ class VideoResult:
 
     Attributes:
         path: The file.
-        frames: Frames in it.
-        declared_frames: Frames that the source's header announces, 0 if it does not; more than ``frames`` if the source
-            is cut off.
+        frames: Frames in it, one for each that could be decoded.
         seconds: Time taken.
+        damage: What the source lacks: that it is cut off, that frames are damaged. Empty for a whole file.
+        notes: What differs from the source: sound that is encoded again or left out, gaps that are closed.
     """
 
     path: Path
     frames: int
-    declared_frames: int
     seconds: float
+    damage: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def process_video(
@@ -54,16 +58,20 @@ def process_video(
     background=None,
     smoothing: float = 0.0,
     sound: bool = True,
+    tone_map: bool = False,
     overwrite: bool = True,
     workers: int = 2,
     on_frame: Callable[[], None] | None = None,
 ) -> VideoResult:
-    """Predict every frame and write a video; a few frames are in memory at a time, however long it is.
+    """Predict every frame and write a video; a few frames are in memory at a time, whatever its length.
+
+    Frames keep their times, so that a variable rate stays variable; none is repeated or left out. Sound, pixel aspect
+    and color tags are taken over.
 
     Args:
         inferencer: A :class:`~mmbirefnet.apis.BiRefNetInferencer`.
         source: The video.
-        out: File to write (see :class:`~mmbirefnet.video.container.VideoWriter` for suffixes), or a folder, which gets
+        out: File to write (see :class:`~mmbirefnet.video.writer.VideoWriter` for suffixes), or a folder, which gets
             a file of the source's stem.
         settings: Options of the prediction; ``batch_size`` is in frames.
         save: ``'cutout'`` (with alpha), ``'foreground'`` (on ``background``) or ``'mask'``. By default the first where
@@ -71,14 +79,15 @@ def process_video(
         foreground: Estimate the colors of the foreground.
         background: Color or image behind ``'foreground'``, by default the green of a green screen.
         smoothing: Strength of :class:`~mmbirefnet.video.temporal.TemporalSmoother`, 0 for none.
-        sound: Take the source's sound over; silent without ffmpeg.
+        sound: Take the source's sound over.
+        tone_map: Convert HDR to BT.709; by default it is rejected.
         overwrite: Whether ``out`` may be replaced.
-        workers: Threads that estimate foregrounds and put frames together.
+        workers: Threads that estimate foregrounds and compose frames. Decoding and prediction have a thread each.
         on_frame: Called after each frame.
 
     Raises:
-        OSError: The source cannot be read or the file not be written; nothing is left of it then.
-        ValueError: An option is wrong.
+        OSError: If the source cannot be read or the file not be written; nothing is left of it then.
+        ValueError: If an option is wrong, or the source is HDR without ``tone_map``.
     """
     settings = settings or Settings()
     source = Path(source)
@@ -89,21 +98,39 @@ def process_video(
         raise FileExistsError(f'{out}: exists already')
     behind = read_background(GREEN if background is None else background)
     smooth = TemporalSmoother(smoothing)
+    sound = sound and CONTAINERS[out.suffix.lower()].is_video
     start = time.perf_counter()
     written = 0
-    with VideoReader(source) as reader:
-        sounding = source if sound and shutil.which('ffmpeg') else None
-        with VideoWriter(out, reader.frames_per_second, save == 'cutout', sounding) as writer:
-            maps = _smoothed(smooth, _predict(inferencer, reader, settings))
-            for _, frame, error in prefetch(_Finish(save, foreground, behind), maps, workers):
-                if error is not None:
-                    raise error
-                writer.write(frame)
-                written += 1
-                if on_frame is not None:
-                    on_frame()
-        declared = reader.declared_frames
-    return VideoResult(out, written, declared, time.perf_counter() - start)
+    with (
+        VideoReader(source, tone_map=tone_map, sound=sound) as reader,
+        write_video(
+            out,
+            reader.size,
+            reader.rate,
+            reader.time_base,
+            alpha=save == 'cutout',
+            color=reader.color,
+            pixel_aspect=reader.pixel_aspect,
+            sound=source if sound else None,
+        ) as writer,
+    ):
+        behind = _fit(behind, reader.size, reader.pixel_aspect)
+
+        def finish(prediction: tuple[Frame, np.ndarray]) -> np.ndarray:
+            frame, alpha = prediction
+            device = inferencer.foreground_device
+            pixels = compose(save, frame.image, alpha, behind, estimate_foreground=foreground, device=device)
+            return np.repeat(pixels[..., None], 3, 2) if save == 'mask' else pixels
+
+        predictions = _ahead(_predict(inferencer, _ahead(reader), settings, smooth))
+        for (frame, _), pixels, error in prefetch(finish, predictions, workers):
+            if error is not None:
+                raise error
+            writer.write(pixels, frame.time, frame.duration, reader.time_base)
+            written += 1
+            if on_frame is not None:
+                on_frame()
+    return VideoResult(out, written, time.perf_counter() - start, reader.damage, reader.notes + writer.notes)
 
 
 def _target(source: Path, out: str | os.PathLike | None, save: str | None, background) -> tuple[Path, str]:
@@ -118,35 +145,36 @@ def _target(source: Path, out: str | os.PathLike | None, save: str | None, backg
         save = save or ('cutout' if background is None else 'foreground')
         out = out / f'{source.stem}{SUFFIXES[save]}'
     elif save is None:
-        save = 'cutout' if background is None and out.suffix.lower() in ('.mov', '.webm') else 'foreground'
+        kind = CONTAINERS.get(out.suffix.lower())
+        save = 'cutout' if background is None and kind is not None and kind.transparent else 'foreground'
     check_container(out, save == 'cutout')
     return out, save
 
 
-def _predict(inferencer, frames: Iterable[LoadedImage], settings: Settings) -> Iterator[tuple[LoadedImage, np.ndarray]]:
+def _fit(background: LoadedImage | tuple[int, int, int], size: tuple[int, int], pixel_aspect: Fraction):
+    """The background at the size of the frames, once for all of them; what it shows keeps its shape on the screen."""
+    if not isinstance(background, LoadedImage):
+        return background
+    height, width = size
+    rgb = fit_background(background, (height, max(1, round(width * pixel_aspect))))
+    return LoadedImage(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), name=background.name)
+
+
+def _ahead(items: Iterable[T]) -> Iterator[T]:
+    """Items, each made in a thread while the one before is used."""
+    items = iter(items)
+    for _, item, error in prefetch(lambda _: next(items, None), repeat(None), workers=1, ahead=1):
+        if error is not None:
+            raise error
+        if item is None:
+            return
+        yield item
+
+
+def _predict(
+    inferencer, frames: Iterable[Frame], settings: Settings, smooth: TemporalSmoother
+) -> Iterator[tuple[Frame, np.ndarray]]:
     frames = iter(frames)
     while batch := list(islice(frames, settings.batch_size)):
-        yield from zip(batch, inferencer.predict_images(batch, settings))
-
-
-def _smoothed(
-    smooth: TemporalSmoother, predictions: Iterable[tuple[LoadedImage, np.ndarray]]
-) -> Iterator[tuple[LoadedImage, np.ndarray]]:
-    for image, soft_map in predictions:
-        yield image, smooth(image.rgb, soft_map)
-
-
-@dataclass
-class _Finish:
-    """Makes a frame of the result, uint8 RGB or RGBA; called in threads."""
-
-    save: str
-    foreground: bool
-    background: LoadedImage | tuple[int, int, int]
-
-    def __call__(self, prediction: tuple[LoadedImage, np.ndarray]) -> np.ndarray:
-        image, soft_map = prediction
-        if self.save == 'mask':
-            return np.repeat(to_uint8(soft_map)[..., None], 3, 2)
-        cutout = cut_out(image, soft_map, self.foreground)
-        return cutout if self.save == 'cutout' else composite(cutout, fit_background(self.background, image.size))
+        for frame, alpha in zip(batch, inferencer.predict_images([frame.image for frame in batch], settings)):
+            yield frame, smooth(frame.image.rgb, alpha)

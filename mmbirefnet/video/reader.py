@@ -1,0 +1,401 @@
+"""Frames of a video file, one at a time, as a player shows them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from mmbirefnet.imaging.read import LoadedImage
+
+from .timeline import Timeline
+
+try:
+    import av
+    from av.stream import Disposition
+    from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+except ImportError as error:
+    raise ImportError(f"videos need PyAV ({error}). Fix: pip install 'mmbirefnet[video]'") from error
+
+# Demuxers that read one file and open no other, unlike playlists (hls, dash, concat), scripts and devices.
+FORMATS = (
+    'mov', 'matroska', 'avi', 'mpegts', 'mpeg', 'mpegvideo', 'asf', 'flv', 'ogg', 'mxf', 'nut', 'ivf', 'gif', 'apng',
+    'h264', 'hevc', 'av1', 'obu', 'm4v', 'mjpeg', 'dv', 'gxf', 'rm', 'wtv', 'yuv4mpegpipe',
+)  # fmt: skip
+MAX_PIXELS = 2**26  # of a frame, 8192x8192; a file of a few bytes can claim any size
+MAX_RATE = 300  # frames per second; some recorders declare the resolution of their clock (1000) instead
+UNSPECIFIED = 2  # of a matrix, of primaries and of a transfer characteristic (ITU-T H.273)
+BT709, SMPTE170M, BT2020_NCL, BT2020_CL = 1, 6, 9, 10
+HDR_TRANSFERS = {ColorTrc.SMPTE2084: 'PQ', ColorTrc.ARIB_STD_B67: 'HLG'}
+# swscale's default interpolates chroma coarsely and rounds down. Integers: PyAV 17 does not name the last two.
+EXACT = int(Interpolation.BICUBIC) | 0x2000 | 0x40000  # SWS_FULL_CHR_H_INT, SWS_ACCURATE_RND
+
+
+@dataclass(frozen=True)
+class ColorTags:
+    """Color description of a video, in the code points of ITU-T H.273.
+
+    Attributes:
+        matrix: Between RGB and YUV.
+        primaries: Of RGB.
+        transfer: Transfer characteristic.
+        full_range: Whether luma takes all values, not 16 to 235 (of 8 bits).
+    """
+
+    matrix: int = BT709
+    primaries: int = BT709
+    transfer: int = BT709
+    full_range: bool = False
+
+
+@dataclass
+class Frame:
+    """A frame with its time.
+
+    Attributes:
+        image: The frame, upright.
+        time: Of its start, in units of the reader's ``time_base``, 0 or more.
+        duration: In the same units.
+    """
+
+    image: LoadedImage
+    time: int
+    duration: int
+
+
+class VideoReader:
+    """Reads the frames of a file's main video stream with their times; a few are in memory at a time.
+
+    Frames are turned upright by the file's rotation. YUV is converted by the tagged matrix and range; without a tag it
+    is BT.709 above 1279x576 pixels and BT.601 below, as players assume. Only the file itself is opened: playlists
+    and network addresses are rejected.
+
+    Args:
+        path: The file.
+        tone_map: Convert HDR and BT.2020 to BT.709 (perceptual intent of libswscale) instead of rejecting it.
+        sound: Whether times count from the start of image and sound, not of the image alone.
+
+    Attributes:
+        size: (H, W) of the upright frames, in pixels.
+        pixel_aspect: Width of a pixel over its height, upright.
+        rate: Frames per second, as declared or, where that is absurd, as the first frames are timed.
+        time_base: Unit of times and durations, in seconds.
+        color: Color tags of the frames that are returned.
+        expected_frames: The container's estimate of the number of frames, for a progress bar; 0 if it has none.
+        damage: What is missing or wrong in the file; complete after the last frame.
+        notes: What was changed in reading; complete after the last frame.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If it is not a video that can be read, or not a single frame can be decoded.
+        ValueError: If it is HDR without ``tone_map``, or its frames have more than ``MAX_PIXELS``.
+    """
+
+    def __init__(self, path: str | os.PathLike, *, tone_map: bool = False, sound: bool = True) -> None:
+        self.path = Path(path)
+        self.damage: list[str] = []
+        self.notes: list[str] = []
+        self._container = open_video(self.path)
+        try:
+            self._stream = main_stream(self._container, self.path)
+            self._set_up(tone_map, sound)
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self, tone_map: bool, sound: bool) -> None:
+        stream = self._stream
+        self.time_base = stream.time_base
+        self.rate = self._find_rate()
+        self._step = max(1, round(1 / self.rate / self.time_base))
+        self._timeline = Timeline(origin(self._container, stream, sound))
+        self._tone_map, self._graph, self._graph_key = tone_map, None, None
+        self._bad_packets = self._bad_frames = 0
+        self._decoder = _decoder(stream)
+        self._decoded = self._decode()
+        first = next(self._decoded, None)
+        if first is None:
+            reason = f'; {self.damage[0]}' if self.damage else ''
+            raise OSError(f'{self.path}: not a single frame can be decoded{reason}')
+        self._first = first
+        self._coded = first.width, first.height
+        self.color = self._color_of(first)
+        self._check_hdr(first)
+        self._turn = _orientation(first)
+        self.size = self._coded if self._turn[0] else self._coded[::-1]
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+        aspect = aspect if Fraction(1, 16) <= aspect <= 16 else Fraction(1)
+        self.pixel_aspect = 1 / aspect if self._turn[0] else aspect
+        declared = stream.frames
+        if declared <= 0 and self._container.duration:
+            declared = round(Fraction(self._container.duration, av.time_base) * self.rate)
+        self.expected_frames = max(0, declared)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames, in order of their times.
+
+        Raises:
+            OSError: If a frame's colors cannot be converted.
+        """
+        last = -1
+        frame = self._first
+        while frame is not None:
+            stamp = frame.pts if frame.pts is not None else frame.dts
+            time = max(last + 1, last + self._step if stamp is None else stamp)
+            last = time
+            yield Frame(self._image(frame), time, frame.duration or self._step)
+            frame = next(self._decoded, None)
+        if self._bad_packets or self._bad_frames:
+            self.damage.append(f'{self._bad_frames} frames are damaged, {self._bad_packets} cannot be decoded')
+        if reason := cut_off(self.path):
+            self.damage.insert(0, reason)
+        if self._timeline.closed:
+            self.notes.append(f'{self._timeline.closed} gaps or jumps in the timestamps are closed')
+
+    def _decode(self) -> Iterator:
+        """Decoded frames; counts what is damaged after the first good one (a recording may start between key frames)."""
+        shown = False
+        for packet in self._packets():
+            try:
+                frames = self._decoder.decode(packet)
+            except MemoryError:
+                raise
+            except av.FFmpegError:
+                self._bad_packets += shown
+                continue
+            for frame in frames:
+                self._bad_frames += shown and frame.is_corrupt
+                shown = shown or not frame.is_corrupt
+                yield frame
+
+    def _packets(self) -> Iterator:
+        for packet in packets(self._container, self._timeline, self.damage):
+            if packet.stream_index == self._stream.index:
+                yield packet
+        yield None  # the frames that the decoder holds back
+
+    def _find_rate(self) -> Fraction:
+        for rate in (self._stream.average_rate, self._stream.guessed_rate):
+            if rate and 0 < rate <= MAX_RATE:
+                return rate
+        with open_video(self.path) as container:
+            stamps = []
+            for packet in container.demux(container.streams[self._stream.index]):
+                if packet.pts is not None:
+                    stamps.append(packet.pts)
+                if len(stamps) == 100:
+                    break
+        span = (max(stamps) - min(stamps)) * self.time_base if stamps else 0
+        return ((len(stamps) - 1) / span).limit_denominator(1001) if span else Fraction(25)
+
+    def _color_of(self, frame) -> ColorTags:
+        if frame.format.is_rgb or frame.format.has_palette:
+            return ColorTags()
+        matrix = frame.colorspace
+        if matrix in (0, UNSPECIFIED, 3):
+            matrix = BT709 if frame.width >= 1280 or frame.height > 576 else SMPTE170M
+        full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith('yuvj')
+        return ColorTags(matrix, frame.color_primaries, frame.color_trc, full)
+
+    def _check_hdr(self, frame) -> None:
+        names = [HDR_TRANSFERS[frame.color_trc]] if frame.color_trc in HDR_TRANSFERS else []
+        if frame.color_primaries == ColorPrimaries.BT2020 or frame.colorspace in (BT2020_NCL, BT2020_CL):
+            names.append('BT.2020')
+        if not names:
+            self._tone_map = False
+        elif not self._tone_map:
+            raise ValueError(
+                f'{self.path}: is HDR or wide-gamut video ({", ".join(names)}), and output is SDR. '
+                'Fix: --tone-map (tone_map=True) converts it to BT.709, or convert it first'
+            )
+        else:
+            self.color = ColorTags()
+
+    def _image(self, frame) -> LoadedImage:
+        size = frame.width, frame.height
+        if size != self._coded and not any('size' in note for note in self.notes):
+            self.notes.append(f'frames change their size; all are scaled to {self._coded[0]}x{self._coded[1]}')
+        has_alpha = any(component.is_alpha for component in frame.format.components) or frame.format.has_palette
+        target = 'rgba' if has_alpha else 'rgb24'
+        try:
+            if self._tone_map:
+                frame = self._tone_mapped(frame)
+            elif not frame.format.is_rgb:
+                frame.colorspace = self.color.matrix
+                frame.color_range = ColorRange.JPEG if self.color.full_range else ColorRange.MPEG
+            pixels = frame.reformat(*self._coded, format=target, interpolation=EXACT).to_ndarray()
+        except av.FFmpegError as error:
+            raise OSError(f'{self.path}: colors of {frame.format.name} cannot be converted ({error})') from error
+        pixels = _upright(pixels, self._turn)
+        alpha = np.ascontiguousarray(pixels[..., 3]) if has_alpha and pixels[..., 3].min() < 255 else None
+        return LoadedImage(np.ascontiguousarray(pixels[..., :3]), alpha, name=f'{self.path}, frame')
+
+    def _tone_mapped(self, frame):
+        key = frame.width, frame.height, frame.format.name
+        if key != self._graph_key:
+            graph = av.filter.Graph()
+            source = graph.add(
+                'buffer',
+                f'video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base={self.time_base}'
+                f':colorspace={frame.colorspace}:range={frame.color_range}',
+            )
+            scale = graph.add(
+                'scale', 'intent=perceptual:out_transfer=bt709:out_primaries=bt709:flags=bicubic+accurate_rnd'
+            )
+            graph.link_nodes(source, scale, graph.add('format', 'rgb24'), graph.add('buffersink')).configure()
+            self._graph, self._graph_key = graph, key
+        self._graph.push(frame)
+        return self._graph.pull()
+
+    def close(self) -> None:
+        self._container.close()
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def open_video(path: Path):
+    """Open a file with the demuxers of ``FORMATS``; no other file and no network address is opened through it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If it is not a video.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f'{path}: no such file')
+    if not path.is_file():  # reading from a pipe would wait
+        raise OSError(f'{path}: is not a regular file')
+    try:
+        return av.open(
+            f'file:{path}',
+            options={'max_pixels': str(MAX_PIXELS)},
+            container_options={'protocol_whitelist': 'file', 'format_whitelist': ','.join(FORMATS)},
+            metadata_errors='replace',
+        )
+    except (av.FFmpegError, ValueError) as error:
+        raise OSError(f'{path}: no video that can be read (empty, damaged, or of an unknown format)') from error
+
+
+def main_stream(container, path: Path):
+    """The video stream that players choose.
+
+    Raises:
+        OSError: If there is none that can be decoded.
+        ValueError: If its frames are too large.
+    """
+    stream = container.streams.best('video')
+    if stream is None or stream.codec_context is None or Disposition.attached_pic in stream.disposition:
+        raise OSError(f'{path}: no video that can be read (it has no video stream, or its codec is unknown)')
+    pixels = stream.codec_context.width * stream.codec_context.height
+    if pixels > MAX_PIXELS:
+        raise ValueError(
+            f'{path}: frames of {stream.codec_context.width}x{stream.codec_context.height}; '
+            f'at most {MAX_PIXELS / 1e6:.0f} megapixels are read'
+        )
+    return stream
+
+
+def origin(container, stream, sound: bool) -> Fraction:
+    """Time of the file, in seconds, at which the video stream, or with ``sound`` the first stream, starts."""
+    streams = [stream, *(container.streams.audio if sound else ())]
+    return min((s.start_time * s.time_base for s in streams if s.start_time is not None), default=Fraction(0))
+
+
+def packets(container, timeline: Timeline, damage: list[str] | None = None) -> Iterator:
+    """Packets of video and sound, placed on the timeline; both reader and sound see the same times.
+
+    Args:
+        container: Open file.
+        timeline: Of the file.
+        damage: Gets a message if the file cannot be read to its end.
+    """
+    streams = [*container.streams.video, *container.streams.audio]
+    try:
+        for packet in container.demux(*streams):
+            if packet.size:
+                timeline.place(packet)
+                yield packet
+    except av.FFmpegError as error:
+        if damage is not None:
+            damage.append(f'cannot be read to its end ({error.strerror})')
+
+
+def cut_off(path: Path) -> str:
+    """Why a file must be shorter than it was: the outermost structure of MP4, AVI or Matroska states a size.
+
+    Other containers state none. A declared number of frames or duration is no evidence: it is an estimate in most
+    containers, and edit lists hide frames.
+
+    Returns:
+        A message, empty if nothing is missing.
+    """
+    actual, stated = path.stat().st_size, 0
+    with path.open('rb') as file:
+        head = file.read(12)
+        if head[:4] == b'RIFF':
+            while stated < actual and (head := _at(file, stated, 8))[:4] == b'RIFF':
+                stated += 8 + int.from_bytes(head[4:], 'little')
+        elif head[:4] == b'\x1aE\xdf\xa3':  # EBML header, then one segment
+            length, size = _vint(head[4:])
+            stated = 4 + length + (size or 0)
+            head = _at(file, stated, 12)
+            length, size = _vint(head[4:])
+            stated = stated + 4 + length + size if head[:4] == b'\x18S\x80g' and size is not None else 0
+        elif head[4:8] in (b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'styp'):
+            while stated < actual and len(head := _at(file, stated, 16)) >= 8:
+                size = int.from_bytes(head[:4], 'big')
+                size = int.from_bytes(head[8:], 'big') if size == 1 else size
+                if size < 8:  # 0: to the end of the file
+                    break
+                stated += size
+    return f'is cut off: its structure has {stated} bytes, the file {actual}' if stated > actual else ''
+
+
+def _at(file, position: int, count: int) -> bytes:
+    file.seek(position)
+    return file.read(count)
+
+
+def _vint(data: bytes) -> tuple[int, int | None]:
+    """Length and value of a Matroska variable-size integer; the value is ``None`` where it stands for unknown."""
+    length = 9 - (data[0] if data else 0).bit_length()
+    value = int.from_bytes(data[:length], 'big') & ((1 << 7 * length) - 1)
+    return length, None if value == (1 << 7 * length) - 1 else value
+
+
+def _decoder(stream):
+    """The stream's decoder; for VP8 and VP9 with alpha libvpx, since FFmpeg's own ones drop it."""
+    context = stream.codec_context
+    if stream.metadata.get('alpha_mode') == '1' and context.name in ('vp8', 'vp9'):
+        name = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}[context.name]
+        if name in av.codecs_available:
+            return av.CodecContext.create(name, 'r')
+    context.thread_type = 'AUTO'
+    context.options = {'max_pixels': str(MAX_PIXELS)}
+    return context
+
+
+def _orientation(frame) -> tuple[bool, bool, bool]:
+    """Whether to transpose, to mirror left and right, to mirror top and bottom, by the display matrix."""
+    matrix = frame.side_data.get('DISPLAYMATRIX')
+    if matrix is None:
+        return False, False, False
+    # x' = a x + c y, y' = b x + d y
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5]
+    if abs(int(a)) >= abs(int(b)):
+        return False, bool(a < 0), bool(d < 0)
+    return True, bool(c < 0), bool(b < 0)
+
+
+def _upright(pixels: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
+    transpose, mirror, flip = turn
+    pixels = pixels.swapaxes(0, 1) if transpose else pixels
+    pixels = pixels[:, ::-1] if mirror else pixels
+    return pixels[::-1] if flip else pixels

@@ -1,0 +1,157 @@
+"""Sound of one file taken over into another, copied where the container can hold it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from .reader import main_stream, open_video, origin, packets
+from .timeline import Timeline
+
+# Suffix: codecs that its players decode; None stands for whatever the muxer takes.
+COPIED = {
+    '.mp4': {'aac', 'mp3', 'ac3', 'eac3', 'alac', 'opus'},
+    '.mov': {'aac', 'mp3', 'ac3', 'eac3', 'alac', 'pcm_s16le', 'pcm_s16be', 'pcm_s24le', 'pcm_s24be'},
+    '.mkv': None,
+    '.webm': {'opus', 'vorbis'},
+}
+ENCODERS = {'.mp4': 'aac', '.mov': 'aac', '.mkv': 'aac', '.webm': 'libopus'}
+BIT_RATE = 160_000  # of a stream that is encoded again
+
+
+class Sound:
+    """Writes the sound of a file beside images, up to a time at a time.
+
+    Args:
+        path: File whose sound is taken.
+        output: Container that is being written, its header not yet.
+        suffix: Its suffix, one of ``COPIED``.
+
+    Attributes:
+        notes: Streams that are encoded again, and those that are left out.
+    """
+
+    def __init__(self, path: Path, output, suffix: str) -> None:
+        self.notes: list[str] = []
+        self._output = output
+        self._container = open_video(path)
+        self._tracks = {}
+        for stream in self._container.streams.audio:
+            name = stream.codec_context.codec.canonical_name if stream.codec_context else 'of an unknown codec'
+            try:
+                track, encoder = _track(stream, output, suffix)
+            except (av.FFmpegError, ValueError) as error:
+                self.notes.append(f'sound stream {stream.index} ({name}) is left out: {error}')
+                continue
+            if encoder:
+                self.notes.append(f'sound stream {stream.index} is encoded as {encoder}: {suffix} does not hold {name}')
+            self._tracks[stream.index] = track
+        timeline = Timeline(origin(self._container, main_stream(self._container, path), sound=True))
+        self._packets = packets(self._container, timeline) if self._tracks else iter(())
+        self._next = next(self._packets, None)
+
+    def write_until(self, time: Fraction | None = None) -> None:
+        """Write what starts before a time in seconds; by default all that is left.
+
+        Raises:
+            av.FFmpegError: If it cannot be written.
+        """
+        while (packet := self._next) is not None:
+            stamp = packet.dts if packet.dts is not None else packet.pts
+            if time is not None and stamp is not None and stamp * packet.time_base > time:
+                return
+            if track := self._tracks.get(packet.stream_index):
+                track.write(self._output, packet)
+            self._next = next(self._packets, None)
+        if time is None:
+            for track in self._tracks.values():
+                track.finish(self._output)
+            for index, track in self._tracks.items():
+                if track.damaged:
+                    self.notes.append(f'sound stream {index}: {track.damaged} damaged packets are left out')
+
+    def close(self) -> None:
+        self._container.close()
+
+
+class _Copied:
+    """A stream whose packets are copied."""
+
+    def __init__(self, stream, output) -> None:
+        self.damaged = 0
+        self._stream = output.add_stream_from_template(stream)
+        self._last = None
+
+    def write(self, output, packet) -> None:
+        if packet.is_corrupt:
+            self.damaged += 1
+            return
+        if packet.dts is None:
+            packet.dts = packet.pts
+        if packet.dts is None:
+            self.damaged += 1
+            return
+        if self._last is not None and packet.dts <= self._last:  # muxers reject it
+            packet.dts = self._last + 1
+        packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
+        self._last = packet.dts
+        packet.stream = self._stream
+        try:
+            output.mux(packet)
+        except av.InvalidDataError:  # a bitstream filter of the muxer parses packets
+            self.damaged += 1
+
+    def finish(self, output) -> None:
+        pass
+
+
+class _Encoded:
+    """A stream that is decoded and encoded again."""
+
+    def __init__(self, stream, output, encoder: str) -> None:
+        self.damaged = 0
+        source = stream.codec_context
+        self._decoder = source
+        rate = 48000 if encoder == 'libopus' else source.sample_rate
+        self._stream = output.add_stream(encoder, rate=rate, layout=source.layout.name, bit_rate=BIT_RATE)
+        self._resampler = None
+        self._rate = rate
+
+    def write(self, output, packet) -> None:
+        try:
+            frames = self._decoder.decode(packet)
+        except av.FFmpegError:
+            self.damaged += 1
+            return
+        for frame in frames:
+            self._encode(output, frame)
+
+    def _encode(self, output, frame) -> None:
+        if self._resampler is None:
+            context = self._stream.codec_context
+            context.open(strict=False)
+            self._resampler = av.AudioResampler(context.format, context.layout, self._rate, context.frame_size)
+        for resampled in self._resampler.resample(frame):
+            output.mux(self._stream.encode(resampled))
+
+    def finish(self, output) -> None:
+        if self._resampler is not None:
+            for frame in self._decoder.decode(None):
+                self._encode(output, frame)
+            self._encode(output, None)
+            output.mux(self._stream.encode(None))
+
+
+def _track(stream, output, suffix: str) -> tuple[_Copied | _Encoded, str | None]:
+    """What writes a stream, and the encoder's name if it is encoded again."""
+    if stream.codec_context is None:
+        raise ValueError('PyAV has no decoder for it')
+    copied = COPIED[suffix]
+    if copied is None or stream.codec_context.codec.canonical_name in copied:
+        try:
+            return _Copied(stream, output), None
+        except ValueError:  # the muxer does not take the codec
+            pass
+    return _Encoded(stream, output, ENCODERS[suffix]), ENCODERS[suffix]

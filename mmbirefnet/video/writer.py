@@ -1,0 +1,282 @@
+"""Frames into a video file, with their times and the sound of another file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+import numpy as np
+from av.codec.context import Flags
+from av.video.reformatter import ColorRange
+from PIL import Image
+
+from mmbirefnet.fileio.atomic import replacing
+
+from .reader import EXACT, ColorTags
+from .sound import Sound
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """An encoder with its pixel format and options."""
+
+    codec: str
+    pix_fmt: str
+    options: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Container:
+    """A file format.
+
+    Attributes:
+        format: FFmpeg's name of the muxer.
+        opaque: Encoding of RGB.
+        transparent: Encoding of RGBA; ``None`` if alpha cannot be held.
+        is_video: Whether it holds sound and color tags; animated images do not.
+        pixel_aspect: Whether PyAV can write a pixel aspect to it; frames are scaled to square pixels otherwise.
+        options: Options of the muxer.
+    """
+
+    format: str
+    opaque: Encoding
+    transparent: Encoding | None = None
+    is_video: bool = True
+    pixel_aspect: bool = True
+    options: dict[str, str] = field(default_factory=dict)
+
+
+_H264 = Encoding('libx264', 'yuv420p', {'crf': '18'})
+_PRORES = Encoding('prores_ks', 'yuva444p10le', {'profile': '4444', 'vendor': 'apl0'})
+_VP9 = {'crf': '24', 'b': '0', 'row-mt': '1', 'cpu-used': '4'}
+_WEBP = Encoding('libwebp_anim', 'bgra', {'quality': '90'})
+_GIF = Encoding('gif', 'pal8')
+CONTAINERS = {
+    '.mp4': Container('mp4', _H264),
+    '.mkv': Container('matroska', _H264),
+    '.mov': Container('mov', _H264, _PRORES),
+    '.webm': Container(
+        'webm',
+        Encoding('libvpx-vp9', 'yuv420p', _VP9),
+        Encoding('libvpx-vp9', 'yuva420p', _VP9 | {'auto-alt-ref': '0'}),
+        pixel_aspect=False,
+    ),
+    '.gif': Container('gif', _GIF, _GIF, False, False, {'loop': '0'}),
+    '.webp': Container('webp', _WEBP, _WEBP, False, False, {'loop': '0'}),
+    '.apng': Container('apng', Encoding('apng', 'rgb24'), Encoding('apng', 'rgba'), False, False, {'plays': '0'}),
+}
+# swscale's own numbers of matrices. Others are written as BT.709.
+_SWS_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+
+
+class VideoWriter:
+    """Writes frames to a file that is open; :func:`write_video` makes one.
+
+    H.264 (.mp4, .mkv, .mov), VP9 (.webm), with alpha ProRes 4444 (.mov) or VP9 (.webm), and animated GIF, WebP and PNG.
+
+    Attributes:
+        notes: What could not be taken over as it is.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        path: Path,
+        size: tuple[int, int],
+        rate: Fraction,
+        time_base: Fraction,
+        alpha: bool,
+        color: ColorTags,
+        pixel_aspect: Fraction,
+        sound: Path | None,
+    ) -> None:
+        self.notes: list[str] = []
+        self._file, self._path, self._sound = file, path, None
+        suffix = path.suffix.lower()
+        self._kind = kind = CONTAINERS[suffix]
+        encoding = kind.transparent if alpha else kind.opaque
+        height, width = size
+        if not kind.pixel_aspect:
+            width, pixel_aspect = max(1, round(width * pixel_aspect)), Fraction(1)
+        if not kind.is_video:
+            time_base, color = Fraction(1, 100 if encoding.codec == 'gif' else 1000), ColorTags()
+        if color.matrix not in _SWS_MATRICES:
+            color = ColorTags(primaries=color.primaries, transfer=color.transfer, full_range=color.full_range)
+        self._size, self._channels, self._color = size, 3 + alpha, color
+        self._range = ColorRange.JPEG if color.full_range and encoding.codec != 'prores_ks' else ColorRange.MPEG
+        # 4:2:0 of H.264 halves the sides.
+        self._padding = (height % 2, width % 2) if encoding.codec == 'libx264' else (0, 0)
+        self._width, self._height = width, height
+        self._time_base, self._last = time_base, -1
+        self._output = av.open(file, 'w', format=kind.format, options=kind.options)
+        self._stream = self._add_stream(encoding, rate, pixel_aspect)
+        if sound is not None and kind.is_video:
+            self._sound = Sound(sound, self._output, suffix)
+            self.notes = self._sound.notes
+
+    def _add_stream(self, encoding: Encoding, rate: Fraction, pixel_aspect: Fraction):
+        stream = self._output.add_stream(encoding.codec, rate=rate, options=encoding.options)
+        context = stream.codec_context
+        context.width, context.height = self._width + self._padding[1], self._height + self._padding[0]
+        context.pix_fmt, context.time_base = encoding.pix_fmt, self._time_base
+        context.thread_type = 'AUTO'
+        context.flags |= Flags.frame_duration
+        if self._kind.is_video:
+            context.sample_aspect_ratio = pixel_aspect
+            context.colorspace, context.color_range = self._color.matrix, self._range
+            context.color_primaries, context.color_trc = self._color.primaries, self._color.transfer
+        return stream
+
+    def write(self, pixels: np.ndarray, time: int, duration: int, time_base: Fraction) -> None:
+        """Add a frame.
+
+        Args:
+            pixels: uint8 ``(H, W, 3)`` RGB, or ``(H, W, 4)`` RGBA with ``alpha``.
+            time: Of its start, in units of ``time_base``, more than the last one's.
+            duration: In the same units.
+            time_base: In seconds.
+
+        Raises:
+            ValueError: If its size or number of channels differs from that of the file.
+            OSError: If it cannot be written.
+        """
+        if pixels.shape != (*self._size, self._channels):
+            raise ValueError(
+                f'{self._path}: frame of shape {pixels.shape}, must be {(*self._size, self._channels)} like the first'
+            )
+        with self._named_errors():
+            if self._sound is not None:
+                self._sound.write_until(time * time_base)
+            frame = self._encoded_form(pixels)
+            frame.pts = self._last = max(self._last + 1, round(time * time_base / self._time_base))
+            frame.time_base = self._time_base
+            frame.duration = max(1, round(duration * time_base / self._time_base))
+            self._output.mux(self._stream.encode(frame))
+
+    def _encoded_form(self, pixels: np.ndarray):
+        pix_fmt = self._stream.codec_context.pix_fmt
+        if (self._width, self._height) != self._size[::-1]:
+            image = Image.fromarray(pixels).resize((self._width, self._height), Image.Resampling.LANCZOS)
+            pixels = np.asarray(image)
+        if pix_fmt == 'pal8':
+            return av.VideoFrame.from_ndarray(_palette_form(pixels), 'pal8')
+        if any(self._padding):
+            pixels = np.pad(pixels, ((0, self._padding[0]), (0, self._padding[1]), (0, 0)), mode='edge')
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), 'rgba' if self._channels == 4 else 'rgb24')
+        if not self._kind.is_video:
+            return frame.reformat(format=pix_fmt, interpolation=EXACT)
+        frame = frame.reformat(
+            format=pix_fmt,
+            dst_colorspace=_SWS_MATRICES[self._color.matrix],
+            dst_color_range=self._range,
+            interpolation=EXACT,
+        )
+        frame.colorspace, frame.color_range = self._color.matrix, self._range
+        frame.color_primaries, frame.color_trc = self._color.primaries, self._color.transfer
+        return frame
+
+    def finish(self) -> None:
+        """Write what encoders hold back, the rest of the sound, and the index.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        with self._named_errors():
+            self._output.mux(self._stream.encode(None))
+            if self._sound is not None:
+                self._sound.write_until()
+            self._output.close()
+            self._file.close()  # writes what is buffered
+
+    def close(self) -> None:
+        """Release files; without :meth:`finish` the file is of no use."""
+        with suppress(OSError):  # closed before its container, which then does not write an index
+            self._file.close()
+        if self._sound is not None:
+            self._sound.close()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            raise OSError(f'{self._path}: cannot be written ({error.strerror or error})') from error
+
+
+@contextmanager
+def write_video(
+    path: str | os.PathLike,
+    size: tuple[int, int],
+    rate: Fraction,
+    time_base: Fraction,
+    *,
+    alpha: bool = False,
+    color: ColorTags | None = None,
+    pixel_aspect: Fraction = Fraction(1),
+    sound: Path | None = None,
+) -> Iterator[VideoWriter]:
+    """A writer of frames; the file appears when the block ends without an error, whole or not at all.
+
+    Args:
+        path: The file; its suffix is one of ``CONTAINERS``.
+        size: (H, W) of the frames in pixels.
+        rate: Frames per second, a hint for encoders and players.
+        time_base: Unit of times in the file, in seconds.
+        alpha: Whether frames are RGBA.
+        color: Tags of the file; RGB is converted to YUV by its matrix and range. BT.709 by default.
+        pixel_aspect: Width of a pixel over its height.
+        sound: File whose sound is taken over, if it has any; its times must be those of the frames.
+
+    Raises:
+        ValueError: If the suffix is none of them or cannot hold alpha.
+        OSError: If it cannot be written: the disk is full, for example.
+    """
+    path = Path(path)
+    check_container(path, alpha)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open('wb') as file:
+        try:
+            writer = VideoWriter(file, path, size, rate, time_base, alpha, color or ColorTags(), pixel_aspect, sound)
+        except av.FFmpegError as error:
+            raise OSError(f'{path}: cannot be written ({error.strerror})') from error
+        try:
+            yield writer
+            writer.finish()
+        finally:
+            writer.close()
+
+
+def check_container(path: Path, alpha: bool) -> None:
+    """Check that a file of this name can be written.
+
+    Raises:
+        ValueError: If its suffix is none of ``CONTAINERS``, cannot hold alpha, or PyAV is built without the encoder.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in CONTAINERS:
+        raise ValueError(f'{path}: {suffix or "no suffix"} is not written; {", ".join(CONTAINERS)} are')
+    encoding = CONTAINERS[suffix].transparent if alpha else CONTAINERS[suffix].opaque
+    if encoding is None:
+        *others, last = [name for name, kind in CONTAINERS.items() if kind.transparent]
+        raise ValueError(f'{path}: {suffix} holds no alpha; {", ".join(others)} and {last} do')
+    if encoding.codec not in av.codecs_available:
+        raise ValueError(f'{path}: this build of PyAV has no encoder {encoding.codec}. Fix: pip install av')
+
+
+def _palette_form(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Palette indices ``(H, W)`` and colors ``(256, 4)`` of PyAV's pal8: one bit of alpha, as GIF has it."""
+    image = Image.fromarray(pixels[..., :3]).quantize(255)
+    indices = np.array(image)
+    palette = np.zeros((256, 4), np.uint8)
+    colors = np.array(image.getpalette('RGB'), np.uint8).reshape(-1, 3)[:255]
+    palette[: len(colors), 1:] = colors
+    palette[:255, 0] = 255
+    if pixels.shape[2] == 4:
+        indices[pixels[..., 3] < 128] = 255
+    return indices, palette
