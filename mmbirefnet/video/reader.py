@@ -17,7 +17,7 @@ from .timeline import Timeline
 try:
     import av
     from av.stream import Disposition
-    from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+    from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc, Interpolation
 except ImportError as error:
     raise ImportError(f"videos need PyAV ({error}). Fix: pip install 'mmbirefnet[video]'") from error
 
@@ -141,23 +141,26 @@ class VideoReader:
         Raises:
             OSError: If a frame's colors cannot be converted.
         """
-        last = -1
+        last, next_time = -1, 0
         frame = self._first
         while frame is not None:
             stamp = frame.pts if frame.pts is not None else frame.dts
-            time = max(last + 1, last + self._step if stamp is None else stamp)
-            last = time
-            yield Frame(self._image(frame), time, frame.duration or self._step)
+            last = max(last + 1, next_time if stamp is None else stamp)
+            next_time = last + (frame.duration or self._step)
+            yield Frame(self._image(frame), last, next_time - last)
             frame = next(self._decoded, None)
         if self._bad_packets or self._bad_frames:
             self.damage.append(f'{self._bad_frames} frames are damaged, {self._bad_packets} cannot be decoded')
         if reason := cut_off(self.path):
             self.damage.insert(0, reason)
+        declared, end = (self._container.duration or 0) / av.time_base, float(self._timeline.end or 0)
         if self._timeline.closed:
             self.notes.append(f'{self._timeline.closed} gaps or jumps in the timestamps are closed')
+        elif declared > end + 0.5:
+            self.notes.append(f'its header declares {declared:.2f} s, image and sound end at {end:.2f} s')
 
     def _decode(self) -> Iterator:
-        """Decoded frames; counts what is damaged after the first good one (a recording may start between key frames)."""
+        """Decoded frames; damage counts after the first good one, since recordings may start between key frames."""
         shown = False
         for packet in self._packets():
             try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import av
@@ -112,12 +114,13 @@ class _Encoded:
 
     def __init__(self, stream, output, encoder: str) -> None:
         self.damaged = 0
-        source = stream.codec_context
-        self._decoder = source
-        rate = 48000 if encoder == 'libopus' else source.sample_rate
-        self._stream = output.add_stream(encoder, rate=rate, layout=source.layout.name, bit_rate=BIT_RATE)
-        self._resampler = None
-        self._rate = rate
+        self._started = False
+        self._decoder = stream.codec_context
+        rate, layout = _supported(encoder, self._decoder)
+        self._stream = output.add_stream(encoder, rate=rate, layout=layout, bit_rate=BIT_RATE)
+        context = self._stream.codec_context
+        context.open(strict=False)
+        self._resampler = av.AudioResampler(context.format, layout, rate, context.frame_size)
 
     def write(self, output, packet) -> None:
         try:
@@ -129,19 +132,37 @@ class _Encoded:
             self._encode(output, frame)
 
     def _encode(self, output, frame) -> None:
-        if self._resampler is None:
-            context = self._stream.codec_context
-            context.open(strict=False)
-            self._resampler = av.AudioResampler(context.format, context.layout, self._rate, context.frame_size)
+        self._started = True
         for resampled in self._resampler.resample(frame):
             output.mux(self._stream.encode(resampled))
 
     def finish(self, output) -> None:
-        if self._resampler is not None:
+        with suppress(av.FFmpegError):  # damaged to its end
             for frame in self._decoder.decode(None):
                 self._encode(output, frame)
+        if self._started:  # a resampler that got no frame has nothing to flush
             self._encode(output, None)
-            output.mux(self._stream.encode(None))
+        output.mux(self._stream.encode(None))
+
+
+def _supported(encoder: str, source) -> tuple[int, str]:
+    """The first sample rate and channel layout that an encoder takes: the source's, or else common ones.
+
+    Raises:
+        ValueError: If it takes none.
+    """
+    # Containers such as Matroska may state the number of channels only.
+    named = {1: 'mono', 2: 'stereo', 6: '5.1', 8: '7.1'}.get(source.layout.nb_channels, 'stereo')
+    for layout, rate in product((source.layout.name, named, 'stereo'), (source.sample_rate, 48000)):
+        context = av.CodecContext.create(encoder, 'w')
+        context.sample_rate, context.format = rate, context.codec.audio_formats[0]
+        try:
+            context.layout = layout
+            context.open()
+        except (av.FFmpegError, ValueError):
+            continue
+        return rate, layout
+    raise ValueError(f'{encoder} takes neither its sample rate nor its channels')
 
 
 def _track(stream, output, suffix: str) -> tuple[_Copied | _Encoded, str | None]:

@@ -19,12 +19,13 @@ class Timeline:
 
     Attributes:
         closed: Number of gaps closed so far.
+        end: Time at which the last packet so far ends, in seconds; ``None`` before the first.
     """
 
     def __init__(self, origin: Fraction) -> None:
         self.closed = 0
         self._shift = -origin
-        self._end: Fraction | None = None
+        self.end: Fraction | None = None
         self._last: dict[int, Fraction] = {}
 
     def place(self, packet) -> Fraction | None:
@@ -39,10 +40,10 @@ class Timeline:
         unit = packet.time_base
         time = stamp * unit + self._shift
         last = self._last.get(packet.stream_index, time)
-        if self._end is not None and (time > self._end + MAX_GAP or time < last - MAX_STEP_BACK):
-            self._shift += self._end - time
+        if self.end is not None and (time > self.end + MAX_GAP or time < last - MAX_STEP_BACK):
+            self._shift += self.end - time
             self.closed += 1
-            time = self._end
+            time = self.end
         ticks = round(self._shift / unit)
         if packet.pts is not None:
             packet.pts += ticks
@@ -51,5 +52,5 @@ class Timeline:
         self._last[packet.stream_index] = time
         end = time + (packet.duration or 0) * unit
         # A single timestamp may be wrong, and the next one go back: the end follows it.
-        self._end = end if self._end is None or time < self._end - MAX_STEP_BACK else max(end, self._end)
+        self.end = end if self.end is None or time < self.end - MAX_STEP_BACK else max(end, self.end)
         return time
