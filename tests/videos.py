@@ -41,7 +41,8 @@ def make_video(
 
     Args:
         path: The file.
-        frames: Number of frames with a red square, or the frames: RGB or RGBA arrays or ``av.VideoFrame``.
+        frames: Number of frames with a red square (0 for sound alone), or the frames: RGB or RGBA arrays or
+            ``av.VideoFrame``.
         times: Of the frames in seconds, by default a frame every 1 / ``rate``.
         time_base: Of the encoder, with ``times``.
         codec, pix_fmt, codec_options, key_frames: Of the images.
@@ -58,6 +59,10 @@ def make_video(
     base = time_base if times is not None else Fraction(1, rate)
     times = [index / rate for index in range(len(frames))] if times is None else times
     with av.open(str(path), 'w', format=format, options=options or {}) as container:
+        if not frames:
+            for packet in _tone(container, sound, sound_start, sound_seconds):
+                container.mux(packet)
+            return path
         video = container.add_stream(codec, rate=rate, options=codec_options or {})
         context = video.codec_context
         context.width, context.height, context.pix_fmt = frames[0].width, frames[0].height, pix_fmt

@@ -74,9 +74,15 @@ def run(args: argparse.Namespace) -> int:
             workers=args.workers,
             on_frame=progress.advance,
         )
-    print(f'{result.path}: {result.frames} frames, {result.frames / result.seconds:.2f} frames/s')
+    _print(f'{result.path}: {result.frames} frames, {result.frames / result.seconds:.2f} frames/s')
     for note in result.notes:
         print(f'note: {args.input}: {note}', file=sys.stderr)
     for damage in result.damage:
         print(f'failed: {args.input}: {damage}; {result.frames} frames are written', file=sys.stderr)
     return 1 if result.damage else 0
+
+
+def _print(text: str) -> None:
+    """Print names in whatever encoding the terminal has; a name that is not UTF-8 holds surrogates."""
+    encoding = sys.stdout.encoding or 'utf-8'
+    print(text.encode(encoding, 'backslashreplace').decode(encoding))

@@ -146,7 +146,7 @@ class VideoReader:
         while frame is not None:
             stamp = frame.pts if frame.pts is not None else frame.dts
             last = max(last + 1, next_time if stamp is None else stamp)
-            next_time = last + (frame.duration or self._step)
+            next_time = last + (self._step if self._rate_is_measured else frame.duration or self._step)
             yield Frame(self._image(frame), last, next_time - last)
             frame = next(self._decoded, None)
         if self._bad_packets or self._bad_frames:
@@ -182,9 +182,11 @@ class VideoReader:
         yield None  # the frames that the decoder holds back
 
     def _find_rate(self) -> Fraction:
+        self._rate_is_measured = False
         for rate in (self._stream.average_rate, self._stream.guessed_rate):
             if rate and 0 < rate <= MAX_RATE:
                 return rate
+        self._rate_is_measured = True
         with open_video(self.path) as container:
             stamps = []
             for packet in container.demux(container.streams[self._stream.index]):
