@@ -1,5 +1,6 @@
 """Small videos made with PyAV, for tests of what reads videos."""
 
+import struct
 from fractions import Fraction
 
 import av
@@ -30,8 +31,7 @@ def make_video(
     sound_seconds=1.2,
     color=None,
     aspect=None,
-    rotation=None,
-    mirror=False,
+    matrix=None,
     format=None,
     options=None,
     codec_options=None,
@@ -51,7 +51,7 @@ def make_video(
         sound_start, sound_seconds: In seconds.
         color: (matrix, primaries, transfer, range) of the tags.
         aspect: Of the pixels.
-        rotation, mirror: Of the display matrix: degrees counterclockwise, and whether it mirrors left and right.
+        matrix: (a, b, c, d) of the display matrix of an MP4: x' = a x + c y, y' = b x + d y.
         format, options: Of the container.
     """
     frames = [red_square_frame(index) for index in range(frames)] if isinstance(frames, int) else list(frames)
@@ -73,8 +73,6 @@ def make_video(
             context.colorspace, context.color_primaries, context.color_trc, context.color_range = color
         if aspect is not None:
             context.sample_aspect_ratio = aspect
-        if rotation is not None:
-            video.set_display_rotation(rotation, hflip=mirror)
         packets = []
         if sound is not None:
             packets = _tone(container, sound, sound_start, sound_seconds)
@@ -89,7 +87,17 @@ def make_video(
         container.mux(video.encode(None))
         for packet in packets:
             container.mux(packet)
+    if matrix is not None:
+        _set_matrix(path, *matrix)
     return path
+
+
+def _set_matrix(path, a, b, c, d):
+    """In the track header box of version 0 (ISO/IEC 14496-12, 8.3.2), 16.16 fixed point."""
+    content = bytearray(path.read_bytes())
+    start = content.index(b'tkhd') + 4 + 4 + 20 + 8 + 8
+    content[start : start + 20] = struct.pack('>5i', a << 16, b << 16, 0, c << 16, d << 16)
+    path.write_bytes(content)
 
 
 def _frame(pixels):

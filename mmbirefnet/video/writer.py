@@ -196,7 +196,10 @@ class VideoWriter:
 
     def close(self) -> None:
         """Release files; without :meth:`finish` the file is of no use."""
-        with suppress(OSError):  # closed before its container, which then does not write an index
+        # The container before its file, in case of errors too: PyAV 17 crashes where it is collected after that.
+        with suppress(av.FFmpegError, OSError):
+            self._output.close()
+        with suppress(OSError):
             self._file.close()
         if self._sound is not None:
             self._sound.close()

@@ -88,25 +88,25 @@ def test_origin_is_that_of_the_sound_where_it_is_wanted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('rotation', 'mirror', 'turned'),
+    ('matrix', 'turned'),
     [
-        (0, False, lambda frame: frame),
-        (90, False, lambda frame: np.rot90(frame)),
-        (180, False, lambda frame: np.rot90(frame, 2)),
-        (-90, False, lambda frame: np.rot90(frame, -1)),
-        (0, True, lambda frame: frame[:, ::-1]),
-        (90, True, lambda frame: np.rot90(frame)[:, ::-1]),
+        ((1, 0, 0, 1), lambda frame: frame),
+        ((0, -1, 1, 0), lambda frame: np.rot90(frame)),
+        ((-1, 0, 0, -1), lambda frame: np.rot90(frame, 2)),
+        ((0, 1, -1, 0), lambda frame: np.rot90(frame, -1)),
+        ((-1, 0, 0, 1), lambda frame: frame[:, ::-1]),
+        ((0, -1, -1, 0), lambda frame: np.rot90(frame)[:, ::-1]),
     ],
 )
-def test_frames_are_upright(tmp_path, rotation, mirror, turned):
+def test_frames_are_upright(tmp_path, matrix, turned):
     frame = np.full((96, 128, 3), BLUE, np.uint8)
     frame[8:40, 8:72] = RED
-    path = make_video(tmp_path / 'a.mp4', [frame], rotation=rotation, mirror=mirror, aspect=Fraction(16, 11))
+    path = make_video(tmp_path / 'a.mp4', [frame], matrix=matrix, aspect=Fraction(16, 11))
     frames, video = read(path)
     expected = turned(frame)
     assert frames[0].image.rgb.shape == expected.shape == (*video.size, 3)
     assert_shows(frames[0], expected)
-    assert video.pixel_aspect == (Fraction(11, 16) if rotation in (90, -90) else Fraction(16, 11))
+    assert video.pixel_aspect == (Fraction(11, 16) if matrix[0] == 0 else Fraction(16, 11))
 
 
 @pytest.mark.parametrize(
