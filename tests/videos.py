@@ -81,8 +81,10 @@ def make_video(
             while packets and packets[0].pts * packets[0].time_base <= time:
                 container.mux(packets.pop(0))
             if frame.format.is_rgb:
-                matrix = {1: 1, 9: 9}.get(color[0] if color else 6, 5)
-                frame = frame.reformat(format=pix_fmt, dst_colorspace=matrix, dst_color_range=color[3] if color else 1)
+                coefficients = {1: 1, 9: 9}.get(color[0] if color else 6, 5)
+                frame = frame.reformat(
+                    format=pix_fmt, dst_colorspace=coefficients, dst_color_range=color[3] if color else 1
+                )
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         for packet in packets:
