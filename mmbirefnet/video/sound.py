@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import io
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
@@ -78,21 +79,18 @@ class Sound:
         self._container.close()
 
 
-class _Copied:
-    """A stream whose packets are copied."""
+class _Track:
+    """A stream of the output, whose packets are written with rising times."""
 
-    def __init__(self, stream, output) -> None:
+    def __init__(self, stream) -> None:
         self.damaged = 0
-        self._stream = output.add_stream_from_template(stream)
+        self._stream = stream
         self._last = None
 
-    def write(self, output, packet) -> None:
-        if packet.is_corrupt:
-            self.damaged += 1
-            return
+    def _mux(self, output, packet) -> None:
         if packet.dts is None:
             packet.dts = packet.pts
-        if packet.dts is None:
+        if packet.dts is None or packet.is_corrupt:
             self.damaged += 1
             return
         if self._last is not None and packet.dts <= self._last:  # muxers reject it
@@ -102,47 +100,57 @@ class _Copied:
         packet.stream = self._stream
         try:
             output.mux(packet)
-        except av.InvalidDataError:  # a bitstream filter of the muxer parses packets
+        except (av.InvalidDataError, av.ArgumentError):  # from a muxer that parses packets; a full disk is another
             self.damaged += 1
+
+
+class _Copied(_Track):
+    """A stream whose packets are copied."""
+
+    def __init__(self, stream, output) -> None:
+        super().__init__(output.add_stream_from_template(stream))
+
+    def write(self, output, packet) -> None:
+        self._mux(output, packet)
 
     def finish(self, output) -> None:
         pass
 
 
-class _Encoded:
+class _Encoded(_Track):
     """A stream that is decoded and encoded again."""
 
     def __init__(self, stream, output, encoder: str) -> None:
-        self.damaged = 0
-        self._started = False
         self._decoder = stream.codec_context
         rate, layout = _supported(encoder, self._decoder)
-        self._stream = output.add_stream(encoder, rate=rate, layout=layout, bit_rate=BIT_RATE)
+        super().__init__(output.add_stream(encoder, rate=rate, layout=layout, bit_rate=BIT_RATE))
         context = self._stream.codec_context
         context.open(strict=False)
         self._resampler = av.AudioResampler(context.format, layout, rate, context.frame_size)
+        self._started = False
 
     def write(self, output, packet) -> None:
-        try:
-            frames = self._decoder.decode(packet)
-        except av.FFmpegError:
-            self.damaged += 1
-            return
-        for frame in frames:
-            self._encode(output, frame)
-
-    def _encode(self, output, frame) -> None:
-        self._started = True
-        for resampled in self._resampler.resample(frame):
-            output.mux(self._stream.encode(resampled))
+        self._encode(output, lambda: self._decoder.decode(packet))
 
     def finish(self, output) -> None:
-        with suppress(av.FFmpegError):  # damaged to its end
-            for frame in self._decoder.decode(None):
-                self._encode(output, frame)
+        self._encode(output, lambda: self._decoder.decode(None))
         if self._started:  # a resampler that got no frame has nothing to flush
-            self._encode(output, None)
-        output.mux(self._stream.encode(None))
+            self._encode(output, lambda: [None])
+        for packet in self._stream.encode(None):
+            self._mux(output, packet)
+
+    def _encode(self, output, decode: Callable[[], list]) -> None:
+        """Decode, resample and encode; what is damaged, or changes its form in the middle, is left out."""
+        packets = []
+        try:
+            for frame in decode():
+                for resampled in self._resampler.resample(frame):
+                    packets += self._stream.encode(resampled)
+                self._started = True
+        except (av.FFmpegError, ValueError):
+            self.damaged += 1
+        for packet in packets:
+            self._mux(output, packet)
 
 
 def _supported(encoder: str, source) -> tuple[int, str]:
@@ -167,12 +175,23 @@ def _supported(encoder: str, source) -> tuple[int, str]:
 
 def _track(stream, output, suffix: str) -> tuple[_Copied | _Encoded, str | None]:
     """What writes a stream, and the encoder's name if it is encoded again."""
-    if stream.codec_context is None:
+    context = stream.codec_context
+    if context is None:
         raise ValueError('PyAV has no decoder for it')
+    if not context.sample_rate or not context.layout.nb_channels:
+        raise ValueError('its header is damaged')
     copied = COPIED[suffix]
-    if copied is None or stream.codec_context.codec.canonical_name in copied:
-        try:
-            return _Copied(stream, output), None
-        except ValueError:  # the muxer does not take the codec
-            pass
+    if (copied is None or context.codec.canonical_name in copied) and _is_taken(stream, output.format.name):
+        return _Copied(stream, output), None
     return _Encoded(stream, output, ENCODERS[suffix]), ENCODERS[suffix]
+
+
+def _is_taken(stream, format: str) -> bool:
+    """Whether a muxer writes a header for a stream: of its codec, and with its codec's own header intact."""
+    try:
+        with av.open(io.BytesIO(), 'w', format=format) as trial:
+            trial.add_stream_from_template(stream)
+            trial.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True

@@ -114,3 +114,27 @@ def test_time_base_of_the_frames_is_kept(tmp_path):
     source = make_video(tmp_path / 'a.mp4', 6, times=times, time_base=Fraction(1, 30000))
     copy(source, tmp_path / 'out.mp4')
     assert frame_times(tmp_path / 'out.mp4') == pytest.approx([float(time) for time in times], abs=1e-9)
+
+
+def test_damaged_sound_leaves_the_images_whole(tmp_path):
+    source = make_video(tmp_path / 'a.ts', codec='libx264', sound='aac')
+    content = bytearray(source.read_bytes())
+    sound = [start for start in range(0, len(content), 188) if (content[start + 1] & 31, content[start + 2]) == (1, 1)]
+    assert len(sound) > 10
+    for start in sound[3:8]:
+        content[start + 60 : start + 188] = b'\xff' * 128
+    source.write_bytes(content)
+    for suffix in ('.mp4', '.webm'):
+        copy(source, tmp_path / f'out{suffix}')
+        assert len(frame_times(tmp_path / f'out{suffix}')) == 12
+
+
+def test_sound_of_an_unknown_rate_is_named_and_left_out(tmp_path):
+    source = make_video(tmp_path / 'a.mkv', 3, sound='pcm_s16le')
+    content = source.read_bytes()
+    element = b'\xb5\x88'  # SamplingFrequency, 8 bytes
+    damaged = content.replace(element + np.array(48000, '>f8').tobytes(), element + bytes(8))
+    assert damaged != content
+    source.write_bytes(damaged)
+    notes = copy(source, tmp_path / 'out.mp4')
+    assert [note.startswith('sound stream 1 (pcm_s16le) is left out') for note in notes] == [True]
