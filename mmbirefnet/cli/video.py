@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from mmbirefnet.imaging.compose import KINDS
-from mmbirefnet.video.process import process_video
+from mmbirefnet.video import process_video
 from mmbirefnet.video.reader import VideoReader
 from mmbirefnet.video.writer import CONTAINERS
 

@@ -102,8 +102,8 @@ def test_names_that_are_not_utf8_in_a_terminal_of_ascii(tmp_path):
 
 
 def test_without_pyav_the_error_names_the_extra(monkeypatch):
-    for name in [name for name in sys.modules if name.startswith('mmbirefnet.video.')]:
+    for name in [name for name in sys.modules if name.startswith('mmbirefnet.video')]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, 'av', None)
     with pytest.raises(ImportError, match=r"Fix: pip install 'mmbirefnet\[video\]'"):
-        import mmbirefnet.video.process  # noqa: F401
+        import mmbirefnet.video  # noqa: F401

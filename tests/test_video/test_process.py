@@ -13,8 +13,7 @@ from videos import BLUE, RED, frame_times, make_video, red_square_frame, sound_t
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.imaging.settings import Settings
-from mmbirefnet.video import reader
-from mmbirefnet.video.process import process_video
+from mmbirefnet.video import process_video, reader
 from mmbirefnet.video.reader import VideoReader
 
 FRAMES = 12
@@ -83,11 +82,12 @@ def test_mask_of_every_frame_in_batches(inferencer, source, tmp_path):
         assert abs((image.rgb[..., 0] > 128).sum() - (red_square_frame(index)[..., 0] > 128).sum()) < 80
 
 
-def test_inferencer_hands_videos_on(inferencer, source, tmp_path):
-    result = inferencer(str(source), tmp_path / 'out', save='mask')
-    assert (result.path, result.frames) == (tmp_path / 'out/square.mp4', FRAMES)
+@pytest.mark.parametrize(('save', 'name'), [(None, 'square.mov'), ('mask', 'square.mp4'), ('foreground', 'square.mp4')])
+def test_a_folder_gets_a_file_of_the_stem(inferencer, source, tmp_path, save, name):
+    result = process_video(inferencer, source, tmp_path / 'out', save=save)
+    assert (result.path, result.frames) == (tmp_path / 'out' / name, FRAMES)
     with pytest.raises(ValueError, match='name the file or folder'):
-        inferencer(str(source))
+        process_video(inferencer, source, None)
 
 
 def test_times_and_sound_are_kept(inferencer, tmp_path):
