@@ -1,11 +1,15 @@
 """What docs/video.md and docs/server.md show is what there is."""
 
 import argparse
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from red import TakesRed, red_square
 from videos import make_video
@@ -57,3 +61,22 @@ def test_limits_of_the_service():
         assert shown in SERVER
     assert 'http://127.0.0.1:8000' in SERVER
     assert (args.host, args.port) == ('127.0.0.1', 8000)
+
+
+def test_figures_of_the_temporal_smoother(tmp_path):
+    (command,) = re.findall(r'^python (tools/analysis_tools/temporal_smoothing.py .+)$', VIDEO, re.M)
+    script, out = command.split()
+    root = DOCS.parent
+    done = subprocess.run(
+        [sys.executable, root / script, tmp_path / out], capture_output=True, text=True, timeout=120,
+        env=os.environ | {'PYTHONPATH': str(root)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    printed = [[float(value) for value in re.findall(r' (0\.\d{3,4})\b', line)] for line in done.stdout.splitlines()]
+    shown = [
+        [float(value) for value in re.findall(r'\| (0\.\d+) ', line)]
+        for line in re.findall(r'^\| (?:single frames|smoothing).*$', VIDEO, re.M)
+    ]
+    # Optical flow differs a little between processors.
+    np.testing.assert_allclose(printed, shown, atol=0.01)
+    assert (tmp_path / out).is_file()
