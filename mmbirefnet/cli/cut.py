@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer, Prediction
+from mmbirefnet.imaging.formats import IMAGE_SUFFIXES
 from mmbirefnet.imaging.settings import Settings
-from mmbirefnet.imaging.sources import IMAGE_SUFFIXES, Source, is_single, is_video, list_sources
+from mmbirefnet.imaging.sources import Source, is_single, is_video, list_sources
 from mmbirefnet.imaging.write import FORMATS, KINDS, OutputWriter
 from mmbirefnet.utils.prefetch import BoundedWorkers
 

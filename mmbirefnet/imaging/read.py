@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import threading
 import warnings
@@ -13,15 +14,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
 from mmbirefnet.imaging.formats import FORMATS
 
 VISIBLE_BEHIND = 128  # gray level that the model sees behind what is transparent
 MAX_PIXELS = 178_956_970  # where Pillow's default limit raises an error
+MAX_SIDE = 2**20  # pixels; OpenCV's limit
 _TILE_PIXELS = 2**22  # a TIFF's tile may have as many, or four times those of its image
 _HEIF_BRANDS = (b'heic', b'heix', b'hevc', b'hevx', b'heim', b'heis', b'mif1', b'msf1')
+_JPEG_START = b'\xff\xd8'
+_JPEG_MARKER = re.compile(rb'\xff[^\x00\x01\xff\xd0-\xd7]')  # not: stuffing, fill bytes, markers without a segment
+_JPEG_END = 0xD9
+_ORIENTATION = 0x0112  # EXIF tag
+_FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # EXIF orientation: flip code of OpenCV, after a transpose from 5 on
 _limit_lock = threading.Lock()
 
 
@@ -127,8 +135,84 @@ def read_size(file, name: str, max_pixels: int | None = None) -> tuple[int, int]
 def _from_file(file, name: str, path: Path | None, max_pixels: int | None) -> LoadedImage:
     with _named_errors(name), _open(file, name, max_pixels) as image:
         if image.format == 'PNG':
-            _check_rows(image.fp, name)
+            exif = _check_rows(image.fp, name)
+            if exif is not None:
+                image.info['exif'] = exif
+        if _is_plain(image):
+            return _from_opencv(image, name, path)
         return _from_pil(image, name, path, max_pixels)
+
+
+def _is_plain(image: Image.Image) -> bool:
+    """Whether OpenCV reads the image: opaque gray or RGB in JPEG or PNG, without a profile that is to be applied.
+
+    The reference trains and evaluates on what OpenCV decodes, and two builds of libjpeg may differ by a level.
+    """
+    return (
+        image.format in ('JPEG', 'MPO', 'PNG')
+        and image.mode in ('L', 'RGB')
+        and 'transparency' not in image.info
+        and _space(image.info.get('icc_profile')) in ('', 'RGB ')
+        and not (image.format == 'PNG' and image.is_animated)
+    )
+
+
+def _from_opencv(image: Image.Image, name: str, path: Path | None) -> LoadedImage:
+    image.fp.seek(0)
+    data = image.fp.read()
+    # OpenCV before 4.11 fills the rest of a truncated JPEG with gray.
+    if image.format != 'PNG' and not jpeg_ends(data):
+        raise OSError(f'{name}: truncated or damaged image')
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        raise OSError(f'{name}: truncated or damaged image')
+    rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+    return LoadedImage(_upright(rgb, _orientation(image)), None, image.info.get('icc_profile') or None, name, path)
+
+
+def jpeg_ends(data: bytes) -> bool:
+    """Whether the first image of a JPEG file reaches its end marker (ITU-T T.81, annex B)."""
+    position = len(_JPEG_START)
+    while match := _JPEG_MARKER.search(data, position):
+        position = match.end()
+        if data[position - 1] == _JPEG_END:
+            return True
+        position += int.from_bytes(data[position : position + 2], 'big')
+    return False
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8. The other tags are not read, so that damage in them does no harm."""
+    if hasattr(image, 'tag_v2'):
+        value = image.tag_v2.get(_ORIENTATION, 1)
+    else:
+        value = _exif_orientation(image.info.get('exif') or b'')
+    return value if value in range(1, 9) else 1
+
+
+def _exif_orientation(exif: bytes) -> int:
+    """The orientation in the first directory of an EXIF segment (TIFF 6.0, section 2); 1 if there is none."""
+    exif = exif.removeprefix(b'Exif\0\0')
+    order = {b'II': '<', b'MM': '>'}.get(exif[:2])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f'{order}4xI', exif)
+        (count,) = struct.unpack_from(f'{order}H', exif, start)
+        for position in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(f'{order}HH', exif, position)
+            if tag == _ORIENTATION:
+                return struct.unpack_from(order + ('I' if kind == 4 else 'H'), exif, position + 8)[0]
+    except struct.error:
+        pass
+    return 1
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn stored pixels ``(H, W)`` or ``(H, W, C)`` as their EXIF orientation says."""
+    if orientation >= 5:
+        array = cv2.transpose(array)
+    return cv2.flip(array, _FLIPS[orientation]) if orientation in _FLIPS else array
 
 
 @contextmanager
@@ -155,7 +239,7 @@ def _open(file, name: str, max_pixels: int | None) -> Image.Image:
         _register_heif(name)
     try:
         with _pillow_limit(max_pixels):
-            image = Image.open(file, formats=[format for format in FORMATS if _is_available(format)])
+            image = Image.open(file, formats=available_formats())
     except Image.UnidentifiedImageError as error:
         raise OSError(
             f'{name}: not an image that can be read (empty, damaged, or of a format outside {", ".join(FORMATS)})'
@@ -167,9 +251,10 @@ def _open(file, name: str, max_pixels: int | None) -> Image.Image:
     return image
 
 
-def _is_available(format: str) -> bool:
+def available_formats() -> list[str]:
+    """Those of ``FORMATS`` that this build of Pillow opens."""
     Image.init()
-    return format in Image.OPEN
+    return [format for format in FORMATS if format in Image.OPEN]
 
 
 def _register_heif(name: str) -> None:
@@ -181,6 +266,8 @@ def _register_heif(name: str) -> None:
 
 
 def _check_pixels(size: tuple[int, int], name: str, max_pixels: int | None) -> None:
+    if max(size) > MAX_SIDE:
+        raise TooManyPixelsError(f'{name}: {size[0]}x{size[1]} pixels; no side may be longer than {MAX_SIDE}')
     if max_pixels is not None and size[0] * size[1] > max_pixels:
         raise TooManyPixelsError(
             f'{name}: {size[0]}x{size[1]} pixels, more than the limit of {max_pixels} (max_pixels, --max-pixels)'
@@ -201,17 +288,25 @@ def _pillow_limit(max_pixels: int | None) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _check_rows(file, name: str) -> None:
-    """Raise ``OSError`` if the rows of a PNG differ from their checksums, which Pillow leaves out."""
-    position = file.tell()
+def _check_rows(file, name: str) -> bytes | None:
+    """Raise ``OSError`` if the rows of a PNG differ from their checksums, which Pillow leaves out; return its EXIF."""
+    position, exif, kind = file.tell(), None, b''
     file.seek(8)
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack('>I4s', head)
-        if kind != b'IDAT':
+        if kind == b'eXIf':  # may follow the rows
+            exif = file.read(length)
+            file.seek(4, io.SEEK_CUR)
+        elif kind != b'IDAT':
             file.seek(length + 4, io.SEEK_CUR)
         elif zlib.crc32(file.read(length), zlib.crc32(kind)).to_bytes(4, 'big') != file.read(4):
             raise OSError(f'{name}: damaged or truncated image (checksum of its rows)')
+        if kind == b'IEND':
+            break
+    if kind != b'IEND':
+        raise OSError(f'{name}: truncated image (its last part is missing)')
     file.seek(position)
+    return exif
 
 
 def _from_pil(image: Image.Image, name: str, path: Path | None = None, max_pixels: int | None = None) -> LoadedImage:
@@ -220,19 +315,20 @@ def _from_pil(image: Image.Image, name: str, path: Path | None = None, max_pixel
     if image.mode == 'P' and not image.getpalette():
         raise OSError(f'{name}: damaged image (it has no palette)')
     profile = image.info.get('icc_profile') or None
-    image = _eight_bits(ImageOps.exif_transpose(image), name)
+    orientation = _orientation(image)
+    image = _eight_bits(image, name)
     alpha = None
     if image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or image.has_transparency_data:
         image = image.convert('RGBA')
-        alpha = np.asarray(image.getchannel('A'))
-        alpha = None if alpha.min() == 255 else alpha
+        alpha = np.array(image.getchannel('A'))
+        alpha = None if alpha.min() == 255 else _upright(alpha, orientation)
         # A gray image's profile is one of one channel.
         image = image.convert('L' if _space(profile) == 'GRAY' else 'RGB')
     elif image.mode == 'P':
         image = image.convert('RGB')
     if (profile and _space(profile) != 'RGB ') or image.mode == 'LAB':
         image, profile = _to_srgb(image, profile, name), None
-    return LoadedImage(np.array(image.convert('RGB')), alpha, profile, name, path)
+    return LoadedImage(_upright(np.array(image.convert('RGB')), orientation), alpha, profile, name, path)
 
 
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:

@@ -65,7 +65,20 @@ def test_jpeg_is_what_opencv_reads(tmp_path):
     cv2.imwrite(str(tmp_path / 'a.jpg'), pixels, [cv2.IMWRITE_JPEG_QUALITY, 85])
     read = load_image(tmp_path / 'a.jpg')
     assert read.path == tmp_path / 'a.jpg'
-    assert np.abs(read.rgb[..., ::-1].astype(int) - cv2.imread(str(tmp_path / 'a.jpg'))).max() <= 1
+    assert np.array_equal(read.rgb[..., ::-1], cv2.imread(str(tmp_path / 'a.jpg')))
+
+
+@pytest.mark.parametrize('order', ['<', '>'])
+def test_orientation_is_read_from_a_damaged_exif(order):
+    """As in a photo whose EXIF has a rational number outside its segment: Pillow refuses the whole image."""
+    entries = struct.pack(f'{order}HHIHxx', 0x0112, 3, 1, 6) + struct.pack(f'{order}HHII', 0x0128, 8, 1, 0xFFFF)
+    head = (b'II*\0' if order == '<' else b'MM\0*') + struct.pack(f'{order}IH', 8, 2)
+    exif = b'Exif\0\0' + head + entries + struct.pack(f'{order}I', 0xFFFFFFF0)
+    for format in ('JPEG', 'PNG', 'WEBP'):
+        data = saved(Image.fromarray(RED_GREEN), format, exif=exif)
+        assert load_image(data).size == (3, 2)
+    for length in range(6, len(exif)):  # cut off anywhere: read, upright or as stored
+        assert sorted(load_image(saved(Image.fromarray(RED_GREEN), 'JPEG', exif=exif[:length])).size) == [2, 3]
 
 
 def test_alpha():
