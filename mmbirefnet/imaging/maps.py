@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+_COLUMN_COST = 3  # of a value that is interpolated along a row, relative to one along a column
 OBJECT = 0.5  # from here on a pixel counts as part of an object
 
 
@@ -23,8 +24,11 @@ def resize_map(soft_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Returns:
         float32 ``(H, W)``.
     """
-    # Columns first: the gather along them is the slow one, and there are fewer rows now as a rule.
-    for axis, length in ((1, size[1]), (0, size[0])):
+    (h, w), (height, width) = soft_map.shape, size
+    # The map between the two passes may be larger than both ends: 1024 rows of a million columns, for one row.
+    columns_first = _COLUMN_COST * h * width + height * width <= height * w + _COLUMN_COST * height * width
+    passes = ((1, width), (0, height)) if columns_first else ((0, height), (1, width))
+    for axis, length in passes:
         if soft_map.shape[axis] != length:
             soft_map = _interpolate(soft_map, length, axis)
     return soft_map

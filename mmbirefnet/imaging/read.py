@@ -235,7 +235,9 @@ def _open(file, name: str, max_pixels: int | None) -> Image.Image:
     """Read an image's header, by a plugin of ``FORMATS`` only."""
     head = file.read(16)
     file.seek(0)
-    if head[4:8] == b'ftyp' and head[8:12] in _HEIF_BRANDS:
+    if head.startswith(b'%!PS'):
+        raise OSError(f'{name}: PostScript is a program, which is not run; convert it to an image')
+    if _is_heif(head):
         _register_heif(name)
     try:
         with _pillow_limit(max_pixels):
@@ -255,6 +257,23 @@ def available_formats() -> list[str]:
     """Those of ``FORMATS`` that this build of Pillow opens."""
     Image.init()
     return [format for format in FORMATS if format in Image.OPEN]
+
+
+def has_image_signature(path: Path) -> bool:
+    """Whether a file begins as an image of ``FORMATS`` does; formats without a signature are not recognized."""
+    try:
+        with open_regular_file(path) as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    if _is_heif(head):
+        return True
+    accepts = (Image.OPEN[format][1] for format in available_formats())
+    return any(accept is not None and accept(head) is True for accept in accepts)
+
+
+def _is_heif(head: bytes) -> bool:
+    return head[4:8] == b'ftyp' and head[8:12] in _HEIF_BRANDS
 
 
 def _register_heif(name: str) -> None:
@@ -357,6 +376,24 @@ def _to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Imag
     except (ImageCms.PyCMSError, OSError) as error:
         warnings.warn(f'{name}: color profile that does not fit its {image.mode} pixels: {error}', stacklevel=2)
         return image
+
+
+def convert_profile(pixels: np.ndarray, source: bytes | None, target: bytes | None) -> np.ndarray:
+    """Convert uint8 RGB ``(H, W, 3)`` from one RGB color profile to another; ``None`` stands for sRGB.
+
+    A profile that cannot be used is taken for sRGB, with a warning.
+    """
+    if source == target:
+        return pixels
+    try:
+        profiles = [
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile('sRGB')
+            for profile in (source, target)
+        ]
+        return np.asarray(ImageCms.profileToProfile(Image.fromarray(pixels), *profiles))
+    except (ImageCms.PyCMSError, OSError) as error:
+        warnings.warn(f'the background keeps its colors: a color profile cannot be used ({error})', stacklevel=2)
+        return pixels
 
 
 def _from_array(array: np.ndarray, name: str, channel_order: str) -> LoadedImage:

@@ -71,7 +71,7 @@ class ImageDecoder:
             if not 0 < value < float('inf'):
                 raise ValueError(f'{name}={value!r}, must be more than 0')
         if not hasattr(socket, 'send_fds'):
-            raise OSError('decoding in another process needs a POSIX system; use --no-sandbox or sandbox=False')
+            raise OSError('decoding in another process needs a POSIX system. Fix: use --no-sandbox, or no decoder')
         self.workers, self.seconds, self.memory, self.max_pixels = int(workers), seconds, int(memory), int(max_pixels)
         self.closed = False
         self._renew()

@@ -173,19 +173,9 @@ def test_wrong_options(red):
         red(drawing(8, 8), color=3)
 
 
-def test_video_goes_to_its_module(red, monkeypatch):
-    from mmbirefnet.apis import video
-
-    calls = []
-    monkeypatch.setattr(video, 'process_video', lambda *words, **options: calls.append((words, options)) or 'result')
-    assert red('film.mp4', 'out', batch_size=3, overwrite=False) == 'result'
-    assert red('film.mp4', 'out', save=('mask',)) == 'result'
-    (words, first), (_, second) = calls
-    assert words == (red, 'film.mp4', 'out')
-    assert (first['settings'].batch_size, first['save'], first['overwrite']) == (3, None, False)
-    assert second['save'] == 'mask'
-    with pytest.raises(ValueError, match='one kind'):
-        red('film.mp4', 'out', save=('mask', 'cutout'))
+def test_video_is_refused_with_the_way_to_go(red):
+    with pytest.raises(ValueError, match=r'film\.mp4: is a video.*mmbirefnet video.*mmbirefnet\.video'):
+        red('film.mp4', 'out')
 
 
 def test_background_alone_means_foreground(red, tmp_path):

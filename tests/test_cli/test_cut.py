@@ -13,8 +13,10 @@ from PIL import Image
 from rich.console import Console
 
 from mmbirefnet.apis import BiRefNetInferencer
+from mmbirefnet.apis.job import ImageJob
 from mmbirefnet.cli import cut, main
 from mmbirefnet.cli.progress import ImageProgress
+from mmbirefnet.imaging.write import OutputWriter
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def test_one_bad_file_stops_nothing(backend, folder, tmp_path, capsys):
     assert '2 written, 0 skipped, 4 failed' in captured.out
     lines = sorted(line for line in captured.err.splitlines() if line.startswith('failed: '))
     assert lines[0] == 'failed: gone.png: no such file'
-    assert lines[1].startswith('failed: in/broken.png: no image')
+    assert lines[1].startswith('failed: in/broken.png: not an image')
     assert lines[2] == 'failed: in/empty.jpg: empty file'
     assert lines[3].startswith('failed: in/sub/deep/c.webp: ')
     assert 'out/sub/deep' in lines[3]
@@ -214,9 +216,9 @@ def test_watch_waits_until_a_file_stays_the_same(backend, folder, monkeypatch):
         return (len(looks), 0) if path.name == 'a.png' else (0, 0)
 
     monkeypatch.setattr(cut, '_state', state)
-    writer = cut.OutputWriter('out', 'mask', overwrite=False)
-    job = cut.CutJob(BiRefNetInferencer(backend=backend), writer, cut.Settings())
-    job.watch(['in'], 0.001, stop)
+    writer = OutputWriter('out', 'mask', overwrite=False)
+    job = ImageJob(BiRefNetInferencer(backend=backend), writer, on_error=lambda *_: None)
+    cut.watch(job, ['in'], 0.001, stop)
     assert job.report.written == 2
     assert sorted(writer.out_dir.rglob('a_*')) == [writer.out_dir / 'a_jpg.png']
 

@@ -68,6 +68,7 @@ def test_jpeg_is_what_opencv_reads(tmp_path):
     assert np.array_equal(read.rgb[..., ::-1], cv2.imread(str(tmp_path / 'a.jpg')))
 
 
+@pytest.mark.filterwarnings('ignore:Corrupt EXIF')
 @pytest.mark.parametrize('order', ['<', '>'])
 def test_orientation_is_read_from_a_damaged_exif(order):
     """As in a photo whose EXIF has a rational number outside its segment: Pillow refuses the whole image."""
