@@ -192,8 +192,8 @@ def _writer_of(args: argparse.Namespace, max_pixels: int) -> OutputWriter:
 
 
 def _check_folders(inputs: list[str], out: Path, interval: float) -> None:
-    if interval <= 0:
-        raise ValueError(f'--watch {interval}: must be more than 0 seconds')
+    if not 0 < interval < float('inf'):
+        raise ValueError(f'--watch {interval}: must be a number of seconds above 0')
     for name in inputs:
         if not Path(name).is_dir():
             raise ValueError(f'{name}: no folder; --watch needs folders')

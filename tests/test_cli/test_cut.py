@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from bad_files import POSTSCRIPT, iptc, slow_jpeg
 from fake_backend import RedBackend
 from PIL import Image
 from rich.console import Console
@@ -73,6 +74,38 @@ def test_one_bad_file_stops_nothing(backend, folder, tmp_path, capsys):
     assert 'out/sub/deep' in lines[3]
 
 
+def test_what_is_left_out_is_named(backend, folder, capsys):
+    (folder / 'notes.txt').touch()
+    (folder / 'sub/film.mp4').touch()
+    assert run('in', '-o', 'out') == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith('3 written, 0 skipped, 0 failed, ')
+    assert line.endswith('; left out, not an image by its suffix: 2 (in/notes.txt, in/sub/film.mp4)')
+
+
+@pytest.mark.parametrize('options', [[], ['--no-sandbox']])
+def test_max_pixels(backend, folder, tmp_path, capsys, options):
+    Image.new('RGB', (50, 40)).save(folder / 'large.png')
+    assert run('in', '-o', 'out', '--max-pixels', '0.0015', *options) == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith('3 written, 0 skipped, 1 failed')
+    assert captured.err.startswith('failed: in/large.png: 50x40 pixels, more than the limit of 1500')
+    assert run('in/large.png', '-o', 'out', '--max-pixels', '0.002', *options) == 0
+
+
+def test_a_file_that_hangs_its_decoder_does_not_stop_the_folder(backend, folder, capsys, monkeypatch):
+    """Pillow's IPTC plugin would run Ghostscript on the PostScript inside; a progressive JPEG may take minutes."""
+    monkeypatch.setattr(cut, 'DECODE_SECONDS', 2)
+    (folder / 'loop.png').write_bytes(iptc(POSTSCRIPT))
+    (folder / 'slow.jpg').write_bytes(slow_jpeg())
+    assert run('in', '-o', 'out') == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith('3 written, 0 skipped, 2 failed')
+    lines = sorted(captured.err.splitlines())
+    assert lines[0].startswith('failed: in/loop.png: not an image')
+    assert lines[1] == 'failed: in/slow.jpg: decoding took longer than 2 s and was stopped'
+
+
 def test_existing_files(backend, folder, tmp_path, capsys):
     mine = tmp_path / 'out/a_png.png'
     mine.parent.mkdir()
@@ -127,6 +160,9 @@ def test_options_reach_the_prediction(backend, folder, tmp_path):
         (['in/sub', '-o', 'in/sub', '--watch'], 'in/sub: is watched itself'),
         (['in/a.png', '-o', 'out', '--watch'], 'in/a.png: no folder'),
         (['in', '-o', 'out', '--watch', '0'], '--watch 0.0'),
+        (['in', '-o', 'out', '--watch', 'inf'], '--watch inf'),
+        (['in', '-o', 'out', '--watch', 'nan'], '--watch nan'),
+        (['in', '-o', 'out', '--max-pixels', 'nan'], '--max-pixels nan'),
         (['*.gif', '-o', 'out'], '*.gif: matches no images'),
     ],
 )

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,19 @@ def test_resize_is_torch_s_with_aligned_corners(source, target):
     resized = resize_map(values, target)
     assert resized.dtype == np.float32
     np.testing.assert_allclose(resized, expected.numpy(), atol=2e-5)
+
+
+@pytest.mark.parametrize('size', [(1, 200_000), (200_000, 1)])
+def test_memory_of_a_resize_is_that_of_its_ends(size):
+    """One axis first, the map between the passes would have 1024 x 200,000 values: 0.8 GB."""
+    values = np.random.default_rng(0).random((1024, 1024), np.float32)
+    tracemalloc.start()
+    resized = resize_map(values, size)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * 2**20
+    line = values[0] if size[0] == 1 else values[:, 0]
+    np.testing.assert_allclose(resized.ravel()[:: 200_000 - 1], line[[0, -1]], atol=1e-6)
 
 
 def test_grey_levels_are_truncated():

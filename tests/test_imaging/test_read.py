@@ -1,12 +1,14 @@
 import io
 import struct
+import sys
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from mmbirefnet.imaging.read import VISIBLE_BEHIND, load_image
+from mmbirefnet.datasets.transforms.decode import read_image
+from mmbirefnet.imaging.read import VISIBLE_BEHIND, TooManyPixelsError, load_image
 
 RED_GREEN = np.zeros((2, 3, 3), np.uint8)
 RED_GREEN[..., 0], RED_GREEN[0, :, 1] = 200, 100  # upper row orange, lower row red
@@ -222,3 +224,29 @@ def test_too_many_pixels(monkeypatch):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)
     with pytest.raises(ValueError, match=r'big\.png.*MAX_IMAGE_PIXELS'):
         load_image(saved(Image.new('RGB', (9, 9))), 'big.png')
+
+
+def test_heic_needs_a_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pillow_heif', None)
+    with pytest.raises(OSError, match=r'a\.heic: HEIC .* pip install pillow-heif'):
+        load_image(b'\0\0\0\x18ftypheic' + bytes(100), 'a.heic')
+
+
+def test_longest_side(monkeypatch):
+    monkeypatch.setattr('mmbirefnet.imaging.read.MAX_SIDE', 8)
+    with pytest.raises(TooManyPixelsError, match=r'long\.png: 9x1 pixels; no side'):
+        load_image(saved(Image.new('RGB', (9, 1))), 'long.png')
+
+
+@pytest.mark.parametrize('format', ['JPEG', 'PNG'])
+@pytest.mark.parametrize('mode', ['L', 'RGB'])
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_benchmark_pixels_are_those_of_opencv(format, mode, orientation, tmp_path):
+    """Opaque 8-bit images, as in the benchmarks, are what ``cv2.imread`` returns, in training and in inference."""
+    pixels = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (37, 51, 3), np.uint8), (0, 0), 2)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).convert(mode).save(tmp_path / 'a', format, exif=exif)
+    expected = cv2.imread(str(tmp_path / 'a'))
+    assert np.array_equal(read_image(str(tmp_path / 'a')), expected)
+    assert np.array_equal(load_image(tmp_path / 'a').visible()[..., ::-1], expected)
