@@ -215,7 +215,8 @@ class BiRefNetInferencer:
                 if error is None:
                     read.append((source, image))
                 elif on_error is None:
-                    del batch, read, image  # the error holds this frame, and with it what these name
+                    images.close()
+                    del images, batch, read, image  # the error holds this frame, and with it what these name
                     try:
                         raise error
                     finally:

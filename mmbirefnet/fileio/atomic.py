@@ -39,7 +39,7 @@ def publish(temporary: str | os.PathLike, path: str | os.PathLike, overwrite: bo
     Args:
         temporary: The file or folder, on the file system of ``path``.
         path: Its name.
-        overwrite: Whether to replace what has the name; for files.
+        overwrite: Whether to replace what has the name: a file by a file, a folder by a folder.
         sync: Whether to wait until it is on the disk.
 
     Raises:
@@ -52,7 +52,7 @@ def publish(temporary: str | os.PathLike, path: str | os.PathLike, overwrite: bo
             _sync(part)
     if not overwrite:
         _claim(temporary, path)
-    elif path.is_dir() and not path.is_symlink():
+    elif temporary.is_dir() and path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     if overwrite or temporary.exists():
         os.replace(temporary, path)

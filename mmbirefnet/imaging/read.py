@@ -300,7 +300,7 @@ def _pillow_limit(max_pixels: int | None) -> Iterator[None]:
         yield
         return
     with _limit_lock:
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             yield
         finally:

@@ -54,6 +54,14 @@ def test_temporary_names_cannot_be_foreseen(tmp_path):
     assert (tmp_path / 'file').stat().st_mode & 0o777 == 0o666 & ~mask
 
 
+def test_a_folder_is_no_file_to_replace(tmp_path):
+    (tmp_path / 'name').mkdir()
+    (tmp_path / 'name/content').touch()
+    with pytest.raises(OSError), replacing(tmp_path / 'name'):  # noqa: PT011  the system words it
+        pass
+    assert [path.name for path in tmp_path.rglob('*')] == ['name', 'content']
+
+
 def test_folders(tmp_path):
     for name in ('old', 'new'):
         (tmp_path / name).mkdir()
