@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 
-from mmbirefnet.imaging.maps import OBJECT, crop_of_box, remove_small_components, resize_map, to_uint8
+from mmbirefnet.imaging.maps import crop_of_box, process_map, resize_map, to_uint8
 from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.imaging.sources import Source, describe_left_out, is_single, is_video, list_sources
@@ -100,6 +100,13 @@ class BiRefNetInferencer:
         margin: float = 0.1,
         threshold: float | None = None,
         min_area: float = 0,
+        levels: Sequence[float] | None = None,
+        largest: bool = False,
+        fill_holes: bool = False,
+        grow: int = 0,
+        feather: float = 0,
+        invert: bool = False,
+        crop: float | None = None,
         max_pixels: int | None = None,
         decoder: ImageDecoder | None = None,
     ):
@@ -129,6 +136,15 @@ class BiRefNetInferencer:
             margin: What the model sees around the box, as a share of the box's sides.
             threshold: Makes the map binary: 1 where it exceeds this.
             min_area: Removes components that are smaller: in pixels from 1 on, below 1 as a share of the image.
+            levels: (low, high): the map becomes 0 up to ``low``, 1 from ``high`` on, and linear between.
+            largest: Whether to keep only the largest component.
+            fill_holes: Whether to set what an object encloses to 1.
+            grow: Pixels that the object grows by; a negative number shrinks it.
+            feather: Standard deviation, in pixels, of a Gaussian that softens the edge.
+            invert: Whether to exchange object and background. The operations on the map are applied in the order that
+                :class:`~mmbirefnet.imaging.settings.Settings` documents.
+            crop: Writes files cropped to the object, with this share of the box's sides as a margin; ``<file>.json``
+                has the offset. The maps returned are whole.
             max_pixels: Largest image that is read; ``None`` for Pillow's limit, 179 million pixels.
             decoder: Reads files in worker processes with limits, for files you do not trust; see
                 :class:`~mmbirefnet.imaging.sandbox.ImageDecoder`, whose ``max_pixels`` counts then. ``None`` reads
@@ -143,7 +159,23 @@ class BiRefNetInferencer:
         """
         if output not in ('float32', 'uint8'):
             raise ValueError(f"output={output!r}, must be 'float32' or 'uint8'")
-        settings = Settings(input_size, max_size, batch_size, flip, scales, box, margin, threshold, min_area)
+        settings = Settings(
+            input_size,
+            max_size,
+            batch_size,
+            flip,
+            scales,
+            box,
+            margin,
+            threshold,
+            min_area,
+            levels,
+            largest,
+            fill_holes,
+            grow,
+            feather,
+            invert,
+        )
         if is_video(inputs):
             raise ValueError(f'{inputs}: is a video. Fix: use the command mmbirefnet video, or mmbirefnet.video')
         from .job import ImageJob
@@ -161,6 +193,7 @@ class BiRefNetInferencer:
                 overwrite,
                 device=self.foreground_device,
                 max_pixels=max_pixels,
+                crop=crop,
             )
         left_out: list[Path] = []
         sources = list_sources(inputs, exclude=Path(out_dir) if out_dir is not None else None, left_out=left_out)
@@ -338,9 +371,4 @@ def _finish(soft_map: np.ndarray, image: LoadedImage, region, settings: Settings
         whole[outer] = soft_map
         soft_map = np.zeros_like(whole)
         soft_map[inner] = whole[inner]
-    if settings.min_area:
-        threshold = OBJECT if settings.threshold is None else settings.threshold
-        soft_map = remove_small_components(soft_map, settings.min_area, threshold)
-    if settings.threshold is not None:
-        soft_map = (soft_map > settings.threshold).astype(np.float32)
-    return soft_map
+    return process_map(soft_map, settings)

@@ -45,6 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help='estimate the colors of the foreground, so that no fringe of the background stays',
     )
+    group.add_argument(
+        '--crop',
+        nargs='?',
+        type=float,
+        const=0.0,
+        metavar='MARGIN',
+        help='crop files to the object, with a margin that is a share of its sides; <file>.json has the box',
+    )
     existing = group.add_mutually_exclusive_group()
     existing.add_argument('--overwrite', action='store_true', help='replace files that exist')
     existing.add_argument('--skip-existing', action='store_true', help='leave images out whose files all exist')
@@ -188,6 +196,7 @@ def _writer_of(args: argparse.Namespace, max_pixels: int) -> OutputWriter:
         args.overwrite,
         single_file,
         max_pixels=max_pixels,
+        crop=args.crop,
     )
 
 

@@ -221,7 +221,9 @@ def _named_errors(name: str) -> Iterator[None]:
     try:
         yield
     except Image.DecompressionBombError as error:
-        raise TooManyPixelsError(f'{name}: {error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit') from error
+        raise TooManyPixelsError(
+            f'{name}: {error}; max_pixels=… or PIL.Image.MAX_IMAGE_PIXELS sets the limit'
+        ) from error
     except (MemoryError, TooManyPixelsError):
         raise
     except Exception as error:  # Pillow raises half a dozen types for damaged files

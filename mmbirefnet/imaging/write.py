@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from mmbirefnet.fileio.atomic import replacing
-from mmbirefnet.imaging.compose import KINDS, compose_all, read_background
+from mmbirefnet.imaging.compose import KINDS, compose_all, opacity, read_background
+from mmbirefnet.imaging.maps import box_of_object
 from mmbirefnet.imaging.read import MAX_SIDE
 from mmbirefnet.imaging.sources import Source
 
@@ -46,6 +48,8 @@ class OutputWriter:
         single_file: Write the one source's one kind to ``out_dir``, which names a file.
         device: Where torch estimates foregrounds; ``None`` for OpenCV on the CPU.
         max_pixels: Largest background image; see :func:`~mmbirefnet.imaging.read.load_image`.
+        crop: Crops files to the object, with this share of the box's sides as a margin, and writes the box to
+            ``<file>.json``; ``None`` does not crop.
 
     Raises:
         ValueError: An option is none of those possible, or the format cannot hold a cut-out's alpha.
@@ -63,6 +67,7 @@ class OutputWriter:
         single_file: bool = False,
         device=None,
         max_pixels: int | None = None,
+        crop: float | None = None,
     ) -> None:
         self.out_dir = Path(out_dir)
         if save is None:
@@ -85,6 +90,9 @@ class OutputWriter:
             raise ValueError(f'format={self.format!r}, must be one of {", ".join(FORMATS)}')
         if self.format in WITHOUT_ALPHA and 'cutout' in self.save:
             raise ValueError(f"format='{self.format}' cannot hold the alpha of a cut-out; png, webp and tif can")
+        if crop is not None and not 0 <= crop < float('inf'):
+            raise ValueError(f'crop={crop!r}, must be 0 or more')
+        self.crop = crop
         self.background = read_background(background, max_pixels=max_pixels)
         self._stems: dict[Source, Path] = {}
         self._inputs: set[str] = set()
@@ -136,8 +144,9 @@ class OutputWriter:
         for path in self.targets(source).values():
             if os.path.realpath(path) in self._inputs:
                 raise ValueError(f'{path}: is an input, which is not overwritten; choose another output folder')
-            if not self.overwrite and os.path.lexists(path):
-                raise FileExistsError(f'{path}: exists already')
+            for file in (path,) if self.crop is None else (path, _box_file(path)):
+                if not self.overwrite and os.path.lexists(file):
+                    raise FileExistsError(f'{file}: exists already')
             if not self.single_file and not path.parent.resolve().is_relative_to(self.out_dir.resolve()):
                 raise ValueError(f'{path}: lies outside {self.out_dir}, where a link leads')
 
@@ -153,16 +162,33 @@ class OutputWriter:
         outputs = compose_all(
             targets, image, soft_map, self.background, estimate_foreground=self.foreground, device=self.device
         )
+        rows, columns = slice(None), slice(None)
+        if self.crop is not None:
+            rows, columns = box_of_object(opacity(image, soft_map), self.crop)
         for kind, path in targets.items():
+            pixels = np.ascontiguousarray(outputs.pop(kind)[rows, columns])
             profile = None if kind == 'mask' else image.icc_profile
-            save_image(outputs.pop(kind), path, profile, lossless=kind != 'foreground', overwrite=self.overwrite)
+            save_image(pixels, path, profile, lossless=kind != 'foreground', overwrite=self.overwrite)
+            if self.crop is not None:
+                self._save_box(path, rows, columns, image.size)
         return list(targets.values())
+
+    def _save_box(self, path: Path, rows: slice, columns: slice, size: tuple[int, int]) -> None:
+        """Where the file's pixels lie in the image, in a file beside it."""
+        box = dict(left=columns.start, top=rows.start, right=columns.stop, bottom=rows.stop)
+        content = json.dumps(box | dict(image_width=size[1], image_height=size[0]))
+        with replacing(_box_file(path), self.overwrite, sync=False) as temporary:
+            temporary.write_text(f'{content}\n')
 
     def _suffix(self, kind: str, source: Source) -> str:
         if self.format:
             return self.format
         own = source.key.suffix.lower().lstrip('.')
         return own if kind == 'foreground' and own in FORMATS else 'png'
+
+
+def _box_file(path: Path) -> Path:
+    return path.with_name(f'{path.name}.json')
 
 
 def save_image(

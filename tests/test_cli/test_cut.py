@@ -143,6 +143,19 @@ def test_options_reach_the_prediction(backend, folder, tmp_path):
     assert (mask[:, 20:] == 0).all()
 
 
+def test_operations_on_the_mask(backend, folder, tmp_path):
+    pixels = np.zeros((32, 64, 3), np.uint8)
+    pixels[8:24, 16:48, 0] = 200
+    Image.fromarray(pixels).save(folder / 'a.png')
+    options = ['--levels', '0.1', '0.7', '--largest', '--fill-holes', '--grow', '-2', '--crop']
+    assert run('in/a.png', '-o', 'out', '--save', 'mask', *options) == 0
+    mask = np.asarray(Image.open(tmp_path / 'out/a.png'))
+    assert (mask.shape, mask.min()) == ((12, 28), 255)
+    assert '"left": 18, "top": 10, "right": 46, "bottom": 22' in (tmp_path / 'out/a.png.json').read_text()
+    assert run('in/a.png', '-o', 'inverted.png', '--save', 'mask', '--levels', '0.1', '0.7', '--invert') == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / 'inverted.png')) == 0, pixels[..., 0] > 0)
+
+
 @pytest.mark.parametrize(
     ('words', 'message'),
     [

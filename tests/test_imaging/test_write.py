@@ -1,4 +1,5 @@
 import gc
+import json
 import os
 import weakref
 from pathlib import Path
@@ -188,6 +189,27 @@ def test_sides_that_a_format_cannot_hold(suffix, side, tmp_path):
     with pytest.raises(ValueError, match=rf'x\.{suffix}: {suffix} holds sides up to .* not 1x{side}. Fix: use png'):
         save_image(np.zeros((side, 1), np.uint8), tmp_path / f'x.{suffix}')
     assert not any(tmp_path.iterdir())
+
+
+def test_crop_to_the_object(tmp_path):
+    image = LoadedImage(np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
+    alpha = np.full((20, 30), 0.01, np.float32)  # a haze that is not the object
+    alpha[5:15, 10:20] = 1
+    each = source('a.png')
+    writer = OutputWriter(tmp_path, ('cutout', 'mask'), foreground=False, crop=0.1, overwrite=False)
+    writer.plan([each])
+    cutout, mask = writer.write(Prediction(each, image, alpha))
+    expected = compose('cutout', image, alpha, estimate_foreground=False)[4:16, 9:21]
+    assert np.array_equal(np.asarray(Image.open(cutout)), expected)
+    assert Image.open(mask).size == (12, 12)
+    box = json.loads((tmp_path / 'cutout/a.png.json').read_text())
+    assert box == dict(left=9, top=4, right=21, bottom=16, image_width=30, image_height=20)
+    mask.unlink()
+    cutout.unlink()
+    with pytest.raises(FileExistsError, match=r'a\.png\.json: exists'):
+        writer.write(Prediction(each, image, alpha))
+    with pytest.raises(ValueError, match='crop=-1'):
+        OutputWriter(tmp_path, crop=-1)
 
 
 def test_background_covers_without_distortion():
