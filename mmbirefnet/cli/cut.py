@@ -153,7 +153,8 @@ def _print_report(job: ImageJob, left_out: list[Path], failures: Failures) -> No
     report = job.report
     rate = f', {report.written / report.seconds:.2f} images/s' if report.written and report.seconds else ''
     counts = f'{report.written} written, {report.skipped} skipped, {report.failed} failed{rate}'
-    print(counts + describe_left_out(left_out))
+    encoding = sys.stdout.encoding or 'utf-8'  # names may have characters that it lacks
+    print((counts + describe_left_out(left_out)).encode(encoding, 'backslashreplace').decode(encoding))
     failures.print()
 
 
@@ -179,6 +180,8 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
 
 
 def _writer_of(args: argparse.Namespace, max_pixels: int) -> OutputWriter:
+    if str(args.out) == '-':
+        raise ValueError('-o -: images are not written to the standard output. Fix: name a file or a folder')
     suffix = args.out.suffix.lower()
     if suffix in IMAGE_SUFFIXES and suffix.lstrip('.') not in FORMATS:
         raise ValueError(f'-o {args.out}: {suffix} is not written; {", ".join(FORMATS)} are')

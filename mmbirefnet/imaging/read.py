@@ -163,7 +163,12 @@ def _from_opencv(image: Image.Image, name: str, path: Path | None) -> LoadedImag
     # OpenCV before 4.11 fills the rest of a truncated JPEG with gray.
     if image.format != 'PNG' and not jpeg_ends(data):
         raise OSError(f'{name}: truncated or damaged image')
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(f'{name}: {error}') from error
+        raise
     if pixels is None:
         raise OSError(f'{name}: truncated or damaged image')
     rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)

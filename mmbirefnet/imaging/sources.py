@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def list_sources(inputs, exclude: Path | None = None, left_out: list[Path] | Non
 
     Raises:
         FileNotFoundError: A folder or glob holds no image.
-        ValueError: A folder is that of the outputs.
+        ValueError: A folder is that of the outputs, or an input is a URL.
         TypeError: ``inputs`` is none of these.
     """
     items = [inputs] if is_single(inputs) or isinstance(inputs, (str, os.PathLike)) else inputs
@@ -104,6 +105,8 @@ def list_sources(inputs, exclude: Path | None = None, left_out: list[Path] | Non
 def _expand(item, index: int, keep_folder: bool, exclude: Path | None, left_out: list[Path]) -> Iterator[Source]:
     if isinstance(item, Source):
         yield item
+    elif isinstance(item, str) and re.match(r'[a-z][a-z0-9+.-]+://', item, re.I):
+        raise ValueError(f'{item}: a URL, but only files are read. Fix: download the image first')
     elif not isinstance(item, (str, os.PathLike)):
         path = getattr(item, 'path', None) or getattr(item, 'filename', None) or getattr(item, 'name', None)
         stem = Path(path).name if isinstance(path, (str, os.PathLike)) and str(path) else f'{index:06d}.png'

@@ -77,10 +77,11 @@ def test_one_bad_file_stops_nothing(backend, folder, tmp_path, capsys):
 def test_what_is_left_out_is_named(backend, folder, capsys):
     (folder / 'notes.txt').touch()
     (folder / 'sub/film.mp4').touch()
+    (folder / os.fsdecode(b'\xff.doc')).touch()
     assert run('in', '-o', 'out') == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith('3 written, 0 skipped, 0 failed, ')
-    assert line.endswith('; left out, not an image by its suffix: 2 (in/notes.txt, in/sub/film.mp4)')
+    assert line.endswith('; left out, not an image by its suffix: 3 (in/notes.txt, in/\\udcff.doc, in/sub/film.mp4)')
 
 
 @pytest.mark.parametrize('options', [[], ['--no-sandbox']])
@@ -168,6 +169,8 @@ def test_operations_on_the_mask(backend, folder, tmp_path):
         (['in/a.png', '-o', 'out', '--format', 'jpg'], 'alpha'),
         (['in/a.png', '-o', 'out', '--threshold', '2'], 'threshold=2.0'),
         (['in/a.png', '-o', 'out', '--workers', '0'], '--workers 0'),
+        (['in/a.png', '-o', '-'], '-o -: images are not written'),
+        (['https://example.org/a.png', '-o', 'out'], 'https://example.org/a.png: a URL'),
         (['film.mp4', '-o', 'out'], 'film.mp4: is a video'),
         (['in/sub', '-o', 'in/sub'], 'in/sub: is the output folder too'),
         (['in/sub', '-o', 'in/sub', '--watch'], 'in/sub: is watched itself'),

@@ -131,10 +131,14 @@ def test_time_is_limited():
         assert decoder.read(WHOLE['rgb.png']).size == (bad_files.HEIGHT, bad_files.WIDTH)
 
 
-def test_memory_is_limited():
-    data = png(12000, 12000)
-    with ImageDecoder(memory=300 * 2**20, seconds=60) as decoder:
-        with pytest.raises(OSError, match=r'big\.png: decoding needs more memory'):
+@pytest.mark.parametrize('format', ['PNG', 'JPEG', 'TIFF'])
+def test_memory_is_limited(format):
+    """By OpenCV and by Pillow."""
+    data = bad_files.encoded(
+        Image.new('RGB', (9000, 9000)), format, **dict(TIFF=dict(compression='tiff_lzw')).get(format, {})
+    )
+    with ImageDecoder(memory=200 * 2**20, seconds=60) as decoder:
+        with pytest.raises(OSError, match=r'big\.png: decoding needs more memory than its 9000x9000 pixels allow'):
             decoder.read(data, 'big.png')
         assert decoder.read(WHOLE['rgb.png']).size == (bad_files.HEIGHT, bad_files.WIDTH)
 
