@@ -103,13 +103,6 @@ def test_mask_of_every_frame_in_batches(inferencer, source, tmp_path):
         assert abs((frame[..., 0] > 128).sum() - (make_frame(index)[..., 0] > 128).sum()) < 80
 
 
-def test_inferencer_hands_videos_on(inferencer, source, tmp_path):
-    result = inferencer(str(source), tmp_path / 'out', save='mask')
-    assert (result.path, result.frames) == (tmp_path / 'out/square.mp4', FRAMES)
-    with pytest.raises(ValueError, match='name the file or folder'):
-        inferencer(str(source))
-
-
 @with_ffmpeg
 def test_sound_is_kept(inferencer, source, tmp_path):
     sounding = tmp_path / 'sound: #1 ü.mp4'
