@@ -232,7 +232,7 @@ def _named_errors(name: str) -> Iterator[None]:
     except (MemoryError, TooManyPixelsError):
         raise
     except Exception as error:  # Pillow raises half a dozen types for damaged files
-        if str(error).startswith(name):
+        if str(error).startswith(f'{name}: '):
             raise
         kind = ValueError if isinstance(error, ValueError) else OSError
         raise kind(f'{name}: damaged or unreadable image ({error})') from error

@@ -232,6 +232,14 @@ def test_heic_needs_a_package(monkeypatch):
         load_image(b'\0\0\0\x18ftypheic' + bytes(100), 'a.heic')
 
 
+def test_heic(tmp_path):
+    pillow_heif = pytest.importorskip('pillow_heif')
+    pillow_heif.register_heif_opener()
+    rgb = np.full((64, 96, 3), (200, 100, 0), np.uint8)
+    Image.fromarray(rgb).save(tmp_path / 'a.heic', quality=95)
+    assert np.abs(load_image(tmp_path / 'a.heic').rgb.astype(int) - rgb).max() <= 3
+
+
 def test_longest_side(monkeypatch):
     monkeypatch.setattr('mmbirefnet.imaging.read.MAX_SIDE', 8)
     with pytest.raises(TooManyPixelsError, match=r'long\.png: 9x1 pixels; no side'):
