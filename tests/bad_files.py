@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -114,6 +115,28 @@ def changed(files: dict[str, bytes], each: int, seed: int = 0) -> Iterator[Case]
             elif index % 3 == 2:
                 broken[start:start] = broken[start:stop]
             yield Case(f'changed{index}-{name}', bytes(broken))
+
+
+def mixed(seed: int = 0) -> Iterator[Case]:
+    """Files of every format that Pillow writes, with bytes changed and pieces of other formats put in."""
+    rng = np.random.default_rng(seed)
+    files = {}
+    for format in ('AVIF', 'BMP', 'DDS', 'DIB', 'GIF', 'ICNS', 'ICO', 'JPEG', 'JPEG2000', 'MPO', 'PCX', 'PNG', 'PPM',
+                   'QOI', 'SGI', 'TGA', 'TIFF', 'WEBP', 'XBM'):  # fmt: skip
+        for mode in ('RGB', 'RGBA', 'L', '1', 'P'):
+            with contextlib.suppress(
+                OSError, KeyError
+            ):  # not every format has every mode, nor every build every format
+                files[f'{mode}.{format.lower()}'] = encoded(Image.fromarray(pixels(4)).convert(mode), format)
+    contents = list(files.values())
+    for name, data in files.items():
+        broken = bytearray(data)
+        other = contents[rng.integers(len(contents))]
+        start = int(rng.integers(len(data)))
+        broken[start : start + int(rng.integers(1, 40))] = other[: int(rng.integers(1, len(other) + 1))]
+        for position in rng.integers(0, min(len(broken), 128), int(rng.integers(5))):
+            broken[position] = int(rng.integers(256))
+        yield Case(f'mixed{seed}-{name}', bytes(broken))
 
 
 def wrong_kinds(suffixes: tuple[str, ...]) -> Iterator[Case]:

@@ -108,6 +108,22 @@ def test_same_errors(decoder, tmp_path):
         decoder.read(np.zeros((2, 2, 3), np.uint8))
 
 
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('seed', range(4))
+def test_formats_in_formats(seed):
+    """Each is read, or refused with its name."""
+    cases = list(bad_files.mixed(seed))
+    assert len(cases) > 60
+    with ImageDecoder(seconds=60, max_pixels=10**6) as decoder:
+        for case in cases:
+            try:
+                height, width = decoder.read(case.data, case.name).size
+                assert height * width <= 10**6
+            except (OSError, ValueError) as error:
+                assert str(error).startswith(f'{case.name}: ')
+                assert 'crashed' not in str(error)
+
+
 @pytest.mark.parametrize(
     'data', [POSTSCRIPT, iptc(POSTSCRIPT), iptc(WHOLE['rgb.png'])], ids=['eps', 'iptc-eps', 'iptc']
 )
