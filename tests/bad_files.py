@@ -121,8 +121,8 @@ def mixed(seed: int = 0) -> Iterator[Case]:
     """Files of every format that Pillow writes, with bytes changed and pieces of other formats put in."""
     rng = np.random.default_rng(seed)
     files = {}
-    for format in ('AVIF', 'BMP', 'DDS', 'DIB', 'GIF', 'ICNS', 'ICO', 'JPEG', 'JPEG2000', 'MPO', 'PCX', 'PNG', 'PPM',
-                   'QOI', 'SGI', 'TGA', 'TIFF', 'WEBP', 'XBM'):  # fmt: skip
+    formats = 'AVIF BMP DDS DIB GIF ICNS ICO JPEG JPEG2000 MPO PCX PNG PPM QOI SGI TGA TIFF WEBP XBM'
+    for format in formats.split():
         for mode in ('RGB', 'RGBA', 'L', '1', 'P'):
             with contextlib.suppress(
                 OSError, KeyError
