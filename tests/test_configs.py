@@ -48,6 +48,7 @@ BACKBONES = {
 HRSOD = {'duts': 'TR-DUTS', 'hrsod': 'TR-HRSOD', 'uhrsd': 'TR-UHRSD'}
 DIS_TES = ['DIS-TE1', 'DIS-TE2', 'DIS-TE3', 'DIS-TE4']
 PORTRAITS = ['TR-P3M-10k', 'TR-humans']
+MATTES = ['TR-AM-2k', 'AIM-500', 'Human-2k_BG-20k', 'Distinctions-646_BG-20k', 'HIM2K', 'PPM-100']
 GENERAL = ['DIS-TR', *DIS_TES, *(f'{t}-{s}' for s in ('DUTS', 'HRSOD', 'UHRSD', 'HRS10K') for t in ('TR', 'TE'))]
 DATASETS = {
     'dis5k': ('mmbirefnet.DIS5KDataset', ['DIS-TR']),
@@ -60,13 +61,21 @@ DATASETS = {
         for sets in (*itertools.combinations(HRSOD, 1), *itertools.combinations(HRSOD, 2))
     },
     'general': ('mmbirefnet.GeneralDataset', [*GENERAL, *PORTRAITS, 'TE-P3M-500-P']),
-    'matting': (
-        'mmbirefnet.MattingDataset',
-        [*PORTRAITS, 'TE-P3M-500-P', 'TR-AM-2k', 'AIM-500', 'Human-2k_BG-20k', 'Distinctions-646_BG-20k', 'HIM2K']
-        + ['PPM-100'],
+    # By the released models of these sizes.
+    'general-2048x2048': (
+        'mmbirefnet.GeneralDataset',
+        [name for name in GENERAL if 'DUTS' not in name]
+        + [*PORTRAITS, 'TE-P3M-500-P', 'TE-P3M-500-NP', *MATTES, 'TE-AM-2k', 'TE-Human-2k'],
     ),
+    'general-2560x1440': (
+        'mmbirefnet.GeneralDataset',
+        [name for name in GENERAL if not name.endswith(('DUTS', '-HRSOD'))]
+        + [*PORTRAITS, 'TE-P3M-500-P', *MATTES, 'TE-AM-2k'],
+    ),
+    'matting': ('mmbirefnet.MattingDataset', [*PORTRAITS, 'TE-P3M-500-P', *MATTES]),
     'portrait': ('mmbirefnet.MattingDataset', [*PORTRAITS, 'TE-P3M-500-NP']),
     'finetune': ('mmbirefnet.FolderDataset', None),
+    'finetune-matting': ('mmbirefnet.FolderDataset', None),
     'ade20k': ('ADE20KDataset', None),
 }
 # Of 0.3 to 7 billion parameters; they are built, and their smaller likes run.
@@ -113,8 +122,8 @@ class TestName:
             assert cfg.train_cfg.max_iters == 1000 * int(fields['length'])
 
     def test_data(self, path):
-        dataset, name = load(path).train_dataloader.dataset, fields_of(path)['dataset']
-        kind, sets = DATASETS[name]
+        dataset, fields = load(path).train_dataloader.dataset, fields_of(path)
+        kind, sets = DATASETS.get('{dataset}-{size}'.format(**fields.groupdict()), DATASETS[fields['dataset']])
         assert dataset.type == kind
         if sets is not None:
             found = dataset.sets if isinstance(dataset.sets, list) else [dataset.sets]
@@ -151,9 +160,13 @@ def test_builds(path):
         assert infer_backbone_name(model.state_dict()) == fields_of(path)['backbone']
 
 
-@pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('*/metafile.yml')), ids=lambda path: path.parent.name)
+METAFILES = sorted((ROOT / 'configs').glob('*/metafile.yml'))
+
+
+@pytest.mark.parametrize('path', METAFILES, ids=lambda path: path.parent.name)
 def test_metafile_says_what_the_configs_do(path):
-    models = {model['Name']: model['Metadata'] for model in yaml.safe_load(path.read_text())['Models']}
+    entries = yaml.safe_load(path.read_text())['Models']
+    models = {model['Name']: model['Metadata'] for model in entries if 'Converted From' not in model}
     named = [config for config in CONFIGS if config.parent == path.parent and '_finetune-' not in config.name]
     assert set(models) == {config.stem for config in named}
     for config in named:
@@ -161,6 +174,22 @@ def test_metafile_says_what_the_configs_do(path):
         sets = cfg.train_dataloader.dataset.sets
         assert model['Training Data'] in (sets, sets[0] if len(sets) == 1 else sets)
         assert (model['Batch Size'], model['Epochs']) == (cfg.auto_scale_lr.base_batch_size, cfg.train_cfg.max_epochs)
+
+
+def test_published_scores_belong_to_released_models():
+    """Nobody has published a score of a model that was trained with a config of ours."""
+    for path in METAFILES:
+        for model in yaml.safe_load(path.read_text())['Models']:
+            assert ('Converted From' in model) == (model['Name'] != Path(model['Config']).stem), model['Name']
+            assert 'Results' not in model or 'Converted From' in model, model['Name']
+
+
+def test_every_released_model_has_a_config_to_fine_tune_it_with():
+    fine_tuning = {(fields_of(p)['backbone'], fields_of(p)['size']) for p in CONFIGS if '_finetune-' in p.name}
+    entries = [model for path in METAFILES for model in yaml.safe_load(path.read_text())['Models']]
+    released = [Path(model['Config']) for model in entries if 'Converted From' in model]
+    assert len(released) == 17
+    assert {(fields_of(config)['backbone'], fields_of(config)['size']) for config in released} <= fine_tuning
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)

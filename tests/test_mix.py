@@ -122,7 +122,7 @@ def small(path: Path, data: Path, work_dir: Path) -> Config:
     cfg.param_scheduler = []  # a warm-up would hide whether parameters learn
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
         if not multiclass:
-            evaluator.update(num_workers=0, skeleton_cache=None)
+            evaluator.update(num_workers=0)
     cfg.experiment_name = path.stem
     cfg.log_level = 'ERROR'
     return cfg

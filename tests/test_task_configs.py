@@ -70,9 +70,11 @@ RECIPES = {
     'birefnet_general/birefnet_swin-t_8xb4-200e_general-1024x1024': GENERAL,
     'birefnet_general/birefnet_swin-l_8xb4-200e_general-512x512': GENERAL,
     'birefnet_general/birefnet_swin-t_8xb4-250e_general-2560x1440': GENERAL._replace(epochs=250, checkpoints=(30, 2)),
-    'birefnet_hr/birefnet_swin-l_8xb2-200e_general-2048x2048': GENERAL._replace(lr=PAIRS),
+    'birefnet_hr/birefnet_swin-l_8xb2-200e_general-2048x2048': GENERAL._replace(lr=PAIRS, test_sets=['DIS-VD']),
     'birefnet_dynamic/birefnet_swin-l_8xb2-200e_general-256x256-2304x2304': GENERAL._replace(lr=PAIRS),
+    'birefnet_dynamic/birefnet_swin-l_8xb2-150e_matting-256x256-2304x2304': MATTING._replace(lr=PAIRS),
     'birefnet_matting/birefnet_swin-l_8xb4-150e_matting-1024x1024': MATTING,
+    'birefnet_matting/birefnet_swin-t_8xb4-150e_matting-1024x1024': MATTING,
     'birefnet_matting/birefnet_swin-l_8xb4-150e_portrait-1024x1024': MATTING._replace(test_sets=['TE-P3M-500-P']),
     'birefnet_hr/birefnet_swin-l_8xb2-150e_matting-2048x2048': MATTING._replace(lr=PAIRS),
 }
@@ -81,6 +83,7 @@ RECIPES = {
 def test_every_task_config_has_a_recipe():
     folders = [f'birefnet{task}' for task in ('_cod', '_hrsod', '_general', '_hr', '_dynamic', '_matting')]
     found = {f'{folder}/{path.stem}' for folder in folders for path in (ROOT / folder).glob('*.py')}
+    found = {name for name in found if '_finetune-' not in name}
     assert found == {name for name in RECIPES if not name.startswith('birefnet/')}
 
 
@@ -108,6 +111,22 @@ def test_recipe(name):
     assert cfg.val_dataloader.dataset.sets in (recipe.test_sets[0], 'DAVIS-S', 'CHAMELEON')
     soft = cfg.test_evaluator.get('soft_masks', False), cfg.val_evaluator.get('soft_masks', False)
     assert soft == ('IoULoss' not in recipe.losses,) * 2
+
+
+def test_only_large_images_train_the_model_of_wide_images():
+    """Of at least 2560x1440, or with both sides above 0.8 of that."""
+    for name in RECIPES:
+        dataset = Config.fromfile(ROOT / f'{name}.py').train_dataloader.dataset
+        expected = (0.8 * 2560, 0.8 * 1440) if '2560x1440' in name else None
+        assert dataset.get('larger_than') == expected
+
+
+@pytest.mark.parametrize('name', [name for name in RECIPES if '_dynamic/' in name])
+def test_models_of_dynamic_size_are_augmented_at_the_original_size(name):
+    cfg = Config.fromfile(ROOT / f'{name}.py')
+    *steps, last, _ = [step.type for step in cfg.train_dataloader.dataset.pipeline]
+    assert last == 'mmbirefnet.ResizeToBatch'
+    assert steps[2:] == ['RandomFlip', *(f'mmbirefnet.{n}' for n in ('RandomRotate', 'ColorEnhance', 'SaltAndPepper'))]
 
 
 # Swin-T's keys and shapes are recorded; the others' follow from them.

@@ -142,8 +142,7 @@ make_venv() {
 install_torch() { pip install -c $constraints "torch==$torch" "torchvision==$torchvision"; }
 
 install_openmmlab() {
-    pip install -c $constraints "mmengine==$mmengine" "mmsegmentation==$mmseg" "mmpretrain==$mmpretrain" ftfy regex \
-        -r requirements/eval.txt
+    pip install -c $constraints "mmengine==$mmengine" "mmsegmentation==$mmseg" "mmpretrain==$mmpretrain" ftfy regex
     # opencv-python needs libGL, which servers often lack; its headless twin, of the same version, does not.
     "$py" -c 'import cv2' || pip install -c $constraints --force-reinstall --no-deps opencv-python-headless
     "$py" -c 'import cv2'
@@ -225,7 +224,7 @@ echo "setup: Python $version, torch $torch, mmcv $mmcv in $venv; about $((minute
 chain=
 step venv 'a virtual environment with the build tools; about 15 s' make_venv
 step torch "torch $torch and torchvision $torchvision; about 3 GB to download, 2 minutes or as long as that takes" install_torch
-step openmmlab "mmengine $mmengine, mmsegmentation $mmseg, mmpretrain $mmpretrain, pysodmetrics; about 1 minute" install_openmmlab
+step openmmlab "mmengine $mmengine, mmsegmentation $mmseg, mmpretrain $mmpretrain; about 1 minute" install_openmmlab
 step mmcv "mmcv $mmcv, its ops compiled by $jobs jobs; about $minutes minutes, seconds where pip has kept them" install_mmcv
 step project 'this project, editable, with pytest and ruff; about 20 s' install_project
 echo "setup: ready in $(((SECONDS - began) / 60)) min $(((SECONDS - began) % 60)) s"

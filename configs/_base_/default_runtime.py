@@ -20,6 +20,8 @@ default_hooks = dict(
         less_keys=['MAE', 'MSE', 'HCE', 'loss'],
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    sync_buffers=dict(type='mmbirefnet.BufferSyncHook'),
+    matmul_precision=dict(type='mmbirefnet.MatmulPrecisionHook', precision='highest'),  # 'high' is TF32
     stop_signal=dict(type='mmbirefnet.StopSignalHook'),
     work_dir_lock=dict(type='mmbirefnet.WorkDirLockHook'),
     worker_guard=dict(type='mmbirefnet.WorkerGuardHook'),

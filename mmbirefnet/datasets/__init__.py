@@ -12,7 +12,6 @@ from .benchmarks import (
 )
 from .dichotomous import DichotomousDataset
 from .folder import FolderDataset
-from .lmdb_backend import LmdbUriBackend
 from .samplers import DynamicSizeBatchSampler
 from .transforms import *  # noqa: F403
 
@@ -25,6 +24,5 @@ __all__ = [
     'FolderDataset',
     'GeneralDataset',
     'HRSODDataset',
-    'LmdbUriBackend',
     'MattingDataset',
 ]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import os.path as osp
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from mmengine import fileio, list_from_file
 from mmengine.logging import print_log
@@ -13,6 +15,8 @@ from mmseg.datasets import BaseSegDataset
 
 from mmbirefnet.imaging.formats import IMAGE_SUFFIXES
 from mmbirefnet.registry import DATASETS
+
+from .transforms.decode import read_image_size
 
 
 @DATASETS.register_module()
@@ -36,6 +40,9 @@ class DichotomousDataset(BaseSegDataset):
             ``seg_map_path``, and the mask folders are not looked at.
         skip_missing_sets: Go on without sets that have no folder, if one of ``sets`` has; a warning names them, and
             they are listed in :attr:`missing_sets`. For tests over all sets of a benchmark.
+        larger_than: Size (width, height): use only images that are wider and higher. The sizes are read once, from the
+            files' headers, when the data set is initialized; the log says how many images of each set are left out.
+            Images that cannot be read stay, for the pipeline to report.
         ann_file: Text file of one ``<stem>`` or ``<set>/<stem>`` a line: only these, in this order.
         **kwargs: See :class:`mmseg.datasets.BaseSegDataset`.
 
@@ -43,7 +50,7 @@ class DichotomousDataset(BaseSegDataset):
         FileNotFoundError: A folder, a mask of an image, or an image of a mask is missing.
         OSError: A link leads to a folder that it is in.
         ValueError: A folder holds no image or two files of one stem, ``ann_file`` lists what does not exist or is not
-            unique, or options do not go together.
+            unique, no image is ``larger_than`` it, or options do not go together.
     """
 
     METAINFO = {'classes': ('background', 'foreground'), 'palette': [[0, 0, 0], [255, 255, 255]]}
@@ -61,6 +68,7 @@ class DichotomousDataset(BaseSegDataset):
         seg_map_suffix: str | Sequence[str] = IMAGE_SUFFIXES,
         with_masks: bool = True,
         skip_missing_sets: bool = False,
+        larger_than: tuple[int, int] | None = None,
         test_mode: bool = False,
         **kwargs,
     ) -> None:
@@ -68,7 +76,10 @@ class DichotomousDataset(BaseSegDataset):
         self.with_masks = with_masks
         self.skip_missing_sets = skip_missing_sets
         self.missing_sets: list[str] = []
+        self.larger_than = larger_than
         name = type(self).__name__
+        if larger_than is not None and (len(larger_than) != 2 or min(larger_than) < 1):
+            raise ValueError(f'{name}: larger_than={larger_than}, must be (width, height) in pixels')
         if self.sets == [] or (data_root is None and self.sets is None):
             raise ValueError(f'{name}: give data_root, or the names of sets, or both')
         if self.sets is not None and len(set(self.sets)) != len(self.sets):
@@ -134,6 +145,29 @@ class DichotomousDataset(BaseSegDataset):
             if without_mask:
                 raise FileNotFoundError(f'no mask for {_some(without_mask, "image")}')
         return [self._item(key, images[key], masks.get(key)) for key in keys]
+
+    def filter_data(self) -> list[dict]:
+        """Items whose images are :attr:`larger_than` it; all where it is None."""
+        if self.larger_than is None:
+            return self.data_list
+        with ThreadPoolExecutor() as pool:
+            large = list(pool.map(self._is_large, self.data_list))
+        kept = [item for item, is_large in zip(self.data_list, large, strict=True) if is_large]
+        width, height = self.larger_than
+        of_all, of_kept = (Counter(item['set_name'] for item in items) for items in (self.data_list, kept))
+        by_set = ', '.join(f'{count - of_kept[name]} of {count} in {name}' for name, count in of_all.items())
+        message = f'larger_than={width}x{height} leaves out {len(large) - len(kept)} of {len(large)} images: {by_set}'
+        if not kept:
+            raise ValueError(f'{type(self).__name__}: {message}')
+        print_log(message, 'current')
+        return kept
+
+    def _is_large(self, item: dict) -> bool:
+        try:
+            size = read_image_size(item['img_path'], self.backend_args)
+        except OSError:
+            return True
+        return all(side > bound for side, bound in zip(size, self.larger_than, strict=True))
 
     def _item(self, key: tuple[str, str], image: str, mask: str | None) -> dict:
         root, stem = key

@@ -12,12 +12,12 @@ from mmbirefnet.registry import DATA_SAMPLERS
 
 @DATA_SAMPLERS.register_module()
 class DynamicSizeBatchSampler(BatchSampler):
-    """Batches whose images have one size, drawn anew for each batch.
+    """Batches whose images have one size, chosen at random for each batch.
 
     The size travels with the indices: batches are lists of ``(index, (width, height))``, which the data sets of this
     project take and :class:`~mmbirefnet.datasets.ResizeToBatch` resizes to, so that every image is resized once, in
     the loading processes. A size is a function of the sampler's seed, the epoch and the batch's number alone. So it is
-    the same on all GPUs without a word between them, for any number of workers, and after a resumption. mmengine's
+    the same on all GPUs without communication, for any number of workers, and after resuming. mmengine's
     wrappers of data sets (``ConcatDataset``, …) do not know such indices; join sets by ``sets=[…]``.
 
     Args:

@@ -10,6 +10,7 @@ from mmcv.ops import ModulatedDeformConv2dPack
 from packaging.version import Version
 from torch import Tensor, nn
 
+from mmbirefnet.models import DCNv2
 from mmbirefnet.models.layers.dcn.torch_backend import modulated_deform_conv2d
 
 if Version(torch.__version__) < Version('2.6'):
@@ -42,7 +43,7 @@ def _(x, weight, offset, mask, stride, padding, dilation, groups, deform_groups)
 
 
 class _ExportedDeformConv(nn.Module):
-    """Stands in for a DCNv2 layer, whose parameters it shares.
+    """Stands in for a DCNv2 layer; the scale of its masks is in the kernel.
 
     Args:
         layer: The layer.
@@ -51,7 +52,8 @@ class _ExportedDeformConv(nn.Module):
     def __init__(self, layer: ModulatedDeformConv2dPack) -> None:
         super().__init__()
         self.conv_offset = layer.conv_offset
-        self.weight, self.bias = layer.weight, layer.bias
+        scale = layer.mask_scale if isinstance(layer, DCNv2) else 1.0  # mmcv's own layer does not scale its masks
+        self.weight, self.bias = nn.Parameter(scale * layer.weight.detach(), requires_grad=False), layer.bias
         self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
         self.groups, self.deform_groups = layer.groups, layer.deform_groups
 

@@ -5,14 +5,17 @@ from mmbirefnet.engine.optimizers.autocast_optim_wrapper import BFloat16OptimWra
 
 from .hooks import (
     BenchmarkTableHook,
+    BufferSyncHook,
     FiniteHook,
     FuseHook,
     LossScheduleHook,
     MaskKindHook,
+    MatmulPrecisionHook,
     ReleasedCheckpointHook,
     SafeCheckpointHook,
     SoftMapHook,
     StopSignalHook,
+    ValLossHook,
     WorkDirLockHook,
     WorkerGuardHook,
 )
@@ -21,15 +24,18 @@ from .loops import ResumableTrainLoop
 __all__ = [
     'BFloat16OptimWrapper',
     'BenchmarkTableHook',
+    'BufferSyncHook',
     'FiniteHook',
     'FuseHook',
     'LossScheduleHook',
     'MaskKindHook',
+    'MatmulPrecisionHook',
     'ReleasedCheckpointHook',
     'ResumableTrainLoop',
     'SafeCheckpointHook',
     'SoftMapHook',
     'StopSignalHook',
+    'ValLossHook',
     'WorkDirLockHook',
     'WorkerGuardHook',
 ]

@@ -3,7 +3,15 @@
 import mmbirefnet.needs_openmmlab  # noqa: F401
 from mmbirefnet.evaluation.metric import DichotomousMetric
 
-from .scoring import LOWER_IS_BETTER, METRICS, aggregate, score_pair
-from .skeleton_cache import SkeletonCache
+from .functional import MEASURES, register_curve, register_measure
+from .scoring import aggregate, lower_is_better, score_pair
 
-__all__ = ['DichotomousMetric', 'LOWER_IS_BETTER', 'METRICS', 'SkeletonCache', 'aggregate', 'score_pair']
+__all__ = [
+    'MEASURES',
+    'DichotomousMetric',
+    'aggregate',
+    'lower_is_better',
+    'register_curve',
+    'register_measure',
+    'score_pair',
+]

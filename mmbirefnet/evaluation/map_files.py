@@ -14,7 +14,6 @@ from mmbirefnet.imaging.formats import IMAGE_SUFFIXES
 from mmbirefnet.imaging.read import load_image
 
 from .scoring import score_pair
-from .skeleton_cache import SkeletonCache
 
 
 class MapFiles(NamedTuple):
@@ -89,18 +88,17 @@ def read_pair(mask_path: str | Path, map_path: str | Path) -> tuple[np.ndarray, 
 def score_files(
     mask_path: str | Path,
     map_path: str | Path,
-    metrics: Sequence[str] | None = None,
-    cache: SkeletonCache | None = None,
+    measures: Sequence[str] | None = None,
     soft_masks: bool = False,
+    stretch_hce: bool = False,
 ) -> dict | str:
     """Scores of a map in a file (see ``score_pair``), or what is wrong with the files.
 
-    With ``soft_masks``, ``MAE`` and ``MSE`` are of the grey levels, as matting takes them.
+    With ``soft_masks``, ``MAE`` and ``MSE`` compare the grey levels, as in matting.
     """
     try:
         score_map, alpha = read_pair(mask_path, map_path)
         mask = alpha > OBJECT_ABOVE
-        skeleton = cache.skeleton(mask) if cache is not None else None
-        return score_pair(score_map, mask, metrics, skeleton, alpha if soft_masks else None)
+        return score_pair(score_map, mask, measures, alpha if soft_masks else None, stretch_hce)
     except (OSError, ValueError) as error:
         return str(error)

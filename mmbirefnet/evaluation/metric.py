@@ -15,10 +15,9 @@ from mmengine.structures import BaseDataElement
 
 from mmbirefnet.datasets.transforms.decode import mask_to_float, read_mask
 from mmbirefnet.evaluation.map_files import OBJECT_ABOVE
-from mmbirefnet.evaluation.report.tables import MEANS, in_table_order, mean_rows
-from mmbirefnet.evaluation.scoring import Scores, aggregate, check_metrics, score_pair
+from mmbirefnet.evaluation.report.tables import MEANS, to_keys, with_means
+from mmbirefnet.evaluation.scoring import Scores, aggregate, check_measures, score_pair
 from mmbirefnet.evaluation.scoring_pool import ScoringPool, resolve_workers
-from mmbirefnet.evaluation.skeleton_cache import SkeletonCache, open_skeleton_cache
 from mmbirefnet.registry import METRICS
 
 _ROUNDING = 1e-4  # bilinear resizing may leave [0, 1] by a few last bits
@@ -37,7 +36,7 @@ class DichotomousMetric(BaseMetric):
     the keys read ``<set>/<metric>``.
 
     Args:
-        measures: which to compute, out of ``mmbirefnet.evaluation.METRICS``; all by default. (mmengine takes a dict
+        measures: which to compute, out of ``mmbirefnet.evaluation.MEASURES``; all by default. (mmengine takes a dict
             with the key ``metrics`` for an evaluator's.)
         means: rows to add, each the mean over several sets' rows; by default ``DIS-TE(1-4)``. One whose sets are not
             all there is left out.
@@ -46,10 +45,11 @@ class DichotomousMetric(BaseMetric):
         keep_results: accepted for mmsegmentation's ``test.py``; maps that are written are always kept.
         soft_masks: take ``MAE`` and ``MSE`` of the map and the mask as they are, in [0, 1], as matting does: the map is
             not stretched, the mask not cut at 128. The other measures do not change.
+        stretch_hce: compute ``HCE`` as PySODMetrics does, from the map stretched to [0, 1] and cut at 0.5; it forgives
+            objects that are predicted weakly. By default the map is cut above 128 as it is, as in the reference
+            evaluation.
         num_workers: processes that score while the model works on; 0 scores in this one, ``'auto'`` takes the
             machine's cores. Each needs about 20 bytes per pixel of its map.
-        skeleton_cache: folder for the masks' skeletons (which HCE needs), ``'auto'`` for the user's cache folder,
-            ``None`` to compute them every time.
         collect_device, prefix, collect_dir: see ``mmengine.evaluator.BaseMetric``.
 
     Raises:
@@ -66,8 +66,8 @@ class DichotomousMetric(BaseMetric):
         format_only: bool = False,
         keep_results: bool = True,
         soft_masks: bool = False,
+        stretch_hce: bool = False,
         num_workers: int | str = 0,
-        skeleton_cache: str | None = 'auto',
         collect_device: str = 'cpu',
         prefix: str | None = None,
         collect_dir: str | None = None,
@@ -77,11 +77,11 @@ class DichotomousMetric(BaseMetric):
             raise ValueError('format_only=True writes maps only: give output_dir')
         if not keep_results and output_dir is not None:
             raise ValueError('keep_results=False: maps in output_dir are always kept; leave output_dir out')
-        self.metrics = () if format_only else check_metrics(measures)
+        self.measures = () if format_only else check_measures(measures)
         self.means = MEANS if means is None else means
         self.soft_masks = soft_masks
+        self.stretch_hce = stretch_hce
         self.output_dir = None if output_dir is None else Path(output_dir)
-        self.skeleton_cache = open_skeleton_cache(skeleton_cache) if 'HCE' in self.metrics else None
         self._pool = ScoringPool(_score_sample, resolve_workers(num_workers))
         self._map_paths: dict[Path, str] = {}
 
@@ -92,12 +92,13 @@ class DichotomousMetric(BaseMetric):
             image = dict(image=_image_path(sample), set=sample.get('set_name', ''))
             try:
                 score_map = to_score_map(sample['seg_logits']['data'])
-                annotation = _annotation_of(sample) if self.metrics else None
+                annotation = _annotation_of(sample) if self.measures else None
                 mask = None if annotation is None else to_mask(annotation)
-                alpha = to_alpha(annotation) if self.soft_masks and self.metrics else None
+                alpha = to_alpha(annotation) if self.soft_masks and self.measures else None
             except (TypeError, ValueError) as error:
                 raise type(error)(f'{image["image"]}: {error}') from error
-            self._pool.submit(image, score_map, mask, alpha, self.metrics, self.skeleton_cache, self._map_path(image))
+            options = self.measures, self.stretch_hce, self._map_path(image)
+            self._pool.submit(image, score_map, mask, alpha, *options)
         self.results.extend(self._pool.take())
 
     def evaluate(self, size: int) -> dict[str, float]:
@@ -130,7 +131,7 @@ class DichotomousMetric(BaseMetric):
         results = [result for result in results if result is not None]
         if dist.get_world_size() > 1:
             results = _without_padding(results, self._images)
-        if not self.metrics:
+        if not self.measures:
             return {}
         # Summed in one order, whatever the number of processes: the same to the last bit.
         results = sorted(results, key=lambda result: (result['set'], str(result['image'])))
@@ -138,26 +139,25 @@ class DichotomousMetric(BaseMetric):
         for result in results:
             sets.setdefault(result['set'], []).append(result['scores'])
         if len(sets) < 2 and not self._several_sets():
-            return aggregate((scores for group in sets.values() for scores in group), self.metrics)
-        rows = {name: aggregate(scores, self.metrics) for name, scores in sets.items()}
-        rows.update(mean_rows(rows, self.means))
-        return {f'{name}/{metric}': value for name in in_table_order(rows) for metric, value in rows[name].items()}
+            return aggregate((scores for group in sets.values() for scores in group), self.measures)
+        rows = {name: aggregate(scores, self.measures) for name, scores in sets.items()}
+        return to_keys(with_means(rows, self.means))
 
     @staticmethod
     def calculate(
         score_maps: Sequence[np.ndarray],
         masks: Sequence[np.ndarray],
-        metrics: Sequence[str] | None = None,
+        measures: Sequence[str] | None = None,
     ) -> dict[str, float]:
-        """The metrics of a set of maps, without a runner.
+        """The measures of a set of maps, without a runner.
 
         Args:
             score_maps: uint8 (H, W) each, probability times 255.
             masks: bool (H, W) each.
-            metrics: names; all by default.
+            measures: Names; all by default.
         """
         return aggregate(
-            score_pair(score_map, mask, metrics) for score_map, mask in zip(score_maps, masks, strict=True)
+            score_pair(score_map, mask, measures) for score_map, mask in zip(score_maps, masks, strict=True)
         )
 
     def _several_sets(self) -> bool:
@@ -246,8 +246,8 @@ def _score_sample(
     score_map: np.ndarray,
     mask: np.ndarray | None,
     alpha: np.ndarray | None,
-    metrics: Sequence[str],
-    cache: SkeletonCache | None,
+    measures: Sequence[str],
+    stretch_hce: bool,
     map_path: Path | None,
 ) -> dict:
     """Write and score one map; runs in a worker process."""
@@ -255,11 +255,10 @@ def _score_sample(
         map_path.parent.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(map_path), score_map):
             raise OSError(f'cannot write the map {map_path}')
-    if not metrics:
+    if not measures:
         return image
     try:
-        skeleton = cache.skeleton(mask) if cache is not None else None
-        return dict(image, scores=score_pair(score_map, mask, metrics, skeleton, alpha))
+        return dict(image, scores=score_pair(score_map, mask, measures, alpha, stretch_hce))
     except ValueError as error:
         raise ValueError(f'{image["image"]}: {error}') from error
 

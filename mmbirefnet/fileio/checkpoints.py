@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +18,12 @@ from mmbirefnet.fileio.restricted_unpickling import load_guarded
 NESTS = ('state_dict_ema', 'model_ema', 'state_dict', 'model', 'model_state_dict', 'net')
 AVERAGED = 'ema_state_dict'  # where mmengine keeps the average beside the parameters, or these beside the average
 
+DCN_VERSION = 3
+"""Version of the parameters of ``DCNv2`` in the metadata of state dicts: the kernel is the reference's, not doubled."""
+_DOUBLED_DCN_VERSION = 2  # the version of mmcv's layer, which the layer had before
+_DCN_KEY = '.conv_offset.weight'
+_WRAPPERS = re.compile(r'^model\.|\b(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.')
+
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     """Read named parameters from a file, on the CPU.
@@ -24,6 +31,9 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     Args:
         path: A ``.safetensors`` file (needs the package safetensors) or one written by ``torch.save``: a state dict,
             alone or in a dict under one of ``NESTS``. Nothing but tensors and plain values is ever unpickled.
+
+    Returns:
+        The state dict with its metadata, from which layers read the version of their parameters.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -35,7 +45,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not state or not all(map(_is_parameter, state.items())):
         found = f'a dict of {sorted(map(str, state))[:6]}' if isinstance(state, Mapping) else type(state).__name__
         raise ValueError(f'{path}: expected named parameters, alone or under one of {NESTS}, found {found}')
-    return dict(state)
+    return state
 
 
 def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device | Callable | None = 'cpu') -> object:
@@ -59,7 +69,33 @@ def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device | 
             f'{path}: {len(wrong)} parameters hold NaN or Inf, such as {", ".join(wrong[:3])}: of a training that '
             'diverged, or damaged; take another checkpoint'
         )
+    _complete_metadata(content)
     return content
+
+
+def _complete_metadata(content: object) -> None:
+    """Let every layer find the version of its parameters in the metadata of its state dict."""
+    if not isinstance(content, dict):
+        return
+    meta = content.get('meta')
+    if 'state_dict' in content and isinstance(meta, dict) and 'converted_from' in meta:
+        # Converted by a version that doubled the kernels; since then converted checkpoints have metadata.
+        content['state_dict'] = _with_dcn_version(content['state_dict'], _DOUBLED_DCN_VERSION)
+    for state_dict in (content, *(content.get(nest) for nest in (*NESTS, AVERAGED))):
+        metadata = getattr(state_dict, '_metadata', {})
+        for name in list(metadata):
+            # Loaders remove the names of wrappers from keys, but not from the metadata.
+            metadata.setdefault(_WRAPPERS.sub('', name), metadata[name])
+
+
+def _with_dcn_version(state_dict: Mapping[str, Tensor], version: int) -> Mapping[str, Tensor]:
+    """Parameters with the version of their deformable convolutions as metadata, unless they have metadata."""
+    if hasattr(state_dict, '_metadata') or not isinstance(state_dict, Mapping):
+        return state_dict
+    state_dict = OrderedDict(state_dict)
+    layers = [key.removesuffix(_DCN_KEY) for key in state_dict if str(key).endswith(_DCN_KEY)]
+    state_dict._metadata = OrderedDict((layer, dict(version=version)) for layer in layers)
+    return state_dict
 
 
 def _is_parameter(item: tuple) -> bool:
@@ -134,13 +170,13 @@ def write_checkpoint(path: str | os.PathLike, state_dict: dict[str, Tensor], met
 
     Args:
         path: File to write; its folder is made.
-        state_dict: Parameters of a model.
+        state_dict: Parameters of a model. If they have no metadata (converted ones), that of this version is added.
         meta: Plain values about them, such as ``dataset_meta``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        torch.save(dict(meta=meta, state_dict=state_dict), temporary)
+        torch.save(dict(meta=meta, state_dict=_with_dcn_version(state_dict, DCN_VERSION)), temporary)
 
 
 def misfit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], optional: tuple[str, ...] = ()) -> str:

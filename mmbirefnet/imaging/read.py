@@ -127,17 +127,17 @@ def open_regular_file(path: Path) -> io.BufferedReader:
 
 
 def read_size(file, name: str, max_pixels: int | None = None) -> tuple[int, int]:
-    """(H, W) that an image file declares, nothing decoded; errors as :func:`load_image`."""
+    """(H, W) of the image in an open file, EXIF orientation applied, from its header; errors as :func:`load_image`."""
     with _named_errors(name), _open(file, name, max_pixels) as image:
-        return image.height, image.width
+        if image.format == 'PNG':
+            _read_png_exif(image, name, check=False)
+        return image.size if _orientation(image) >= 5 else image.size[::-1]
 
 
 def _from_file(file, name: str, path: Path | None, max_pixels: int | None) -> LoadedImage:
     with _named_errors(name), _open(file, name, max_pixels) as image:
         if image.format == 'PNG':
-            exif = _check_rows(image.fp, name)
-            if exif is not None:
-                image.info['exif'] = exif
+            _read_png_exif(image, name)
         if _is_plain(image):
             return _from_opencv(image, name, path)
         return _from_pil(image, name, path, max_pixels)
@@ -314,25 +314,28 @@ def _pillow_limit(max_pixels: int | None) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _check_rows(file, name: str) -> bytes | None:
-    """Raise ``OSError`` if the rows of a PNG differ from their checksums, which Pillow leaves out; return its EXIF."""
-    position, exif, kind = file.tell(), None, b''
+def _read_png_exif(image: Image.Image, name: str, check: bool = True) -> None:
+    """Add a PNG's EXIF to its ``info``, which may follow the rows, where Pillow reads it after decoding only.
+
+    Raises:
+        OSError: If ``check`` is on and the rows differ from their checksums, which Pillow does not verify, or the end
+            is missing.
+    """
+    file, kind = image.fp, b''
+    position = file.tell()
     file.seek(8)
-    while len(head := file.read(8)) == 8:
+    while kind != b'IEND' and len(head := file.read(8)) == 8:
         length, kind = struct.unpack('>I4s', head)
-        if kind == b'eXIf':  # may follow the rows
-            exif = file.read(length)
+        if kind == b'eXIf':
+            image.info['exif'] = file.read(length)
             file.seek(4, io.SEEK_CUR)
-        elif kind != b'IDAT':
+        elif kind != b'IDAT' or not check:
             file.seek(length + 4, io.SEEK_CUR)
         elif zlib.crc32(file.read(length), zlib.crc32(kind)).to_bytes(4, 'big') != file.read(4):
             raise OSError(f'{name}: damaged or truncated image (checksum of its rows)')
-        if kind == b'IEND':
-            break
-    if kind != b'IEND':
+    if check and kind != b'IEND':
         raise OSError(f'{name}: truncated image (its last part is missing)')
     file.seek(position)
-    return exif
 
 
 def _from_pil(image: Image.Image, name: str, path: Path | None = None, max_pixels: int | None = None) -> LoadedImage:

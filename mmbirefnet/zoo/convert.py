@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import OrderedDict
 
 import torch
 from torch import Tensor
@@ -58,11 +59,13 @@ NORM_EPS = 1e-5
 
 def strip_prefixes(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Leave out what DistributedDataParallel, ``torch.compile`` and wrappers put before every key."""
-    stripped = {}
+    stripped = OrderedDict()
     for key, value in state_dict.items():
         while key.startswith(PREFIXES):
             key = key.split('.', 1)[1]
         stripped[key] = value
+    if hasattr(state_dict, '_metadata'):  # has names without the prefixes too, see read_checkpoint
+        stripped._metadata = state_dict._metadata
     return stripped
 
 
@@ -146,9 +149,8 @@ def _is_plain(value: Tensor) -> bool:
 def convert_birefnet_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Turn parameters of the reference implementation into those of :class:`mmbirefnet.models.BiRefNet`.
 
-    Every operation is differentiable. Two are more than a new name: mmcv's DCNv2 holds offset and modulator in one
-    convolution and has no factor 2 behind the mask's sigmoid, so its kernel is twice the reference's; and the last 1x1
-    convolution is split into the part of the decoder's map and that of the image.
+    Every operation is differentiable. Two are more than a new name: DCNv2 holds offset and modulator in one
+    convolution; and the last 1x1 convolution is split into the part of the decoder's map and that of the image.
 
     Args:
         state_dict: Keys as released (``bb.``, ``squeeze_module.``, ``decoder.``, ``cls_head.``), with or without the
@@ -176,8 +178,6 @@ def _convert(source: dict[str, Tensor]) -> dict[str, Tensor]:
             continue
         if offset in key:
             value = torch.cat([value, source[key.replace(offset, modulator)]])
-        elif '.regular_conv.' in key:
-            value = 2 * value
         converted[_rename(key)] = value
     unknown = [key for key in converted if not key.startswith(OURS)]
     if unknown:

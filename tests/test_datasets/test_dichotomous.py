@@ -1,7 +1,19 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 from mmengine.registry import DATASETS
+from PIL import ExifTags, Image
 
-from mmbirefnet.datasets import CODDataset, DichotomousDataset, DIS5KDataset, HRSODDataset, MattingDataset
+from mmbirefnet.datasets import (
+    CODDataset,
+    DichotomousDataset,
+    DIS5KDataset,
+    HRSODDataset,
+    MattingDataset,
+    dichotomous,
+)
+from mmbirefnet.datasets.transforms.decode import read_image, read_image_size
 
 
 def stems(dataset):
@@ -212,3 +224,45 @@ class TestHabitsOfBaseDataset:
         assert dataset[0]['img_path'].endswith('c.jpg')
         with pytest.raises(Exception, match='max refetch|find valid image'):
             DichotomousDataset(data_root=str(root), sets='A', indices=1, max_refetch=2, pipeline=[only_c])[0]
+
+
+@pytest.fixture
+def sizes(tmp_path, write_pair):
+    """A set of images by size, width x height; some of them turned by EXIF."""
+    root = tmp_path / 'sizes'
+    for name, suffix in (('40x30', '.jpg'), ('41x31', '.png'), ('41x30', '.jpg'), ('60x20', '.png'), ('99x99', '.tif')):
+        width, height = map(int, name.split('x'))
+        write_pair(root, name, np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8), suffix)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for name, size, suffix in (('50x40', (40, 50), 'jpg'), ('30x50', (50, 30), 'jpg'), ('50x41', (41, 50), 'png')):
+        name = f'turned_{name}'
+        Image.new('RGB', size).save(root / f'im/{name}.{suffix}', exif=exif)
+        Image.new('L', size[::-1]).save(root / f'gt/{name}.png')
+    return root
+
+
+def test_larger_than(sizes):
+    dataset = DichotomousDataset(str(sizes), larger_than=(40, 30))
+    assert [Path(item['img_path']).stem for item in dataset] == ['41x31', '99x99', 'turned_50x40', 'turned_50x41']
+    assert len(DichotomousDataset(str(sizes))) == 8
+    for item in dataset:
+        height, width = read_image(item['img_path']).shape[:2]
+        assert read_image_size(item['img_path']) == (width, height)
+
+
+def test_larger_than_counts_what_it_leaves_out(sizes, monkeypatch):
+    messages = []
+    monkeypatch.setattr(dichotomous, 'print_log', lambda message, *_: messages.append(message))
+    DichotomousDataset(str(sizes), larger_than=(40, 30))
+    assert messages == ['larger_than=40x30 leaves out 4 of 8 images: 4 of 8 in sizes']
+    with pytest.raises(ValueError, match='larger_than=200x10 leaves out 8 of 8 images'):
+        DichotomousDataset(str(sizes), larger_than=(200, 10))
+    with pytest.raises(ValueError, match=r'larger_than=\(200,\), must be \(width, height\)'):
+        DichotomousDataset(str(sizes), larger_than=(200,))
+
+
+def test_larger_than_leaves_damaged_files_to_the_pipeline(sizes):
+    (sizes / 'im/60x20.png').write_bytes(b'')
+    stems = [Path(item['img_path']).stem for item in DichotomousDataset(str(sizes), larger_than=(40, 30))]
+    assert '60x20' in stems

@@ -8,11 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.hooks import DistSamplerSeedHook
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import resize
 
 from mmbirefnet.datasets import DynamicSizeBatchSampler
 from mmbirefnet.registry import TRANSFORMS
@@ -81,6 +85,41 @@ def test_infinite_sampler_counts_batches_on():
 def test_pipeline_without_a_size():
     with pytest.raises(KeyError, match='DynamicSizeBatchSampler'):
         TRANSFORMS.build(dict(type='mmbirefnet.ResizeToBatch'))({'img': np.zeros((4, 4, 3), np.uint8)})
+
+
+def resize_to_batch(image, mask, size):
+    results = {'img': image, 'gt_seg_map': mask, 'seg_fields': ['gt_seg_map'], 'batch_scale': size}
+    return TRANSFORMS.build(dict(type='mmbirefnet.ResizeToBatch'))(results)
+
+
+@pytest.mark.parametrize('size', [(96, 64), (32, 192), (320, 256), (800, 32)])
+def test_resize_is_torchvisions_of_pil_images(size):
+    """Exactly; and to one grey level that of torch, whose weights are not rounded to 8 bits."""
+    rng = np.random.default_rng(1)
+    image, mask = rng.integers(0, 256, (200, 310, 3), np.uint8), rng.integers(0, 256, (200, 310), np.uint8)
+    results = resize_to_batch(image, mask, size)
+    assert (results['img_shape'], results['scale_factor']) == (size[::-1], (size[0] / 310, size[1] / 200))
+    for key, pixels in (('img', image), ('gt_seg_map', mask)):
+        expected = resize(Image.fromarray(pixels), size[::-1], InterpolationMode.BILINEAR, antialias=True)
+        np.testing.assert_array_equal(results[key], np.asarray(expected))
+        channels = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).float().permute(2, 0, 1)[None]
+        exact = F.interpolate(channels, size[::-1], mode='bilinear', antialias=True)[0].permute(1, 2, 0)
+        assert np.abs(results[key].reshape(exact.shape) - exact.numpy()).max() < 1.01
+    # A mask of floats, which 16-bit files give, has no levels to round to.
+    mask = mask / np.float32(255)
+    soft = resize_to_batch(image, mask, size)['gt_seg_map']
+    channels = torch.from_numpy(mask).double()[None, None]
+    exact = F.interpolate(channels, size[::-1], mode='bilinear', antialias=True)[0, 0]
+    assert soft.dtype == np.float32
+    np.testing.assert_allclose(soft, exact, rtol=0, atol=1e-6)
+
+
+def test_pepper_is_averaged():
+    """Along an axis, the kernel at an eighth of the size is a triangle of 8 pixels to either side, of height 1/8."""
+    image = np.full((256, 256, 3), 255, np.uint8)
+    image[100, 100] = 0  # half a pixel from the middle of the output pixel 12, where the triangle is 7.5/8 as high
+    resized = resize_to_batch(image, image[..., 0], (32, 32))['img']
+    assert resized[12, 12, 0] == round(255 * (1 - (7.5 / 64) ** 2))
 
 
 def loader_config(root, workers=0):

@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 import torch
 from deform_conv_inputs import CASES, make_inputs
+from mmcv.ops import ModulatedDeformConv2dPack
 from torch import nn
 
 from mmbirefnet.models import DCNv2
@@ -16,13 +17,16 @@ pytest.importorskip('mmbirefnet.deploy.program', exc_type=ImportError)  # torch 
 from mmbirefnet.deploy.deform_conv_export import FORMS, GridSampleDeformConv, OperatorDeformConv, replace_deform_convs  # noqa: E402
 from mmbirefnet.deploy.onnx import LOWEST_OPSETS, TRANSLATIONS  # noqa: E402
 
+MASK_SCALE = 3.0
+
 
 def convolution(form, weight, bias, options) -> nn.Module:
     """The form of a layer with a given kernel."""
     stride, padding, dilation, groups, deform_groups = options
     channels, out_channels = weight.shape[1] * groups, len(weight)
     layer = DCNv2(
-        channels, out_channels, weight.shape[2:], stride, padding, dilation, groups, deform_groups, bias is not None
+        *(channels, out_channels, weight.shape[2:], stride, padding, dilation, groups, deform_groups, bias is not None),
+        mask_scale=MASK_SCALE,
     )
     layer.weight.data.copy_(weight)
     if bias is not None:
@@ -37,7 +41,7 @@ def test_same_function(form, case):
     module = convolution(form, weight, bias, options)
     offset_mask = torch.cat([offset, mask.logit()], 1)
     with torch.no_grad():
-        expected = modulated_deform_conv2d(x, offset, mask, weight, bias, *options)
+        expected = modulated_deform_conv2d(x, offset, MASK_SCALE * mask, weight, bias, *options)
         found = module.deform(x, offset_mask)
         # What follows sees channels last.
         then = module.deform(x, offset_mask, lambda values: values.flip(-1))
@@ -75,7 +79,8 @@ def test_onnxruntime_computes_it(form, case):
     for images in (slice(None), slice(0, 1)):
         inputs = {'x': x[images].detach().numpy(), 'offset_mask': offset_mask[images].numpy()}
         (found,) = session.run(None, inputs)
-        expected = modulated_deform_conv2d(x[images], offset[images], mask[images], weight, bias, *options)
+        masks = MASK_SCALE * mask[images]
+        expected = modulated_deform_conv2d(x[images], offset[images], masks, weight, bias, *options)
         np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
@@ -87,3 +92,14 @@ def test_layers_are_replaced_wherever_they_are():
     assert sum(isinstance(module, GridSampleDeformConv) for module in layers.modules()) == 2
     with pytest.raises(ValueError, match="deform_conv must be one of 'standard', 'gridsample', got 'mmcv'"):
         replace_deform_convs(layers, 'mmcv')
+
+
+@pytest.mark.parametrize('form', FORMS.values())
+def test_layer_of_mmcv_keeps_its_masks(form):
+    """Masks of mmcv's own layer are not scaled."""
+    torch.manual_seed(0)
+    layer = ModulatedDeformConv2dPack(4, 6, 3, padding=1)
+    nn.init.normal_(layer.conv_offset.bias, std=0.5)
+    x = torch.randn(1, 4, 7, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(form(layer)(x), layer(x), rtol=1e-4, atol=1e-5)

@@ -154,6 +154,8 @@ def test_fused_model_cannot_train():
         fused.train()
     assert not fused.training
     assert not fused.eval().training
+    with pytest.raises(RuntimeError, match='no side outputs for a loss'):
+        fused(image(0, 1, 32, 32), [], mode='loss')
     x = image(0, 1, 32, 32)
     assert torch.equal(logits(fuse(fused), x), logits(fused, x))
 

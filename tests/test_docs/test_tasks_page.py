@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -21,9 +22,14 @@ def table(first_column):
 
 
 def sets_of(cell):
-    both = ', '.join(f'TR-{name}, TE-{name}' for name in ('DUTS', 'HRSOD', 'UHRSD', 'HRS10K'))
     cell = cell.replace('DIS-TE1 to 4', 'DIS-TE1, DIS-TE2, DIS-TE3, DIS-TE4')
-    return cell.replace('TR- and TE- of DUTS, HRSOD, UHRSD and HRS10K', both).split(', ')
+    cell = re.sub(r'TR- and TE- of ((?:[\w-]+, )*[\w-]+) and ([\w-]+)', _both_parts, cell)
+    return cell.split(', ')
+
+
+def _both_parts(match):
+    names = [*match[1].split(', '), match[2]]
+    return ', '.join(f'{part}-{name}' for name in names for part in ('TR', 'TE'))
 
 
 RECIPES = {name: (weights, factors) for name, *weights, factors in table('losses')}
@@ -44,8 +50,9 @@ def test_task(row):
     assert {loss.type: loss.loss_weight for loss in cfg.model.decode_head.loss_decode} == expected
     factors = dict(factor.split(' x') for factor in factors.split(', '))
     assert cfg.custom_hooks[0].factors == {f'{loss}Loss': float(factor) for loss, factor in factors.items()}
-    metafile = (ROOT / folder / 'metafile.yml').read_text('utf-8').split(f'Name: {name}\n')[1].split('Name:')[0]
-    assert (f'ZhengPeng7/{released.strip("`")}\n' in metafile) == released.startswith('`')
+    models = yaml.safe_load((ROOT / folder / 'metafile.yml').read_text('utf-8'))['Models']
+    weights = {model['Name'] for model in models if Path(model['Config']).stem == name} - {name}
+    assert weights == set(re.findall('`(.+?)`', released))
 
 
 def test_ablations():
@@ -55,8 +62,10 @@ def test_ablations():
 
 @pytest.mark.parametrize(('name', 'sets'), table('data'), ids=lambda cell: cell[:9])
 def test_training_sets(name, sets):
-    cfg = Config.fromfile(ROOT / f'configs/_base_/datasets/{name.strip("`")}_1024x1024.py')
-    assert cfg.train_dataloader.dataset.sets == sets_of(sets)
+    size = re.search(r'\d+x\d+', name)
+    file = f'{name.split("`")[1]}_{size[0] if size else "1024x1024"}.py'
+    cfg = Config.fromfile(ROOT / 'configs/_base_/datasets' / file)
+    assert sorted(cfg.train_dataloader.dataset.sets) == sorted(sets_of(sets))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from mmbirefnet.engine import newest_checkpoint as module
+from mmbirefnet.engine.resume import newest_checkpoint as module
 from mmbirefnet.engine.resume.newest_checkpoint import newest_checkpoint
 from mmbirefnet.engine.resume.saving import save_safely
 

@@ -12,8 +12,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from mmbirefnet.evaluation import DichotomousMetric, scoring_pool
-from mmbirefnet.evaluation.scoring import METRICS
+from mmbirefnet.evaluation import MEASURES, DichotomousMetric, scoring_pool
 from mmbirefnet.evaluation.scoring_pool import ScoringPool, resolve_workers
 
 GOLDEN = Path(__file__).parents[1] / 'data' / 'metrics'
@@ -34,7 +33,7 @@ def make_sample(name, set_name='', with_mask=True):
 
 
 def evaluate(samples, batch_size=1, **options):
-    evaluator = Evaluator([dict(type='mmbirefnet.DichotomousMetric', skeleton_cache=None, **options)])
+    evaluator = Evaluator([dict(type='mmbirefnet.DichotomousMetric', **options)])
     for start in range(0, len(samples), batch_size):
         evaluator.process(samples[start : start + batch_size])
     return evaluator.evaluate(len(samples))
@@ -51,6 +50,15 @@ def test_golden_set_in_any_batches(batch_size, with_mask):
     assert_golden(evaluate([make_sample(name, with_mask=with_mask) for name in PAIRS], batch_size))
 
 
+def test_hce_in_the_form_of_pysodmetrics():
+    mask = torch.zeros(1, 40, 40)
+    mask[:, 10:30, 10:30] = 1
+    sample = SegDataSample(metainfo=dict(img_path='a.jpg'))
+    sample.seg_logits, sample.gt_sem_seg = PixelData(data=mask / 4), PixelData(data=mask)
+    assert evaluate([sample], measures=['HCE'])['HCE'] > 0
+    assert evaluate([sample], measures=['HCE'], stretch_hce=True) == {'HCE': 0}
+
+
 @pytest.mark.parametrize('workers', [1, 2, 3])
 def test_worker_processes_give_the_same(workers):
     samples = [make_sample(name) for name in PAIRS]
@@ -64,7 +72,7 @@ def _rank(rank, ranks, folder):
     # As samplers do: round robin, padded from the front, so that ranks have equally many; then one more batch on
     # rank 0, as samplers that do not pad have.
     names = (PAIRS + PAIRS[:ranks])[rank::ranks][: -(-len(PAIRS) // ranks) + (rank == 0)]
-    metric = DichotomousMetric(skeleton_cache=None, collect_dir=f'{folder}/parts')
+    metric = DichotomousMetric(collect_dir=f'{folder}/parts')
     for name in names:
         metric.process(None, [make_sample(name).to_dict()])
     Path(folder, f'{rank}.json').write_text(json.dumps(metric.evaluate(len(PAIRS))))
@@ -124,13 +132,13 @@ def test_maps_of_several_sets_do_not_overwrite_each_other(tmp_path):
     other.set_metainfo(dict(img_path='B/pair0.jpg'))
     with pytest.raises(ValueError, match='pair0.jpg and B/pair0.jpg'):
         evaluate([one, other], output_dir=str(tmp_path))
-    metric = DichotomousMetric(output_dir=str(tmp_path / 'maps'), skeleton_cache=None)
+    metric = DichotomousMetric(output_dir=str(tmp_path / 'maps'))
     metric.dataset_meta = dict(sets=['A', 'B'])
     metric.process(None, [one, other])
     scores = metric.evaluate(2)
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob('maps/*/*')}
     assert written == {'maps/A/pair0.png', 'maps/B/pair0.png'}
-    assert set(scores) == {f'{s}/{m}' for s in 'AB' for m in METRICS}
+    assert set(scores) == {f'{s}/{m}' for s in 'AB' for m in MEASURES}
 
 
 def test_errors_name_the_image(tmp_path):

@@ -9,9 +9,10 @@ import numpy as np
 import py_sod_metrics
 import pytest
 
+from mmbirefnet.evaluation import MEASURES, aggregate, score_pair
 from mmbirefnet.evaluation.functional import weighted_fmeasure
 from mmbirefnet.evaluation.metric import DichotomousMetric
-from mmbirefnet.evaluation.scoring import METRICS, aggregate, score_pair, summarise
+from mmbirefnet.evaluation.scoring import summarize
 
 GOLDEN = Path(__file__).parents[1] / 'data' / 'metrics'
 EXPECTED = json.loads((GOLDEN / 'expected.json').read_text())
@@ -70,8 +71,8 @@ def random_pair(rng):
 
 @pytest.mark.parametrize('name', [name for name in EXPECTED if name not in SETS])
 def test_golden_pair(name):
-    scores = summarise(score_pair(*load(name)))
-    assert tuple(scores) == METRICS
+    scores = summarize(score_pair(*load(name)))
+    assert tuple(scores) == tuple(MEASURES)
     for metric, value in EXPECTED[name].items():
         assert scores[metric] == pytest.approx(value, abs=1e-9), metric
     assert 'HCE' not in EXPECTED[name] or scores['HCE'] == EXPECTED[name]['HCE']
@@ -86,10 +87,28 @@ def test_golden_set():
             assert scores[metric] == pytest.approx(value, abs=1e-9), metric
 
 
+@pytest.mark.parametrize('name', ['0.png', '1.png', '2.png'])
+def test_golden_hce(name):
+    """Maps with many pixels at level 128, and maps that never reach 255."""
+    folder = GOLDEN.parent / 'hce'
+    score_map, mask = (cv2.imread(str(folder / kind / name), cv2.IMREAD_GRAYSCALE) for kind in ('pred', 'gt'))
+    expected = json.loads((folder / 'expected.json').read_text())
+    assert score_pair(score_map, mask > 128, ['HCE'])['HCE'] == expected[name]
+
+
+def test_hce_of_a_weak_prediction():
+    """An object nowhere above 128 is missing, however well its shape is seen once the map is stretched."""
+    mask = np.zeros((60, 60), bool)
+    mask[20:40, 20:40] = True
+    for level, stretch, correct in ((128, False, False), (129, False, True), (60, False, False), (60, True, True)):
+        effort = score_pair(mask * np.uint8(level), mask, ['HCE'], stretch_hce=stretch)['HCE']
+        assert (effort == 0) == correct, (level, stretch)
+
+
 @pytest.mark.parametrize('seed', range(60))
 def test_equals_pysodmetrics(seed):
     score_map, mask = random_pair(np.random.default_rng(seed))
-    ours = summarise(score_pair(score_map, mask))
+    ours = summarize(score_pair(score_map, mask, stretch_hce=True))
     for metric, value in pysodmetrics(score_map, mask).items():
         assert ours[metric] == pytest.approx(value, abs=1e-8), metric
 
@@ -109,7 +128,7 @@ def test_maximum_is_of_the_mean_curve():
     strict, lax = np.where(mask, 200, 100).astype(np.uint8), np.where(mask, 100, 50).astype(np.uint8)
     strict[0, 0] = lax[0, 0] = 255  # their best thresholds differ: 101..200, 51..100
     strict[-1, -1] = lax[-1, -1] = 0
-    singles = [summarise(score_pair(m, mask)) for m in (strict, lax)]
+    singles = [summarize(score_pair(m, mask)) for m in (strict, lax)]
     both = aggregate([score_pair(m, mask) for m in (strict, lax)])
     assert [s['maxFm'] for s in singles] == [1, 1]
     # Best common threshold: one map is perfect, the other marks 399 of 400 pixels (or one pixel alone).
@@ -120,7 +139,7 @@ def test_maximum_is_of_the_mean_curve():
 
 def test_subset_of_metrics():
     score_map, mask = load('pair1')
-    scores = summarise(score_pair(score_map, mask, ['HCE', 'maxFm', 'meanBIoU']))
+    scores = summarize(score_pair(score_map, mask, ['HCE', 'maxFm', 'meanBIoU']))
     # maxFm brings the curve, and so its mean.
     assert list(scores) == ['maxFm', 'HCE', 'meanFm', 'maxBIoU', 'meanBIoU']
     assert aggregate([score_pair(score_map, mask, ['HCE'])], ['HCE']) == {'HCE': EXPECTED['pair1']['HCE']}
@@ -132,7 +151,7 @@ def test_boundary_measures_by_hand():
     mask = np.zeros((150, 150), bool)
     mask[50:100, 50:100] = True
     shifted = np.roll(mask, 1, axis=1)
-    scores = summarise(score_pair(shifted * np.uint8(255), mask))
+    scores = summarize(score_pair(shifted * np.uint8(255), mask))
     # (150 + 150) / 300 = 1: all five bands have radius 1, two pixels wide: 4 * 50 - 4 inside, 4 * 50 outside.
     # Two columns of 50 pixels are wrong.
     assert scores['mBA'] == pytest.approx(1 - 100 / (196 + 200))
@@ -147,8 +166,8 @@ def test_boundary_measures_by_hand():
 @pytest.mark.parametrize('value', [0, 77, 255])
 def test_empty_and_full_masks(value):
     score_map = np.full((30, 40), value, np.uint8)
-    empty = summarise(score_pair(score_map, np.zeros((30, 40), bool)))
-    full = summarise(score_pair(score_map, np.ones((30, 40), bool)))
+    empty = summarize(score_pair(score_map, np.zeros((30, 40), bool)))
+    full = summarize(score_pair(score_map, np.ones((30, 40), bool)))
     assert np.isfinite([*empty.values(), *full.values()]).all()
     assert empty['Smeasure'] == pytest.approx(1 - value / 255)
     assert full['Smeasure'] == pytest.approx(value / 255)
@@ -160,7 +179,7 @@ def test_empty_and_full_masks(value):
 def test_object_on_the_last_row_gives_no_nan():
     mask = np.zeros((20, 30), bool)
     mask[-1, 5:9] = True
-    scores = summarise(score_pair(mask * np.uint8(255), mask))
+    scores = summarize(score_pair(mask * np.uint8(255), mask))
     # Two quadrants have no pixels; the published code divides 0 by 0 there.
     assert scores['Smeasure'] == pytest.approx(1)
 

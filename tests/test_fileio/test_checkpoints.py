@@ -3,12 +3,16 @@
 import argparse
 import sys
 
+import mmcv.ops
 import pytest
 import torch
+from mmengine.runner import load_checkpoint
 from safetensors.torch import save_file
 from torch import nn
 
 from mmbirefnet.fileio.checkpoints import misfit, read_state_dict, write_checkpoint
+from mmbirefnet.models import DCNv2
+from mmbirefnet.zoo.convert import strip_prefixes
 
 STATE = {'a.weight': torch.tensor([[1.0, 2.0]]), 'a.bias': torch.tensor([3.0])}
 OTHER = {'a.weight': torch.zeros(1, 2), 'a.bias': torch.zeros(1)}
@@ -130,3 +134,55 @@ def test_misfit():
     many = {str(i): torch.zeros(1) for i in range(5)}
     assert misfit({}, many) == 'missing (5): 0, 1, 2 …'
     assert misfit({}, many, optional=tuple(many)) == ''
+
+
+class TestDoubledKernels:
+    """Earlier versions held the kernels of deformable convolutions doubled, as version 2 of the layer."""
+
+    def layer(self):
+        return nn.ModuleDict(dict(conv=DCNv2(4, 4, 3)))
+
+    def state(self, metadata):
+        """A state dict as earlier versions saved it, every kernel value 2, with or without its metadata."""
+        state = nn.ModuleDict(dict(conv=mmcv.ops.ModulatedDeformConv2dPack(4, 4, 3))).state_dict()
+        state['conv.weight'].fill_(2)
+        return state if metadata else dict(state)
+
+    def loaded(self, path):
+        """Kernels as both ways of loading a file leave them."""
+        layers = [self.layer(), self.layer()]
+        layers[0].load_state_dict(read_state_dict(path))
+        load_checkpoint(layers[1], str(path), strict=True)
+        return [set(layer['conv'].weight.flatten().tolist()) for layer in layers]
+
+    def test_saved_by_a_training(self, tmp_path):
+        torch.save(dict(meta=dict(epoch=3), state_dict=self.state(metadata=True)), tmp_path / 'epoch_3.pth')
+        assert self.loaded(tmp_path / 'epoch_3.pth') == [{1.0}, {1.0}]
+
+    def test_saved_with_the_name_of_a_wrapper(self, tmp_path):
+        """mmengine removes ``module.`` from the keys alone."""
+        wrapped = nn.ModuleDict(dict(module=nn.ModuleDict(dict(conv=mmcv.ops.ModulatedDeformConv2dPack(4, 4, 3)))))
+        nn.init.constant_(wrapped['module']['conv'].weight, 2)
+        torch.save(dict(state_dict=wrapped.state_dict()), tmp_path / 'ddp.pth')
+        layers = [self.layer(), self.layer()]
+        load_checkpoint(layers[0], str(tmp_path / 'ddp.pth'), strict=True)
+        layers[1].load_state_dict(strip_prefixes(read_state_dict(tmp_path / 'ddp.pth')))
+        for layer in layers:
+            assert set(layer['conv'].weight.flatten().tolist()) == {1.0}
+
+    def test_converted_by_earlier_versions(self, tmp_path):
+        meta = dict(mmbirefnet_version='0.1.0', converted_from='BiRefNet.pth')
+        torch.save(dict(meta=meta, state_dict=self.state(metadata=False)), tmp_path / 'converted.pth')
+        assert self.loaded(tmp_path / 'converted.pth') == [{1.0}, {1.0}]
+
+    def test_converted_by_this_version(self, tmp_path):
+        meta = dict(mmbirefnet_version='0.1.0', converted_from='BiRefNet.pth')
+        write_checkpoint(tmp_path / 'converted.pth', self.state(metadata=False), meta)
+        assert self.loaded(tmp_path / 'converted.pth') == [{2.0}, {2.0}]
+
+    def test_saved_by_this_version(self, tmp_path):
+        layer = self.layer()
+        nn.init.constant_(layer['conv'].weight, 2)
+        torch.save(layer.state_dict(), tmp_path / 'model.pth')
+        save_file(dict(layer.state_dict()), tmp_path / 'model.safetensors')  # which has no metadata
+        assert self.loaded(tmp_path / 'model.pth') == self.loaded(tmp_path / 'model.safetensors') == [{2.0}, {2.0}]

@@ -6,7 +6,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmbirefnet.models.layers import checkpointing
+from mmbirefnet.models.layers import activation_checkpointing as checkpointing
 from mmbirefnet.registry import MODELS
 
 ARCH = dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 2), window_size=4)

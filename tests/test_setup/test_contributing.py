@@ -12,7 +12,9 @@ import torch
 from mmengine.config import Config
 
 from mmbirefnet.evaluation.functional.pair import Pair
-from mmbirefnet.registry import DATASETS, MODELS
+from mmbirefnet.evaluation.functional.registry import MEASURES
+from mmbirefnet.evaluation.report.tables import TableRow, to_latex
+from mmbirefnet.registry import DATASETS, METRICS, MODELS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / 'CONTRIBUTING.md').read_text('utf-8')
@@ -24,7 +26,8 @@ def examples():
     names = {}
     for block in re.findall(r'```python\n(.*?)```', TEXT, re.S):
         exec(block, names)
-    return names
+    yield names
+    del MEASURES['BER']
 
 
 @pytest.fixture
@@ -73,12 +76,20 @@ def test_data_set(examples, tmp_path):
 def test_metric(examples):
     score_map = np.array([[0, 127, 128, 255], [0, 0, 0, 200]], np.uint8)
     mask = np.array([[0, 1, 1, 1], [0, 0, 0, 0]], bool)
-    assert examples['balanced_error_rate'](Pair(score_map, mask)) == pytest.approx((1 / 3 + 1 / 5) / 2)
+    score = pytest.approx((1 / 3 + 1 / 5) / 2)
+    assert examples['balanced_error_rate'](Pair(score_map, mask)) == score
+    (line,) = re.findall(r'^    test_evaluator = (.+)$', TEXT, re.M)
+    metric = METRICS.build(eval(line))
+    probabilities = ((torch.from_numpy(score_map)[None] + 0.5) / 255).clamp(max=1)
+    metric.process(None, [dict(seg_logits=dict(data=probabilities), gt_sem_seg=dict(data=mask[None]))])
+    scores = metric.evaluate(1)
+    assert list(scores) == ['MAE', 'BER']
+    assert scores['BER'] == score
+    table = to_latex([TableRow('A', 'ours', scores)], list(scores))
+    assert r'$BER$$\downarrow$' in table
+    assert ' & 0.267 ' in table
 
 
 def test_names_exist_that_the_text_refers_to():
-    from mmbirefnet.evaluation import scoring
-
-    assert {'MAE'} <= scoring._SCALARS.keys() & set(scoring.METRICS)
     for path in re.findall(r'`((?:tools|tests|\.ci)/[\w/.]+)`', TEXT):
         assert (ROOT / path).exists(), path

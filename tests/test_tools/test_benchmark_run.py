@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmbirefnet.evaluation import METRICS
+from mmbirefnet.evaluation import MEASURES
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,8 +44,8 @@ test_dataloader = dict(
     dataset=dict(
         **dataset, sets=['DIS-VD', 'DIS-TE1', 'DIS-TE2', 'DIS-TE3', 'DIS-TE4'], skip_missing_sets=True, test_mode=True,
         pipeline=pipeline))
-val_evaluator = dict(type='mmbirefnet.DichotomousMetric', measures=['wFmeasure', 'HCE'], skeleton_cache=None)
-test_evaluator = dict(type='mmbirefnet.DichotomousMetric', num_workers=1, skeleton_cache=None)
+val_evaluator = dict(type='mmbirefnet.DichotomousMetric', measures=['wFmeasure', 'HCE'])
+test_evaluator = dict(type='mmbirefnet.DichotomousMetric', num_workers=1)
 train_cfg = dict(by_epoch=True, max_epochs=3, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
@@ -136,5 +136,5 @@ def test_train_test_and_rank(tool, setup, tmp_path, monkeypatch, capsys):
     ]
     log = next((tmp_path / 'test').glob('*/*.log')).read_text()
     assert 'left out 2 sets: DIS-TE3, DIS-TE4' in log
-    assert all(f'DIS-TE1/{metric}: ' in log for metric in METRICS)
+    assert all(f'DIS-TE1/{metric}: ' in log for metric in MEASURES)
     assert re.search(r'Epoch\(test\) \[4/6\] +eta: ', log)

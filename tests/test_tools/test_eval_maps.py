@@ -52,7 +52,6 @@ def test_scores_tables_and_pictures(tool, folders):
     tool(
         'eval_maps', '--gt', folders / 'DIS-VD', folders / 'DIS-TE1', '--pred', folders / 'ours',
         f'other={folders / "inverse"}', '--out', out, '--worst', 2, '--worst-by', 'HCE', '--workers', 1,
-        '--skeleton-cache', folders / 'skeletons',
     )  # fmt: skip
     table = read_table(out / 'table.csv')
     assert [(row['set'], row['method']) for row in table] == [
@@ -71,7 +70,6 @@ def test_scores_tables_and_pictures(tool, folders):
     assert float(groups[0]['HCE']) == np.mean([EXPECTED[f'pair{k}']['HCE'] for k in (0, 2, 4)])
     for name in ('curves_DIS-VD.png', 'curves_DIS-TE1.png', 'worst_ours_DIS-VD.jpg', 'worst_other_DIS-TE1.jpg'):
         assert cv2.imread(str(out / name)).std() > 10
-    assert len(list((folders / 'skeletons').iterdir())) == 6
 
 
 def test_soft_masks_change_the_mean_errors_alone(tool, tmp_path):
@@ -92,6 +90,19 @@ def test_soft_masks_change_the_mean_errors_alone(tool, tmp_path):
     assert {name for name in hard if hard[name] != soft[name]} == {'MAE', 'MSE'}
 
 
+def test_weak_maps_are_forgiven_by_the_stretched_hce_alone(tool, tmp_path):
+    mask = np.zeros((40, 40), np.uint8)
+    mask[10:30, 10:30] = 255
+    for name, image in (('gt', mask), ('maps', mask // 4)):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / 'a.png'), image)
+    options = '--gt', tmp_path / 'gt', '--pred', tmp_path / 'maps', '--measures', 'HCE', '--worst', 0, '--workers', 0
+    for stretch in ([], ['--stretch-hce']):
+        tool('eval_maps', *options, '--out', tmp_path / 'out', *stretch)
+        effort = float(read_table(tmp_path / 'out' / 'table.csv')[0]['HCE'])
+        assert (effort == 0) == bool(stretch)
+
+
 def test_missing_and_damaged_maps_are_named(tool, folders, capsys):
     maps = sorted((folders / 'ours' / 'DIS-VD').iterdir())
     maps[0].unlink()
@@ -99,7 +110,7 @@ def test_missing_and_damaged_maps_are_named(tool, folders, capsys):
     with pytest.raises(SystemExit) as stop:
         tool(
             'eval_maps', '--gt', folders / 'DIS-VD' / 'gt', '--pred', folders / 'ours', '--out', folders / 'out',
-            '--metrics', 'MAE', '--worst', 0, '--workers', 1,
+            '--measures', 'MAE', '--worst', 0, '--workers', 1,
         )  # fmt: skip
     assert stop.value.code == 1
     told = capsys.readouterr()
@@ -116,7 +127,7 @@ def test_maps_of_another_size_are_resized(tool, folders):
         cv2.imwrite(str(path), cv2.resize(score_map, None, fx=0.5, fy=0.7))
     tool(
         'eval_maps', '--gt', folders / 'DIS-TE1', '--pred', folders / 'ours' / 'DIS-TE1', '--out', folders / 'out',
-        '--metrics', 'MAE', '--worst', 0, '--workers', 0,
+        '--measures', 'MAE', '--worst', 0, '--workers', 0,
     )  # fmt: skip
     expected = []
     for path in sorted((folders / 'DIS-TE1' / 'gt').iterdir()):
@@ -148,8 +159,8 @@ def test_published_rows_stand_beside(tool, folders, capsys):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (['--metrics', 'F1'], 'expected some of maxFm'),
-        (['--metrics', 'MAE', '--worst-by', 'HCE'], '--worst-by HCE'),
+        (['--measures', 'F1'], 'expected some of maxFm'),
+        (['--measures', 'MAE', '--worst-by', 'HCE'], '--worst-by HCE'),
         (['--workers', '-2'], 'from 0 on, got -2'),
     ],
 )
@@ -179,6 +190,6 @@ def test_contact_sheet(tool, folders, capsys):
 def test_benchmark_of_metrics(tool, capsys):
     tool('benchmark_metrics', '--pairs', 2, '--size', 90, 150, '--rounds', 1, '--workers', 1)
     told = capsys.readouterr().out
-    assert 'ours, skeletons cached' in told
-    assert '(14 metrics)' in told
+    assert 'ours' in told
+    assert '(14 measures)' in told
     assert 'greatest difference' in told

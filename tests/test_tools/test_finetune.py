@@ -32,7 +32,7 @@ train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, d
 val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(num_workers=0)
-test_evaluator = dict(num_workers=0, skeleton_cache=None)
+test_evaluator = dict(num_workers=0)
 train_cfg = dict(max_epochs=1)
 """
 SMALL_MODEL = """

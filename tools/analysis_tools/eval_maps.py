@@ -7,7 +7,6 @@ missing or cannot be read; the tables say then how many of a set's images were s
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,7 +14,7 @@ import numpy as np
 from mmengine.utils import ProgressBar
 
 from mmbirefnet.datasets.transforms.decode import read_image
-from mmbirefnet.evaluation import LOWER_IS_BETTER, METRICS
+from mmbirefnet.evaluation import MEASURES, lower_is_better
 from mmbirefnet.evaluation.map_files import list_images, match_maps, read_pair, score_files
 from mmbirefnet.evaluation.report.breakdown import rows_by
 from mmbirefnet.evaluation.report.published import load_published
@@ -23,15 +22,14 @@ from mmbirefnet.evaluation.report.tables import (
     TASK_COLUMNS,
     TableRow,
     columns_of,
-    in_table_order,
-    mean_rows,
+    rows_of_sets,
     to_csv,
     to_markdown,
+    with_means,
     write_tables,
 )
-from mmbirefnet.evaluation.scoring import check_metrics, mean_scores, summarise
+from mmbirefnet.evaluation.scoring import check_measures, mean_scores, summarize
 from mmbirefnet.evaluation.scoring_pool import ScoringPool, resolve_workers
-from mmbirefnet.evaluation.skeleton_cache import open_skeleton_cache
 from mmbirefnet.visualization.contact_sheet import SheetRow, draw_contact_sheet
 from mmbirefnet.visualization.curves import draw_curves
 
@@ -49,24 +47,26 @@ def parse_args():
         help='folders of maps, with subfolders by set if any',
     )
     parser.add_argument('--out', default='eval_maps', metavar='DIR', help='where to write (default: %(default)s)')
-    parser.add_argument('--metrics', nargs='+', help=f'some of {", ".join(METRICS)} (default: all)')
+    parser.add_argument('--measures', '--metrics', nargs='+', help=f'some of {", ".join(MEASURES)} (default: all)')
     parser.add_argument('--soft-masks', action='store_true', help='MAE and MSE of the grey levels, as for matting')
+    parser.add_argument(
+        '--stretch-hce', action='store_true', help='HCE of maps stretched to the whole range, as in PySODMetrics'
+    )
     parser.add_argument('--task', choices=TASK_COLUMNS, help="columns as in this task's papers (default: by the sets)")
     parser.add_argument('--published', metavar='FILE', help='metafile whose published rows are shown beside')
     parser.add_argument('--worst', type=int, default=8, metavar='N', help='images on a contact sheet; 0 for none')
-    parser.add_argument('--worst-by', default='wFmeasure', choices=METRICS, help='(default: %(default)s)')
+    parser.add_argument('--worst-by', default='wFmeasure', choices=list(MEASURES), help='(default: %(default)s)')
     parser.add_argument('--workers', default='auto', help="processes, or 'auto' (default)")
-    parser.add_argument('--skeleton-cache', default='auto', metavar='DIR', help="'auto' (default), 'none' or a folder")
     args = parser.parse_args()
     try:
-        args.metrics = check_metrics(args.metrics)
+        args.measures = check_measures(args.measures)
         args.workers = resolve_workers(args.workers if args.workers == 'auto' else int(args.workers))
         args.gt = named_folders(args.gt, lambda path: path.parent if path.name == 'gt' else path)
         args.pred = named_folders(args.pred, lambda path: path)
     except ValueError as error:
         parser.error(str(error))
-    if args.worst and args.worst_by not in args.metrics:
-        parser.error(f'--worst-by {args.worst_by} is not among --metrics')
+    if args.worst and args.worst_by not in args.measures:
+        parser.error(f'--worst-by {args.worst_by} is not among --measures')
     return args
 
 
@@ -98,13 +98,11 @@ def score_all(args):
             if matched.unused:
                 print(f'{place}: {len(matched.unused)} maps without a mask are not used', file=sys.stderr)
 
-    cache = open_skeleton_cache(None if args.skeleton_cache == 'none' else args.skeleton_cache)
     pool = ScoringPool(score_files, args.workers)
     jobs = [(key, stem) for key, matched in files.items() for stem in matched.pairs]
     results, progress = [], ProgressBar(len(jobs), file=sys.stderr) if jobs else None
     for key, stem in jobs:
-        skeletons = cache if 'HCE' in args.metrics else None
-        pool.submit(*files[key].pairs[stem], args.metrics, skeletons, args.soft_masks)
+        pool.submit(*files[key].pairs[stem], args.measures, args.soft_masks, args.stretch_hce)
         results += pool.take()
         progress.update()
     results += pool.finish()
@@ -121,32 +119,27 @@ def score_all(args):
 
 def make_rows(args, scores, sizes):
     """Rows of the table: each set with all methods, then the published ones."""
-    published = load_published(args.published) if args.published else []
-    published = [replace(row, method=f'{row.method} (published)') for row in published]
-    means = {method: {} for method in args.pred}
-    rows = []
+    notes, rows = {}, {method: {} for method in args.pred}
     for (method, set_name), images in scores.items():
-        note = '' if len(images) == sizes[set_name] else f'{len(images)} of {sizes[set_name]} images'
-        summary = summarise(mean_scores(images.values())) if images else {}
-        summary = {name: summary[name] for name in args.metrics if name in summary}
-        rows.append(TableRow(set_name, method, summary, note))
-        if not note:
-            means[method][set_name] = summary
-    for method, complete in means.items():
-        rows += [TableRow(name, method, summary) for name, summary in mean_rows(complete).items()]
-    names = in_table_order([row.name for row in rows])
-    return [row for name in names for row in [*rows, *published] if row.name == name]
+        if len(images) < sizes[set_name]:
+            notes[method, set_name] = f'{len(images)} of {sizes[set_name]} images'
+        summary = summarize(mean_scores(images.values())) if images else {}
+        rows[method][set_name] = {name: summary[name] for name in args.measures if name in summary}
+    for method, sets in rows.items():  # a mean over sets that lack images would not be comparable
+        complete = with_means({name: row for name, row in sets.items() if (method, name) not in notes})
+        rows[method] = sets | complete
+    return rows_of_sets(rows, notes, load_published(args.published) if args.published else [])
 
 
 def write_images(args, scores):
     """One line per image, method and set."""
     rows = [
-        TableRow(f'{set_name}/{stem}', method, summarise(image))
+        TableRow(f'{set_name}/{stem}', method, summarize(image))
         for (method, set_name), images in scores.items()
         for stem, image in images.items()
     ]
     if rows:
-        columns = [name for name in args.metrics if name in rows[0].scores]
+        columns = [name for name in args.measures if name in rows[0].scores]
         to_csv(rows, columns, args.out / 'images.csv', 'image')
 
 
@@ -176,8 +169,8 @@ def write_worst(args, files, scores):
     for (method, set_name), images in scores.items():
         if not images or args.worst < 1:
             continue
-        values = {stem: summarise(image)[args.worst_by] for stem, image in images.items()}
-        worst = sorted(values, key=values.get, reverse=args.worst_by in LOWER_IS_BETTER)[: args.worst]
+        values = {stem: summarize(image)[args.worst_by] for stem, image in images.items()}
+        worst = sorted(values, key=values.get, reverse=lower_is_better(args.worst_by))[: args.worst]
         photographs = photographs_of(args.gt[set_name])
         rows = []
         for stem in worst:

@@ -1,7 +1,7 @@
-"""Rank the checkpoints of a work directory on one or more metrics.
+"""Rank the checkpoints of a work directory on one or more measures.
 
 Scores come from the validations that training logged; --evaluate validates the checkpoints that have none. With
-several metrics the mean of the ranks decides. Of MAE, MSE and HCE less is better.
+several measures the mean of the ranks decides. Of MAE, MSE and HCE lower is better.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 from mmengine.runner import Runner
 
-from mmbirefnet.evaluation.report.ranking import find_checkpoints, is_metric, rank, read_logged_scores
+from mmbirefnet.evaluation.report.ranking import find_checkpoints, is_measure, rank, read_logged_scores
 from mmbirefnet.evaluation.report.tables import TableRow, to_markdown
 from mmbirefnet.fileio.configs import check_options, read_config
 
@@ -19,7 +19,13 @@ from mmbirefnet.fileio.configs import check_options, read_config
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('work_dir', type=Path)
-    parser.add_argument('--metrics', nargs='+', default=['wFmeasure'], help='for example Smeasure HCE, or DIS-VD/HCE')
+    parser.add_argument(
+        '--measures',
+        '--metrics',
+        nargs='+',
+        default=['wFmeasure'],
+        help='measures that decide, such as HCE or DIS-VD/HCE (default: %(default)s)',
+    )
     parser.add_argument('--evaluate', action='store_true', help='validate checkpoints without logged scores')
     parser.add_argument('--config', help='for --evaluate; default: the one that training left in the work directory')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='for --evaluate')
@@ -31,7 +37,7 @@ def evaluate(checkpoints, args):
     """Validate checkpoints, and keep their scores in ``<work_dir>/validations.json`` for the next time."""
     store = args.work_dir / 'validations.json'
     scores = {int(k): v for k, v in json.loads(store.read_text()).items()} if store.is_file() else {}
-    wanted = {k: p for k, p in checkpoints.items() if not all(metric in scores.get(k, {}) for metric in args.metrics)}
+    wanted = {k: p for k, p in checkpoints.items() if not set(args.measures) <= set(scores.get(k, {}))}
     if not wanted:
         return scores
     cfg = read_config(config_of(args))
@@ -45,7 +51,7 @@ def evaluate(checkpoints, args):
     runner = Runner.from_cfg(cfg)
     for step, path in wanted.items():
         runner.load_checkpoint(str(path))
-        scores[step] = {key: float(value) for key, value in runner.test().items() if is_metric(key)}
+        scores[step] = {key: float(value) for key, value in runner.test().items() if is_measure(key)}
         store.write_text(json.dumps(scores, indent=1))
     return scores
 
@@ -65,19 +71,19 @@ def main():
         checkpoints = find_checkpoints(args.work_dir)
         logged = read_logged_scores(args.work_dir)
         scores = {step: logged.get(step, {}) for step in checkpoints}
-        order = rank(scores, args.metrics)
+        order = rank(scores, args.measures)
         if args.evaluate and len(order) < len(checkpoints):
             measured = evaluate({step: path for step, path in checkpoints.items() if step not in order}, args)
             scores = {step: {**scores[step], **measured.get(step, {})} for step in checkpoints}
-            order = rank(scores, args.metrics)
+            order = rank(scores, args.measures)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f'error: {error}') from None
 
     rows = [TableRow(str(place), checkpoints[step].name, scores[step]) for place, step in enumerate(order, 1)]
-    print(to_markdown(rows[: args.top], args.metrics, 'rank'))
+    print(to_markdown(rows[: args.top], args.measures, 'rank'))
     without = [path.name for step, path in checkpoints.items() if step not in order]
     if without:
-        print(f'without scores on {", ".join(args.metrics)} (see --evaluate): {", ".join(without)}')
+        print(f'without scores on {", ".join(args.measures)} (see --evaluate): {", ".join(without)}')
     if not order:
         raise SystemExit(1)
 

@@ -1,4 +1,6 @@
 # General use: trained on nearly all sets there are, validated on DIS-VD, tested on this and on portraits.
+# The reference's present config tests on TE-P3M-500-NP and leaves it out of training, as this one does; its released
+# general models were trained on this set too.
 # Sets lie below MMBIREFNET_DATA, or there in a folder General or in that of their family (DIS5K, HRSOD, Matting).
 _base_ = './dis5k_1024x1024.py'
 dataset_type = 'mmbirefnet.GeneralDataset'

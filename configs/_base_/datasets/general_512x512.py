@@ -1,4 +1,4 @@
-# General use at 512x512.
+# General use at 512x512. The sets of BiRefNet_512x512 are not published: these are the general ones.
 _base_ = './general_1024x1024.py'
 image_size = (512, 512)  # width, height
 

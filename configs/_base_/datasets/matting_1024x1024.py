@@ -1,5 +1,6 @@
-# Matting: masks stay soft, and the mean errors are taken of them (the other measures are of masks above 128, as in the
-# published tables). Composited sets (Human-2k, Distinctions-646 on BG-20k) are folders like the others.
+# Matting: masks stay soft, and the mean errors compare the maps with them (the other measures use masks above 128, as
+# in the published tables). Composited sets (Human-2k, Distinctions-646 on BG-20k) are folders like the others.
+# The sets are those of BiRefNet-matting, which lists AM-2k as a whole; its test part is kept for testing here.
 _base_ = './dis5k_1024x1024.py'
 dataset_type = 'mmbirefnet.MattingDataset'
 train_sets = [

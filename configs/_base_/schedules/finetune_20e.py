@@ -1,4 +1,5 @@
-# Fine-tuning: the losses of the general models, a tenth of the learning rate that BiRefNet is trained with.
+# Fine-tuning: the losses and the learning rate of the reference's general models, whatever the batch size. (Its DIS5K
+# models are trained with ten times this rate.)
 max_epochs = 20
 loss_decode = [
     dict(type='mmbirefnet.BCELoss', loss_weight=30.0),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import cv2
 import numpy as np
 from mmengine import fileio
+from mmengine.fileio import LocalBackend
 from PIL import Image
 
-from mmbirefnet.imaging.read import available_formats, jpeg_ends, load_image
+from mmbirefnet.imaging.read import available_formats, jpeg_ends, load_image, open_regular_file, read_size
 
 _JPEG_START = b'\xff\xd8'
 _PNG_START = b'\x89PNG\r\n\x1a\n'
@@ -34,6 +36,19 @@ def read_image(path: str, backend_args: dict | None = None) -> np.ndarray:
     if not data:
         raise OSError(f'{path}: empty file')
     return cv2.cvtColor(load_image(data, str(path)).visible(), cv2.COLOR_RGB2BGR)
+
+
+def read_image_size(path: str, backend_args: dict | None = None) -> tuple[int, int]:
+    """Width and height of the image that :func:`read_image` returns, from the file's header.
+
+    Raises:
+        OSError, ValueError: As :func:`read_image`.
+    """
+    local = isinstance(fileio.get_file_backend(path, backend_args=backend_args), LocalBackend)
+    data = open_regular_file(Path(path)) if local else io.BytesIO(fileio.get(path, backend_args=backend_args))
+    with data as file:
+        height, width = read_size(file, str(path))
+    return width, height
 
 
 def read_mask(path: str, backend_args: dict | None = None) -> np.ndarray:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -31,19 +33,15 @@ class Resize(MMSegResize):
 
 @TRANSFORMS.register_module()
 class ResizeToBatch(BaseTransform):
-    """:class:`Resize` to the size ``batch_scale`` (width, height) that the images of one batch share.
+    """Resize image and masks to the size ``batch_scale`` (width, height) that the images of one batch share.
 
-    :class:`mmbirefnet.datasets.DynamicSizeBatchSampler` draws it.
-
-    Args:
-        **kwargs: Of :class:`Resize`, such as ``interpolation``.
+    :class:`mmbirefnet.datasets.DynamicSizeBatchSampler` chooses it. The resize is Pillow's bilinear one with
+    anti-aliasing, as the reference uses for its models of dynamic size (torchvision's resize of PIL images). The
+    reference resizes after the augmentations, so put it behind them: salt and pepper are then averaged.
 
     Raises:
-        KeyError: There is no ``batch_scale``: another batch sampler, or a data set that is not this project's.
+        KeyError: If there is no ``batch_scale``: another batch sampler, or a data set that is not this project's.
     """
-
-    def __init__(self, **kwargs) -> None:
-        self.resize = Resize(scale=(1, 1), **kwargs)
 
     def transform(self, results: dict) -> dict:
         if 'batch_scale' not in results:
@@ -51,11 +49,19 @@ class ResizeToBatch(BaseTransform):
                 'ResizeToBatch: no batch_scale; it needs train_dataloader.batch_sampler=dict('
                 "type='mmbirefnet.DynamicSizeBatchSampler') and a data set of mmbirefnet"
             )
-        self.resize.scale = results['batch_scale']
-        return self.resize(results)
+        width, height = size = results['batch_scale']
+        old_height, old_width = results['img'].shape[:2]
+        _apply(lambda image: image.resize(size, Image.Resampling.BILINEAR), results)
+        results.update(
+            img_shape=(height, width),
+            scale=size,
+            scale_factor=(width / old_width, height / old_height),
+            keep_ratio=False,
+        )
+        return results
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}({self.resize})'
+        return f'{type(self).__name__}()'
 
 
 @TRANSFORMS.register_module()
@@ -83,10 +89,8 @@ class RandomRotate(BaseTransform):
     def transform(self, results: dict) -> dict:
         angle = self._draw()
         if angle is not None:
-            for key in ['img', *results.get('seg_fields', [])]:
-                # As the reference does: PIL's kernel here is Keys' with a = -1, OpenCV's has a = -0.75.
-                rotated = np.array(Image.fromarray(results[key]).rotate(angle, Image.Resampling.BICUBIC))
-                results[key] = np.clip(rotated, 0, 1) if rotated.dtype == np.float32 else rotated
+            # As the reference does: PIL's kernel here is Keys' with a = -1, OpenCV's has a = -0.75.
+            _apply(lambda image: image.rotate(angle, Image.Resampling.BICUBIC), results)
         return results
 
     def __repr__(self) -> str:
@@ -123,3 +127,10 @@ class RandomCenterCrop(BaseTransform):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(max_border={self.max_border})'
+
+
+def _apply(change: Callable[[Image.Image], Image.Image], results: dict) -> None:
+    """Change the image and the masks as PIL images; soft masks in float stay in [0, 1]."""
+    for key in ['img', *results.get('seg_fields', [])]:
+        pixels = np.array(change(Image.fromarray(results[key])))
+        results[key] = np.clip(pixels, 0, 1) if pixels.dtype == np.float32 else pixels

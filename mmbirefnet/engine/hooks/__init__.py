@@ -1,25 +1,31 @@
 from .benchmark_table_hook import BenchmarkTableHook
+from .buffer_sync_hook import BufferSyncHook
 from .finite_hook import FiniteHook
 from .fuse_hook import FuseHook
 from .loss_schedule import LossScheduleHook
 from .mask_kind_hook import MaskKindHook
+from .matmul_precision_hook import MatmulPrecisionHook
 from .released_checkpoint_hook import ReleasedCheckpointHook
 from .safe_checkpoint_hook import SafeCheckpointHook
 from .soft_map_hook import SoftMapHook
 from .stop_signal_hook import StopSignalHook
+from .val_loss_hook import ValLossHook
 from .work_dir_lock_hook import WorkDirLockHook
 from .worker_guard_hook import WorkerGuardHook
 
 __all__ = [
     'BenchmarkTableHook',
+    'BufferSyncHook',
     'FiniteHook',
     'FuseHook',
     'LossScheduleHook',
     'MaskKindHook',
+    'MatmulPrecisionHook',
     'ReleasedCheckpointHook',
     'SafeCheckpointHook',
     'SoftMapHook',
     'StopSignalHook',
+    'ValLossHook',
     'WorkDirLockHook',
     'WorkerGuardHook',
 ]

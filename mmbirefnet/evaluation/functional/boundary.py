@@ -4,16 +4,18 @@ import cv2
 import numpy as np
 
 from .pair import Pair, level_histogram
+from .registry import register_curve, register_measure
 from .threshold_curves import iou_curve
 
 
+@register_measure('mBA', '$mBA$')
 def mean_boundary_accuracy(pair: Pair, steps: int = 5) -> float:
     """Share of right pixels in bands around the mask's boundary, averaged over band widths (Cheng et al., CVPR 2020).
 
     The radii go in ``steps`` from 1 towards (H + W) / 300. The map counts as foreground above 128 of 255, without
     stretching. A mask without boundary (empty or full) has no band: then all pixels count.
     """
-    right = (pair.score_map > 128) == pair.mask
+    right = pair.binary == pair.mask
     if pair.foreground in (0, pair.size):
         return float(right.mean())
     widest = sum(pair.shape) / 300
@@ -28,6 +30,7 @@ def mean_boundary_accuracy(pair: Pair, steps: int = 5) -> float:
     return float(np.mean([accuracies[radius] for radius in radii]))
 
 
+@register_curve('BIoU', maxBIoU=(np.max, '$BIoU^{max}$'), meanBIoU=(np.mean, '$BIoU^{mean}$'))
 def boundary_iou_curve(pair: Pair, ratio: float = 0.02) -> np.ndarray:
     """Boundary IoU (Cheng et al., CVPR 2021) of the map at the thresholds 255 ... 0, float64 (256,).
 

@@ -1,22 +1,28 @@
-"""Human correction effort (Qin et al., ECCV 2022): how many clicks mend a map."""
+"""Human correction effort (Qin et al., ECCV 2022): how many clicks correct a prediction."""
 
 import cv2
 import numpy as np
 
 from .pair import Pair
+from .registry import register_measure
 
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
+@register_measure('HCE', r'$HCE_{\gamma}$', lower_is_better=True, digits=0)
 def human_correction_effort(pair: Pair, relax: int = 5, epsilon: float = 2.0) -> float:
-    """Number of control points and of regions that a person must edit to turn the map above 0.5 into the mask.
+    """Number of control points and of regions that a person must edit to turn the binary map into the mask.
+
+    As in the reference evaluation, the map is binarized above 128 of 255 as it is: an object that is predicted below
+    that counts as missing. With ``pair.stretch_hce`` the map is stretched to the whole of [0, 1] and binarized above
+    0.5, as PySODMetrics does.
 
     Args:
-        pair: the map and its mask, with ``pair.skeleton``.
+        pair: the map and its mask.
         relax: faults that so many erosions of the union remove are forgiven.
         epsilon: tolerance in pixels of the polygons around what is left.
     """
-    mask, binary = pair.mask_u8, pair.binary.view(np.uint8)
+    mask, binary = pair.mask_u8, (pair.stretched_binary if pair.stretch_hce else pair.binary).view(np.uint8)
     hit = mask & binary
     core = cv2.erode(mask | binary, _CROSS, iterations=relax)
     false_positive = _relaxed(binary & ~mask, core, mask ^ 1, relax)

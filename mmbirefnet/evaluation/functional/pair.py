@@ -16,15 +16,16 @@ _EXACT_COUNT = 2**24
 class Pair:
     """A score map beside its mask, with what several measures need of them.
 
-    As in pysodmetrics, the map's values are stretched to the whole of [0, 1] (a constant map is only divided by 255).
+    As in PySODMetrics, most measures stretch the map's values to the whole of [0, 1] (a constant map is only divided by
+    255); :attr:`binary` is the map as it is, above 128.
     The map has 256 levels at most, so most measures follow from histograms over the levels, which are counted
     separately for the foreground and background of the four quadrants around the mask's centroid.
 
     Args:
         score_map: uint8 (H, W), probability times 255.
         mask: bool (H, W), True for foreground.
-        skeleton: bool (H, W), the mask's skeleton if it is known already.
-        alpha: float32 (H, W) in [0, 1], the soft mask that the mean errors are taken of in place of ``mask``.
+        alpha: float32 (H, W) in [0, 1], the soft mask that MAE and MSE compare with in place of ``mask``.
+        stretch_hce: Compute HCE from the stretched map above 0.5, as PySODMetrics does.
 
     Raises:
         TypeError: if the map is not uint8 or the mask not bool.
@@ -35,8 +36,8 @@ class Pair:
         self,
         score_map: np.ndarray,
         mask: np.ndarray,
-        skeleton: np.ndarray | None = None,
         alpha: np.ndarray | None = None,
+        stretch_hce: bool = False,
     ) -> None:
         if score_map.dtype != np.uint8:
             raise TypeError(f'score map must be uint8 (probability times 255), got {score_map.dtype}')
@@ -51,10 +52,9 @@ class Pair:
         self.score_map = np.ascontiguousarray(score_map)
         self.mask = np.ascontiguousarray(mask)
         self.alpha = alpha
+        self.stretch_hce = stretch_hce
         self.shape = mask.shape
         self.size = mask.size
-        if skeleton is not None:
-            self.skeleton = skeleton
 
     @cached_property
     def levels(self) -> np.ndarray:
@@ -72,6 +72,11 @@ class Pair:
 
     @cached_property
     def binary(self) -> np.ndarray:
+        """bool (H, W): the map above 128 of 255, not stretched."""
+        return self.score_map > 128
+
+    @cached_property
+    def stretched_binary(self) -> np.ndarray:
         """bool (H, W): the stretched map above 0.5."""
         return self.score_map > np.flatnonzero(self.levels <= 0.5)[-1]
 

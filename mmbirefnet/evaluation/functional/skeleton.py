@@ -57,7 +57,8 @@ def skeletonize(mask: np.ndarray) -> np.ndarray:
     stamp = np.empty(alive.size, np.int32)
 
     # For each half-step the pixels that have become removable in it. Those that still are when it comes are removed.
-    pending = list(_by_half_step(np.flatnonzero((code != 0) & (code != 255)), code))
+    border = np.flatnonzero((code != 0) & (code != 255))
+    pending = list(_by_half_step(border, code[border]))
     step = 0
     while pending[0].size or pending[1].size:
         phase = step % 2
@@ -65,18 +66,22 @@ def skeletonize(mask: np.ndarray) -> np.ndarray:
         removed = _unique(candidates[(_REMOVABLE[code[candidates]] >> phase & 1).view(np.bool_)], stamp)
         alive[removed] = False
         code[removed] = 0
-        beside = [removed + offset for offset in offsets]
-        for bit, neighbours in enumerate(beside):
+        found = ([pending[0]], [pending[1]])
+        for bit, offset in enumerate(offsets):
+            beside = removed + offset
             # Seen from there, the removed pixel lies in the opposite direction; none occurs twice in one direction.
-            code[neighbours] &= np.uint8(255 - (1 << (bit + 4) % 8))
-        pending = [np.concatenate(p) for p in zip(pending, _by_half_step(np.concatenate(beside), code), strict=True)]
+            remaining = code.take(beside) & np.uint8(255 - (1 << (bit + 4) % 8))
+            code[beside] = remaining
+            for pixels, removable in zip(found, _by_half_step(beside, remaining), strict=True):
+                pixels.append(removable)
+        pending = [np.concatenate(pixels) for pixels in found]
         step += 1
     return alive.reshape(height + 2, width + 2)[1:-1, 1:-1]
 
 
-def _by_half_step(pixels: np.ndarray, code: np.ndarray) -> tuple:
-    """Those of ``pixels`` that the first, and those that the second half-step removes."""
-    removable = _REMOVABLE[code[pixels]]
+def _by_half_step(pixels: np.ndarray, codes: np.ndarray) -> tuple:
+    """Those of ``pixels`` that the first, and those that the second half-step removes, by their ``codes``."""
+    removable = _REMOVABLE.take(codes)
     return pixels[(removable & 1).view(np.bool_)], pixels[(removable >> 1).view(np.bool_)]
 
 

@@ -3,10 +3,12 @@
 import numpy as np
 
 from .pair import Pair
+from .registry import register_measure
 
 _EPS = np.spacing(1)
 
 
+@register_measure('MAE', r'$\mathcal{M}$', lower_is_better=True)
 def mean_absolute_error(pair: Pair) -> float:
     """Mean absolute difference of stretched map and mask (Perazzi et al., CVPR 2012), or of map and soft mask."""
     if pair.alpha is not None:
@@ -15,6 +17,7 @@ def mean_absolute_error(pair: Pair) -> float:
     return float((background @ pair.levels + foreground @ (1 - pair.levels)) / pair.size)
 
 
+@register_measure('MSE', '$MSE$', lower_is_better=True)
 def mean_squared_error(pair: Pair) -> float:
     """Mean squared difference of stretched map and mask, or of map and soft mask."""
     if pair.alpha is not None:
@@ -28,6 +31,7 @@ def _difference(pair: Pair) -> np.ndarray:
     return pair.score_map * np.float32(1 / 255) - pair.alpha
 
 
+@register_measure('Smeasure', r'$S_{\alpha}$')
 def smeasure(pair: Pair, alpha: float = 0.5) -> float:
     """Structure measure: ``alpha`` times the object-aware part plus the rest times the region-aware part.
 

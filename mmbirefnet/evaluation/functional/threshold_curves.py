@@ -4,45 +4,41 @@ from __future__ import annotations
 
 import numpy as np
 
-try:
-    from py_sod_metrics import FmeasureHandler, IOUHandler, PrecisionHandler, RecallHandler
-except ImportError as error:
-    raise ImportError('scoring needs pysodmetrics: pip install "mmbirefnet[eval]"') from error
-
 from .pair import Pair
+from .registry import register_curve, register_measure
 
 _EPS = np.spacing(1)
-_OFF = dict(with_dynamic=False, with_adaptive=False)
-_precision = PrecisionHandler(**_OFF)
-_recall = RecallHandler(**_OFF)
-_fmeasure = FmeasureHandler(**_OFF, beta=0.3)
-_iou = IOUHandler(**_OFF)
+_BETA_SQUARED = 0.3
 
 
 def precision_recall_curves(pair: Pair) -> tuple:
     """Precision and recall at the thresholds 255 ... 0, each float64 (256,); 0 where the denominator is 0."""
-    counts = _confusion(pair, *pair.threshold_counts)
-    return _precision(*counts), _recall(*counts)
+    true_positives, false_positives = pair.threshold_counts
+    return _ratio(true_positives, true_positives + false_positives), _ratio(true_positives, pair.foreground)
 
 
+@register_curve('Fm', maxFm=(np.max, r'$F^{max}_{\beta}$'), meanFm=(np.mean, r'$F^{mean}_{\beta}$'))
 def fmeasure_curve(pair: Pair) -> np.ndarray:
     """F-measure with beta^2 = 0.3 at the thresholds 255 ... 0, float64 (256,) (Achanta et al., CVPR 2009).
 
     0 for an empty mask, and where nothing is hit.
     """
-    return _fmeasure(*_confusion(pair, *pair.threshold_counts))
+    return _fmeasure(pair, *pair.threshold_counts)
 
 
+@register_measure('adpFm', r'$F^{adp}_{\beta}$')
 def adaptive_fmeasure(pair: Pair) -> float:
     """F-measure at twice the map's mean (Achanta et al., CVPR 2009)."""
-    return float(_fmeasure(*_confusion(pair, *pair.adaptive_counts)))
+    return float(_fmeasure(pair, *pair.adaptive_counts))
 
 
+@register_curve('Em', maxEm=(np.max, r'$E^{max}_{\phi}$'), meanEm=(np.mean, r'$E^{mean}_{\phi}$'))
 def emeasure_curve(pair: Pair) -> np.ndarray:
     """Enhanced-alignment measure at the thresholds 255 ... 0, float64 (256,) (Fan et al., IJCAI 2018)."""
     return _emeasure(pair, *pair.threshold_counts)
 
 
+@register_measure('adpEm', r'$E^{adp}_{\phi}$')
 def adaptive_emeasure(pair: Pair) -> float:
     """Enhanced-alignment measure at twice the map's mean (Fan et al., IJCAI 2018)."""
     return float(_emeasure(pair, *pair.adaptive_counts))
@@ -50,13 +46,19 @@ def adaptive_emeasure(pair: Pair) -> float:
 
 def iou_curve(true_positives: np.ndarray, false_positives: np.ndarray, foreground: int) -> np.ndarray:
     """Intersection over union, same shape as the counts; 0 for an empty foreground."""
-    return _iou(true_positives, false_positives, 0, foreground - true_positives)
+    return _ratio(true_positives, false_positives + foreground)
 
 
-def _confusion(pair: Pair, true_positives, false_positives) -> tuple:
-    """tp, fp, tn, fn, in pysodmetrics' order."""
-    background = pair.size - pair.foreground
-    return true_positives, false_positives, background - false_positives, pair.foreground - true_positives
+def _ratio(numerator, denominator) -> np.ndarray:
+    """``numerator / denominator``, and 0 where the denominator is 0."""
+    numerator, denominator = np.broadcast_arrays(np.asarray(numerator, np.float64), denominator)
+    return np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator != 0)
+
+
+def _fmeasure(pair: Pair, true_positives, false_positives) -> np.ndarray:
+    precision = _ratio(true_positives, true_positives + false_positives)
+    recall = _ratio(true_positives, pair.foreground)
+    return _ratio((_BETA_SQUARED + 1) * precision * recall, _BETA_SQUARED * precision + recall)
 
 
 def _emeasure(pair: Pair, true_positives, false_positives):
@@ -70,7 +72,8 @@ def _emeasure(pair: Pair, true_positives, false_positives):
     elif pair.foreground == pair.size:
         aligned = positives
     else:
-        tp, fp, tn, fn = _confusion(pair, true_positives, false_positives)
+        tp, fp = true_positives, false_positives
+        fn, tn = pair.foreground - tp, pair.size - pair.foreground - fp
         # Pixels of one cell of the confusion matrix share one alignment: map and mask, both less their means.
         map_on, mask_on = 1 - positives / pair.size, 1 - pair.foreground / pair.size
         map_off, mask_off = map_on - 1, mask_on - 1

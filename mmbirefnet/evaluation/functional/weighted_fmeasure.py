@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from .pair import Pair
+from .registry import register_measure
 
 _EPS = np.spacing(1)
 _RADIUS = 3  # of the 7x7 window
@@ -19,6 +20,7 @@ _HALO = _RADIUS + _PAD  # rows that the smoothed error of a row depends on
 _STRIP = 2**18  # pixels worked on at once: their arrays stay in the processor's cache
 
 
+@register_measure('wFmeasure', r'$F^{\omega}_{\beta}$')
 def weighted_fmeasure(pair: Pair, beta2: float = 1.0) -> float:
     """Weighted F-measure in [0, 1]; 0 for an empty mask.
 

@@ -6,27 +6,30 @@ from pathlib import Path
 
 import yaml
 
+from mmbirefnet.evaluation.functional import MEASURES
 from mmbirefnet.evaluation.report.tables import TableRow
-from mmbirefnet.evaluation.scoring import METRICS
 
 
-def load_published(path: str | Path) -> list[TableRow]:
-    """Rows of a metafile, one per model and data set, each with its source as the note.
+def load_published(path: str | Path, config: str | None = None) -> list[TableRow]:
+    """Rows of a metafile, one per result of a model, each with its source as the note.
 
     Args:
-        path: a YAML file with ``Models``; each of their ``Results`` has ``Dataset``, ``Metrics`` and ``Source``.
+        path: A YAML file with ``Models``; each of their ``Results`` has ``Dataset``, ``Metrics`` and ``Source``.
+        config: Stem of a config file: return only the rows of the models whose ``Config`` it is.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if a result has no source, or a metric of another name than ours.
+        FileNotFoundError: If there is no such file.
+        ValueError: If a result has no source, or a measure of another name than ours.
     """
     content = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     rows = []
     for model in content['Models']:
+        if config is not None and Path(model.get('Config', '')).stem != config:
+            continue
         for result in model.get('Results', ()):
-            unknown = sorted(set(result['Metrics']) - set(METRICS))
+            unknown = sorted(set(result['Metrics']) - set(MEASURES))
             if unknown or not result.get('Source'):
-                what = f'unknown metrics {", ".join(unknown)}' if unknown else 'no Source'
+                what = f'unknown measures {", ".join(unknown)}' if unknown else 'no Source'
                 raise ValueError(f'{path}: {model["Name"]} on {result["Dataset"]}: {what}')
             rows.append(TableRow(result['Dataset'], model['Name'], result['Metrics'], result['Source']))
     return rows

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmbirefnet.evaluation.scoring import LOWER_IS_BETTER, METRICS
+from mmbirefnet.evaluation.functional import MEASURES
+from mmbirefnet.evaluation.scoring import lower_is_better
 
 _CHECKPOINT = re.compile(r'(?:best_.+_)?(?:epoch|iter)_(\d+)\.pth')
 
@@ -36,40 +37,40 @@ def read_logged_scores(work_dir: str | Path) -> dict[int, dict[str, float]]:
     for path in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
         for line in path.read_text().splitlines():
             entry = json.loads(line)
-            metrics = {key: value for key, value in entry.items() if is_metric(key)}
-            if metrics and 'lr' not in entry:
-                scores.setdefault(entry['step'], {}).update(metrics)
+            measures = {key: value for key, value in entry.items() if is_measure(key)}
+            if measures and 'lr' not in entry:
+                scores.setdefault(entry['step'], {}).update(measures)
     return scores
 
 
-def is_metric(key: str) -> bool:
-    """Whether a key of a log is one of our metrics, with or without a set before it: ``HCE``, ``DIS-VD/HCE``."""
-    return key.rpartition('/')[2] in METRICS
+def is_measure(key: str) -> bool:
+    """Whether a key of a log is one of our measures, with or without a set before it: ``HCE``, ``DIS-VD/HCE``."""
+    return key.rpartition('/')[2] in MEASURES
 
 
-def rank(scores: Mapping[int, Mapping[str, float]], metrics: Sequence[str]) -> list[int]:
-    """Keys of ``scores``, the best first: by the mean of their ranks on each metric, then by the first metric.
+def rank(scores: Mapping[int, Mapping[str, float]], measures: Sequence[str]) -> list[int]:
+    """Keys of ``scores``, the best first: by the mean of their ranks on each measure, then by the first measure.
 
     Args:
-        scores: of each checkpoint; those that lack one of the metrics are left out.
-        metrics: keys of the scores. Of MAE, MSE and HCE less is better.
+        scores: of each checkpoint; those that lack one of the measures are left out.
+        measures: keys of the scores. Of MAE, MSE and HCE lower is better.
 
     Raises:
-        ValueError: if one is none of our metrics.
+        ValueError: if one is none of our measures.
     """
-    unknown = [metric for metric in metrics if not is_metric(metric)]
-    if unknown or not metrics:
-        raise ValueError(f'metrics: expected some of {", ".join(METRICS)}; got {", ".join(unknown) or "none"}')
-    complete = [key for key, row in scores.items() if all(metric in row for metric in metrics)]
+    unknown = [measure for measure in measures if not is_measure(measure)]
+    if unknown or not measures:
+        raise ValueError(f'measures: expected some of {", ".join(MEASURES)}; got {", ".join(unknown) or "none"}')
+    complete = [key for key, row in scores.items() if all(measure in row for measure in measures)]
     if not complete:
         return []
     # Sorted alike: the smaller, the better.
-    values = np.array([[_cost(metric, scores[key][metric]) for metric in metrics] for key in complete])
+    values = np.array([[_cost(measure, scores[key][measure]) for measure in measures] for key in complete])
     # Equal scores share the best of their ranks.
     ranks = (values[None, :, :] < values[:, None, :]).sum(axis=1)
     order = np.lexsort((values[:, 0], ranks.mean(axis=1)))
     return [complete[index] for index in order]
 
 
-def _cost(metric: str, value: float) -> float:
-    return value if metric.rpartition('/')[2] in LOWER_IS_BETTER else -value
+def _cost(measure: str, value: float) -> float:
+    return value if lower_is_better(measure) else -value

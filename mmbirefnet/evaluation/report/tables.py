@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from mmbirefnet.datasets import CODDataset, DIS5KDataset, HRSODDataset, MattingDataset
-from mmbirefnet.evaluation.scoring import LOWER_IS_BETTER, METRICS
+from mmbirefnet.evaluation.functional import MEASURES
+from mmbirefnet.evaluation.scoring import lower_is_better
 
 TASK_COLUMNS = {
     'DIS5K': ('maxFm', 'wFmeasure', 'MAE', 'Smeasure', 'meanEm', 'HCE'),
     'COD': ('Smeasure', 'wFmeasure', 'meanFm', 'meanEm', 'maxEm', 'MAE'),
-    'HRSOD': ('Smeasure', 'maxFm', 'meanEm', 'MAE'),
+    'HRSOD': ('Smeasure', 'maxFm', 'meanEm', 'MAE', 'wFmeasure'),
     'Matting': ('Smeasure', 'wFmeasure', 'MAE', 'MSE', 'maxFm', 'meanEm'),
 }
-"""Columns by task, for the first three as Zheng et al. (2024) print them; the tasks are the data sets' families."""
+"""Columns by task, for the first three as Zheng et al. (2024) print them; others also report wFmeasure of HRSOD.
+
+The tasks are the data sets' families.
+"""
 
 TEST_SETS = {
     'DIS5K': ('DIS-VD', 'DIS-TE1', 'DIS-TE2', 'DIS-TE3', 'DIS-TE4'),
@@ -31,12 +35,6 @@ TEST_SETS = {
 MEANS = {'DIS-TE(1-4)': TEST_SETS['DIS5K'][1:]}
 """Rows that are the mean over several sets' rows."""
 
-_LATEX = dict(
-    maxFm=r'$F^{max}_{\beta}$', wFmeasure=r'$F^{\omega}_{\beta}$', MAE=r'$\mathcal{M}$', Smeasure=r'$S_{\alpha}$',
-    meanEm=r'$E^{mean}_{\phi}$', HCE=r'$HCE_{\gamma}$', maxEm=r'$E^{max}_{\phi}$', meanFm=r'$F^{mean}_{\beta}$',
-    adpEm=r'$E^{adp}_{\phi}$', adpFm=r'$F^{adp}_{\beta}$', mBA=r'$mBA$', maxBIoU=r'$BIoU^{max}$',
-    meanBIoU=r'$BIoU^{mean}$', MSE=r'$MSE$',
-)  # fmt: skip
 _ABSENT = '–'
 
 
@@ -70,16 +68,66 @@ def columns_of(rows: Sequence[TableRow], task: str | None = None) -> tuple:
         raise ValueError(f'task: expected one of {", ".join(TASK_COLUMNS)}; got {task}')
     task = task or task_of([row.name for row in rows])
     scored = {metric for row in rows for metric in row.scores}
-    return tuple(metric for metric in (TASK_COLUMNS[task] if task else METRICS) if metric in scored)
+    return tuple(metric for metric in (TASK_COLUMNS[task] if task else MEASURES) if metric in scored)
 
 
-def mean_rows(rows: Mapping[str, Mapping[str, float]], means: Mapping[str, Sequence[str]] = MEANS) -> dict[str, dict]:
-    """For each of ``means`` the mean of its sets' rows, metric by metric; none if one of its sets has no row."""
-    complete = {name: [rows[s] for s in sets] for name, sets in means.items() if all(s in rows for s in sets)}
-    return {
-        name: {metric: float(np.mean([row[metric] for row in group])) for metric in group[0]}
-        for name, group in complete.items()
-    }
+def with_means(
+    scores: Mapping[str, Mapping[str, float]], means: Mapping[str, Sequence[str]] = MEANS
+) -> dict[str, Mapping[str, float]]:
+    """Scores by set, in table order, with the mean rows.
+
+    Args:
+        scores: Scores of each set.
+        means: Rows to add, each the mean over the rows of several sets; left out if one of its sets has no scores.
+    """
+    rows = dict(scores)
+    for name, sets in means.items():
+        if all(rows.get(s) for s in sets):
+            rows[name] = {measure: float(np.mean([rows[s][measure] for s in sets])) for measure in rows[sets[0]]}
+    return {name: rows[name] for name in in_table_order(rows)}
+
+
+def to_keys(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Scores by set as the flat dict of a test: ``<set>/<measure>``."""
+    return {f'{name}/{measure}': value for name, row in scores.items() for measure, value in row.items()}
+
+
+def from_keys(metrics: Mapping[str, float], name: str) -> dict[str, dict[str, float]]:
+    """Scores by set of the flat dict that a test returns; keys of other metrics are left out.
+
+    Args:
+        metrics: By ``<set>/<measure>``, or ``<measure>`` where there is one set.
+        name: The set of the latter.
+    """
+    scores: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        set_name, _, measure = key.rpartition('/')
+        if measure in MEASURES:
+            scores.setdefault(set_name or name, {})[measure] = value
+    return scores
+
+
+def rows_of_sets(
+    scores: Mapping[str, Mapping[str, Mapping[str, float]]],
+    notes: Mapping[tuple[str, str], str] | None = None,
+    published: Sequence[TableRow] = (),
+) -> list[TableRow]:
+    """The rows of a table: each set with all methods, then the published ones.
+
+    Args:
+        scores: Scores by method and set, see :func:`with_means`.
+        notes: By method and set; sets that have a note only get a row without scores.
+        published: Rows of :func:`~mmbirefnet.evaluation.report.published.load_published`; those of sets without a row
+            of ours are left out.
+    """
+    notes = notes or {}
+    keys = dict.fromkeys([*((method, name) for method, sets in scores.items() for name in sets), *notes])
+    rows = [
+        TableRow(name, method, scores[method].get(name, {}), notes.get((method, name), '')) for method, name in keys
+    ]
+    names = in_table_order([row.name for row in rows])
+    rows += [replace(row, method=f'{row.method} (published)') for row in published]
+    return [row for name in names for row in rows if row.name == name]
 
 
 def in_table_order(names: Sequence[str]) -> list[str]:
@@ -90,7 +138,7 @@ def in_table_order(names: Sequence[str]) -> list[str]:
 
 def to_markdown(rows: Sequence[TableRow], columns: Sequence[str], heading: str = 'set') -> str:
     """A Markdown table; arrows say which way is better."""
-    arrows = [f'{metric} {"↓" if metric.rpartition("/")[2] in LOWER_IS_BETTER else "↑"}' for metric in columns]
+    arrows = [f'{metric} {"↓" if lower_is_better(metric) else "↑"}' for metric in columns]
     noted = any(row.note for row in rows)
     lines = [[heading, 'method', *arrows, *(['note'] if noted else [])]]
     lines.append(['---', '---', *['---:'] * len(columns), *(['---'] if noted else [])])
@@ -111,7 +159,9 @@ def to_csv(rows: Sequence[TableRow], columns: Sequence[str], path: str | Path, h
 
 def to_latex(rows: Sequence[TableRow], columns: Sequence[str], heading: str = 'set') -> str:
     """A LaTeX ``tabular`` that needs no package; notes are comments behind their rows."""
-    arrows = [_LATEX[metric] + (r'$\downarrow$' if metric in LOWER_IS_BETTER else r'$\uparrow$') for metric in columns]
+    arrows = [
+        MEASURES[metric].latex + (r'$\downarrow$' if lower_is_better(metric) else r'$\uparrow$') for metric in columns
+    ]
     lines = [
         rf'\begin{{tabular}}{{ll{"r" * len(columns)}}}',
         r'\hline',
@@ -151,7 +201,7 @@ def _numbers(row: TableRow, columns: Sequence[str]) -> list[str]:
 def _number(metric: str, value: float | None) -> str:
     if value is None:
         return _ABSENT
-    return f'{value:.0f}' if metric.endswith('HCE') else f'{value:.3f}'
+    return f'{value:.{MEASURES[metric.rpartition("/")[2]].digits}f}'
 
 
 def _escape(text: str) -> str:

@@ -21,6 +21,7 @@ from ..layers import (
     inward_logits,
     log_odds,
     resize,
+    resize_float32,
 )
 from ..losses.base import MaskLoss
 
@@ -28,7 +29,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 class BiRefOutput(NamedTuple):
-    """What the head gives in training; the lists go from block 4 to block 2."""
+    """The supervised maps of the head; the lists go from block 4 to block 2."""
 
     logits: Tensor  # (N, out_channels, H, W)
     side_logits: list[Tensor]  # (N, out_channels, H/s, W/s)
@@ -66,13 +67,13 @@ class BiRefBlock(BaseModule):
         self.side = nn.Conv2d(out_channels, side_channels, 1) if side_channels else None
         self.outward = outward
 
-    def forward(self, x: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Outgoing map ``(N, out_channels, H, W)``, and in training the side output and the gradient logits."""
+    def forward(self, x: Tensor, image: Tensor | None, supervised: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Outgoing map ``(N, out_channels, H, W)`` and, if supervised, the side output and the gradient logits."""
         x = self.reconstruction(x, None if self.inward is None else self.inward(image, x.shape[2:]))
-        side = self.side(x) if self.training and self.side is not None else None
+        side = self.side(x) if supervised and self.side is not None else None
         gradient = None
         if self.outward is not None:
-            attention, gradient = self.outward(x)
+            attention, gradient = self.outward(x, supervised)
             x = x * attention
         return x, side, gradient
 
@@ -204,6 +205,10 @@ class BiRefHead(BaseDecodeHead):
         if inward_reference:
             self.inward = InwardReference(1, inward_full, image_channels=image_channels)
             self.conv_logits_inward = nn.Conv2d(inward_full, out_channels, 1, bias=False)
+            # The bound of nn.Conv2d is that of its own inputs; both parts need the bound of all inputs together.
+            bound = (c1 // 2 + inward_full) ** -0.5
+            for parameter in (*self.conv_logits.parameters(), *self.conv_logits_inward.parameters()):
+                nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor | BiRefOutput:
         """Decode the maps of an image.
@@ -218,6 +223,15 @@ class BiRefHead(BaseDecodeHead):
         Raises:
             ValueError: If the inward reference is on and there is no image.
         """
+        output = self._decode(inputs, supervised=self.training)
+        return output if self.training else output.logits
+
+    def loss(self, inputs: tuple[Tensor, ...], batch_data_samples: SampleList, train_cfg: dict | None = None) -> dict:
+        """Losses of all supervised maps, in training and in evaluation mode; see :meth:`loss_by_feat`."""
+        return self.loss_by_feat(self._decode(inputs, supervised=True), batch_data_samples)
+
+    def _decode(self, inputs: tuple[Tensor, ...], supervised: bool) -> BiRefOutput:
+        """The logits and, if supervised, the side outputs, gradient predictions and their targets."""
         features = self._transform_inputs(inputs)
         image = inputs[4] if len(inputs) > 4 else None
         if self.inward_reference and image is None:
@@ -228,51 +242,44 @@ class BiRefHead(BaseDecodeHead):
         x = features[3]
         sides, gradients = [], []
         for k in (4, 3, 2):
-            x, side, gradient = self._decode(k, x, image)
+            x, side, gradient = self._run_block(k, x, image, supervised)
             sides.append(side)
             gradients.append(gradient)
             lateral = self.laterals[str(k)](features[k - 2])
             lateral += resize(x, lateral.shape[2:])
             x = lateral
-        x, _, _ = self._decode(1, x, image)
+        x, _, _ = self._run_block(1, x, image, supervised)
         logits = self.conv_logits(x)
         if image is not None:
             logits = resize(logits, image.shape[2:])
         if self.inward_reference:
             logits = logits + inward_logits(self.inward, self.conv_logits_inward, image)
-        if not self.training:
-            return logits
-        return self._training_output(logits, sides, gradients, image)
+        sides, gradients = ([each for each in maps if each is not None] for maps in (sides, gradients))
+        targets = []
+        if gradients and image is not None:
+            targets = [gradient_target(image, log_odds(side, self.background)) for side in sides]
+        return BiRefOutput(logits, sides, gradients, targets)
 
-    def _decode(self, k: int, x: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def _run_block(
+        self, k: int, x: Tensor, image: Tensor | None, supervised: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         block = self.blocks[str(k)]
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint_module(block, x, image)
-        return block(x, image)
-
-    def _training_output(
-        self, logits: Tensor, sides: list[Tensor], gradients: list[Tensor], image: Tensor | None
-    ) -> BiRefOutput:
-        targets = []
-        if self.gradient_supervision and image is not None:
-            targets = [gradient_target(image, log_odds(side, self.background)) for side in sides]
-        return BiRefOutput(
-            logits,
-            sides if sides[0] is not None else [],
-            gradients if gradients[0] is not None else [],
-            targets,
-        )
+            return checkpoint_module(block, x, image, supervised)
+        return block(x, image, supervised)
 
     def loss_by_feat(self, output: BiRefOutput, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses of the supervised maps, each summed over them, and of the gradient predictions.
 
+        The maps are resized to the masks in float32 at least, also under autocast.
+
         Args:
-            output: What :meth:`forward` gives in training.
+            output: What :meth:`forward` returns in training.
             batch_data_samples: Their ``gt_sem_seg`` is the mask in [0, 1] or class indices, ``(1, H, W)``.
         """
         target = self._stack_batch_gt(batch_data_samples)
         sides = output.side_logits if self.multi_scale_supervision else []
-        maps = [resize(logits, target.shape[2:]) for logits in (*sides, output.logits)]
+        maps = [resize_float32(logits, target.shape[2:]) for logits in (*sides, output.logits)]
         losses = {}
         for loss in self.loss_decode:
             if isinstance(loss, MaskLoss):

@@ -14,7 +14,7 @@ from .reference import (
     laplacian,
     log_odds,
 )
-from .resize import resize
+from .resize import resize, resize_float32
 
 __all__ = [
     'ASPP',
@@ -32,4 +32,5 @@ __all__ = [
     'laplacian',
     'log_odds',
     'resize',
+    'resize_float32',
 ]

@@ -6,7 +6,7 @@ from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from .resize import resize
+from .resize import resize, resize_float32
 
 
 def image_to_patches(image: Tensor, grid: int) -> Tensor:
@@ -103,10 +103,14 @@ class OutwardReference(BaseModule):
         self.attention = nn.Conv2d(channels, 1, 1)
         self.gradient = nn.Conv2d(channels, 1, 1) if predict_gradient else None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Map ``(N, C, H, W)`` to attention in [0, 1] and, in training, gradient logits, both ``(N, 1, H, W)``."""
+    def forward(self, x: Tensor, supervised: bool | None = None) -> tuple[Tensor, Tensor | None]:
+        """Map ``(N, C, H, W)`` to attention in [0, 1] and, if supervised, gradient logits, both ``(N, 1, H, W)``.
+
+        ``supervised=None`` stands for the module's training mode.
+        """
+        supervised = self.training if supervised is None else supervised
         x = self.act(self.norm(self.conv(x)))
-        gradient = self.gradient(x) if self.training and self.gradient is not None else None
+        gradient = self.gradient(x) if supervised and self.gradient is not None else None
         return self.attention(x).sigmoid(), gradient
 
 
@@ -148,12 +152,14 @@ def gradient_target(image: Tensor, side_logits: Tensor) -> Tensor:
     """What the gradient prediction of a stage is to become, as logits ``(N, 1, H, W)`` at the image's size.
 
     The image's Laplacian where the stage's own side output sees the object; as in the reference, the side output
-    enters as logits and is not detached.
+    enters as logits and is not detached. Computed in float32 at least, also under autocast.
     """
-    return laplacian(image) * resize(side_logits, image.shape[2:])
+    side_logits = resize_float32(side_logits, image.shape[2:])
+    with torch.autocast(image.device.type, enabled=False):
+        return laplacian(image.to(side_logits.dtype)) * side_logits
 
 
 def gradient_loss(gradient_logits: Tensor, target_logits: Tensor) -> Tensor:
-    """Binary cross-entropy between the two probability maps, averaged over pixels, in float32."""
-    gradient_logits = resize(gradient_logits.float(), target_logits.shape[2:])
-    return F.binary_cross_entropy_with_logits(gradient_logits, target_logits.float().sigmoid())
+    """Binary cross-entropy between the two probability maps, averaged over pixels, in float32 at least."""
+    gradient_logits = resize_float32(gradient_logits, target_logits.shape[2:])
+    return F.binary_cross_entropy_with_logits(gradient_logits, target_logits.to(gradient_logits.dtype).sigmoid())

@@ -1,5 +1,6 @@
-"""The one kind of resize in the network."""
+"""Bilinear resizing with aligned corners, the only kind in the network."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,3 +15,8 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(x.shape[2:]) == tuple(size):
         return x
     return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=True)
+
+
+def resize_float32(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """:func:`resize` in float32, or float64 for float64 maps, also under autocast: for logits that a loss compares."""
+    return resize(x.to(torch.promote_types(x.dtype, torch.float32)), size)

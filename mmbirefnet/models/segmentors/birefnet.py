@@ -67,10 +67,17 @@ class BiRefNet(EncoderDecoder):
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
         """Losses of the head and, if it is on, of the neck's auxiliary classifier.
 
+        In evaluation mode they are the losses of the same maps with the norms' running statistics and no dropout.
+
         Args:
             inputs: Normalised images, ``(N, 3, H, W)``.
             data_samples: Masks in ``gt_sem_seg``; ``class_label`` for the classifier.
+
+        Raises:
+            RuntimeError: If the model is fused, since it has no layers for side outputs.
         """
+        if self.fused:
+            raise RuntimeError('a fused BiRefNet has no side outputs for a loss; use the model it was made from')
         features = self.extract_backbone_feat(inputs)
         x = self._refer(features, inputs)
         losses = self._decode_head_forward_train(x, data_samples)

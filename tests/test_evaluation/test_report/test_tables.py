@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from mmbirefnet.evaluation import MEASURES
 from mmbirefnet.evaluation.report.breakdown import parse_dis5k_name, rows_by
 from mmbirefnet.evaluation.report.published import load_published
 from mmbirefnet.evaluation.report.ranking import find_checkpoints, rank, read_logged_scores
@@ -15,15 +16,14 @@ from mmbirefnet.evaluation.report.tables import (
     TableRow,
     columns_of,
     in_table_order,
-    mean_rows,
     task_of,
     to_latex,
     to_markdown,
+    with_means,
     write_tables,
 )
-from mmbirefnet.evaluation.scoring import METRICS
 
-SCORES = {metric: (index + 1) / 100 for index, metric in enumerate(METRICS)} | {'HCE': 1016.4}
+SCORES = {metric: (index + 1) / 100 for index, metric in enumerate(MEASURES)} | {'HCE': 1016.4}
 
 
 @pytest.mark.parametrize(
@@ -41,14 +41,14 @@ SCORES = {metric: (index + 1) / 100 for index, metric in enumerate(METRICS)} | {
 def test_task_by_sets(sets, task):
     assert task_of(sets) == task
     rows = [TableRow(name, 'm', SCORES) for name in sets]
-    assert columns_of(rows) == (TASK_COLUMNS[task] if task else METRICS)
+    assert columns_of(rows) == (TASK_COLUMNS[task] if task else tuple(MEASURES))
 
 
 def test_column_orders():
     # The papers' orders.
     assert ' '.join(TASK_COLUMNS['DIS5K']) == 'maxFm wFmeasure MAE Smeasure meanEm HCE'
     assert ' '.join(TASK_COLUMNS['COD']) == 'Smeasure wFmeasure meanFm meanEm maxEm MAE'
-    assert ' '.join(TASK_COLUMNS['HRSOD']) == 'Smeasure maxFm meanEm MAE'
+    assert ' '.join(TASK_COLUMNS['HRSOD']) == 'Smeasure maxFm meanEm MAE wFmeasure'  # the last by others
     assert [len(sets) for sets in TEST_SETS.values()] == [5, 4, 5, 3]
     with pytest.raises(ValueError, match='DIS5K, COD, HRSOD'):
         columns_of([], 'SOD')
@@ -59,11 +59,11 @@ def test_sets_in_order():
     assert in_table_order(names) == ['DIS-VD', 'DIS-TE1', 'DIS-TE2', 'DIS-TE(1-4)', 'other']
 
 
-def test_mean_rows():
+def test_with_means():
     rows = {f'DIS-TE{k}': dict(MAE=0.1 * k, HCE=float(k)) for k in range(1, 5)}
-    assert mean_rows(rows) == {'DIS-TE(1-4)': dict(MAE=pytest.approx(0.25), HCE=2.5)}
+    assert with_means(rows) == rows | {'DIS-TE(1-4)': dict(MAE=pytest.approx(0.25), HCE=2.5)}
     del rows['DIS-TE3']
-    assert mean_rows(rows) == {}
+    assert with_means(rows) == rows
 
 
 def test_three_formats(tmp_path):
@@ -97,10 +97,19 @@ def test_published_rows_need_source_and_known_metrics(tmp_path):
     content = 'Models:\n- Name: m\n  Results:\n  - {{Dataset: DIS-VD, Metrics: {{{}: 0.9}}{}}}\n'
     path.write_text(content.format('Smeasure', ', Source: paper'))
     assert load_published(path) == [TableRow('DIS-VD', 'm', {'Smeasure': 0.9}, 'paper')]
-    for metric, source, message in (('Smeasure', '', 'no Source'), ('S', ', Source: x', 'unknown metrics S')):
+    for metric, source, message in (('Smeasure', '', 'no Source'), ('S', ', Source: x', 'unknown measures S')):
         path.write_text(content.format(metric, source))
         with pytest.raises(ValueError, match=f'metafile.yml: m on DIS-VD: {message}'):
             load_published(path)
+
+
+def test_published_rows_of_a_config(tmp_path):
+    path = tmp_path / 'metafile.yml'
+    model = '- Name: {0}\n  Config: a/{1}.py\n  Results:\n  - {{Dataset: d, Metrics: {{MAE: {2}}}, Source: s}}\n'
+    rows = [('R1', 'one', 0.1), ('R2', 'two', 0.2), ('R3', 'one', 0.3)]
+    path.write_text('Models:\n- Name: one\n  Config: a/one.py\n' + ''.join(model.format(*row) for row in rows))
+    assert [(row.method, row.scores['MAE']) for row in load_published(path, 'one')] == [('R1', 0.1), ('R3', 0.3)]
+    assert load_published(path, 'three') == []
 
 
 def test_breakdown_by_names():

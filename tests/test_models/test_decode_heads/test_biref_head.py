@@ -9,9 +9,9 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from mmbirefnet.models import BiRefHead
+from mmbirefnet.models import BiRefHead, DCNv2
 from mmbirefnet.models.decode_heads.biref_head import BiRefOutput
-from mmbirefnet.models.layers import gradient_loss, resize
+from mmbirefnet.models.layers import gradient_loss, gradient_target, resize
 from mmbirefnet.registry import MODELS
 
 ARCH = dict(embed_dims=16, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), window_size=4)
@@ -391,3 +391,95 @@ def test_sync_bn():
     reference = seeded(MODELS.build(cfg))
     model.load_state_dict(reference.state_dict(), strict=True)
     torch.testing.assert_close(evaluate(model), evaluate(reference))
+
+
+def assert_uniform(values: Tensor, bound: float, name: str) -> None:
+    """Drawn from all of [-bound, bound]."""
+    assert 0.97 * bound < values.abs().max() <= bound, name
+    assert values.std().item() == pytest.approx(bound / 3**0.5, rel=0.05), name
+
+
+@pytest.mark.parametrize('inward_reference', [True, False])
+def test_logits_start_as_one_convolution_would(inward_reference):
+    """Both parts of the last 1x1 convolution are drawn as torch draws the whole, bias and all."""
+    torch.manual_seed(0)
+    options = dict(loss_decode=dict(type='CrossEntropyLoss'), num_classes=1000, inward_reference=inward_reference)
+    for initialize in (nn.Module.eval, BiRefHead.init_weights):
+        head = BiRefHead(CHANNELS, aspp_cfg=None, **options)
+        initialize(head)
+        parts = [head.conv_logits.weight, *([head.conv_logits_inward.weight] if inward_reference else [])]
+        whole = nn.Conv2d(sum(part.shape[1] for part in parts), 1000, 1)
+        assert whole.in_channels == 16 + 4 * inward_reference
+        for ours, theirs in [*((part, whole.weight) for part in parts), (head.conv_logits.bias, whole.bias)]:
+            assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.05)
+            assert_uniform(ours, whole.in_channels**-0.5, '')
+
+
+def test_other_initial_values_are_those_of_torch():
+    """Uniform with the bound of the inputs; offsets and masks start at zero, norms at the identity."""
+    torch.manual_seed(0)
+    model = MODELS.build(config())
+    model.init_weights()
+    seen = set()
+    for part in (model.neck, model.decode_head):
+        for name, module in part.named_modules():
+            if 'conv_offset' in name:
+                assert not module.weight.any(), name
+                assert not module.bias.any(), name
+            elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+                assert (module.weight == 1).all(), name
+                assert not module.bias.any(), name
+            elif isinstance(module, (nn.Conv2d, nn.Linear, DCNv2)) and 'conv_logits' not in name:
+                bound = module.weight[0].numel() ** -0.5
+                for parameter in (module.weight, module.bias):
+                    if parameter is not None and parameter.numel() > 2000:
+                        assert_uniform(parameter, bound, name)
+                    elif parameter is not None:
+                        assert 0 < parameter.abs().max() <= bound, name
+            else:
+                continue
+            seen.add(type(module))
+    assert {nn.Conv2d, nn.Linear, nn.BatchNorm2d, DCNv2} <= seen
+
+
+def test_loss_in_evaluation():
+    """All losses of training, with the norms' running statistics, which stay as they are."""
+    model = seeded(MODELS.build(config()))
+    train_step(model)  # moves the statistics
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        found = model.eval()(image(), samples(), mode='loss')
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        model.train()
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        expected = model(image(), samples(), mode='loss')
+    assert found.keys() == expected.keys() == {'decode.loss_bce', 'decode.loss_gradient', 'neck.loss_cls'}
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, msg=name)
+
+
+def cast(maps: BiRefOutput, dtype: torch.dtype) -> BiRefOutput:
+    return BiRefOutput(maps.logits.to(dtype), *([each.to(dtype) for each in several] for several in maps[1:]))
+
+
+def test_maps_are_resized_in_float32_under_autocast():
+    targets, x = samples(16, 24), image(16, 24)
+    half = cast(output(), torch.bfloat16)
+    exact = cast(half, torch.float32)
+    expected = head().loss_by_feat(exact, targets)
+    expected_target = gradient_target(x, exact.side_logits[0])
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = head().loss_by_feat(half, targets)
+        target = gradient_target(x, half.side_logits[0])
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+    assert target.dtype == torch.float32
+    assert torch.equal(target, expected_target)
+
+
+def test_gradient_supervision_in_float64():
+    maps = cast(output(), torch.float64)
+    loss = gradient_loss(maps.gradient_logits[0], gradient_target(image(16, 24).double(), maps.side_logits[0]))
+    assert loss.dtype == torch.float64

@@ -30,7 +30,7 @@ def batch_norm(x: Tensor, state: dict, name: str) -> Tensor:
 
 
 def deform_conv(x: Tensor, offset_mask: Tensor, weight: Tensor) -> Tensor:
-    """DCNv2 of odd kernels, stride 1, same size: each tap is one bilinear sampling of the whole map."""
+    """DCNv2 of odd kernels, stride 1, same size, masks up to 2: a tap is one bilinear sampling of the whole map."""
     height, width = x.shape[2:]
     size = weight.shape[-1]
     out = 0
@@ -38,7 +38,8 @@ def deform_conv(x: Tensor, offset_mask: Tensor, weight: Tensor) -> Tensor:
         y = torch.arange(height)[:, None] + tap // size - size // 2 + offset_mask[:, 2 * tap]
         z = torch.arange(width)[None, :] + tap % size - size // 2 + offset_mask[:, 2 * tap + 1]
         grid = torch.stack((2 * z / (width - 1) - 1, 2 * y / (height - 1) - 1), -1)
-        sampled = F.grid_sample(x, grid, align_corners=True) * offset_mask[:, None, 2 * size**2 + tap].sigmoid()
+        mask = 2 * offset_mask[:, None, 2 * size**2 + tap].sigmoid()
+        sampled = F.grid_sample(x, grid, align_corners=True) * mask
         out = out + torch.einsum('oc,nchw->nohw', weight[:, :, tap // size, tap % size], sampled)
     return out
 

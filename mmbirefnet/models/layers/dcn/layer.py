@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import mmcv.ops
 import torch
+from mmengine.logging import print_log
 from packaging.version import Version
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
+from mmbirefnet.fileio.checkpoints import DCN_VERSION
 from mmbirefnet.models.layers.dcn import torch_backend as deform_conv_torch
 from mmbirefnet.registry import MODELS
 
@@ -53,20 +58,50 @@ def load_backend(name: str) -> Callable[..., Tensor]:
     return deform_conv_triton.modulated_deform_conv2d
 
 
+class _ScaledSigmoid(Function):
+    """``scale * sigmoid(x)`` that keeps nothing but its result, which the convolution keeps anyway."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, scale: float) -> Tensor:
+        out = x.sigmoid().mul_(scale)
+        ctx.save_for_backward(out)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        (out,) = ctx.saved_tensors
+        return grad * out * (1 - out / ctx.scale), None
+
+
+@functools.cache
+def _log_rescaling(mask_scale: float) -> None:
+    """Log once per process, not once per layer."""
+    print_log(
+        f'the checkpoint holds kernels of deformable convolutions for masks of sigmoid(m); divided by {mask_scale:g} '
+        f'for masks of {mask_scale:g} * sigmoid(m)',
+        'current',
+    )
+
+
 @MODELS.register_module('DCNv2')
 class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
     """Deformable convolution whose offsets and masks come from a convolution of its own input.
 
-    Parameters, state dict and function are those of mmcv's ``DCNv2``. Under autocast and for 16-bit maps it samples in
-    float32 (and multiplies in float32, but for Triton), and returns what a plain convolution would: autocast's dtype,
-    or the input's.
+    The mask is ``mask_scale * sigmoid(modulator)``. With the default of 2 the mask of a fresh layer is 1, the layer is
+    a plain convolution, and its kernel is the reference's. With 1 the layer is mmcv's ``DCNv2``, whose parameters it
+    has. Under autocast and for 16-bit maps it samples in float32 (and multiplies in float32, except for Triton), and
+    returns the dtype of a plain convolution: autocast's, or the input's.
 
-    A fresh layer computes what BiRefNet's fresh layer does. There the mask is ``2 * sigmoid(m)``, here
-    ``sigmoid(m)``, so the initial kernel is twice mmcv's.
+    The version in the state dict's metadata is 3. Kernels of an older version (mmcv's layer, and this one before it had
+    ``mask_scale``) belong to a scale of 1 and are divided by ``mask_scale`` when they are loaded. Kernels without
+    a version are loaded as they are.
 
     Args:
         *args, **kwargs: As for ``mmcv.ops.ModulatedDeformConv2dPack``: ``in_channels``, ``out_channels``,
             ``kernel_size``, ``stride``, ``padding``, ``dilation``, ``groups``, ``deform_groups``, ``bias``.
+        mask_scale: Upper bound of the mask.
         backend: ``'torch'`` (gather and matrix product, low memory, fast on the CPU), ``'mmcv'`` (mmcv's kernel) or
             ``'triton'`` (fused kernels, low memory, 16 bits; only CUDA) or ``'auto'``: mmcv on CUDA, torch elsewhere.
             May be changed at any time through the attribute.
@@ -76,14 +111,20 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         ImportError: If it is not installed.
     """
 
-    def __init__(self, *args, backend: str = 'auto', **kwargs) -> None:
+    _version = DCN_VERSION
+
+    def __init__(self, *args, mask_scale: float = 2.0, backend: str = 'auto', **kwargs) -> None:
         super().__init__(*args, **kwargs)
         load_backend(select_backend(backend, self.weight.device))
+        self.mask_scale = mask_scale
         self.backend = backend
 
-    def init_weights(self) -> None:
-        super().init_weights()
-        self.weight.data.mul_(2)
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args) -> None:
+        key = f'{prefix}weight'
+        if local_metadata.get('version', self._version) < self._version and key in state_dict and self.mask_scale != 1:
+            _log_rescaling(self.mask_scale)
+            state_dict[key] = state_dict[key] / self.mask_scale
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` to ``(N, out_channels, H', W')``."""
@@ -112,7 +153,7 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         map_dtype = offset_mask.dtype if backend == 'triton' else dtype
         with torch.autocast(x.device.type, enabled=False):
             offset, mask = offset_mask.to(dtype).split((2 * taps, taps), dim=1)
-            x, mask = x.to(map_dtype), mask.sigmoid()
+            x, mask = x.to(map_dtype), _ScaledSigmoid.apply(mask, self.mask_scale)
             weight, bias = self.weight.to(map_dtype), None if self.bias is None else self.bias.to(map_dtype)
             options = self.stride, self.padding, self.dilation, self.groups, self.deform_groups
             if backend == 'mmcv':  # which reads raw memory

@@ -1,14 +1,19 @@
 """The deformable convolution against mmcv's kernel, plain convolution and finite differences."""
 
+import logging
+
 import mmcv.ops
 import pytest
 import torch
 import torch.nn.functional as F
 from deform_conv_inputs import CASES, assert_close, make_inputs, run
 from mmcv.cnn import ConvModule
+from mmengine.logging import MMLogger
+from mmengine.runner.checkpoint import load_state_dict as mmengine_load_state_dict
+from torch import nn
 
-from mmbirefnet.models.layers import deform_conv_torch
 from mmbirefnet.models.layers.conv import build_conv
+from mmbirefnet.models.layers.dcn import torch_backend as deform_conv_torch
 from mmbirefnet.models.layers.dcn.layer import DCNv2
 from mmbirefnet.models.layers.dcn.torch_backend import modulated_deform_conv2d
 from mmbirefnet.registry import MODELS
@@ -96,10 +101,9 @@ def trained_layer(**kwargs):
 
 @pytest.mark.parametrize('backend', ['auto', 'torch', 'mmcv'])
 def test_layer_is_mmcv_layer(backend):
-    layer = trained_layer(backend=backend, deform_groups=2)
+    layer = trained_layer(backend=backend, deform_groups=2, mask_scale=1)
     theirs = mmcv.ops.ModulatedDeformConv2dPack(8, 6, 3, padding=1, deform_groups=2)
     theirs.load_state_dict(layer.state_dict())
-    assert layer.state_dict()._metadata == theirs.state_dict()._metadata
     x = torch.randn(2, 8, 10, 7)
     torch.testing.assert_close(layer(x), theirs(x), rtol=1e-4, atol=1e-5)
     layer(x).square().sum().backward()
@@ -113,11 +117,68 @@ def test_fresh_layer_is_a_plain_convolution():
     torch.manual_seed(0)
     layer = DCNv2(64, 128, 3, padding=1, bias=False)
     x = torch.randn(1, 64, 8, 8)
-    torch.testing.assert_close(layer(x), F.conv2d(x, 0.5 * layer.weight, padding=1), rtol=1e-4, atol=1e-5)
-    bound = 2 / (64 * 9) ** 0.5
+    torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight, padding=1), rtol=1e-4, atol=1e-5)
+    bound = 1 / (64 * 9) ** 0.5
     assert layer.weight.abs().max().item() == pytest.approx(bound, rel=1e-3)
     layer.init_weights()
     assert layer.weight.abs().max().item() == pytest.approx(bound, rel=1e-3)
+
+
+@pytest.mark.parametrize('backend', ['torch', 'mmcv'])
+@pytest.mark.parametrize('mask_scale', [2.0, 3.0])
+def test_mask_scale(backend, mask_scale):
+    """The masks are ``mask_scale * sigmoid(m)``, and so are the gradients of all parameters."""
+    layer = trained_layer(backend=backend, mask_scale=mask_scale)
+    x = torch.randn(2, 8, 10, 7)
+    parameters = [parameter.detach().requires_grad_() for parameter in layer.parameters()]
+    weight, bias, offset_weight, offset_bias = parameters
+    offset, modulator = F.conv2d(x, offset_weight, offset_bias, padding=1).split((18, 9), 1)
+    mask = mask_scale * modulator.sigmoid()
+    expected = mmcv.ops.modulated_deform_conv2d(x, offset.contiguous(), mask, weight, bias, 1, 1, 1, 1, 1)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
+    ours = torch.autograd.grad(layer(x).square().sum(), layer.parameters())
+    theirs = torch.autograd.grad(expected.square().sum(), parameters)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b.abs().max().item())
+
+
+class TestOldKernels:
+    """State dicts of mmcv's layer, which the layers of earlier versions were, have kernels for masks of sigmoid(m)."""
+
+    def old(self):
+        torch.manual_seed(0)
+        layer = nn.Sequential(mmcv.ops.ModulatedDeformConv2dPack(8, 6, 3, padding=1))
+        nn.init.normal_(layer[0].conv_offset.bias, std=0.5)
+        return layer
+
+    @pytest.mark.parametrize('mask_scale', [2.0, 3.0, 1.0])
+    @pytest.mark.parametrize('load', [nn.Module.load_state_dict, mmengine_load_state_dict], ids=['torch', 'mmengine'])
+    def test_are_rescaled(self, load, mask_scale):
+        old, new = self.old(), nn.Sequential(DCNv2(8, 6, 3, padding=1, mask_scale=mask_scale))
+        state, x = old.state_dict(), torch.randn(1, 8, 6, 5)
+        kernel = state['0.weight'].clone()
+        load(new, state)
+        torch.testing.assert_close(new(x), old(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(new[0].weight, kernel / mask_scale)
+        assert torch.equal(state['0.weight'], kernel)
+
+    def test_current_kernels_and_those_without_a_version_are_not(self):
+        new, again = nn.Sequential(trained_layer()), nn.Sequential(trained_layer())
+        state = new.state_dict()
+        for each in (state, dict(state)):
+            nn.init.zeros_(again[0].weight)
+            again.load_state_dict(each)
+            assert torch.equal(again[0].weight, new[0].weight)
+
+    def test_logged_once(self, monkeypatch):
+        lines = []
+        handler = logging.Handler()
+        handler.emit = lambda record: lines.append(record.getMessage())
+        monkeypatch.setattr(MMLogger.get_current_instance(), 'handlers', [handler])
+        new = nn.Sequential(DCNv2(8, 6, 3, padding=1, mask_scale=5.0), DCNv2(8, 6, 3, padding=1, mask_scale=5.0))
+        new.load_state_dict(nn.Sequential(*self.old(), *self.old()).state_dict())
+        new.load_state_dict(nn.Sequential(*self.old(), *self.old()).state_dict())
+        assert sum('divided by 5' in line for line in lines) == 1
 
 
 @pytest.mark.parametrize('backend', ['torch', 'mmcv'])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from deform_conv_inputs import assert_close, make_inputs, run
 
-from mmbirefnet.models.layers import deform_conv_torch
+from mmbirefnet.models.layers.dcn import torch_backend as deform_conv_torch
 from mmbirefnet.models.layers.dcn.layer import LOWEST_TRITON, DCNv2, load_backend
 
 SMALL = dict(n=1, channels=6, out_channels=4, size=(5, 4))

@@ -1,0 +1,80 @@
+"""The training losses of the validation images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain, zip_longest
+from statistics import fmean
+
+import torch.nn.functional as F
+from mmengine.dist import all_gather_object
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement, PixelData
+from mmseg.structures import SegDataSample
+
+from mmbirefnet.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ValLossHook(Hook):
+    """Adds the training losses to the metrics of each validation: ``loss`` and its terms, named as in training.
+
+    They are computed for each image by itself, with the model in evaluation mode and the loss weights of the current
+    epoch, and averaged over the images of all processes. As in training, masks are compared at the size of the model's
+    input, to which they are resized bilinearly (class indices to the nearest). Takes a further forward pass per image.
+    """
+
+    priority = 'HIGHEST'  # before RuntimeInfoHook, which logs the metrics
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Forget the losses of the last validation."""
+        self._losses: list[dict[str, float]] = []
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence[BaseDataElement] | None = None,
+    ) -> None:
+        """Compute the losses of a batch, image by image; gradients are off in a validation."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        data = model.data_preprocessor(data_batch, False)
+        for image, sample in zip(data['inputs'], data['data_samples']):
+            losses = runner.model(image[None], [with_mask_of_size(sample, image.shape[1:])], mode='loss')
+            _, values = model.parse_losses(losses)
+            self._losses.append({name: value.item() for name, value in values.items()})
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Average over the images of all processes, without those that fill up the last batch."""
+        rounds = zip_longest(*all_gather_object(self._losses))
+        images = [losses for losses in chain.from_iterable(rounds) if losses is not None]
+        images = images[: len(runner.val_dataloader.dataset)]
+        metrics.update({name: fmean(losses[name] for losses in images) for name in images[0]})
+
+
+def with_mask_of_size(sample: SegDataSample, size: Sequence[int]) -> SegDataSample:
+    """A sample with the same metainfo whose mask fits the model's input.
+
+    Args:
+        sample: Its ``gt_sem_seg`` is a mask ``(1, H, W)`` of any size: floats, or class indices.
+        size: (H, W) of the input. Where the data preprocessor has padded the image, the mask is padded with 255, the
+            value that losses ignore.
+
+    Raises:
+        ValueError: If the sample has no mask.
+    """
+    if 'gt_sem_seg' not in sample:
+        raise ValueError(f'{sample.get("img_path")}: no mask; ValLossHook needs masks of all validation images')
+    mask = sample.gt_sem_seg.data[None]
+    left, right, top, bottom = sample.get('img_padding_size', (0, 0, 0, 0))
+    inner = (size[0] - top - bottom, size[1] - left - right)
+    if mask.shape[2:] != inner:
+        if mask.is_floating_point():
+            mask = F.interpolate(mask, inner, mode='bilinear', align_corners=False)
+        else:
+            mask = F.interpolate(mask.double(), inner, mode='nearest').to(mask.dtype)
+    mask = F.pad(mask, (left, right, top, bottom), value=255)
+    return SegDataSample(metainfo=sample.metainfo, gt_sem_seg=PixelData(data=mask[0]))
