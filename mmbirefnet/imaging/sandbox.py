@@ -264,7 +264,7 @@ class _Worker:
 
 def _image_of(reply: dict, pixels: int | None, name: str, max_pixels: int) -> LoadedImage:
     if (kind := reply.get('error')) == 'MemoryError':
-        raise OSError(f'{name}: decoding needs more memory than its {reply["size"]} allow, and was stopped')
+        raise OSError(f'{name}: decoding needs more memory than allowed for {reply["size"]}, and was stopped')
     if kind:
         # The worker names the image as it was asked to, at most shortened.
         raise _ERRORS.get(kind, OSError)(reply['message'])
@@ -338,7 +338,7 @@ def _decode(descriptor: int, base: int, name: str, seconds: float, memory: int, 
     used = time.process_time()
     resource.setrlimit(resource.RLIMIT_CPU, (int(used + seconds) + 2, resource.RLIM_INFINITY))
     Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)  # Pillow's errors begin at twice this, for images inside images too
-    size = 'header'
+    size = 'its header'
     with os.fdopen(descriptor, 'rb') as file, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)
