@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--no-sandbox',
         dest='sandbox',
         action='store_false',
-        help='decode images in this process: a few milliseconds faster, but a damaged file may hang or end it',
+        help='decode images in this process: somewhat faster, but a damaged file may hang or end it',
     )
     add_model_arguments(parser)
     add_settings_arguments(parser)
