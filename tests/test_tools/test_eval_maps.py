@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from mmbirefnet.evaluation.map_files import read_pair
+
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / 'tests' / 'data' / 'metrics'
 EXPECTED = json.loads((GOLDEN / 'expected.json').read_text())
@@ -193,3 +195,14 @@ def test_benchmark_of_metrics(tool, capsys):
     assert 'ours' in told
     assert '(14 measures)' in told
     assert 'greatest difference' in told
+
+
+def test_cut_outs_are_scored_by_their_alpha(tmp_path):
+    """Not by their colors, which may be anything where they are transparent."""
+    mask_path, map_path = GOLDEN / 'gt' / 'pair0.png', GOLDEN / 'pred' / 'pair0.png'
+    score_map = cv2.imread(str(map_path), cv2.IMREAD_GRAYSCALE)
+    colors = np.random.default_rng(0).integers(0, 256, (*score_map.shape, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / 'cutout.png'), np.dstack([colors, score_map]))
+    expected, _ = read_pair(mask_path, map_path)
+    read, _ = read_pair(mask_path, tmp_path / 'cutout.png')
+    np.testing.assert_array_equal(read, expected)
