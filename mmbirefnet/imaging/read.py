@@ -5,15 +5,28 @@ from __future__ import annotations
 import io
 import os
 import struct
+import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
+from mmbirefnet.imaging.formats import FORMATS
+
 VISIBLE_BEHIND = 128  # gray level that the model sees behind what is transparent
+MAX_PIXELS = 178_956_970  # where Pillow's default limit raises an error
+_TILE_PIXELS = 2**22  # a TIFF's tile may have as many, or four times those of its image
+_HEIF_BRANDS = (b'heic', b'heix', b'hevc', b'hevx', b'heim', b'heis', b'mif1', b'msf1')
+_limit_lock = threading.Lock()
+
+
+class TooManyPixelsError(ValueError):
+    """The image has more pixels than allowed; raised before they are decoded."""
 
 
 @dataclass
@@ -47,21 +60,25 @@ class LoadedImage:
         return np.rint(self.rgb * alpha + VISIBLE_BEHIND * (1 - alpha)).astype(np.uint8)
 
 
-def load_image(source, name: str | None = None, channel_order: str = 'bgr') -> LoadedImage:
+def load_image(
+    source, name: str | None = None, channel_order: str = 'bgr', max_pixels: int | None = None
+) -> LoadedImage:
     """Read an image; of several frames or pages, the first.
 
     16-bit channels are scaled to 8 bits. CMYK, Lab and gray images with a color profile go through it to sRGB; RGB
-    stays as it is, beside its profile.
+    stays as it is, beside its profile. Only the formats of :data:`~mmbirefnet.imaging.formats.FORMATS` are opened.
 
     Args:
         source: Path, bytes of a file, open binary file, PIL image, or array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or
             ``(H, W, 4)`` of uint8, uint16, or floating point in [0, 1].
         name: What messages call it.
         channel_order: Of arrays with colors: ``'bgr'`` as OpenCV and mmseg have them, or ``'rgb'``.
+        max_pixels: Largest image that is decoded from a file; ``None`` for Pillow's limit, 179 million pixels.
 
     Raises:
-        FileNotFoundError, OSError: The file is missing, damaged, truncated, or no image.
-        ValueError: The array is none of the above, or the image has more pixels than Pillow takes for safe.
+        FileNotFoundError, OSError: The file is missing, damaged, truncated, or not an image.
+        TooManyPixelsError: The file declares more than ``max_pixels``. It is a ``ValueError``.
+        ValueError: The array is none of the above.
         TypeError: ``source`` is something else.
     """
     if isinstance(source, LoadedImage):
@@ -70,42 +87,118 @@ def load_image(source, name: str | None = None, channel_order: str = 'bgr') -> L
         return _from_array(source, name or 'array', channel_order)
     if isinstance(source, Image.Image):
         name = name or getattr(source, 'filename', '') or 'PIL image'
-        return _guarded(source, name, None)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        source, name = io.BytesIO(source), name or 'bytes'
+        with _named_errors(name):
+            return _from_pil(source, name, None)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        if not path.exists():
-            raise FileNotFoundError(f'{path}: no such file')
-        if not path.is_file():  # a pipe would be waited for
-            raise OSError(f'{path}: a folder, or something else that is no file')
-        if not path.stat().st_size:
-            raise OSError(f'{path}: empty file')
-        return _guarded(path, name or str(path), path)
+        with open_regular_file(path) as file:
+            return _from_file(file, name or str(path), path, max_pixels)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _from_file(io.BytesIO(source), name or 'bytes', None, max_pixels)
     if hasattr(source, 'read'):
-        return _guarded(source, name or getattr(source, 'name', 'file'), None)
+        return _from_file(source, name or getattr(source, 'name', 'file'), None, max_pixels)
     raise TypeError(f'an image is a path, bytes, file, PIL image or array, not {type(source).__name__}')
 
 
-def _guarded(source, name: str, path: Path | None) -> LoadedImage:
+def open_regular_file(path: Path) -> io.BufferedReader:
+    """Open a file for reading.
+
+    Raises:
+        FileNotFoundError, OSError: It is missing, empty, or not a regular file.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f'{path}: no such file')
+    if not path.is_file():  # opening a pipe would wait for its other end
+        raise OSError(f'{path}: a folder, or something else that is no file')
+    if not path.stat().st_size:
+        raise OSError(f'{path}: empty file')
     try:
-        if isinstance(source, Image.Image):
-            return _from_pil(source, name, path)
-        with Image.open(source) as image:
-            if image.format == 'EPS':
-                raise OSError(f'{name}: PostScript is a program, which is not run; convert it to an image')
-            if image.format == 'PNG':
-                _check_rows(image.fp, name)
-            return _from_pil(image, name, path)
+        return path.open('rb')
+    except OSError as error:
+        raise type(error)(f'{path}: {error.strerror}') from error
+
+
+def read_size(file, name: str, max_pixels: int | None = None) -> tuple[int, int]:
+    """(H, W) that an image file declares, nothing decoded; errors as :func:`load_image`."""
+    with _named_errors(name), _open(file, name, max_pixels) as image:
+        return image.height, image.width
+
+
+def _from_file(file, name: str, path: Path | None, max_pixels: int | None) -> LoadedImage:
+    with _named_errors(name), _open(file, name, max_pixels) as image:
+        if image.format == 'PNG':
+            _check_rows(image.fp, name)
+        return _from_pil(image, name, path, max_pixels)
+
+
+@contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    """Raise Pillow's errors again as ``OSError`` or ``ValueError`` that name the image."""
+    try:
+        yield
     except Image.DecompressionBombError as error:
-        raise ValueError(f'{name}: {error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit') from error
-    except Image.UnidentifiedImageError as error:
-        raise OSError(f'{name}: no image that can be read (empty, damaged, or of an unknown format)') from error
+        raise TooManyPixelsError(f'{name}: {error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit') from error
+    except (MemoryError, TooManyPixelsError):
+        raise
     except Exception as error:  # Pillow raises half a dozen types for damaged files
         if str(error).startswith(name):
             raise
         kind = ValueError if isinstance(error, ValueError) else OSError
         raise kind(f'{name}: damaged or unreadable image ({error})') from error
+
+
+def _open(file, name: str, max_pixels: int | None) -> Image.Image:
+    """Read an image's header, by a plugin of ``FORMATS`` only."""
+    head = file.read(16)
+    file.seek(0)
+    if head[4:8] == b'ftyp' and head[8:12] in _HEIF_BRANDS:
+        _register_heif(name)
+    try:
+        with _pillow_limit(max_pixels):
+            image = Image.open(file, formats=[format for format in FORMATS if _is_available(format)])
+    except Image.UnidentifiedImageError as error:
+        raise OSError(
+            f'{name}: not an image that can be read (empty, damaged, or of a format outside {", ".join(FORMATS)})'
+        ) from error
+    _check_pixels(image.size, name, max_pixels)
+    tile = [getattr(image, 'tag_v2', {}).get(tag, 0) for tag in (322, 323)]  # TileWidth, TileLength
+    if np.prod(tile, dtype=float) > max(_TILE_PIXELS, 4 * image.width * image.height):
+        raise OSError(f'{name}: damaged image ({tile[0]}x{tile[1]} tiles in {image.width}x{image.height} pixels)')
+    return image
+
+
+def _is_available(format: str) -> bool:
+    Image.init()
+    return format in Image.OPEN
+
+
+def _register_heif(name: str) -> None:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise OSError(f'{name}: HEIC and HEIF need another package: pip install pillow-heif') from error
+    pillow_heif.register_heif_opener()
+
+
+def _check_pixels(size: tuple[int, int], name: str, max_pixels: int | None) -> None:
+    if max_pixels is not None and size[0] * size[1] > max_pixels:
+        raise TooManyPixelsError(
+            f'{name}: {size[0]}x{size[1]} pixels, more than the limit of {max_pixels} (max_pixels, --max-pixels)'
+        )
+
+
+@contextmanager
+def _pillow_limit(max_pixels: int | None) -> Iterator[None]:
+    """Lift Pillow's limit, which is one for the process, while a header is read; ours is checked after it."""
+    if max_pixels is None:
+        yield
+        return
+    with _limit_lock:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _check_rows(file, name: str) -> None:
@@ -121,8 +214,9 @@ def _check_rows(file, name: str) -> None:
     file.seek(position)
 
 
-def _from_pil(image: Image.Image, name: str, path: Path | None) -> LoadedImage:
+def _from_pil(image: Image.Image, name: str, path: Path | None = None, max_pixels: int | None = None) -> LoadedImage:
     image.load()
+    _check_pixels(image.size, name, max_pixels)  # an icon's image may be larger than its directory says
     if image.mode == 'P' and not image.getpalette():
         raise OSError(f'{name}: damaged image (it has no palette)')
     profile = image.info.get('icc_profile') or None

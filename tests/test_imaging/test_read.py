@@ -194,7 +194,7 @@ def test_wrong_files(tmp_path):
     (tmp_path / 'text.png').write_text('hello')
     whole = saved(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)), 'JPEG')
     (tmp_path / 'cut.jpg').write_bytes(whole[: len(whole) // 2])
-    for name, message in (('empty', 'empty file'), ('text', 'no picture'), ('cut', 'truncated')):
+    for name, message in (('empty', 'empty file'), ('text', 'not an image'), ('cut', 'truncated')):
         (path,) = tmp_path.glob(f'{name}.*')
         with pytest.raises(OSError, match=f'{name}.*{message}'):
             load_image(path)
