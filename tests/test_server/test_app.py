@@ -20,10 +20,11 @@ from mmbirefnet.server.limits import Limits
 RGB, INSIDE = red_square()
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def client():
     limits = Limits(upload_bytes=200_000, megapixels=0.1, input_size=128)
-    return TestClient(create_app(BiRefNetInferencer(backend=TakesRed()), limits))
+    with TestClient(create_app(BiRefNetInferencer(backend=TakesRed()), limits)) as client:
+        yield client
 
 
 def encode(pixels, format='PNG', **options):
@@ -56,7 +57,7 @@ def test_mask(client):
     np.testing.assert_array_equal(decode(post(client, output='mask')), (255 * INSIDE).astype(np.uint8))
 
 
-def test_foreground_on_a_colour_and_on_a_picture(client):
+def test_foreground_on_a_color_and_on_an_image(client):
     image = decode(post(client, output='foreground', background='#00ff10'))
     np.testing.assert_array_equal(image[0, 0], (0, 255, 16))
     np.testing.assert_array_equal(image[INSIDE > 0], np.broadcast_to((220, 20, 30), (int(INSIDE.sum()), 3)))
@@ -107,15 +108,15 @@ def bomb(width, height):
 @pytest.mark.parametrize(
     ('content', 'fields', 'status', 'message'),
     [
-        (b'', {}, 400, 'square.png: no image that can be read'),
-        (b'<html></html>', {}, 400, 'square.png: no image that can be read'),
+        (b'', {}, 400, 'square.png: not an image that can be read'),
+        (b'<html></html>', {}, 400, 'square.png: not an image that can be read'),
         (encode(RGB)[:150], {}, 400, 'square.png: '),
         (encode(RGB)[:-40], {}, 400, 'square.png: '),
-        (encode(np.zeros((400, 300), np.uint8)), {}, 413, '300x400 pixels; at most 0.1 megapixels'),
+        (encode(np.zeros((400, 300), np.uint8)), {}, 413, '300x400 pixels, more than the limit of 100000'),
         (bomb(60_000, 60_000), {}, 413, 'square.png: '),
         (bomb(9_000, 9_000), {}, 413, '9000x9000 pixels'),
-        (b'\0' * 300_000, {}, 413, 'too large: at most 200000 bytes'),
-        (None, {'format': 'jpg'}, 400, 'format=jpg holds no alpha'),
+        (b'\0' * 300_000, {}, 413, 'too large: at most 200000 bytes are accepted'),
+        (None, {'format': 'jpg'}, 400, 'format=jpg has no alpha'),
         (None, {'size': 100}, 400, 'input_size=100'),
         (None, {'size': 160}, 400, 'size=160, may be 128 at most'),
         (None, {'box': '1,2,3'}, 400, 'box='),
@@ -129,7 +130,7 @@ def bomb(width, height):
             400,
             'unknown color',
         ),
-        (None, {'background_file': b'no image'}, 400, 'behind.png: no image'),
+        (None, {'background_file': b'no image'}, 400, 'behind.png: not an image'),
         (None, {'output': 'all'}, 422, 'cutout'),
         (None, {'size': 'big'}, 422, 'integer'),
     ],
