@@ -46,9 +46,7 @@ def estimate_foreground(image: np.ndarray, alpha: np.ndarray, sides: tuple[int, 
     for top, left in itertools.product(range(0, image.shape[0], TILE), range(0, image.shape[1], TILE)):
         y, x = max(0, top - reach), max(0, left - reach)
         part = slice(y, top + TILE + reach), slice(x, left + TILE + reach)
-        pixels, opacity = (
-            v[part].astype(np.float32) / 255 if v.dtype == np.uint8 else v[part] for v in (image, alpha)
-        )
+        pixels, opacity = (v[part].astype(np.float32) / 255 if v.dtype == np.uint8 else v[part] for v in (image, alpha))
         foreground = estimate(pixels, opacity[..., None], sides, device)[top - y :, left - x :][:TILE, :TILE]
         result[top : top + TILE, left : left + TILE] = (
             np.rint(foreground * 255) if image.dtype == np.uint8 else foreground

@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from PIL import ImageColor
 from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
@@ -29,6 +30,7 @@ from .requests import FILE_HINT, RETRY_AFTER, BoundUploads, Counters, FormRoute,
 
 PAGE = Path(__file__).with_name('page.html')
 MEDIA_TYPES = {'png': 'image/png', 'webp': 'image/webp', 'jpg': 'image/jpeg'}
+CLIENT_LEFT = 499  # as nginx logs it; nobody gets this answer
 # The page loads nothing from elsewhere.
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -86,6 +88,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(pipeline.start)
         yield
         pipeline.close()
 
@@ -237,6 +240,8 @@ async def _finish(pipeline: Pipeline, job: Job, request: Request) -> Result:
             future.add_done_callback(_drop)
     if working.done():
         return working.result()
+    if left.done():
+        return Result(CLIENT_LEFT, 'the client has left')
     return Result(503, 'busy: the answer did not become ready in time, try again later')
 
 

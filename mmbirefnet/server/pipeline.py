@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +24,7 @@ from mmbirefnet.imaging.write import encode_image
 from .limits import Budget, Late, Limits, Share, TooCostly, cost
 
 LARGEST_SIDE = {'webp': 16383, 'jpg': 65500}  # of the formats, in pixels
+POLL_SECONDS = 0.5  # until a thread that waits notices that its client has left
 LOG = logging.getLogger('mmbirefnet.server')
 
 
@@ -113,6 +115,10 @@ class Pipeline:
         future.add_done_callback(self._leave)
         return future
 
+    def start(self) -> None:
+        """Start a process that decodes, so that the first request does not wait for it."""
+        self._decoder.read(encode_image(np.zeros((1, 1), np.uint8), 'png'), 'start')
+
     def close(self) -> None:
         """End the processes that decode."""
         self._decoder.close()
@@ -136,7 +142,7 @@ class Pipeline:
 
     def _answer(self, job: Job, held: list[Share]) -> bytes:
         inferencer = self.inferencers[job.model]
-        while not self._decoding.acquire(timeout=0.5):
+        while not self._decoding.acquire(timeout=POLL_SECONDS):
             job.check()
         try:
             job.check()
@@ -209,10 +215,20 @@ class Predictor:
         """
         mine = _Waiting(inferencer, image, job)
         self._waiting.append(mine)
-        # Whoever gets the model predicts for those that came before, too.
-        with self._model:
+        while not self._model.acquire(timeout=POLL_SECONDS):
+            if not mine.begun:
+                try:
+                    job.check()
+                except Late:
+                    with suppress(ValueError):
+                        self._waiting.remove(mine)
+                    raise
+        # The thread that gets the model predicts for those that came before, too.
+        try:
             while mine in self._waiting:
                 self._predict_next()
+        finally:
+            self._model.release()
         if mine.error is not None:
             error, mine.error = mine.error, None
             raise error
@@ -229,6 +245,7 @@ class Predictor:
         try:
             wanted = []
             for waiting in group:
+                waiting.begun = True
                 try:
                     waiting.job.check()
                     wanted.append(waiting)
@@ -237,7 +254,8 @@ class Predictor:
             self._predict(wanted)
         finally:
             for waiting in group:
-                self._waiting.remove(waiting)
+                with suppress(ValueError):  # it has left
+                    self._waiting.remove(waiting)
 
     def _predict(self, group: list[_Waiting]) -> None:
         if not group:
@@ -265,6 +283,7 @@ class _Waiting:
     inferencer: BiRefNetInferencer
     image: LoadedImage
     job: Job
+    begun: bool = False
     alpha: np.ndarray | None = None
     error: Exception | None = None
 

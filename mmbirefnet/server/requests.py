@@ -323,5 +323,3 @@ async def refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -
     if refusal.status == 401:
         headers['WWW-Authenticate'] = 'Bearer'
     await JSONResponse({'detail': refusal.reason}, refusal.status, headers)(scope, receive, send)
-
-

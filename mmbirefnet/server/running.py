@@ -81,6 +81,7 @@ class Connections:
                     await asyncio.wait_for(send(part), max(0.0, seconds))
                 except asyncio.TimeoutError:
                     connection.transport.abort()
+                    await asyncio.sleep(0)  # uvicorn learns of it, and drops what else is sent
                     return
 
         try:
