@@ -14,6 +14,7 @@ from PIL import Image, features
 
 HEIGHT, WIDTH = 20, 28
 BOMB_SIDE = 60_000  # 3.6 gigapixels
+POSTSCRIPT = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n{} loop\n%%EOF\n'
 
 
 class Case(NamedTuple):
@@ -227,3 +228,23 @@ def outcome(read, path):
         if str(path) not in str(error):
             raise AssertionError(f'{path} is not named by: {error}') from error
         return None
+
+
+def iptc(content: bytes) -> bytes:
+    """Content in an IPTC container, which Pillow's plugin would open as whatever it is."""
+
+    def field(record: int, number: int, data: bytes) -> bytes:
+        return struct.pack('>BBBH', 0x1C, record, number, len(data)) + data
+
+    sizes = field(3, 20, struct.pack('>I', 10)) + field(3, 30, struct.pack('>I', 10))
+    head = field(3, 60, b'\x01\x00') + sizes + field(3, 120, struct.pack('>I', 5))
+    return head + field(8, 10, content) + b'\x1c\x09\x00\x00\x00'
+
+
+def slow_jpeg(side: int = 4000, scans: int = 200) -> bytes:
+    """A gray progressive JPEG whose last scan is repeated: small, and slow to decode."""
+    buffer = io.BytesIO()
+    Image.new('L', (side, side), 100).save(buffer, 'JPEG', progressive=True)
+    data = buffer.getvalue()
+    start, end = data.rindex(b'\xff\xda'), data.rindex(b'\xff\xd9')
+    return data[:end] + data[start:end] * scans + data[end:]

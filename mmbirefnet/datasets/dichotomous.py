@@ -11,9 +11,8 @@ from mmengine import fileio, list_from_file
 from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
 
+from mmbirefnet.imaging.formats import IMAGE_SUFFIXES
 from mmbirefnet.registry import DATASETS
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 
 
 @DATASETS.register_module()

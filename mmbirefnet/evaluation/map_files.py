@@ -9,8 +9,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mmbirefnet.datasets.dichotomous import IMAGE_SUFFIXES
-from mmbirefnet.datasets.transforms.decode import mask_to_float, read_image, read_mask
+from mmbirefnet.datasets.transforms.decode import mask_to_float, read_mask
+from mmbirefnet.imaging.formats import IMAGE_SUFFIXES
+from mmbirefnet.imaging.read import load_image
 
 from .scoring import score_pair
 from .skeleton_cache import SkeletonCache
@@ -66,7 +67,7 @@ OBJECT_ABOVE = 128.5 / 255  # levels above 128 are the object; between levels, s
 
 
 def read_pair(mask_path: str | Path, map_path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """A map and its mask.
+    """A map and its mask. Of an image with transparency, such as a cut-out, the map is its alpha.
 
     A map of another size is resized to the mask's, bilinearly in 8 bits, as the reference evaluation does.
 
@@ -78,7 +79,8 @@ def read_pair(mask_path: str | Path, map_path: str | Path) -> tuple[np.ndarray, 
         ValueError: if the mask is not grey.
     """
     mask = mask_to_float(read_mask(str(mask_path)))
-    score_map = cv2.cvtColor(read_image(str(map_path)), cv2.COLOR_BGR2GRAY)
+    image = load_image(map_path)
+    score_map = cv2.cvtColor(image.rgb, cv2.COLOR_RGB2GRAY) if image.alpha is None else image.alpha
     if score_map.shape != mask.shape:
         score_map = cv2.resize(score_map, mask.shape[::-1])
     return score_map, mask

@@ -71,7 +71,7 @@ class ImageDecoder:
             if not 0 < value < float('inf'):
                 raise ValueError(f'{name}={value!r}, must be more than 0')
         if not hasattr(socket, 'send_fds'):
-            raise OSError('decoding in another process needs a POSIX system; use --no-sandbox or sandbox=False')
+            raise OSError('decoding in another process needs a POSIX system. Fix: use --no-sandbox, or no decoder')
         self.workers, self.seconds, self.memory, self.max_pixels = int(workers), seconds, int(memory), int(max_pixels)
         self.closed = False
         self._renew()
@@ -357,7 +357,8 @@ def _decode(descriptor: int, base: int, name: str, seconds: float, memory: int, 
         except MemoryError:
             return dict(error='MemoryError', size=size), None
         except Exception as error:
-            kind = next(k for k in ('TooManyPixelsError', 'ValueError', 'OSError') if isinstance(error, _ERRORS[k]))
+            kinds = ('TooManyPixelsError', 'ValueError')
+            kind = next((kind for kind in kinds if isinstance(error, _ERRORS[kind])), 'OSError')
             return dict(error=kind, message=str(error)[: 2 * _TEXT]), None
     shape = (*image.size, int(image.alpha is not None), len(image.icc_profile or b''))
     return dict(shape=shape, warnings=[str(warning.message)[:_TEXT] for warning in caught[:5]]), pixels

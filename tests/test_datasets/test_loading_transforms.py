@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from mmbirefnet.datasets.transforms import LoadImage, LoadMask
-from mmbirefnet.datasets.transforms.decode import _jpeg_ends
+from mmbirefnet.imaging import read
 
 RNG = np.random.default_rng(0)
 COLOR = cv2.resize(RNG.integers(0, 256, (6, 8, 3), np.uint8), (40, 30), interpolation=cv2.INTER_CUBIC)
@@ -54,9 +54,12 @@ class TestLoadImage:
         cv2.imwrite(str(tmp_path / 'a.png'), GREY)
         np.testing.assert_array_equal(load_image(tmp_path / 'a.png')['img'], np.stack([GREY] * 3, -1))
 
-    def test_alpha_is_dropped(self, tmp_path):
+    def test_what_is_transparent_is_gray_as_in_inference(self, tmp_path):
+        alpha = GREY[..., None] / 255
         cv2.imwrite(str(tmp_path / 'a.png'), np.dstack([COLOR, GREY]))
-        np.testing.assert_array_equal(load_image(tmp_path / 'a.png')['img'], COLOR)
+        image = load_image(tmp_path / 'a.png')['img']
+        assert np.abs(image - (COLOR * alpha + 128 * (1 - alpha))).max() <= 0.51
+        np.testing.assert_array_equal(image[..., ::-1], read.load_image(tmp_path / 'a.png').visible())
 
     def test_16_bits_become_8(self, tmp_path):
         cv2.imwrite(str(tmp_path / 'a.png'), COLOR.astype(np.uint16) * 257)
@@ -88,8 +91,8 @@ class TestLoadImage:
     def test_jpeg_is_followed_to_its_end(self, options):
         """Whatever OpenCV makes of it: older versions fill up a truncated JPEG."""
         data = encoded(Image.fromarray(COLOR), format='jpeg', quality=95, **options)
-        assert _jpeg_ends(data)
-        assert not any(_jpeg_ends(data[:length]) for length in range(2, len(data)))
+        assert read.jpeg_ends(data)
+        assert not any(read.jpeg_ends(data[:length]) for length in range(2, len(data)))
 
     def test_bytes_behind_the_end_do_no_harm(self, tmp_path):
         (tmp_path / 'a.jpg').write_bytes(encoded(Image.fromarray(COLOR), format='jpeg') + b'\0' * 100)

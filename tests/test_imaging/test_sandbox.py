@@ -15,13 +15,13 @@ import bad_files
 import numpy as np
 import psutil
 import pytest
+from bad_files import POSTSCRIPT, iptc, slow_jpeg
 from PIL import Image, ImageCms
 
 from mmbirefnet.imaging.read import TooManyPixelsError, load_image
 from mmbirefnet.imaging.sandbox import ImageDecoder
 
 WHOLE = bad_files.whole_pictures()
-POSTSCRIPT = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n{} loop\n%%EOF\n'
 
 
 @pytest.fixture(scope='module')
@@ -43,26 +43,6 @@ def png(width: int, height: int) -> bytes:
     rows = zlib.compress(bytes(((width + 7) // 8 + 1) * height))
     header = struct.pack('>IIBBBBB', width, height, 1, 0, 0, 0, 0)
     return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', rows) + chunk(b'IEND', b'')
-
-
-def iptc(content: bytes) -> bytes:
-    """Content in an IPTC container, which Pillow's plugin would open as whatever it is."""
-
-    def field(record: int, number: int, data: bytes) -> bytes:
-        return struct.pack('>BBBH', 0x1C, record, number, len(data)) + data
-
-    sizes = field(3, 20, struct.pack('>I', 10)) + field(3, 30, struct.pack('>I', 10))
-    head = field(3, 60, b'\x01\x00') + sizes + field(3, 120, struct.pack('>I', 5))
-    return head + field(8, 10, content) + b'\x1c\x09\x00\x00\x00'
-
-
-def slow_jpeg(side: int = 4000, scans: int = 200) -> bytes:
-    """A gray progressive JPEG whose last scan is repeated: small, and slow to decode."""
-    buffer = io.BytesIO()
-    Image.new('L', (side, side), 100).save(buffer, 'JPEG', progressive=True)
-    data = buffer.getvalue()
-    start, end = data.rindex(b'\xff\xda'), data.rindex(b'\xff\xd9')
-    return data[:end] + data[start:end] * scans + data[end:]
 
 
 def wide_tile() -> bytes:
@@ -133,7 +113,7 @@ def test_same_errors(decoder, tmp_path):
 )
 def test_no_program_is_started_and_no_container_opened(decoder, data):
     for read in (decoder.read, load_image):
-        with pytest.raises(OSError, match=r'evil\.png: not an image'):
+        with pytest.raises(OSError, match=r'evil\.png: (not an image|PostScript)'):
             read(data, 'evil.png')
     assert not [process for process in children() if 'gs' in process.name()]
 
@@ -151,10 +131,14 @@ def test_time_is_limited():
         assert decoder.read(WHOLE['rgb.png']).size == (bad_files.HEIGHT, bad_files.WIDTH)
 
 
-def test_memory_is_limited():
-    data = png(12000, 12000)
-    with ImageDecoder(memory=300 * 2**20, seconds=60) as decoder:
-        with pytest.raises(OSError, match=r'big\.png: decoding needs more memory'):
+@pytest.mark.parametrize('format', ['PNG', 'JPEG', 'TIFF'])
+def test_memory_is_limited(format):
+    """By OpenCV and by Pillow."""
+    data = bad_files.encoded(
+        Image.new('RGB', (9000, 9000)), format, **dict(TIFF=dict(compression='tiff_lzw')).get(format, {})
+    )
+    with ImageDecoder(memory=200 * 2**20, seconds=60) as decoder:
+        with pytest.raises(OSError, match=r'big\.png: decoding needs more memory than its 9000x9000 pixels allow'):
             decoder.read(data, 'big.png')
         assert decoder.read(WHOLE['rgb.png']).size == (bad_files.HEIGHT, bad_files.WIDTH)
 

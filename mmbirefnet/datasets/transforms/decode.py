@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import io
-import re
 
 import cv2
 import numpy as np
 from mmengine import fileio
 from PIL import Image
 
+from mmbirefnet.imaging.read import available_formats, jpeg_ends, load_image
+
 _JPEG_START = b'\xff\xd8'
 _PNG_START = b'\x89PNG\r\n\x1a\n'
 _JPEG2000_STARTS = b'\0\0\0\x0cjP  \r\n\x87\n', b'\xff\x4f\xff\x51'  # in boxes, or the codestream alone
 _PNG_COLOR_TYPE = 25  # offset of the colour type; 0 is grey without alpha
-_JPEG_MARKER = re.compile(rb'\xff[^\x00\x01\xff\xd0-\xd7]')  # not: stuffing, fill bytes, markers without a segment
-_JPEG_END = 0xD9
 
 
 def read_image(path: str, backend_args: dict | None = None) -> np.ndarray:
-    """Read an image as OpenCV's ``imread`` does, turned as its EXIF orientation says.
+    """Read an image for training and evaluation, by the reader of inference.
 
-    Grey becomes three equal channels, alpha is dropped, 16 bits become 8.
+    What is transparent is composited on gray, so that training sees what inference sees. Opaque 8-bit gray and RGB
+    images are what OpenCV's ``imread`` returns.
 
     Returns:
         BGR, uint8, (H, W, 3).
 
     Raises:
-        OSError: The file is missing, empty, truncated or not an image.
+        OSError: If the file is missing, empty, truncated, or not an image.
+        ValueError: If the image has too many pixels, or 32-bit values out of range.
     """
-    return _decode(_read(path, backend_args), path, cv2.IMREAD_COLOR)
+    data = fileio.get(path, backend_args=backend_args)
+    if not data:
+        raise OSError(f'{path}: empty file')
+    return cv2.cvtColor(load_image(data, str(path)).visible(), cv2.COLOR_RGB2BGR)
 
 
 def read_mask(path: str, backend_args: dict | None = None) -> np.ndarray:
@@ -83,7 +87,7 @@ def _read(path: str, backend_args: dict | None) -> bytes:
 def _precheck(data: bytes, path: str) -> None:
     """Refuse what OpenCV would crash on, and headers, right or not, that declare gigapixels: it would make room."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=available_formats()) as image:
             if image.format == 'JPEG2000':
                 image.load()  # OpenCV up to 4.11 at least crashes where it is damaged
     except Image.DecompressionBombError as error:
@@ -96,7 +100,7 @@ def _precheck(data: bytes, path: str) -> None:
 def _decode(data: bytes, path: str, flags: int) -> np.ndarray:
     # OpenCV returns None for truncated data, but up to 4.10 at least it fills up a JPEG with grey, and it makes room
     # for a part of a PNG before it looks how much there is.
-    complete = _jpeg_ends(data) if data.startswith(_JPEG_START) else _png_ends(data) or not data.startswith(_PNG_START)
+    complete = jpeg_ends(data) if data.startswith(_JPEG_START) else _png_ends(data) or not data.startswith(_PNG_START)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if complete else None
     except cv2.error as error:  # for example, more pixels than OpenCV allows
@@ -104,17 +108,6 @@ def _decode(data: bytes, path: str, flags: int) -> np.ndarray:
     if pixels is None:
         raise OSError(f'{path}: truncated, damaged, or no image that OpenCV can read')
     return pixels
-
-
-def _jpeg_ends(data: bytes) -> bool:
-    """Whether the first image of a JPEG file reaches its end marker (ITU-T T.81, annex B)."""
-    position = len(_JPEG_START)
-    while match := _JPEG_MARKER.search(data, position):
-        position = match.end()
-        if data[position - 1] == _JPEG_END:
-            return True
-        position += int.from_bytes(data[position : position + 2], 'big')
-    return False
 
 
 def _png_ends(data: bytes) -> bool:

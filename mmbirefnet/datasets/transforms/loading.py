@@ -11,7 +11,7 @@ from .decode import read_image, read_mask
 
 @TRANSFORMS.register_module()
 class LoadImage(BaseTransform):
-    """Load ``img_path`` as OpenCV does; truncated and unreadable files are errors.
+    """Load ``img_path`` as inference does (:func:`~mmbirefnet.imaging.read.load_image`), gray where it is transparent.
 
     Adds ``img`` (BGR uint8, (H, W, 3)), ``img_shape`` and ``ori_shape`` (H, W).
 
