@@ -15,12 +15,12 @@ from urllib.parse import quote
 from fastapi import FastAPI, File, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
-from PIL import ImageColor
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
+from mmbirefnet.imaging.compose import parse_color
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.version import __version__
 
@@ -204,7 +204,7 @@ def create_app(
                 ),
                 output=output.value,
                 format=format.value,
-                background=(lambda: _contents(background_file)) if background_file else _color(background),
+                background=(lambda: _contents(background_file)) if background_file else parse_color(background[:99]),
                 background_name=_file_name(background_file) if background_file else '',
                 estimate_foreground=estimate_foreground,
                 end=time.monotonic() + limits.seconds,
@@ -289,14 +289,3 @@ def _box(text: str) -> list[float]:
     if len(numbers) != 4 or not all(math.isfinite(number) and abs(number) < 1e9 for number in numbers):
         raise ValueError(f"box={text!r:.99}, must be 'left,top,right,bottom' in pixels")
     return numbers
-
-
-def _color(text: str) -> tuple[int, int, int]:
-    wanted = "must be '#rrggbb' or the name of a color; to send an image use background_file"
-    try:
-        color = ImageColor.getrgb(text[:99])
-    except ValueError as error:
-        raise ValueError(f'background={text!r:.99}: unknown color, {wanted}') from error
-    if not all(0 <= level <= 255 for level in color) or (len(color) == 4 and color[3] != 255):
-        raise ValueError(f'background={text!r:.99}: out of range or transparent, {wanted}')
-    return color[:3]

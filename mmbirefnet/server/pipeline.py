@@ -19,11 +19,10 @@ from mmbirefnet.imaging.compose import compose
 from mmbirefnet.imaging.read import LoadedImage, TooManyPixelsError
 from mmbirefnet.imaging.sandbox import ImageDecoder
 from mmbirefnet.imaging.settings import Settings
-from mmbirefnet.imaging.write import encode_image
+from mmbirefnet.imaging.write import FORMATS, LONGEST_SIDES, encode_image
 
 from .limits import Budget, Late, Limits, Share, TooCostly, cost
 
-LARGEST_SIDE = {'webp': 16383, 'jpg': 65500}  # of the formats, in pixels
 POLL_SECONDS = 0.5  # until a thread that waits notices that its client has left
 LOG = logging.getLogger('mmbirefnet.server')
 
@@ -150,7 +149,7 @@ class Pipeline:
             if callable(background):
                 background = self._decoder.read(background(), job.background_name)
             image = self._decoder.read(job.read(), job.name)
-            largest = LARGEST_SIDE.get(job.format)
+            largest = LONGEST_SIDES.get(FORMATS[job.format][0])  # before the model runs
             if largest and max(image.size) > largest:
                 height, width = image.size
                 raise ValueError(
