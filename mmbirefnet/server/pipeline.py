@@ -9,7 +9,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -202,7 +201,8 @@ class Predictor:
     def __init__(self, batch: int) -> None:
         self.batch = batch
         self.images = self.batches = 0
-        self._model = threading.Lock()
+        self._changed = threading.Condition()
+        self._is_busy = False
         self._waiting: list[_Waiting] = []
 
     def __call__(self, inferencer: BiRefNetInferencer, image: LoadedImage, job: Job) -> np.ndarray:
@@ -213,48 +213,47 @@ class Predictor:
             Late: If the answer is no longer wanted.
         """
         mine = _Waiting(inferencer, image, job)
-        self._waiting.append(mine)
-        while not self._model.acquire(timeout=POLL_SECONDS):
-            if not mine.begun:
-                try:
-                    job.check()
-                except Late:
-                    with suppress(ValueError):
-                        self._waiting.remove(mine)
-                    raise
-        # The thread that gets the model predicts for those that came before, too.
-        try:
-            while mine in self._waiting:
-                self._predict_next()
-        finally:
-            self._model.release()
+        with self._changed:
+            self._waiting.append(mine)
+        while True:
+            with self._changed:
+                while self._is_busy and not mine.is_done:
+                    self._changed.wait(POLL_SECONDS)
+                    if mine in self._waiting:
+                        self._leave_if_late(mine)
+                if mine.is_done:
+                    break
+                # The thread that finds the model idle predicts for those that came before, too.
+                self._is_busy, group = True, self._next_group()
+            try:
+                self._predict([waiting for waiting in group if waiting.is_wanted()])
+            finally:
+                with self._changed:
+                    self._is_busy = False
+                    for waiting in group:
+                        waiting.is_done = True
+                    self._changed.notify_all()
         if mine.error is not None:
             error, mine.error = mine.error, None
             raise error
         alpha, mine.alpha = mine.alpha, None
         return alpha
 
-    def _predict_next(self) -> None:
+    def _leave_if_late(self, mine: _Waiting) -> None:
+        if not mine.is_wanted():
+            self._waiting.remove(mine)
+            raise Late
+
+    def _next_group(self) -> list[_Waiting]:
+        """Take those that go through the model with the one that waits longest."""
         first = self._waiting[0]
         group = [
             other
-            for other in list(self._waiting)
+            for other in self._waiting
             if other.inferencer is first.inferencer and other.job.settings == first.job.settings
         ][: self.batch]
-        try:
-            wanted = []
-            for waiting in group:
-                waiting.begun = True
-                try:
-                    waiting.job.check()
-                    wanted.append(waiting)
-                except Late as error:
-                    waiting.error = error
-            self._predict(wanted)
-        finally:
-            for waiting in group:
-                with suppress(ValueError):  # it has left
-                    self._waiting.remove(waiting)
+        self._waiting = [other for other in self._waiting if other not in group]
+        return group
 
     def _predict(self, group: list[_Waiting]) -> None:
         if not group:
@@ -282,9 +281,17 @@ class _Waiting:
     inferencer: BiRefNetInferencer
     image: LoadedImage
     job: Job
-    begun: bool = False
+    is_done: bool = False
     alpha: np.ndarray | None = None
     error: Exception | None = None
+
+    def is_wanted(self) -> bool:
+        """Whether the answer is still wanted; otherwise the error is set."""
+        try:
+            self.job.check()
+        except Late as error:
+            self.error = error
+        return self.error is None
 
 
 def _explain(error: Exception, job: Job) -> tuple[int, str]:
