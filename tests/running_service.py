@@ -1,6 +1,7 @@
 """The HTTP service, running in a thread."""
 
 import threading
+import time
 from contextlib import contextmanager
 
 import uvicorn
@@ -32,6 +33,8 @@ def service(backend=None, options=None, **bounds):
     thread = threading.Thread(target=server.run, kwargs={'sockets': [listener]})
     thread.start()
     try:
+        while thread.is_alive() and not server.started:
+            time.sleep(0.01)
         yield listener.getsockname()
     finally:
         server.should_exit = True
