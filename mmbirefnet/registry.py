@@ -3,6 +3,7 @@
 Names are written ``mmbirefnet.Name`` in configs whose default scope is ``mmseg``.
 """
 
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import EVALUATOR as MMENGINE_EVALUATOR
@@ -13,11 +14,23 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
-from mmengine.registry import Registry
+from mmengine.registry import Registry as MMEngineRegistry
 
 from mmbirefnet.fileio.checkpoint_loading import register_loaders
 
 register_loaders()
+MODULE2PACKAGE.setdefault('mmbirefnet', 'mmbirefnet')  # lets mmengine look for configs named mmbirefnet::…
+
+
+class Registry(MMEngineRegistry):
+    """mmengine's registry, which also finds mmseg's modules without the prefix ``mmseg.``.
+
+    mmengine builds what comes from ``mmbirefnet::…`` configs in the scope ``mmbirefnet``.
+    """
+
+    def get(self, key: str):
+        return super().get(key) or (None if '.' in key else super().get(f'mmseg.{key}'))
+
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, locations=['mmbirefnet.models'])
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, locations=['mmbirefnet.datasets'])

@@ -23,7 +23,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
@@ -34,6 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmbirefnet.deploy import fuse
 from mmbirefnet.engine.launch import load_config
+from mmbirefnet.fileio.configs import ConfigOptions
 from mmbirefnet.models import BiRefNet, DCNv2
 from mmbirefnet.registry import MODELS
 
@@ -60,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--runs', type=int, default=5, help='steps (or batches) that are timed')
     parser.add_argument('--depth', type=int, default=3, help='depth of the table of modules; 0 for no table')
     parser.add_argument('--threads', type=int, help='CPU threads')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE', help='change the config')
     parser.add_argument('--versus', metavar='OPTIONS', help='a second variant: these options on top of the others')
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
