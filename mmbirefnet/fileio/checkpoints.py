@@ -54,7 +54,11 @@ def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device | 
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file')
     content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pickle(path, map_location)
-    if wrong := _not_finite(content):
+    try:
+        wrong = _not_finite(content)
+    except (RuntimeError, NotImplementedError) as error:  # meta tensors and dtypes without arithmetic
+        raise ValueError(f'{path}: holds tensors that are no parameters ({error})') from error
+    if wrong:
         raise ValueError(
             f'{path}: {len(wrong)} parameters hold NaN or Inf, such as {", ".join(wrong[:3])}: of a training that '
             'diverged, or damaged; take another checkpoint'
@@ -92,7 +96,6 @@ def _innermost(content: object) -> object:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ModuleNotFoundError as error:
         raise ImportError(
@@ -101,18 +104,20 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
     try:
         return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f'{path}: damaged, or no safetensors file ({error})') from error
+    except Exception as error:  # SafetensorError, and what follows from dtypes that torch lacks, or a name that is odd
+        raise ValueError(f'{path}: damaged, or no safetensors file ({str(error) or type(error).__name__})') from error
 
 
 def _read_pickle(path: Path, map_location: str | torch.device | Callable | None) -> object:
     try:
+        content = load_guarded(path, map_location)
         _check_sums(path)
-        return load_guarded(path, map_location)
+        return content
     except pickle.UnpicklingError as error:
         refused = re.search(r'GLOBAL (\S+)', str(error))
         if refused is None:
-            raise ValueError(f'{path}: damaged, or no PyTorch checkpoint') from error
+            reason = '' if 'weights_only' in str(error) else f' ({error})'  # torch's advice is to switch its guard off
+            raise ValueError(f'{path}: damaged, or no PyTorch checkpoint{reason}') from error
         raise ValueError(
             f'{path}: holds objects ({refused[1]}) besides tensors, which could run any code and are not unpickled; '
             'save the state dict alone'
