@@ -32,6 +32,7 @@ from mmbirefnet.evaluation.report.tables import (
 from mmbirefnet.evaluation.scoring import check_metrics, mean_scores, summarise
 from mmbirefnet.evaluation.scoring_pool import ScoringPool, resolve_workers
 from mmbirefnet.evaluation.skeleton_cache import open_skeleton_cache
+from mmbirefnet.utils.console import escape_unprintable, printable
 from mmbirefnet.visualization.contact_sheet import SheetRow, draw_contact_sheet
 from mmbirefnet.visualization.curves import draw_curves
 
@@ -183,7 +184,7 @@ def write_worst(args, files, scores):
         for stem in worst:
             score_map, mask = read_pair(*files[method, set_name].pairs[stem])
             image = read_image(str(photographs[stem]))[..., ::-1] if stem in photographs else None
-            caption = f'{args.worst_by} {values[stem]:.3f}  {stem}'
+            caption = f'{args.worst_by} {values[stem]:.3f}  {printable(stem)}'
             rows.append(SheetRow(image, np.rint(mask * 255).astype(np.uint8), score_map, caption))
         path = args.out / f'worst_{method}_{set_name}.jpg'
         cv2.imwrite(str(path), draw_contact_sheet(rows, with_error=True)[..., ::-1])
@@ -196,6 +197,7 @@ def photographs_of(folder):
 
 
 def main():
+    escape_unprintable()
     args = parse_args()
     args.out = Path(args.out)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from mmbirefnet.evaluation.report.ranking import find_checkpoints, is_metric, rank, read_logged_scores
 from mmbirefnet.evaluation.report.tables import TableRow, to_markdown
 from mmbirefnet.fileio.configs import ConfigOptions, check_options, read_config
+from mmbirefnet.utils.console import escape_unprintable
 
 
 def parse_args():
@@ -59,6 +60,7 @@ def config_of(args):
 
 
 def main():
+    escape_unprintable()
     args = parse_args()
     try:
         checkpoints = find_checkpoints(args.work_dir)

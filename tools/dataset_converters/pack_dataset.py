@@ -8,6 +8,7 @@ import sys
 import time
 
 from mmbirefnet.datasets.preparation.packing import pack
+from mmbirefnet.utils.console import escape_unprintable
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -35,6 +36,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def main(argv=None) -> None:
+    escape_unprintable()
     args = parse_args(argv)
     start = time.perf_counter()
     try:
