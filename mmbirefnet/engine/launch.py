@@ -101,6 +101,13 @@ def runner_of(cfg: Config) -> Iterator[Runner]:
     except SystemExit:  # stopped by a signal, as all ranks after this iteration
         _leave_process_group()
         raise
+    except RuntimeError as error:
+        if 'DataLoader' not in str(error):
+            raise
+        raise RuntimeError(
+            f'{error} Fix: num_workers=0 of the data loader shows the cause; too little /dev/shm or memory asks for '
+            'fewer workers, slow files for a longer default_hooks.worker_guard.timeout (seconds)'
+        ) from error
     _leave_process_group()
 
 

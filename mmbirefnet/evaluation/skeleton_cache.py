@@ -31,10 +31,10 @@ def open_skeleton_cache(option: str | Path | None) -> SkeletonCache | None:
     """
     if option is None:
         return None
-    cache = SkeletonCache(None if option == 'auto' else option)
     try:
+        cache = SkeletonCache(None if option == 'auto' else option)
         cache.check_writable()
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home folder
         if option != 'auto':
             raise
         print_log(f'{error}; no skeletons are kept', 'current', logging.WARNING)
@@ -53,12 +53,12 @@ class SkeletonCache:
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = Path(folder).expanduser() if folder is not None else default_cache_dir()
+        self._warned = False
 
     def skeleton(self, mask: np.ndarray) -> np.ndarray:
         """The skeleton of a mask, bool (H, W), read from the folder or computed and written there.
 
-        Raises:
-            OSError: if the folder cannot be written.
+        If it cannot be written, as on a full disk, a warning says so.
         """
         packed = np.packbits(mask).tobytes()
         key = hashlib.sha256(repr(mask.shape).encode() + packed).hexdigest()[:40]
@@ -68,19 +68,28 @@ class SkeletonCache:
             if len(bits) == len(packed):
                 unpacked = np.unpackbits(np.frombuffer(bits, np.uint8), count=mask.size)
                 return unpacked.view(np.bool_).reshape(mask.shape)
-        except (FileNotFoundError, zlib.error):  # a damaged file is written again
+        except (OSError, zlib.error):  # a damaged file is written again
             pass
         skeleton = skeletonize(mask)
-        self._write(path, zlib.compress(np.packbits(skeleton).tobytes(), 1))
+        try:
+            self._write(path, zlib.compress(np.packbits(skeleton).tobytes(), 1))
+        except OSError as error:
+            if not self._warned:
+                print_log(f'{error}; skeletons are computed every time', 'current', logging.WARNING)
+            self._warned = True
         return skeleton
 
     def _write(self, path: Path, content: bytes) -> None:
         self.check_writable()
         # Another process may read or write the same file: it must never be there by half.
         handle, temporary = tempfile.mkstemp(dir=self.folder, suffix='.tmp')
-        with os.fdopen(handle, 'wb') as file:
-            file.write(content)
-        os.replace(temporary, path)
+        try:
+            with os.fdopen(handle, 'wb') as file:
+                file.write(content)
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+            raise
 
     def check_writable(self) -> None:
         """Make the folder.

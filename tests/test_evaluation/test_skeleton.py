@@ -1,5 +1,8 @@
 """The fast skeleton against scikit-image's, and its cache."""
 
+import os
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -67,3 +70,24 @@ def test_default_folder_and_one_that_cannot_be_written(tmp_path, monkeypatch, ma
         open_skeleton_cache(tmp_path / 'file')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
     assert open_skeleton_cache('auto') is None
+
+
+def test_a_user_without_a_home_folder(monkeypatch):
+    def no_home():
+        raise RuntimeError('Could not determine home directory.')
+
+    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+    monkeypatch.setattr(Path, 'home', no_home)
+    assert open_skeleton_cache('auto') is None
+
+
+def test_a_disk_that_fills_up_costs_only_time(tmp_path, monkeypatch, mask):
+    cache, wanted = SkeletonCache(tmp_path), skeletonize(mask)
+
+    def full(source, target):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'replace', full)
+    for _ in range(2):
+        np.testing.assert_array_equal(cache.skeleton(mask), wanted)
+    assert not list(tmp_path.iterdir())
