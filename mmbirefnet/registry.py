@@ -19,7 +19,9 @@ from mmengine.registry import Registry as MMEngineRegistry
 from mmbirefnet.fileio.checkpoint_loading import register_loaders
 
 register_loaders()
-MODULE2PACKAGE.setdefault('mmbirefnet', 'mmbirefnet')  # lets mmengine look for configs named mmbirefnet::…
+# Lets mmengine find configs named mmbirefnet::…, beside a module: the distribution's place is another one where the
+# installation is editable.
+MODULE2PACKAGE.setdefault('mmbirefnet', 'mmbirefnet.registry')
 
 
 class Registry(MMEngineRegistry):

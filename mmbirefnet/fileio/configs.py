@@ -47,7 +47,7 @@ class ConfigOptions(argparse.Action):
         for word in values:
             key, equals, value = word.partition('=')
             if not (key and equals):
-                parser.error(f'{option_string}: expected KEY=VALUE, found {word!r}; put quotes around a value with blanks')
+                parser.error(f'{option_string}: expected KEY=VALUE, found {word!r}; put quotes around blanks')
             try:
                 options[key] = parse_value(value, is_path=f'.{key}'.endswith(tuple(f'.{name}' for name in _PATHS)))
             except RecursionError:
@@ -71,7 +71,8 @@ def parse_value(text: str, is_path: bool = False) -> object:
         return None if word == 'None' else text
     if enclosed and opening == '{':
         items = [part.partition(':') for part in _split(word[1:-1])]
-        return {parse_value(key): parse_value(value) for key, colon, value in items} if all(i[1] for i in items) else text
+        is_dict = all(colon for _, colon, _ in items)
+        return {parse_value(key): parse_value(value) for key, _, value in items} if is_dict else text
     if enclosed:
         return (tuple if opening == '(' else list)(map(parse_value, _split(word[1:-1])))
     parts = _split(word)

@@ -131,8 +131,9 @@ def _check(objects: list[_Object], size: int) -> None:
                 raise pickle.UnpicklingError(f'a storage claims {stored} elements, the file has {size} bytes')
         elif each.function is None and each.parts and getattr(each.parts[0], 'function', None) == 'storage':
             claimed += _claimed_elements(each)  # storage, offset, shape, strides, …: arguments that make a tensor
-        elif each.function not in _HARMLESS and not str(each.function).startswith('_rebuild'):
-            if each.parts and (wanted := _product(each.parts[0])) > LARGEST_ARGUMENT:
+        elif each.function not in _HARMLESS and each.parts and not each.function.startswith('_rebuild'):
+            wanted = _product(each.parts[0])
+            if wanted > LARGEST_ARGUMENT:
                 raise pickle.UnpicklingError(f'{each.function} is asked for {wanted:.0f} elements')
     if claimed > 8 * size + 64 * SMALL:  # parameters may be in it several times, as averages or views
         raise pickle.UnpicklingError(f'its tensors claim {claimed:.0f} elements, the file has {size} bytes')
@@ -147,7 +148,7 @@ def _claimed_elements(arguments: _Object) -> float:
 
 
 def _product(value: object) -> float:
-    """Of all integers in a tuple and the tuples in it."""
+    """Product of all integers in a tuple and the tuples in it."""
     if isinstance(value, _Object):
         return math.prod(map(_product, value.parts)) if value.function is None else 1.0
     return float(max(abs(value), 1)) if isinstance(value, int) else 1.0
@@ -174,5 +175,5 @@ def _check_sharing(objects: list[_Object]) -> None:
                 parts = 1 + len(each.parts) + sum(counts[id(part)][0] for part in inner)
                 depth = 1 + max((counts[id(part)][1] for part in inner), default=0)
                 if parts > MOST_PARTS or depth > DEEPEST:
-                    raise pickle.UnpicklingError(f'objects that are in each other more than {DEEPEST} deep, or too often')
+                    raise pickle.UnpicklingError(f'objects in each other more than {DEEPEST} deep, or too often')
                 counts[id(each)] = parts, depth

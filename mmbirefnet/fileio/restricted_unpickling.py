@@ -78,8 +78,8 @@ def load_guarded(file, map_location=None, mmap: bool = False):
         map_location, mmap: See ``torch.load``.
 
     Raises:
-        pickle.UnpicklingError: There is something else in the file, which the message names, or it claims more memory or
-            work than it has bytes for.
+        pickle.UnpicklingError: There is something else in the file, which the message names, or it claims more memory
+            or work than it has bytes for.
         Exception: Half a dozen types, for damaged files.
     """
     file = os.fspath(file) if isinstance(file, os.PathLike) else file  # torch 2.1 maps no other

@@ -61,7 +61,7 @@ class Call:
 
 
 HOSTILE = {
-    'shared dicts': (shared_dicts, 'in each other'),
+    'shared dicts': (shared_dicts, 'objects in each other'),
     'shared keys': (shared_keys, 'in each other'),
     'contained': (contained, 'in itself'),
     'deep': (deep, 'in each other'),
@@ -94,10 +94,10 @@ def test_claims_are_refused(tmp_path, name, zipped):
 
 def test_archives_that_unpack_to_more_than_their_size(tmp_path):
     torch.save({'w': torch.zeros(1 << 22)}, tmp_path / 'plain.pth')
-    with zipfile.ZipFile(tmp_path / 'plain.pth') as plain:
-        with zipfile.ZipFile(tmp_path / 'bomb.pth', 'w', zipfile.ZIP_DEFLATED) as bomb:
-            for entry in plain.infolist():
-                bomb.writestr(entry.filename, plain.read(entry))
+    bomb = zipfile.ZipFile(tmp_path / 'bomb.pth', 'w', zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / 'plain.pth') as plain, bomb:
+        for entry in plain.infolist():
+            bomb.writestr(entry.filename, plain.read(entry))
     assert (tmp_path / 'bomb.pth').stat().st_size < 30_000
     with pytest.raises(ValueError, match=r'bomb\.pth: .*it is compressed, 167\d+ bytes in'):
         read_checkpoint(tmp_path / 'bomb.pth')
