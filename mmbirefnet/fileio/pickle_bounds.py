@@ -18,7 +18,8 @@ MOST_OPERATIONS = 10_000_000
 MOST_PARTS = 20_000_000  # with what is shared counted wherever it is used
 DEEPEST = 200
 LARGEST_ARGUMENT = 1 << 20  # of a function that could make room for so many
-SMALL = 1 << 20  # elements: views that claim no more may repeat what is stored
+SMALL = 1 << 20  # elements: views that claim no more may overlap themselves
+LARGEST_REPEATED = 1 << 26  # elements of a view that repeats what is stored, such as a parameter of one value
 _MARK = object()
 _LEGACY_HEADERS = 3  # pickles before that of the content: magic number, version, machine
 _HARMLESS = (None, 'OrderedDict', 'Counter', 'set')  # functions whose arguments are not sizes
@@ -140,11 +141,13 @@ def _check(objects: list[_Object], size: int) -> None:
 
 
 def _claimed_elements(arguments: _Object) -> float:
-    storage, _, shape, *_ = arguments.parts
+    """Elements of a tensor, without those that it repeats along axes of stride 0, which cost nothing to check."""
+    storage, _, shape, strides, *_ = arguments.parts
     stored, claimed = storage.parts[0].parts[4], math.prod(map(float, shape.parts))
-    if claimed > max(stored, SMALL):
+    distinct = math.prod(float(length) for length, stride in zip(shape.parts, strides.parts) if stride)
+    if distinct > max(stored, SMALL) or claimed > max(stored, LARGEST_REPEATED):
         raise pickle.UnpicklingError(f'a tensor claims {claimed:.0f} elements of a storage of {stored}')
-    return claimed
+    return distinct
 
 
 def _product(value: object) -> float:
