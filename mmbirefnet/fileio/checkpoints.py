@@ -118,7 +118,8 @@ def _read_pickle(path: Path, map_location: str | torch.device | Callable | None)
     except pickle.UnpicklingError as error:
         refused = re.search(r'GLOBAL (\S+)', str(error))
         if refused is None:
-            reason = '' if 'weights_only' in str(error) else f' ({error})'  # torch's advice is to switch its guard off
+            # torch's own advice is to switch its guard off
+            reason = f' ({error})' if str(error) and 'weights_only' not in str(error) else ''
             raise ValueError(f'{path}: damaged, or no PyTorch checkpoint{reason}') from error
         raise ValueError(
             f'{path}: holds objects ({refused[1]}) besides tensors, which could run any code and are not unpickled; '

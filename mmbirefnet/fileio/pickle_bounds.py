@@ -41,6 +41,9 @@ def check_bounds(file: BinaryIO) -> None:
     size = file.seek(0, os.SEEK_END)
     if not zipfile.is_zipfile(file):
         file.seek(0)
+        if file.read(1) != pickle.PROTO:  # a page, an image
+            raise pickle.UnpicklingError
+        file.seek(0)
         for _ in range(_LEGACY_HEADERS):
             _read_pickle(file)
         _check(_read_pickle(file), size)
