@@ -17,6 +17,7 @@ def setup() -> None:
     """Check torch and the OpenMMLab packages, and prepare them.
 
     - ``torch.load`` accepts, under its weights-only guard, what mmengine saves with a checkpoint.
+    - mmengine finds configs that are named ``mmbirefnet::…``.
     - mmengine loads checkpoints with :mod:`mmbirefnet.fileio.checkpoint_loading`: no code in them is run, and downloads
       are checked against their hash.
 
@@ -31,8 +32,12 @@ def setup() -> None:
     check_versions()
     check_mmcv_ops()
 
+    from mmengine.config.utils import MODULE2PACKAGE
+
     from .fileio.checkpoint_loading import register_loaders
     from .fileio.restricted_unpickling import register_safe_globals
 
     register_safe_globals()
     register_loaders()
+    # A module's name: mmengine looks beside it, and an editable distribution is in another place.
+    MODULE2PACKAGE.setdefault('mmbirefnet', 'mmbirefnet.registry')

@@ -24,6 +24,7 @@ from ..layers import (
     resize_float32,
 )
 from ..losses.base import MaskLoss
+from ..losses.fit import check_losses
 
 STRIDES = (4, 8, 16, 32)
 
@@ -113,7 +114,10 @@ class BiRefHead(BaseDecodeHead):
             ``None`` if there is none, as in ADE20K and Cityscapes.
         threshold: Probability above which a pixel belongs to the object.
         with_cp: Gradient checkpointing: blocks are computed again in the backward pass.
-        kwargs: Further arguments of mmseg's ``BaseDecodeHead``.
+        kwargs: Further arguments of mmseg's ``BaseDecodeHead``, but not ``sampler``.
+
+    Raises:
+        ValueError: If arguments do not go together, or if a loss does not fit the number of channels.
     """
 
     def __init__(
@@ -149,6 +153,11 @@ class BiRefHead(BaseDecodeHead):
             out_channels = 1 if num_classes == 2 else num_classes
         if out_channels == 1 and num_classes > 2:
             raise ValueError(f'BiRefHead: num_classes={num_classes} need out_channels={num_classes} or None, not 1')
+        if kwargs.get('sampler') is not None:
+            raise ValueError(
+                'BiRefHead: sampler= chooses pixels by their class scores, which the losses of soft masks do not have. '
+                'Fix: leave it out'
+            )
         if background is not None and not 0 <= background < num_classes:
             raise ValueError(f'BiRefHead: background={background} is no index of num_classes={num_classes}')
         super().__init__(
@@ -168,11 +177,7 @@ class BiRefHead(BaseDecodeHead):
         )
         # BaseDecodeHead's own classifier would be a parameter without a gradient.
         del self.conv_seg
-        if out_channels > 1 and (binary := [loss for loss in self.loss_decode if isinstance(loss, MaskLoss)]):
-            raise ValueError(
-                f'BiRefHead: {type(binary[0]).__name__} is a loss of one map, out_channels={out_channels} need one of '
-                "mmseg's, such as loss_decode=dict(type='CrossEntropyLoss')"
-            )
+        check_losses(self.loss_decode, out_channels)
         self.background = background
         self.with_cp = with_cp
         self.inward_reference = inward_reference
