@@ -196,9 +196,31 @@ def test_every_released_model_has_a_config_to_fine_tune_it_with():
 def test_loss_schedule_names_losses_of_the_model(path):
     cfg = load(path)
     losses = {loss.type.rpartition('.')[2] for loss in _as_list(cfg.model.decode_head.loss_decode)}
-    for options in cfg.get('custom_hooks', ()):
-        if options.type == 'mmbirefnet.LossScheduleHook':
-            assert set(HOOKS.build(options).factors) <= losses
+    if 'loss_schedule' in cfg.default_hooks:
+        assert set(HOOKS.build(cfg.default_hooks.loss_schedule).factors) <= losses
+
+
+def bases(path):
+    """The base configs of this project that a config file names."""
+    names = re.search(r'^_base_ = (\[.*?\]|.+?)$', path.read_text('utf-8'), re.M | re.S)
+    return [path.parent / name for name in re.findall(r"'(\.[^']+)'", names[1] if names else '')]
+
+
+def levels(path):
+    return max((1 + levels(base) for base in bases(path)), default=0)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_three_levels_of_inheritance(path):
+    assert levels(path) <= 3
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('**/*.py')), ids=lambda path: path.stem)
+def test_no_position_in_a_list(path):
+    """Steps and hooks have names: a position would mean something else when a base changes."""
+    text = path.read_text('utf-8')
+    assert not re.search(r'pipeline\[|transforms\[', text)
+    assert 'custom_hooks' not in text
 
 
 def _as_list(value):

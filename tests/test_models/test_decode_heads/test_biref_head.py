@@ -252,7 +252,7 @@ def test_gradient_supervision_teaches_the_predictions_and_the_sides():
 
 def test_inward_reference_needs_the_image():
     model = stock_model(inward_reference=True)
-    with pytest.raises(ValueError, match='the inward reference needs the image behind the four maps'):
+    with pytest.raises(ValueError, match='the inward reference needs the image beside the four maps'):
         model(image(), mode='tensor')
 
 
