@@ -7,5 +7,6 @@ _base_ = [
 ]
 model = dict(decode_head=dict(loss_decode=_base_.loss_decode))
 default_hooks = dict(
-    loss_schedule=_base_.loss_schedule, checkpoint=dict(interval=2, max_keep_ckpts=15)
-)  # at the end those of the last 30 epochs
+    loss_schedule=_base_.loss_schedule,
+    checkpoint=dict(interval=2, max_keep_ckpts=15),  # at the end those of the last 30 epochs
+)
