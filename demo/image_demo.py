@@ -1,4 +1,4 @@
-"""Cut the object out of a picture: ``python demo/image_demo.py IMG CONFIG CHECKPOINT --out-file cutout.png``."""
+"""Cut the object out of an image: ``python demo/image_demo.py IMG CONFIG CHECKPOINT --out-file cutout.png``."""
 
 import argparse
 import os
@@ -7,18 +7,19 @@ from pathlib import Path
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
 
 from mmbirefnet.apis import BiRefNetInferencer
+from mmbirefnet.apis.job import ImageJob
 from mmbirefnet.imaging.sources import list_sources
 from mmbirefnet.imaging.write import KINDS, OutputWriter
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Cut the object out of a picture')
-    parser.add_argument('img', help='picture')
+    parser = argparse.ArgumentParser(description='Cut the object out of an image')
+    parser.add_argument('img', help='image file')
     parser.add_argument('config', help="config file, or the name of one of this project's")
     parser.add_argument('checkpoint', help='checkpoint, of this project or released')
     parser.add_argument('--out-file', type=Path, default=Path('cutout.png'), help='file to write (default: cutout.png)')
     parser.add_argument('--save', choices=KINDS, default='cutout', help='what to write (default: cutout)')
-    parser.add_argument('--background', help='colour or picture, for --save foreground')
+    parser.add_argument('--background', help='color or image, for --save foreground')
     parser.add_argument('--device', help='by default a GPU where there is one')
     return parser.parse_args()
 
@@ -26,9 +27,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     writer = OutputWriter(args.out_file, args.save, background=args.background, single_file=True)
-    inferencer = BiRefNetInferencer(args.config, args.checkpoint, args.device)
-    (prediction,) = inferencer.predict(list_sources(args.img))
-    writer.write(prediction)
+    job = ImageJob(BiRefNetInferencer(args.config, args.checkpoint, args.device), writer)
+    list(job.run(job.plan(list_sources(args.img))))
     print(f'wrote {args.out_file}')
 
 

@@ -21,6 +21,7 @@ def setup() -> None:
     """Check torch and the OpenMMLab packages, and prepare them.
 
     - ``torch.load`` accepts, under its weights-only guard, what mmengine saves with a checkpoint.
+    - mmengine finds configs that are named ``mmbirefnet::…``.
     - mmengine loads checkpoints with :mod:`mmbirefnet.fileio.checkpoint_loading`: no code in them is run, and downloads
       are checked against their hash, and names of released models (``load_from='BiRefNet'``) are loaded.
 
@@ -35,6 +36,8 @@ def setup() -> None:
     check_versions()
     check_mmcv_ops()
 
+    from mmengine.config.utils import MODULE2PACKAGE
+
     from .fileio.checkpoint_loading import register_loaders
     from .fileio.restricted_unpickling import register_safe_globals
     from .zoo.loading import register_loader
@@ -42,6 +45,8 @@ def setup() -> None:
     register_safe_globals()
     register_loaders()
     register_loader()
+    # A module's name: mmengine looks beside it, and an editable distribution is in another place.
+    MODULE2PACKAGE.setdefault('mmbirefnet', 'mmbirefnet.registry')
 
 
 def __getattr__(name: str):

@@ -8,7 +8,17 @@ from mmbirefnet import setup
 setup()
 
 from mmengine import registry as roots  # noqa: E402
-from mmengine.registry import Registry  # noqa: E402
+
+
+class Registry(roots.Registry):
+    """mmengine's registry, which also finds mmseg's modules without the prefix ``mmseg.``.
+
+    mmengine builds configs named ``mmbirefnet::…`` in the scope ``mmbirefnet``.
+    """
+
+    def get(self, key: str):
+        return super().get(key) or (None if '.' in key else super().get(f'mmseg.{key}'))
+
 
 MODELS = Registry('model', parent=roots.MODELS, locations=['mmbirefnet.models'])
 DATASETS = Registry('dataset', parent=roots.DATASETS, locations=['mmbirefnet.datasets'])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -14,6 +15,7 @@ from PIL import Image, features
 
 HEIGHT, WIDTH = 20, 28
 BOMB_SIDE = 60_000  # 3.6 gigapixels
+POSTSCRIPT = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n{} loop\n%%EOF\n'
 
 
 class Case(NamedTuple):
@@ -113,6 +115,26 @@ def changed(files: dict[str, bytes], each: int, seed: int = 0) -> Iterator[Case]
             elif index % 3 == 2:
                 broken[start:start] = broken[start:stop]
             yield Case(f'changed{index}-{name}', bytes(broken))
+
+
+def mixed(seed: int = 0) -> Iterator[Case]:
+    """Files of every format that Pillow writes, with bytes changed and pieces of other formats put in."""
+    rng = np.random.default_rng(seed)
+    files = {}
+    formats = 'AVIF BMP DDS DIB GIF ICNS ICO JPEG JPEG2000 MPO PCX PNG PPM QOI SGI TGA TIFF WEBP XBM'
+    for format in formats.split():
+        for mode in ('RGB', 'RGBA', 'L', '1', 'P'):
+            with contextlib.suppress(OSError, KeyError, ValueError):  # a format lacks modes, a build lacks formats
+                files[f'{mode}.{format.lower()}'] = encoded(Image.fromarray(pixels(4)).convert(mode), format)
+    contents = list(files.values())
+    for name, data in files.items():
+        broken = bytearray(data)
+        other = contents[rng.integers(len(contents))]
+        start = int(rng.integers(len(data)))
+        broken[start : start + int(rng.integers(1, 40))] = other[: int(rng.integers(1, len(other) + 1))]
+        for position in rng.integers(0, min(len(broken), 128), int(rng.integers(5))):
+            broken[position] = int(rng.integers(256))
+        yield Case(f'mixed{seed}-{name}', bytes(broken))
 
 
 def wrong_kinds(suffixes: tuple[str, ...]) -> Iterator[Case]:
@@ -227,3 +249,23 @@ def outcome(read, path):
         if str(path) not in str(error):
             raise AssertionError(f'{path} is not named by: {error}') from error
         return None
+
+
+def iptc(content: bytes) -> bytes:
+    """Content in an IPTC container, which Pillow's plugin would open as whatever it is."""
+
+    def field(record: int, number: int, data: bytes) -> bytes:
+        return struct.pack('>BBBH', 0x1C, record, number, len(data)) + data
+
+    sizes = field(3, 20, struct.pack('>I', 10)) + field(3, 30, struct.pack('>I', 10))
+    head = field(3, 60, b'\x01\x00') + sizes + field(3, 120, struct.pack('>I', 5))
+    return head + field(8, 10, content) + b'\x1c\x09\x00\x00\x00'
+
+
+def slow_jpeg(side: int = 4000, scans: int = 200) -> bytes:
+    """A gray progressive JPEG whose last scan is repeated: small, and slow to decode."""
+    buffer = io.BytesIO()
+    Image.new('L', (side, side), 100).save(buffer, 'JPEG', progressive=True)
+    data = buffer.getvalue()
+    start, end = data.rindex(b'\xff\xda'), data.rindex(b'\xff\xd9')
+    return data[:end] + data[start:end] * scans + data[end:]

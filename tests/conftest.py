@@ -1,5 +1,6 @@
 import gc
 import os
+import signal
 
 import pytest
 from filelock import FileLock
@@ -17,6 +18,14 @@ def mmseg_scope():
     """Configs have mmseg's scope, as its own tools set it."""
     with DefaultScope.overwrite_default_scope('mmseg'):
         yield
+
+
+@pytest.fixture(autouse=True)
+def sigterm_handler():
+    """A training that raises ends its process as a rule, so it leaves the handler of SIGTERM in place."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture(scope='session')

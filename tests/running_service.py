@@ -1,6 +1,7 @@
 """The HTTP service, running in a thread."""
 
 import threading
+import time
 from contextlib import contextmanager
 
 import uvicorn
@@ -13,14 +14,27 @@ from mmbirefnet.server.limits import Limits
 
 
 @contextmanager
-def service(backend=None, **bounds):
-    """A running service; yields its address."""
+def service(backend=None, options=None, **bounds):
+    """A running service; yields its address.
+
+    Args:
+        backend: What predicts; a dict for several models.
+        options: Of ``create_app``.
+        bounds: Of ``Limits``.
+    """
     listener = running.listen('127.0.0.1', 0)
-    app = create_app(BiRefNetInferencer(backend=backend or TakesRed()), Limits(**bounds))
+    backend = backend or TakesRed()
+    if isinstance(backend, dict):
+        model = {name: BiRefNetInferencer(backend=one) for name, one in backend.items()}
+    else:
+        model = BiRefNetInferencer(backend=backend)
+    app = create_app(model, Limits(**bounds), **(options or {}))
     server = uvicorn.Server(running.configure(app))
     thread = threading.Thread(target=server.run, kwargs={'sockets': [listener]})
     thread.start()
     try:
+        while thread.is_alive() and not server.started:
+            time.sleep(0.01)
         yield listener.getsockname()
     finally:
         server.should_exit = True

@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import os
+from pathlib import Path
 
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
 
@@ -11,6 +12,7 @@ from mmengine.registry import METRICS
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmbirefnet.engine.launch import add_common_arguments, is_fsdp, load_config, runner_of
+from mmbirefnet.utils.console import escape_unprintable
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,6 +54,10 @@ def enable_tta(cfg: Config) -> None:
 
 def write_maps(cfg: Config, folder: str) -> None:
     """Have the evaluator, or the first metric of a list that can, write the predicted maps to ``folder``."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SystemExit(f'error: --out {folder}: {error.strerror}') from error
     evaluator = cfg.test_evaluator
     if isinstance(evaluator, dict):
         evaluator.update(output_dir=folder, keep_results=True)
@@ -66,6 +72,7 @@ def write_maps(cfg: Config, folder: str) -> None:
 
 @record  # torchrun then says which rank failed, and why
 def main() -> None:
+    escape_unprintable()
     args = parse_args()
     cfg = load_config(args)
     cfg.load_from = args.checkpoint

@@ -12,6 +12,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmbirefnet.engine.launch import add_common_arguments, load_config, runner_of
 from mmbirefnet.engine.optimizers.lr_scaling import RULES, scale_lr
+from mmbirefnet.utils.console import escape_unprintable
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,6 +47,7 @@ def enable_amp(cfg: Config) -> None:
 
 @record  # torchrun then says which rank failed, and why
 def main() -> None:
+    escape_unprintable()
     args = parse_args()
     cfg = load_config(args)
     cfg.resume = args.resume or cfg.get('resume', False)

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import itertools
 import os
+import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 
-from mmbirefnet.imaging.maps import OBJECT, crop_of_box, remove_small_components, resize_map, to_uint8
+from mmbirefnet.imaging.maps import crop_of_box, process_map, resize_map, to_uint8
 from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.imaging.settings import Settings
-from mmbirefnet.imaging.sources import Source, is_single, is_video, list_sources
+from mmbirefnet.imaging.sources import Source, describe_left_out, is_single, is_video, list_sources
 from mmbirefnet.utils.prefetch import prefetch
 from mmbirefnet.zoo.catalog import CHECKPOINT_SUFFIXES
 from mmbirefnet.zoo.download import is_model_name
 from mmbirefnet.zoo.weights import find_weights
+
+if TYPE_CHECKING:
+    from mmbirefnet.imaging.sandbox import ImageDecoder
+
+    from .backend import Backend
 
 OnError = Callable[[Source, Exception], None]
 
@@ -62,6 +68,8 @@ class BiRefNetInferencer:
         FileNotFoundError, ValueError: A file is missing, the checkpoint does not fit, or an option is wrong.
     """
 
+    backend: Backend
+
     def __init__(
         self,
         model=None,
@@ -91,69 +99,127 @@ class BiRefNetInferencer:
         background=None,
         format: str | None = None,
         overwrite: bool = True,
-        **settings,
+        batch_size: int = 1,
+        input_size: int | Sequence[int] | str | None = None,
+        max_size: int = 2560,
+        flip: bool = False,
+        scales: Sequence[float] = (1.0,),
+        box: Sequence[float] | None = None,
+        margin: float = 0.1,
+        threshold: float | None = None,
+        min_area: float = 0,
+        levels: Sequence[float] | None = None,
+        largest: bool = False,
+        fill_holes: bool = False,
+        grow: int = 0,
+        feather: float = 0,
+        invert: bool = False,
+        crop: float | None = None,
+        max_pixels: int | None = None,
+        decoder: ImageDecoder | None = None,
     ):
-        """Predict, and write if ``out_dir`` says where.
+        """Predict, and write files if ``out_dir`` is given.
 
         Args:
-            inputs: Path, folder (with its sub-folders), glob, array, PIL image, a list of them, or a video.
+            inputs: Path, folder (with its sub-folders), glob, bytes of a file, array, PIL image, or a list of them.
             out_dir: Folder to write to, in the folders that the images are in below the one given as ``inputs``.
             save: What is written: ``'mask'`` (gray), ``'cutout'`` (RGBA), ``'foreground'`` (on ``background``), or
                 several of them, each in a folder of its name. By default the cut-out, or the foreground if there is a
                 background.
             output: ``'float32'`` for probabilities, ``'uint8'`` for gray levels, trunc(255 p).
             channel_order: Of arrays: ``'bgr'`` as in OpenCV and mmseg, or ``'rgb'``.
-            workers: Threads that read images ahead.
-            foreground: Estimate the colors of the foreground for ``'cutout'`` and ``'foreground'``; without, these
-                keep a fringe of the old background.
-            background: Color ('#rrggbb' or a name) or image behind ``'foreground'``; white by default.
+            workers: Threads that read images ahead, and threads that write.
+            foreground: Whether to estimate the colors of the foreground for ``'cutout'`` and ``'foreground'``; without,
+                these keep a fringe of the old background.
+            background: Color (``'#rrggbb'`` or a name) or image behind ``'foreground'``; white by default.
             format: Suffix of what is written, such as ``'webp'``; by default png, for ``'foreground'`` the image's.
             overwrite: Whether files that exist may be replaced.
-            settings: See :class:`~mmbirefnet.imaging.settings.Settings`: ``batch_size``, ``input_size``, ``max_size``,
-                ``flip``, ``scales``, ``box``, ``margin``, ``threshold``, ``min_area``.
+            batch_size: Images that the model is given at once, where their input sizes agree.
+            input_size: Size the image is resized to for the model: ``None`` for the one it was trained at, pixels of a
+                square, (height, width), or ``'image'`` for the image's own, rounded to multiples of 32.
+            max_size: With ``'image'``, the longer side is at most this many pixels; the aspect ratio is kept.
+            flip: Whether to average with the map of the mirrored image.
+            scales: Factors of the input size, whose maps are averaged.
+            box: (left, top, right, bottom) in pixels of the upright image: the map is 0 outside.
+            margin: What the model sees around the box, as a share of the box's sides.
+            threshold: Makes the map binary: 1 where it exceeds this.
+            min_area: Removes components that are smaller: in pixels from 1 on, below 1 as a share of the image.
+            levels: (low, high): the map becomes 0 up to ``low``, 1 from ``high`` on, and linear between.
+            largest: Whether to keep only the largest component.
+            fill_holes: Whether to set what an object encloses to 1.
+            grow: Pixels that the object grows by; a negative number shrinks it.
+            feather: Standard deviation, in pixels, of a Gaussian that softens the edge.
+            invert: Whether to exchange object and background. The operations on the map are applied in the order that
+                :class:`~mmbirefnet.imaging.settings.Settings` documents.
+            crop: Writes files cropped to the object, with this share of the box's sides as a margin; ``<file>.json``
+                has the offset. The maps returned are whole.
+            max_pixels: Largest image that is read; ``None`` for Pillow's limit, 179 million pixels.
+            decoder: Reads files in worker processes with limits, for files you do not trust; see
+                :class:`~mmbirefnet.imaging.sandbox.ImageDecoder`, whose ``max_pixels`` counts then. ``None`` reads
+                them in this process.
 
         Returns:
-            For one image its map ``(H, W)`` at the original size, otherwise a list of them. For a video what
-            :mod:`mmbirefnet.video.process` returns.
+            For one image its map ``(H, W)`` at the original size, otherwise a list of them.
 
         Raises:
-            OSError, ValueError, TypeError: An image cannot be read or written, or an option is wrong.
+            ValueError: If an option is out of range, or ``inputs`` is a video.
+            OSError, TypeError: If an image cannot be read or written.
         """
         if output not in ('float32', 'uint8'):
             raise ValueError(f"output={output!r}, must be 'float32' or 'uint8'")
-        checked = Settings(**settings)
+        settings = Settings(
+            input_size,
+            max_size,
+            batch_size,
+            flip,
+            scales,
+            box,
+            margin,
+            threshold,
+            min_area,
+            levels,
+            largest,
+            fill_holes,
+            grow,
+            feather,
+            invert,
+        )
         if is_video(inputs):
-            from mmbirefnet.video.process import process_video
+            raise ValueError(f'{inputs}: is a video. Fix: use the command mmbirefnet video, or mmbirefnet.video')
+        from .job import ImageJob
 
-            kinds = (save,) if isinstance(save, str) or save is None else tuple(save)
-            if len(kinds) != 1:
-                raise ValueError(f'save={save!r}, must be one kind for a video')
-            return process_video(
-                self,
-                inputs,
-                out_dir,
-                settings=checked,
-                save=kinds[0],
-                foreground=foreground,
-                background=background,
-                overwrite=overwrite,
-                workers=workers,
-            )
         writer = None
         if out_dir is not None:
             from mmbirefnet.imaging.write import OutputWriter
 
             writer = OutputWriter(
-                out_dir, save, foreground, background, format, overwrite, device=self.foreground_device
+                out_dir,
+                save,
+                foreground,
+                background,
+                format,
+                overwrite,
+                device=self.foreground_device,
+                max_pixels=max_pixels,
+                crop=crop,
             )
-        maps = []
-        sources = list_sources(inputs, exclude=Path(out_dir) if out_dir is not None else None)
-        if writer:
-            writer.plan(sources)
-        for prediction in self.predict(sources, checked, channel_order=channel_order, workers=workers):
-            if writer:
-                writer.write(prediction)
-            maps.append(to_uint8(prediction.soft_map) if output == 'uint8' else prediction.soft_map)
+        left_out: list[Path] = []
+        sources = list_sources(inputs, exclude=Path(out_dir) if out_dir is not None else None, left_out=left_out)
+        if left_out:
+            warnings.warn(f'{len(sources)} images{describe_left_out(left_out)}', stacklevel=2)
+        job = ImageJob(
+            self,
+            writer,
+            settings,
+            workers=workers,
+            channel_order=channel_order,
+            decoder=decoder,
+            max_pixels=max_pixels,
+        )
+        maps = [
+            to_uint8(prediction.soft_map) if output == 'uint8' else prediction.soft_map
+            for prediction in job.run(job.plan(sources))
+        ]
         return maps[0] if is_single(inputs) else maps
 
     def predict(
@@ -164,6 +230,8 @@ class BiRefNetInferencer:
         on_error: OnError | None = None,
         channel_order: str = 'bgr',
         workers: int = 2,
+        max_pixels: int | None = None,
+        decoder: ImageDecoder | None = None,
     ) -> Iterator[Prediction]:
         """Predict one after another, in order, with few images in memory.
 
@@ -174,19 +242,26 @@ class BiRefNetInferencer:
                 others go on. By default the first error is raised.
             channel_order: Of arrays.
             workers: Threads that read ahead.
+            max_pixels: Largest image that is read in this process.
+            decoder: Reads files in worker processes.
 
         Yields:
             Predictions; none for images in error.
         """
         settings = settings or Settings()
-        images = prefetch(lambda source: source.read(channel_order), list_sources(inputs), workers)
+        images = prefetch(lambda source: source.read(channel_order, decoder, max_pixels), list_sources(inputs), workers)
         while batch := list(itertools.islice(images, settings.batch_size)):
             read = []
             for source, image, error in batch:
                 if error is None:
                     read.append((source, image))
                 elif on_error is None:
-                    raise error
+                    images.close()
+                    del images, batch, read, image  # the error holds this frame, and with it what these name
+                    try:
+                        raise error
+                    finally:
+                        del error
                 else:
                     on_error(source, error)
             yield from self._predict_batch(read, settings, on_error)
@@ -312,9 +387,4 @@ def _finish(soft_map: np.ndarray, image: LoadedImage, region, settings: Settings
         whole[outer] = soft_map
         soft_map = np.zeros_like(whole)
         soft_map[inner] = whole[inner]
-    if settings.min_area:
-        threshold = OBJECT if settings.threshold is None else settings.threshold
-        soft_map = remove_small_components(soft_map, settings.min_area, threshold)
-    if settings.threshold is not None:
-        soft_map = (soft_map > settings.threshold).astype(np.float32)
-    return soft_map
+    return process_map(soft_map, settings)

@@ -36,8 +36,15 @@ def remove_background(
     margin: float = 0.1,
     threshold: float | None = None,
     min_area: float = 0,
+    levels: Sequence[float] | None = None,
+    largest: bool = False,
+    fill_holes: bool = False,
+    grow: int = 0,
+    feather: float = 0,
+    invert: bool = False,
     foreground: bool = True,
     channel_order: str = 'rgb',
+    max_pixels: int | None = None,
     max_bytes: int = MAX_BYTES,
     allow_private_urls: bool = False,
 ) -> Image.Image:
@@ -62,9 +69,17 @@ def remove_background(
         margin: What the model sees around the box, as a share of the box's sides.
         threshold: Makes alpha binary: opaque where the probability exceeds this.
         min_area: Removes components that are smaller: in pixels from 1 on, below 1 as a share of the image.
+        levels: (low, high): alpha becomes 0 up to ``low``, 1 from ``high`` on, and linear between.
+        largest: Whether to keep only the largest component.
+        fill_holes: Whether to set what an object encloses to 1.
+        grow: Pixels that the object grows by; a negative number shrinks it.
+        feather: Standard deviation, in pixels, of a Gaussian that softens the edge.
+        invert: Whether to exchange object and background. The operations on alpha are applied in the order that
+            :class:`~mmbirefnet.imaging.settings.Settings` documents.
         foreground: Whether to estimate the object's own colors at the edges; without, a fringe of the old background
             stays.
         channel_order: Of arrays with colors: ``'rgb'`` as Pillow has them, or ``'bgr'`` as OpenCV has them.
+        max_pixels: Largest image that is decoded from a file; ``None`` for Pillow's limit, 179 million pixels.
         max_bytes: Largest file that is read from a URL.
         allow_private_urls: Whether a URL may lead to an address that is not public, see
             :func:`mmbirefnet.imaging.urls.read_url`.
@@ -87,11 +102,17 @@ def remove_background(
         margin=margin,
         threshold=threshold,
         min_area=min_area,
+        levels=levels,
+        largest=largest,
+        fill_holes=fill_holes,
+        grow=grow,
+        feather=feather,
+        invert=invert,
     )
     name = None
     if is_url(image):
         image, name = read_url(image, max_bytes=max_bytes, allow_private=allow_private_urls), image
-    loaded = load_image(image, name, channel_order)
+    loaded = load_image(image, name, channel_order, max_pixels)
     if isinstance(model, BiRefNetInferencer):
         inferencer = model
     else:

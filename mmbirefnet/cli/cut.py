@@ -6,20 +6,21 @@ import argparse
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from mmbirefnet.apis.inferencer import BiRefNetInferencer, Prediction
-from mmbirefnet.imaging.settings import Settings
-from mmbirefnet.imaging.sources import IMAGE_SUFFIXES, Source, is_single, is_video, list_sources
+from mmbirefnet.apis.job import ImageJob
+from mmbirefnet.imaging.formats import IMAGE_SUFFIXES
+from mmbirefnet.imaging.read import MAX_PIXELS
+from mmbirefnet.imaging.sandbox import ImageDecoder
+from mmbirefnet.imaging.sources import Source, describe_left_out, is_single, is_video, list_sources
 from mmbirefnet.imaging.write import FORMATS, KINDS, OutputWriter
-from mmbirefnet.utils.prefetch import BoundedWorkers
 
 from .options import add_model_arguments, add_settings_arguments, inferencer_of, settings_of
 from .progress import ImageProgress
+
+DECODE_SECONDS = 30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help='estimate the colors of the foreground, so that no fringe of the background stays',
     )
+    group.add_argument(
+        '--crop',
+        nargs='?',
+        type=float,
+        const=0.0,
+        metavar='MARGIN',
+        help='crop files to the object, with a margin that is a share of its sides; <file>.json has the box',
+    )
     existing = group.add_mutually_exclusive_group()
     existing.add_argument('--overwrite', action='store_true', help='replace files that exist')
     existing.add_argument('--skip-existing', action='store_true', help='leave images out whose files all exist')
@@ -58,36 +67,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument('--workers', type=int, default=2, metavar='N', help='threads that read, and threads that write')
     group.add_argument('--quiet', action='store_true', help='no progress bar')
+    group = parser.add_argument_group('input')
+    group.add_argument(
+        '--max-pixels',
+        type=float,
+        default=MAX_PIXELS / 1e6,
+        metavar='MP',
+        help='largest image, in megapixels (default: %(default).0f)',
+    )
+    group.add_argument(
+        '--no-sandbox',
+        dest='sandbox',
+        action='store_false',
+        help='decode images in this process: somewhat faster, but a damaged file may hang or end it',
+    )
     add_model_arguments(parser)
     add_settings_arguments(parser)
-
-
-@dataclass
-class Report:
-    """What became of the images; ``live`` tells failures as they happen, not at the end."""
-
-    written: int = 0
-    skipped: int = 0
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    seconds: float = 0
-    live: bool = False
-
-    def fail(self, source: Source, reason: str) -> None:
-        failure = source.name, reason.removeprefix(f'{source.name}: ')  # most begin with it
-        self.failed.append(failure)
-        if self.live:
-            _print_failures(failure)
-
-    def print(self) -> None:
-        rate = f', {self.written / self.seconds:.2f} images/s' if self.written and self.seconds else ''
-        print(f'{self.written} written, {self.skipped} skipped, {len(self.failed)} failed{rate}')
-        if not self.live:
-            _print_failures(*self.failed)
-
-
-def _print_failures(*failures: tuple[str, str]) -> None:
-    for name, reason in failures:
-        print(f'failed: {name}: {reason}', file=sys.stderr, flush=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -95,26 +90,80 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f'{videos[0]}: is a video; see mmbirefnet video')
     if args.workers < 1:
         raise ValueError(f'--workers {args.workers}: must be 1 or more')
+    if not 0 < args.max_pixels < float('inf'):
+        raise ValueError(f'--max-pixels {args.max_pixels}: must be more than 0')
+    max_pixels = int(args.max_pixels * 1e6)
     # Everything that can be wrong about the options shows before the model is loaded.
-    settings, writer = settings_of(args), _writer_of(args)
-    sources = None if args.watch is not None else list_sources(args.inputs, exclude=args.out)
-    if args.watch is not None:
+    settings, writer = settings_of(args), _writer_of(args, max_pixels)
+    left_out: list[Path] = []
+    if args.watch is None:
+        sources = list_sources(args.inputs, exclude=args.out, left_out=left_out)
+    else:
         _check_folders(args.inputs, args.out, args.watch)
+    decoder = ImageDecoder(args.workers, DECODE_SECONDS, max_pixels=max_pixels) if args.sandbox else None
     inferencer = inferencer_of(args)
     writer.device = inferencer.foreground_device
-    job = CutJob(inferencer, writer, settings, args.workers, args.skip_existing, args.quiet)
-    if args.watch is not None:
-        print(f'watching {", ".join(args.inputs)}', flush=True)
-        with _stopped_by_signals() as stop:
-            job.watch(args.inputs, args.watch, stop)
-    else:
-        try:
-            job.cut(sources)
-        except KeyboardInterrupt:
-            job.report.print()
-            raise
-    job.report.print()
+    job = ImageJob(
+        inferencer,
+        writer,
+        settings,
+        workers=args.workers,
+        skip_existing=args.skip_existing,
+        decoder=decoder,
+        max_pixels=max_pixels,
+    )
+    failures = Failures(live=args.watch is not None)
+    job.on_error = failures.add
+    with decoder or nullcontext():
+        if args.watch is not None:
+            print(f'watching {", ".join(args.inputs)}', flush=True)
+            with _stopped_by_signals() as stop:
+                watch(job, args.inputs, args.watch, stop, args.quiet)
+        else:
+            try:
+                _cut(job, job.plan(sources), quiet=args.quiet)
+            except KeyboardInterrupt:
+                _print_report(job, left_out, failures)
+                raise
+    _print_report(job, left_out, failures)
     return 1 if job.report.failed else 0
+
+
+class Failures:
+    """Lines about images that failed; ``live`` prints each as it happens, not at the end."""
+
+    def __init__(self, live: bool = False) -> None:
+        self.live = live
+        self.lines: list[str] = []
+
+    def add(self, source: Source, error: Exception) -> None:
+        hint = ' (--overwrite or --skip-existing)' if isinstance(error, FileExistsError) else ''
+        reason = str(error).removeprefix(f'{source.name}: ') or type(error).__name__
+        self.lines.append(f'failed: {source.name}: {reason}{hint}')
+        if self.live:
+            self.print()
+
+    def print(self) -> None:
+        for line in self.lines:
+            print(line, file=sys.stderr, flush=True)
+        self.lines.clear()
+
+
+def _print_report(job: ImageJob, left_out: list[Path], failures: Failures) -> None:
+    report = job.report
+    rate = f', {report.written / report.seconds:.2f} images/s' if report.written and report.seconds else ''
+    counts = f'{report.written} written, {report.skipped} skipped, {report.failed} failed{rate}'
+    encoding = sys.stdout.encoding or 'utf-8'  # names may have characters that it lacks
+    print((counts + describe_left_out(left_out)).encode(encoding, 'backslashreplace').decode(encoding))
+    failures.print()
+
+
+def _cut(job: ImageJob, sources: list[Source], stop: threading.Event | None = None, quiet: bool = False) -> None:
+    with ImageProgress(len(sources), quiet) as progress:
+        job.on_done = progress.advance
+        for _ in job.run(sources):
+            if stop is not None and stop.is_set():
+                break
 
 
 @contextmanager
@@ -130,7 +179,9 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _writer_of(args: argparse.Namespace) -> OutputWriter:
+def _writer_of(args: argparse.Namespace, max_pixels: int) -> OutputWriter:
+    if str(args.out) == '-':
+        raise ValueError('-o -: images are not written to the standard output. Fix: name a file or a folder')
     suffix = args.out.suffix.lower()
     if suffix in IMAGE_SUFFIXES and suffix.lstrip('.') not in FORMATS:
         raise ValueError(f'-o {args.out}: {suffix} is not written; {", ".join(FORMATS)} are')
@@ -139,12 +190,22 @@ def _writer_of(args: argparse.Namespace) -> OutputWriter:
         raise ValueError(f'-o {args.out}: one file cannot hold several images; name a folder')
     if not single_file and args.out.exists() and not args.out.is_dir():
         raise ValueError(f'-o {args.out}: is a file; name a folder, or a file that ends in {", ".join(FORMATS)}')
-    return OutputWriter(args.out, args.save, args.foreground, args.background, args.format, args.overwrite, single_file)
+    return OutputWriter(
+        args.out,
+        args.save,
+        args.foreground,
+        args.background,
+        args.format,
+        args.overwrite,
+        single_file,
+        max_pixels=max_pixels,
+        crop=args.crop,
+    )
 
 
 def _check_folders(inputs: list[str], out: Path, interval: float) -> None:
-    if interval <= 0:
-        raise ValueError(f'--watch {interval}: must be more than 0 seconds')
+    if not 0 < interval < float('inf'):
+        raise ValueError(f'--watch {interval}: must be a number of seconds above 0')
     for name in inputs:
         if not Path(name).is_dir():
             raise ValueError(f'{name}: no folder; --watch needs folders')
@@ -152,98 +213,37 @@ def _check_folders(inputs: list[str], out: Path, interval: float) -> None:
             raise ValueError(f'-o {out}: is watched itself; name another folder')
 
 
-class CutJob:
-    """Cuts lists of sources and counts what became of them."""
+def watch(job: ImageJob, folders: list[str], interval: float, stop: threading.Event, quiet: bool = False) -> None:
+    """Cut what is in the folders and what comes or changes, until ``stop`` is set.
 
-    def __init__(
-        self,
-        inferencer: BiRefNetInferencer,
-        writer: OutputWriter,
-        settings: Settings,
-        workers: int = 2,
-        skip_existing: bool = False,
-        quiet: bool = False,
-    ) -> None:
-        self.inferencer, self.writer, self.settings = inferencer, writer, settings
-        self.workers, self.skip_existing, self.quiet = workers, skip_existing, quiet
-        self.report = Report()
-        self._lock = threading.Lock()
+    An image is taken when its size and time have stayed the same for ``interval`` seconds, so that none is read
+    half-written. Those whose files exist from before are left out, unless they may be overwritten.
+    """
+    writer = job.writer
+    handled: dict[Path, tuple] = {}
+    before: dict[Path, tuple] = {}
+    job.skip_existing = not writer.overwrite
+    while not stop.is_set():
+        sources = _look(folders, writer.out_dir)
+        now = {source.path: _state(source.path) for source in sources}
+        ready = [s for s in sources if before.get(s.path) == now[s.path] != handled.get(s.path)]
+        if ready:
+            changed = [source for source in ready if source.path in handled]
+            _cut(job, job.plan(sources, [source for source in ready if source.path not in handled]), stop, quiet)
+            skip, overwrite = job.skip_existing, writer.overwrite
+            job.skip_existing, writer.overwrite = False, True  # what was written in this run may be replaced
+            _cut(job, job.plan(sources, changed), stop, quiet)
+            job.skip_existing, writer.overwrite = skip, overwrite
+            handled.update((source.path, now[source.path]) for source in ready)
+        before = now
+        stop.wait(interval)
 
-    def cut(self, sources: list[Source], stop: threading.Event | None = None) -> None:
-        """Predict and write; whatever goes wrong with an image is reported, and the others go on."""
-        self.writer.plan(sources)
-        self._cut(sources, stop)
 
-    def _cut(self, sources: list[Source], stop: threading.Event | None) -> None:
-        start = time.perf_counter()
-        wanted = [source for source in sources if self._is_wanted(source)]
-        with ImageProgress(len(wanted), self.quiet) as progress, BoundedWorkers(self.workers) as writers:
-
-            def on_error(source: Source, error: Exception) -> None:
-                with self._lock:
-                    self.report.fail(source, str(error) or type(error).__name__)
-                progress.advance()
-
-            def write(prediction: Prediction) -> None:
-                try:
-                    self.writer.write(prediction)
-                except Exception as error:
-                    on_error(prediction.source, error)
-                else:
-                    with self._lock:
-                        self.report.written += 1
-                    progress.advance()
-
-            for prediction in self.inferencer.predict(wanted, self.settings, on_error=on_error, workers=self.workers):
-                writers.submit(write, prediction)
-                if stop is not None and stop.is_set():
-                    break
-        self.report.seconds += time.perf_counter() - start
-
-    def _is_wanted(self, source: Source) -> bool:
-        if self.skip_existing and len(self.writer.existing(source)) == len(self.writer.save):
-            self.report.skipped += 1
-            return False
-        try:
-            self.writer.check(source)
-        except (OSError, ValueError) as error:
-            hint = ' (--overwrite or --skip-existing)' if isinstance(error, FileExistsError) else ''
-            self.report.fail(source, f'{error}{hint}')
-            return False
-        return True
-
-    def watch(self, folders: list[str], interval: float, stop: threading.Event) -> None:
-        """Cut what is in the folders and what comes or changes, until ``stop`` is set.
-
-        An image is taken when its size and time have stayed the same for ``interval`` seconds, so that none is read
-        half-written. Those whose files exist from before are left out, unless they may be overwritten.
-        """
-        handled: dict[Path, tuple] = {}
-        before: dict[Path, tuple] = {}
-        self.skip_existing = not self.writer.overwrite
-        self.report.live = True
-        while not stop.is_set():
-            sources = self._look(folders)
-            now = {source.path: _state(source.path) for source in sources}
-            ready = [s for s in sources if before.get(s.path) == now[s.path] != handled.get(s.path)]
-            if ready:
-                self.writer.plan(sources)
-                new = [source for source in ready if source.path not in handled]
-                changed = [source for source in ready if source.path in handled]
-                self._cut(new, stop)
-                skip, overwrite = self.skip_existing, self.writer.overwrite
-                self.skip_existing, self.writer.overwrite = False, True  # what was written in this run may be replaced
-                self._cut(changed, stop)
-                self.skip_existing, self.writer.overwrite = skip, overwrite
-                handled.update((source.path, now[source.path]) for source in ready)
-            before = now
-            stop.wait(interval)
-
-    def _look(self, folders: list[str]) -> list[Source]:
-        try:
-            return list_sources(folders, exclude=self.writer.out_dir)
-        except FileNotFoundError:  # nothing there yet
-            return []
+def _look(folders: list[str], out_dir: Path) -> list[Source]:
+    try:
+        return list_sources(folders, exclude=out_dir)
+    except FileNotFoundError:  # nothing there yet
+        return []
 
 
 def _state(path: Path) -> tuple | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
 from mmbirefnet.imaging.settings import STRIDE, Settings
@@ -87,6 +88,26 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='A',
         help='remove components that are smaller: pixels, or below 1 a share of the image',
     )
+    group.add_argument(
+        '--levels',
+        type=float,
+        nargs=2,
+        metavar=('LOW', 'HIGH'),
+        help='make maps 0 up to LOW and 1 from HIGH on, for example 0.04 0.96 against a haze',
+    )
+    group.add_argument('--largest', action='store_true', help='keep only the largest component')
+    group.add_argument('--fill-holes', action='store_true', help='fill what an object encloses')
+    group.add_argument(
+        '--grow', type=int, default=default.grow, metavar='N', help='grow the object by N pixels; -N shrinks it'
+    )
+    group.add_argument(
+        '--feather',
+        type=float,
+        default=default.feather,
+        metavar='SIGMA',
+        help='soften the edge by a Gaussian of so many pixels',
+    )
+    group.add_argument('--invert', action='store_true', help='exchange object and background')
 
 
 def inferencer_of(args: argparse.Namespace) -> BiRefNetInferencer:
@@ -96,7 +117,7 @@ def inferencer_of(args: argparse.Namespace) -> BiRefNetInferencer:
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
-    names = ('max_size', 'batch_size', 'flip', 'scales', 'box', 'margin', 'threshold', 'min_area')
+    names = {field.name for field in dataclasses.fields(Settings)} - {'input_size'}
     return Settings(input_size=args.size, **{name: getattr(args, name) for name in names})
 
 

@@ -13,11 +13,12 @@ from mmengine import fileio, list_from_file
 from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
 
+from mmbirefnet.datasets.pipeline_checks import refuse_padding_as_object
+from mmbirefnet.imaging.formats import IMAGE_SUFFIXES
 from mmbirefnet.registry import DATASETS
+from mmbirefnet.utils.console import printable
 
 from .transforms.decode import read_image_size
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 
 
 @DATASETS.register_module()
@@ -78,6 +79,7 @@ class DichotomousDataset(BaseSegDataset):
         self.skip_missing_sets = skip_missing_sets
         self.missing_sets: list[str] = []
         self.larger_than = larger_than
+        self._roots: list[str] = []
         name = type(self).__name__
         if larger_than is not None and (len(larger_than) != 2 or min(larger_than) < 1):
             raise ValueError(f'{name}: larger_than={larger_than}, must be (width, height) in pixels')
@@ -97,6 +99,7 @@ class DichotomousDataset(BaseSegDataset):
             test_mode=test_mode,
             **kwargs,
         )
+        refuse_padding_as_object(self.pipeline)
         if self.label_map is not None:
             raise ValueError(f'{name}: metainfo cannot choose among the classes; masks here are not class ids')
 
@@ -109,16 +112,22 @@ class DichotomousDataset(BaseSegDataset):
         return -1
 
     def prepare_data(self, idx: int | tuple[int, tuple[int, int]]) -> dict:
-        """Run the pipeline on an item.
+        """Run the pipeline on an item, and give it the image's ``stem``, with the folders below that of the images.
 
         Args:
             idx: The item's index, or this and the size (width, height) of the batch that the item is for, which
                 :class:`mmbirefnet.datasets.DynamicSizeBatchSampler` gives; the pipeline finds it as ``batch_scale``.
         """
-        if isinstance(idx, tuple):
-            idx, scale = idx
-            return self.pipeline({**self.get_data_info(idx), 'batch_scale': scale})
-        return super().prepare_data(idx)
+        idx, *scale = idx if isinstance(idx, tuple) else (idx,)
+        info = self.get_data_info(idx)
+        info['stem'] = self.stem_of(info['img_path'])
+        return self.pipeline({**info, 'batch_scale': scale[0]} if scale else info)
+
+    def stem_of(self, path: str) -> str:
+        """Path of an image below the folder of images of its set, without suffix."""
+        folders = (fileio.join_path(root, self.data_prefix['img_path']) + '/' for root in self._roots)
+        folder = next((folder for folder in folders if path.startswith(folder)), path[: path.rfind('/') + 1])
+        return path.removeprefix(folder).rpartition('.')[0]
 
     def _join_prefix(self) -> None:
         # The prefixes are folders of each set, so that only the annotation file is below data_root.
@@ -128,7 +137,7 @@ class DichotomousDataset(BaseSegDataset):
     def load_data_list(self) -> list[dict]:
         """Items of all sets, or those that ``ann_file`` lists."""
         images, masks = {}, {}  # (set folder, stem) -> path
-        roots = self._find_sets()
+        roots = self._roots = self._find_sets()
         self._metainfo['sets'] = tuple(_set_name(root) for root in roots)
         for root in roots:
             images.update(self._list_folder(root, 'img_path', self.img_suffix))
@@ -269,4 +278,4 @@ def _as_suffixes(suffix: str | Sequence[str]) -> tuple[str, ...]:
 def _some(names: Sequence[str], what: str, limit: int = 5) -> str:
     """``'2 images: a, b'``, cut after ``limit`` names."""
     more = ', …' if len(names) > limit else ''
-    return f'{len(names)} {what}{"s" * (len(names) > 1)}: {", ".join(names[:limit])}{more}'
+    return f'{len(names)} {what}{"s" * (len(names) > 1)}: {", ".join(map(printable, names[:limit]))}{more}'

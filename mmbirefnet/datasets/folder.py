@@ -57,7 +57,7 @@ class FolderDataset(DichotomousDataset):
         items = super().load_data_list()
         if len(items) < 2:
             raise ValueError(f'{self.data_root}: one image can be trained on or held out, not both; add images')
-        checksums = sorted((zlib.crc32(self._stem(item).encode()), i) for i, item in enumerate(items))
+        checksums = sorted((zlib.crc32(self.stem_of(item['img_path']).encode()), i) for i, item in enumerate(items))
         count = min(max(round(self.held_out * len(items)), 1), len(items) - 1)
         held_out = {i for _, i in checksums[:count]}
         return [item for i, item in enumerate(items) if (i in held_out) == (self.split == 'val')]
@@ -65,8 +65,3 @@ class FolderDataset(DichotomousDataset):
     def _has_images(self, name: str) -> bool:
         folder = fileio.join_path(self.data_root, name, self.data_prefix['img_path'])
         return fileio.isdir(folder, backend_args=self.backend_args)
-
-    def _stem(self, item: dict) -> str:
-        """Path of an image below the folder of images, without its suffix."""
-        folder = fileio.join_path(self.data_root, self.data_prefix['img_path'])
-        return item['img_path'][len(folder) + 1 :].rpartition('.')[0]

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mmbirefnet.datasets.dichotomous import IMAGE_SUFFIXES
-from mmbirefnet.datasets.transforms.decode import mask_to_float, read_image, read_mask
+from mmbirefnet.datasets.dichotomous import refuse_circles
+from mmbirefnet.datasets.preparation.find_sets import list_folder
+from mmbirefnet.datasets.transforms.decode import mask_to_float, read_map, read_mask
 
 from .scoring import score_pair
 
@@ -27,24 +28,24 @@ class MapFiles(NamedTuple):
 
 
 def list_images(folder: str | Path) -> dict[str, Path]:
-    """Image files of a folder by their stem, sorted.
+    """Image files of a folder and of those in it by their stem (path without suffix), sorted.
 
     Raises:
         NotADirectoryError: if there is no such folder.
+        OSError: if a link leads to a folder that it is in.
         ValueError: if it holds no image, or two of one stem.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise NotADirectoryError(f'no folder {folder}')
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            if path.stem in found:
-                raise ValueError(f'two files of one stem: {found[path.stem]} and {path}')
-            found[path.stem] = path
-    if not found:
+    refuse_circles(str(folder))
+    stems, _ = list_folder(str(folder))
+    for names in stems.values():
+        if len(names) > 1:
+            raise ValueError(f'two files of one stem: {folder / names[0]} and {folder / names[1]}')
+    if not stems:
         raise ValueError(f'{folder}: no image files')
-    return found
+    return {stem: folder / name for stem, (name,) in stems.items()}
 
 
 def match_maps(mask_folder: str | Path, map_folder: str | Path) -> MapFiles:
@@ -65,7 +66,7 @@ OBJECT_ABOVE = 128.5 / 255  # levels above 128 are the object; between levels, s
 
 
 def read_pair(mask_path: str | Path, map_path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """A map and its mask.
+    """A map and its mask. The map of a cut-out is its alpha.
 
     A map of another size is resized to the mask's, bilinearly in 8 bits, as the reference evaluation does.
 
@@ -77,7 +78,7 @@ def read_pair(mask_path: str | Path, map_path: str | Path) -> tuple[np.ndarray, 
         ValueError: if the mask is not grey.
     """
     mask = mask_to_float(read_mask(str(mask_path)))
-    score_map = cv2.cvtColor(read_image(str(map_path)), cv2.COLOR_BGR2GRAY)
+    score_map = read_map(str(map_path))
     if score_map.shape != mask.shape:
         score_map = cv2.resize(score_map, mask.shape[::-1])
     return score_map, mask

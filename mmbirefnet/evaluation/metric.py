@@ -40,7 +40,8 @@ class DichotomousMetric(BaseMetric):
             with the key ``metrics`` for an evaluator's.)
         means: rows to add, each the mean over several sets' rows; by default ``DIS-TE(1-4)``. One whose sets are not
             all there is left out.
-        output_dir: folder to write the maps to, as ``<stem>.png``, in subfolders by set if there are several.
+        output_dir: folder to write the maps to, as ``<stem>.png``, in subfolders by set if there are several. The stem
+            is the sample's, with the folders it is in below that of the images, or else the name of its ``img_path``.
         format_only: write the maps and compute nothing; for images without masks.
         keep_results: accepted for mmsegmentation's ``test.py``; maps that are written are always kept.
         soft_masks: take ``MAE`` and ``MSE`` of the map and the mask as they are, in [0, 1], as matting does: the map is
@@ -90,6 +91,7 @@ class DichotomousMetric(BaseMetric):
         for sample in data_samples:
             sample = sample.to_dict() if isinstance(sample, BaseDataElement) else sample
             image = dict(image=_image_path(sample), set=sample.get('set_name', ''))
+            map_path = self._map_path(image, sample.get('stem'))
             try:
                 score_map = to_score_map(sample['seg_logits']['data'])
                 annotation = _annotation_of(sample) if self.measures else None
@@ -97,8 +99,7 @@ class DichotomousMetric(BaseMetric):
                 alpha = to_alpha(annotation) if self.soft_masks and self.measures else None
             except (TypeError, ValueError) as error:
                 raise type(error)(f'{image["image"]}: {error}') from error
-            options = self.measures, self.stretch_hce, self._map_path(image)
-            self._pool.submit(image, score_map, mask, alpha, *options)
+            self._pool.submit(image, score_map, mask, alpha, self.measures, self.stretch_hce, map_path)
         self.results.extend(self._pool.take())
 
     def evaluate(self, size: int) -> dict[str, float]:
@@ -160,16 +161,22 @@ class DichotomousMetric(BaseMetric):
             score_pair(score_map, mask, measures) for score_map, mask in zip(score_maps, masks, strict=True)
         )
 
+    def result_keys(self, sets: Sequence[str]) -> list[str]:
+        """Keys that :meth:`evaluate` returns for the images of these sets, without computing anything."""
+        rows = [*sets, *(mean for mean, parts in self.means.items() if set(parts) <= set(sets))]
+        names = [f'{row}/{name}' for row in rows for name in self.measures] if len(sets) > 1 else self.measures
+        return [f'{self.prefix}/{name}' if self.prefix else name for name in names]
+
     def _several_sets(self) -> bool:
         return len((self.dataset_meta or {}).get('sets') or ()) > 1
 
-    def _map_path(self, image: dict) -> Path | None:
+    def _map_path(self, image: dict, stem: str | None) -> Path | None:
         if self.output_dir is None:
             return None
         if image['image'] is None:
             raise ValueError('output_dir: the data samples need img_path, which the maps are named after')
         folder = self.output_dir / image['set'] if self._several_sets() else self.output_dir
-        path = folder / f'{Path(image["image"]).stem}.png'
+        path = folder / f'{stem or Path(image["image"]).stem}.png'
         if self._map_paths.setdefault(path, image['image']) != image['image']:
             raise ValueError(f'{self._map_paths[path]} and {image["image"]} would both be written to {path}')
         return path
@@ -253,8 +260,7 @@ def _score_sample(
     """Write and score one map; runs in a worker process."""
     if map_path is not None:
         map_path.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(map_path), score_map):
-            raise OSError(f'cannot write the map {map_path}')
+        map_path.write_bytes(cv2.imencode('.png', score_map)[1])  # imwrite takes no names that are not UTF-8
     if not measures:
         return image
     try:

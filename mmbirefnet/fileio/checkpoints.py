@@ -80,7 +80,11 @@ def read_checkpoint(
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file')
     content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pickle(path, map_location, mmap)
-    if wrong := _not_finite(content):
+    try:
+        wrong = _not_finite(content)
+    except (RuntimeError, NotImplementedError) as error:  # meta tensors and dtypes without arithmetic
+        raise ValueError(f'{path}: holds tensors that are no parameters ({error})') from error
+    if wrong:
         raise ValueError(
             f'{path}: {len(wrong)} parameters hold NaN or Inf, such as {", ".join(wrong[:3])}: of a training that '
             'diverged, or damaged; take another checkpoint'
@@ -130,6 +134,8 @@ def _not_finite(content: object) -> list[str]:
 def _is_finite(value: Tensor) -> bool:
     if value.layout != torch.strided or value.is_quantized or not (value.is_floating_point() or value.is_complex()):
         return True
+    for axis, stride in enumerate(value.stride()):
+        value = value.narrow(axis, 0, min(value.shape[axis], 1)) if stride == 0 else value  # the rest repeats this
     value = value.float() if value.element_size() == 1 else value
     # A sum, which is faster, is finite only if all values are; of finite values it may overflow.
     return bool(value.sum().isfinite()) or bool(value.isfinite().all())
@@ -146,7 +152,6 @@ def _innermost(content: object) -> object:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ModuleNotFoundError as error:
         raise ImportError(
@@ -155,18 +160,21 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
     try:
         return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f'{path}: damaged, or no safetensors file ({error})') from error
+    except Exception as error:  # SafetensorError, and what follows from dtypes that torch lacks, or a name that is odd
+        raise ValueError(f'{path}: damaged, or no safetensors file ({str(error) or type(error).__name__})') from error
 
 
 def _read_pickle(path: Path, map_location: str | torch.device | Callable | None, mmap: bool) -> object:
     try:
+        content = load_guarded(path, map_location, mmap and zipfile.is_zipfile(path))
         _check_sums(path)
-        return load_guarded(path, map_location, mmap and zipfile.is_zipfile(path))
+        return content
     except pickle.UnpicklingError as error:
         refused = re.search(r'GLOBAL (\S+)', str(error))
         if refused is None:
-            raise ValueError(f'{path}: damaged, or no PyTorch checkpoint') from error
+            # torch's own advice is to switch its guard off
+            reason = f' ({error})' if str(error) and 'weights_only' not in str(error) else ''
+            raise ValueError(f'{path}: damaged, or no PyTorch checkpoint{reason}') from error
         raise ValueError(
             f'{path}: holds objects ({refused[1]}) besides tensors, which could run any code and are not unpickled; '
             'save the state dict alone'

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -58,7 +60,7 @@ class OnnxMetadata:
         version = props.get(f'{PREFIX}format_version')
         if version is None:
             return None
-        if not version.isdigit() or int(version) > FORMAT_VERSION:
+        if not re.fullmatch('[0-9]{1,9}', version) or int(version) > FORMAT_VERSION:
             raise ValueError(
                 f'its metadata have format version {version!r}, this mmbirefnet reads up to {FORMAT_VERSION}: '
                 'update mmbirefnet, or export the model again'
@@ -71,9 +73,12 @@ class OnnxMetadata:
                 values[field.name] = tuple(value) if isinstance(value, list) else value
             meta = cls(**values)
             for name, length in (('input_size', 2), ('mean', 3), ('std', 3)):
-                if len([float(value) for value in getattr(meta, name)]) != length:
-                    raise ValueError(f'{name} must be {length} numbers')
-        except (KeyError, TypeError, ValueError) as error:
+                numbers = getattr(meta, name)
+                if len(numbers) != length or not all(math.isfinite(number) for number in numbers):
+                    raise ValueError(f'{name} must be {length} numbers, found {numbers}')
+            if not all(isinstance(side, int) and side > 0 for side in meta.input_size) or not all(meta.std):
+                raise ValueError(f'input_size={meta.input_size} or std={meta.std} is not possible')
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f'its metadata are damaged ({error}): export the model again') from error
         if meta.output not in OUTPUTS or meta.channel_order not in CHANNEL_ORDERS:
             raise ValueError(f'its metadata name an unknown output {meta.output!r} or order {meta.channel_order!r}')

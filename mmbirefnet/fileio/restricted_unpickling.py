@@ -13,11 +13,14 @@ import os
 import pickle
 import types
 import zipfile
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from packaging.version import Version
+
+from mmbirefnet.fileio.pickle_bounds import check_bounds
 
 try:
     from numpy._core import multiarray  # numpy >= 2
@@ -75,11 +78,16 @@ def load_guarded(file, map_location=None, mmap: bool = False):
         map_location, mmap: See ``torch.load``.
 
     Raises:
-        pickle.UnpicklingError: There is something else in the file; the message names it.
+        pickle.UnpicklingError: There is something else in the file, which the message names, or it claims more memory
+            or work than it has bytes for.
         Exception: Half a dozen types, for damaged files.
     """
     file = os.fspath(file) if isinstance(file, os.PathLike) else file  # torch 2.1 maps no other
     options = dict(map_location=map_location, **(dict(mmap=True) if mmap else {}))
+    with open(file, 'rb') if isinstance(file, str) else nullcontext(file) as binary:
+        start = binary.tell()
+        check_bounds(binary)
+        binary.seek(start)
     if _GUARDED:
         return torch.load(file, weights_only=True, **options)
     if zipfile.is_zipfile(file):

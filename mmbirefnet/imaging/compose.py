@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from PIL import Image, ImageColor, ImageOps
 
 from mmbirefnet.imaging.foreground import estimate_foreground
 from mmbirefnet.imaging.maps import to_uint8
-from mmbirefnet.imaging.read import LoadedImage, load_image
+from mmbirefnet.imaging.read import LoadedImage, convert_profile, load_image
 
 WHITE = (255, 255, 255)
 KINDS = ('mask', 'cutout', 'foreground')
@@ -31,7 +33,8 @@ def compose(
         kind: ``'mask'``, ``'cutout'`` or ``'foreground'``.
         image: The image.
         alpha: Predicted alpha, float32 ``(H, W)`` in [0, 1].
-        background: What is put behind ``'foreground'``, from :func:`read_background`; white if ``None``.
+        background: Image or sRGB color behind ``'foreground'``, from :func:`read_background`; white if ``None``. It is
+            converted to the image's color space.
         estimate_foreground: Whether to estimate the colors of the object where it is mixed with the old background.
         device: Torch device of that estimation; ``None`` uses OpenCV on the CPU.
 
@@ -39,26 +42,50 @@ def compose(
         uint8: gray ``(H, W)`` for ``'mask'``, RGBA ``(H, W, 4)`` for ``'cutout'``, RGB ``(H, W, 3)`` for
         ``'foreground'``.
     """
-    if kind == 'mask':
-        return to_uint8(alpha)
-    cutout = cut_out(image, alpha, estimate_foreground, device)
-    if kind == 'cutout':
-        return cutout
-    return composite(cutout, fit_background(WHITE if background is None else background, image.size))
+    return compose_all((kind,), image, alpha, background, estimate_foreground=estimate_foreground, device=device)[kind]
+
+
+def compose_all(
+    kinds: Iterable[str],
+    image: LoadedImage,
+    alpha: np.ndarray,
+    background: LoadedImage | tuple[int, int, int] | None = None,
+    *,
+    estimate_foreground: bool = True,
+    device=None,
+) -> dict[str, np.ndarray]:
+    """Build several outputs, the colors of the foreground estimated once; arguments as for :func:`compose`."""
+    outputs, cutout = {}, None
+    for kind in kinds:
+        if kind == 'mask':
+            outputs[kind] = to_uint8(alpha)
+            continue
+        if cutout is None:
+            cutout = cut_out(image, alpha, estimate_foreground, device)
+        if kind == 'cutout':
+            outputs[kind] = cutout
+        else:
+            behind = fit_background(WHITE if background is None else background, image.size, image.icc_profile)
+            outputs[kind] = composite(cutout, behind)
+    return outputs
 
 
 def cut_out(image: LoadedImage, soft_map: np.ndarray, foreground: bool = True, device=None) -> np.ndarray:
     """The object alone, uint8 RGBA ``(H, W, 4)``; what is transparent in the image stays so.
 
+    Where alpha is 0 the colors are 0, so that nothing of the old background is left in the file.
+
     Args:
         image: The image.
-        soft_map: Its map, float32 ``(H, W)``.
-        foreground: Estimate the object's own colors where it is mixed with the background.
-        device: Where torch estimates them; ``None`` for OpenCV on the CPU.
+        soft_map: Its predicted alpha, float32 ``(H, W)``.
+        foreground: Whether to estimate the object's own colors where it is mixed with the background.
+        device: Torch device of that estimation; ``None`` uses OpenCV on the CPU.
     """
     alpha = opacity(image, soft_map)
     colors = estimate_foreground(image.rgb, alpha, device=device) if foreground else image.rgb
-    return np.dstack([colors, np.rint(alpha * 255).astype(np.uint8)])
+    cutout = np.dstack([colors, np.rint(alpha * 255).astype(np.uint8)])
+    cutout[cutout[..., 3] == 0] = 0
+    return cutout
 
 
 def opacity(image: LoadedImage, soft_map: np.ndarray) -> np.ndarray:
@@ -78,37 +105,68 @@ def composite(cutout: np.ndarray, background: np.ndarray | tuple[int, int, int])
     return np.rint(behind + alpha * (cutout[..., :3] - behind)).astype(np.uint8)
 
 
-def read_background(background, channel_order: str = 'bgr') -> LoadedImage | tuple[int, int, int]:
+def read_background(
+    background, channel_order: str = 'bgr', max_pixels: int | None = None
+) -> LoadedImage | tuple[int, int, int]:
     """A color or an image to be put behind cut-outs.
 
     Args:
-        background: Color name or ``'#rrggbb'``, (red, green, blue), or whatever :func:`load_image` takes; ``None``
-            for white.
+        background: Color as text, see :func:`parse_color`, (red, green, blue), or whatever :func:`load_image` takes;
+            ``None`` for white.
         channel_order: Of an array.
+        max_pixels: Largest image; see :func:`load_image`.
 
     Raises:
-        ValueError: It is neither a color nor a file.
-        OSError: It is a file that cannot be read.
+        ValueError: If it is neither an opaque color nor a file.
+        OSError: If it is a file that cannot be read.
     """
     if background is None:
         return WHITE
     if isinstance(background, (tuple, list)):
-        if len(background) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in background):
+        if len(background) != 3 or not all(isinstance(v, Integral) and 0 <= v <= 255 for v in background):
             raise ValueError(f'background={background!r}, a color must be three integers in 0..255')
-        return tuple(background)
+        return tuple(int(v) for v in background)
     if isinstance(background, str) and not Path(background).exists():
-        try:
-            return ImageColor.getrgb(background)[:3]
-        except ValueError as error:
-            raise ValueError(f'background={background!r} is neither a color (#rrggbb, a name) nor a file') from error
+        return parse_color(background)
     if isinstance(background, (str, os.PathLike)):
         background = Path(background)
-    return load_image(background, channel_order=channel_order)
+    return load_image(background, channel_order=channel_order, max_pixels=max_pixels)
 
 
-def fit_background(background: LoadedImage | tuple[int, int, int], size: tuple[int, int]):
-    """The background at size (H, W): an image covers it, its centre kept; a color is returned as it is."""
+def parse_color(text: str) -> tuple[int, int, int]:
+    """(red, green, blue) in 0..255 of a color in the notations of CSS: ``'#rrggbb'``, ``'rgb(…)'``, a name.
+
+    Raises:
+        ValueError: If it is not a color, a value is out of range, or the color is not opaque.
+    """
+    try:
+        color = ImageColor.getrgb(text)
+    except ValueError as error:
+        raise ValueError(f'background={text!r} is neither a color (#rrggbb, a name) nor a file') from error
+    if not all(0 <= value <= 255 for value in color):
+        raise ValueError(f'background={text!r}: a value is out of range; red, green and blue are 0 to 255')
+    if color[3:] not in ((), (255,)):
+        raise ValueError(
+            f'background={text!r} is not opaque. Fix: give the color without alpha, or write the cut-out, which is '
+            'transparent itself'
+        )
+    return color[:3]
+
+
+def fit_background(
+    background: LoadedImage | tuple[int, int, int], size: tuple[int, int], icc_profile: bytes | None = None
+) -> tuple[int, int, int] | np.ndarray:
+    """The background at size (H, W): an image covers it, its center kept; a color stays one.
+
+    Args:
+        background: The image, or a color in sRGB.
+        size: (H, W).
+        icc_profile: RGB color profile to convert it to; ``None`` for sRGB.
+    """
     if not isinstance(background, LoadedImage):
-        return background
+        if icc_profile is None:
+            return background
+        return Image.fromarray(convert_profile(np.uint8([[background]]), None, icc_profile)).getpixel((0, 0))
     image = Image.fromarray(background.visible())
-    return np.asarray(ImageOps.fit(image, size[::-1], Image.Resampling.LANCZOS))
+    pixels = np.asarray(ImageOps.fit(image, size[::-1], Image.Resampling.LANCZOS))
+    return convert_profile(pixels, background.icc_profile, icc_profile)

@@ -5,6 +5,7 @@ Blur-fusion of Forte, "Approximate Fast Foreground Color Estimation" (ICIP 2021)
 
 from __future__ import annotations
 
+import itertools
 from types import ModuleType
 
 import cv2
@@ -12,6 +13,7 @@ import numpy as np
 
 SIDES = (90, 6)  # of the box blur of both passes, in pixels
 EPS = 1e-5
+TILE = 1024  # side of the parts that are estimated one at a time, which bounds memory to some 120 MiB
 
 
 def estimate_foreground(image: np.ndarray, alpha: np.ndarray, sides: tuple[int, ...] = SIDES, device=None):
@@ -37,10 +39,19 @@ def estimate_foreground(image: np.ndarray, alpha: np.ndarray, sides: tuple[int, 
         raise ValueError(f'image must be (H, W, 3) and alpha (H, W), not {image.shape} and {alpha.shape}')
     if image.dtype not in (np.uint8, np.float32) or alpha.dtype not in (np.uint8, np.float32):
         raise ValueError(f'image and alpha must be uint8 or float32, not {image.dtype} and {alpha.dtype}')
-    pixels, opacity = (x.astype(np.float32) / 255 if x.dtype == np.uint8 else x for x in (image, alpha))
     estimate = _estimate_opencv if device is None else _estimate_torch
-    foreground = estimate(pixels, opacity[..., None], sides, device)
-    return np.rint(foreground * 255).astype(np.uint8) if image.dtype == np.uint8 else foreground
+    # Pixels farther away than the blurs reach together cannot change a tile.
+    reach = sum(side // 2 for side in sides)
+    result = np.empty_like(image)
+    for top, left in itertools.product(range(0, image.shape[0], TILE), range(0, image.shape[1], TILE)):
+        y, x = max(0, top - reach), max(0, left - reach)
+        part = slice(y, top + TILE + reach), slice(x, left + TILE + reach)
+        pixels, opacity = (v[part].astype(np.float32) / 255 if v.dtype == np.uint8 else v[part] for v in (image, alpha))
+        foreground = estimate(pixels, opacity[..., None], sides, device)[top - y :, left - x :][:TILE, :TILE]
+        result[top : top + TILE, left : left + TILE] = (
+            np.rint(foreground * 255) if image.dtype == np.uint8 else foreground
+        )
+    return result
 
 
 def _fuse(image, foreground, background, alpha, blur):

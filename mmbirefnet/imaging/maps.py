@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 
+from mmbirefnet.imaging.settings import Settings
+
+_COLUMN_COST = 3  # of a value that is interpolated along a row, relative to one along a column
 OBJECT = 0.5  # from here on a pixel counts as part of an object
+VISIBLE = 0.05  # and from here on it is part of what a crop keeps
 
 
 def resize_map(soft_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -23,8 +27,11 @@ def resize_map(soft_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Returns:
         float32 ``(H, W)``.
     """
-    # Columns first: the gather along them is the slow one, and there are fewer rows now as a rule.
-    for axis, length in ((1, size[1]), (0, size[0])):
+    (h, w), (height, width) = soft_map.shape, size
+    # The map between the two passes may be larger than both ends: 1024 rows of a million columns, for one row.
+    columns_first = _COLUMN_COST * h * width + height * width <= height * w + _COLUMN_COST * height * width
+    passes = ((1, width), (0, height)) if columns_first else ((0, height), (1, width))
+    for axis, length in passes:
         if soft_map.shape[axis] != length:
             soft_map = _interpolate(soft_map, length, axis)
     return soft_map
@@ -75,6 +82,38 @@ def crop_of_box(
     return clip(margin), inner
 
 
+def process_map(soft_map: np.ndarray, settings: Settings) -> np.ndarray:
+    """Apply the operations of the settings to a map, in the order that :class:`Settings` documents.
+
+    Args:
+        soft_map: float32 ``(H, W)`` in [0, 1].
+        settings: Their ``threshold`` is also the level from which on pixels form components; 0.5 without one.
+
+    Returns:
+        float32 ``(H, W)`` in [0, 1].
+    """
+    level = OBJECT if settings.threshold is None else settings.threshold
+    if settings.levels is not None:
+        low, high = settings.levels
+        soft_map = np.clip((soft_map - np.float32(low)) / np.float32(high - low), 0, 1)
+    if settings.min_area:
+        soft_map = remove_small_components(soft_map, settings.min_area, level)
+    if settings.largest:
+        soft_map = keep_largest_component(soft_map, level)
+    if settings.fill_holes:
+        soft_map = fill_holes(soft_map, level)
+    if settings.threshold is not None:
+        soft_map = (soft_map > settings.threshold).astype(np.float32)
+    if settings.grow:
+        side = 2 * abs(settings.grow) + 1
+        disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+        # Outside the image lies neither object nor background.
+        soft_map = (cv2.dilate if settings.grow > 0 else cv2.erode)(soft_map, disk)
+    if settings.feather:
+        soft_map = cv2.GaussianBlur(soft_map, (0, 0), settings.feather, borderType=cv2.BORDER_REPLICATE)
+    return 1 - soft_map if settings.invert else soft_map
+
+
 def remove_small_components(soft_map: np.ndarray, min_area: float, threshold: float = OBJECT) -> np.ndarray:
     """Set components to 0 that are smaller than ``min_area``, each with the soft edge around it.
 
@@ -85,13 +124,25 @@ def remove_small_components(soft_map: np.ndarray, min_area: float, threshold: fl
         min_area: In pixels from 1 on, below 1 as a share of all pixels.
         threshold: What exceeds it is counted.
     """
+    limit = min_area if min_area >= 1 else min_area * soft_map.size
+    return _remove_components(soft_map, threshold, lambda areas: areas < limit)
+
+
+def keep_largest_component(soft_map: np.ndarray, threshold: float = OBJECT) -> np.ndarray:
+    """Set all components but the largest to 0, as :func:`remove_small_components` does."""
+    return _remove_components(soft_map, threshold, lambda areas: np.arange(len(areas)) != areas.argmax())
+
+
+def _remove_components(
+    soft_map: np.ndarray, threshold: float, choose: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Set the components to 0 that ``choose`` returns True for, given the areas of all in pixels."""
     inside = soft_map > threshold
     count, labels, stats, _ = cv2.connectedComponentsWithStats(inside.view(np.uint8), connectivity=8)
-    areas = stats[:, cv2.CC_STAT_AREA]
-    limit = min_area if min_area >= 1 else min_area * soft_map.size
-    small = areas < limit
-    small[0] = False
-    if count == 1 or not small.any():
+    if count == 1:
+        return soft_map
+    removed = np.concatenate([[False], choose(stats[1:, cv2.CC_STAT_AREA])])  # the first is the background
+    if not removed.any():
         return soft_map
     # Numbers the zeros of its input, the nearest of which each pixel gets; then from pixel number to component.
     _, nearest = cv2.distanceTransformWithLabels(
@@ -99,4 +150,28 @@ def remove_small_components(soft_map: np.ndarray, min_area: float, threshold: fl
     )
     component = np.zeros(nearest.max() + 1, np.int32)
     component[nearest[inside]] = labels[inside]
-    return np.where(small[component[nearest]], np.float32(0), soft_map)
+    return np.where(removed[component[nearest]], np.float32(0), soft_map)
+
+
+def fill_holes(soft_map: np.ndarray, threshold: float = OBJECT) -> np.ndarray:
+    """Set holes to 1: 4-connected pixels not above the threshold that do not reach the border of the image."""
+    outside = (soft_map <= threshold).view(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(outside, connectivity=4)
+    left, top, width, height, _ = stats.T
+    hole = (left > 0) & (top > 0) & (left + width < soft_map.shape[1]) & (top + height < soft_map.shape[0])
+    hole[0] = False  # the objects
+    return np.where(hole[labels], np.float32(1), soft_map)
+
+
+def box_of_object(alpha: np.ndarray, margin: float = 0) -> tuple[slice, slice]:
+    """(rows, columns) around all that is visible, the whole image if nothing is.
+
+    Args:
+        alpha: float32 ``(H, W)`` in [0, 1]; a pixel counts from 0.05 on, so that a haze does not.
+        margin: Share of the box's sides that is added on each side, as far as the image goes.
+    """
+    left, top, width, height = cv2.boundingRect((alpha >= VISIBLE).view(np.uint8))
+    if not width:
+        return slice(0, alpha.shape[0]), slice(0, alpha.shape[1])
+    outer, _ = crop_of_box((left, top, left + width, top + height), margin, alpha.shape, 'alpha')
+    return outer

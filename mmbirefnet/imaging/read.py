@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
+import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
+
+from mmbirefnet.imaging.formats import FORMATS
 
 VISIBLE_BEHIND = 128  # gray level that the model sees behind what is transparent
+MAX_PIXELS = 178_956_970  # where Pillow's default limit raises an error
+MAX_SIDE = 2**20  # pixels; OpenCV's limit
+_TILE_PIXELS = 2**22  # a TIFF's tile may have as many, or four times those of its image
+_HEIF_BRANDS = (b'heic', b'heix', b'hevc', b'hevx', b'heim', b'heis', b'mif1', b'msf1')
+_JPEG_START = b'\xff\xd8'
+_JPEG_MARKER = re.compile(rb'\xff[^\x00\x01\xff\xd0-\xd7]')  # not: stuffing, fill bytes, markers without a segment
+_JPEG_END = 0xD9
+_ORIENTATION = 0x0112  # EXIF tag
+_FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # EXIF orientation: flip code of OpenCV, after a transpose from 5 on
+_limit_lock = threading.Lock()
+
+
+class TooManyPixelsError(ValueError):
+    """The image has more pixels than allowed; raised before they are decoded."""
 
 
 @dataclass
@@ -47,21 +68,25 @@ class LoadedImage:
         return np.rint(self.rgb * alpha + VISIBLE_BEHIND * (1 - alpha)).astype(np.uint8)
 
 
-def load_image(source, name: str | None = None, channel_order: str = 'bgr') -> LoadedImage:
+def load_image(
+    source, name: str | None = None, channel_order: str = 'bgr', max_pixels: int | None = None
+) -> LoadedImage:
     """Read an image; of several frames or pages, the first.
 
     16-bit channels are scaled to 8 bits. CMYK, Lab and gray images with a color profile go through it to sRGB; RGB
-    stays as it is, beside its profile.
+    stays as it is, beside its profile. Only the formats of :data:`~mmbirefnet.imaging.formats.FORMATS` are opened.
 
     Args:
         source: Path, bytes of a file, open binary file, PIL image, or array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or
             ``(H, W, 4)`` of uint8, uint16, or floating point in [0, 1].
         name: What messages call it.
         channel_order: Of arrays with colors: ``'bgr'`` as OpenCV and mmseg have them, or ``'rgb'``.
+        max_pixels: Largest image that is decoded from a file; ``None`` for Pillow's limit, 179 million pixels.
 
     Raises:
-        FileNotFoundError, OSError: The file is missing, damaged, truncated, or no image.
-        ValueError: The array is none of the above, or the image has more pixels than Pillow takes for safe.
+        FileNotFoundError, OSError: The file is missing, damaged, truncated, or not an image.
+        TooManyPixelsError: The file declares more than ``max_pixels``. It is a ``ValueError``.
+        ValueError: The array is none of the above.
         TypeError: ``source`` is something else.
     """
     if isinstance(source, LoadedImage):
@@ -70,75 +95,269 @@ def load_image(source, name: str | None = None, channel_order: str = 'bgr') -> L
         return _from_array(source, name or 'array', channel_order)
     if isinstance(source, Image.Image):
         name = name or getattr(source, 'filename', '') or 'PIL image'
-        return _guarded(source, name, None)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        source, name = io.BytesIO(source), name or 'bytes'
+        with _named_errors(name):
+            return _from_pil(source, name, None)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        if not path.exists():
-            raise FileNotFoundError(f'{path}: no such file')
-        if not path.is_file():  # a pipe would be waited for
-            raise OSError(f'{path}: a folder, or something else that is no file')
-        if not path.stat().st_size:
-            raise OSError(f'{path}: empty file')
-        return _guarded(path, name or str(path), path)
+        with open_regular_file(path) as file:
+            return _from_file(file, name or str(path), path, max_pixels)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _from_file(io.BytesIO(source), name or 'bytes', None, max_pixels)
     if hasattr(source, 'read'):
-        return _guarded(source, name or getattr(source, 'name', 'file'), None)
+        return _from_file(source, name or getattr(source, 'name', 'file'), None, max_pixels)
     raise TypeError(f'an image is a path, bytes, file, PIL image or array, not {type(source).__name__}')
 
 
-def _guarded(source, name: str, path: Path | None) -> LoadedImage:
+def open_regular_file(path: Path) -> io.BufferedReader:
+    """Open a file for reading.
+
+    Raises:
+        FileNotFoundError, OSError: It is missing, empty, or not a regular file.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f'{path}: no such file')
+    if not path.is_file():  # opening a pipe would wait for its other end
+        raise OSError(f'{path}: a folder, or something else that is no file')
+    if not path.stat().st_size:
+        raise OSError(f'{path}: empty file')
     try:
-        if isinstance(source, Image.Image):
-            return _from_pil(source, name, path)
-        with Image.open(source) as image:
-            if image.format == 'EPS':
-                raise OSError(f'{name}: PostScript is a program, which is not run; convert it to an image')
-            if image.format == 'PNG':
-                _check_rows(image.fp, name)
-            return _from_pil(image, name, path)
+        return path.open('rb')
+    except OSError as error:
+        raise type(error)(f'{path}: {error.strerror}') from error
+
+
+def read_size(file, name: str, max_pixels: int | None = None) -> tuple[int, int]:
+    """(H, W) of the image in an open file, EXIF orientation applied, from its header; errors as :func:`load_image`."""
+    with _named_errors(name), _open(file, name, max_pixels) as image:
+        if image.format == 'PNG':
+            _read_png_exif(image, name, check=False)
+        return image.size if _orientation(image) >= 5 else image.size[::-1]
+
+
+def _from_file(file, name: str, path: Path | None, max_pixels: int | None) -> LoadedImage:
+    with _named_errors(name), _open(file, name, max_pixels) as image:
+        if image.format == 'PNG':
+            _read_png_exif(image, name)
+        if _is_plain(image):
+            return _from_opencv(image, name, path)
+        return _from_pil(image, name, path, max_pixels)
+
+
+def _is_plain(image: Image.Image) -> bool:
+    """Whether OpenCV reads the image: opaque gray or RGB in JPEG or PNG, without a profile that is to be applied.
+
+    The reference trains and evaluates on what OpenCV decodes, and two builds of libjpeg may differ by a level.
+    """
+    return (
+        image.format in ('JPEG', 'MPO', 'PNG')
+        and image.mode in ('L', 'RGB')
+        and 'transparency' not in image.info
+        and _space(image.info.get('icc_profile')) in ('', 'RGB ')
+        and not (image.format == 'PNG' and image.is_animated)
+    )
+
+
+def _from_opencv(image: Image.Image, name: str, path: Path | None) -> LoadedImage:
+    image.fp.seek(0)
+    data = image.fp.read()
+    # OpenCV before 4.11 fills the rest of a truncated JPEG with gray.
+    if image.format != 'PNG' and not jpeg_ends(data):
+        raise OSError(f'{name}: truncated or damaged image')
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(f'{name}: {error}') from error
+        raise
+    if pixels is None:
+        raise OSError(f'{name}: truncated or damaged image')
+    rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+    return LoadedImage(_upright(rgb, _orientation(image)), None, image.info.get('icc_profile') or None, name, path)
+
+
+def jpeg_ends(data: bytes) -> bool:
+    """Whether the first image of a JPEG file reaches its end marker (ITU-T T.81, annex B)."""
+    position = len(_JPEG_START)
+    while match := _JPEG_MARKER.search(data, position):
+        position = match.end()
+        if data[position - 1] == _JPEG_END:
+            return True
+        position += int.from_bytes(data[position : position + 2], 'big')
+    return False
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8. The other tags are not read, so that damage in them does no harm."""
+    if hasattr(image, 'tag_v2'):
+        value = image.tag_v2.get(_ORIENTATION, 1)
+    else:
+        value = _exif_orientation(image.info.get('exif') or b'')
+    return value if value in range(1, 9) else 1
+
+
+def _exif_orientation(exif: bytes) -> int:
+    """The orientation in the first directory of an EXIF segment (TIFF 6.0, section 2); 1 if there is none."""
+    exif = exif.removeprefix(b'Exif\0\0')
+    order = {b'II': '<', b'MM': '>'}.get(exif[:2])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f'{order}4xI', exif)
+        (count,) = struct.unpack_from(f'{order}H', exif, start)
+        for position in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(f'{order}HH', exif, position)
+            if tag == _ORIENTATION:
+                return struct.unpack_from(order + ('I' if kind == 4 else 'H'), exif, position + 8)[0]
+    except struct.error:
+        pass
+    return 1
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn stored pixels ``(H, W)`` or ``(H, W, C)`` as their EXIF orientation says."""
+    if orientation >= 5:
+        array = cv2.transpose(array)
+    return cv2.flip(array, _FLIPS[orientation]) if orientation in _FLIPS else array
+
+
+@contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    """Raise Pillow's errors again as ``OSError`` or ``ValueError`` that name the image."""
+    try:
+        yield
     except Image.DecompressionBombError as error:
-        raise ValueError(f'{name}: {error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit') from error
-    except Image.UnidentifiedImageError as error:
-        raise OSError(f'{name}: no image that can be read (empty, damaged, or of an unknown format)') from error
+        raise TooManyPixelsError(
+            f'{name}: {error}; max_pixels=… or PIL.Image.MAX_IMAGE_PIXELS sets the limit'
+        ) from error
+    except (MemoryError, TooManyPixelsError):
+        raise
     except Exception as error:  # Pillow raises half a dozen types for damaged files
-        if str(error).startswith(name):
+        if str(error).startswith(f'{name}: '):
             raise
         kind = ValueError if isinstance(error, ValueError) else OSError
         raise kind(f'{name}: damaged or unreadable image ({error})') from error
 
 
-def _check_rows(file, name: str) -> None:
-    """Raise ``OSError`` if the rows of a PNG differ from their checksums, which Pillow leaves out."""
+def _open(file, name: str, max_pixels: int | None) -> Image.Image:
+    """Read an image's header, by a plugin of ``FORMATS`` only."""
+    head = file.read(16)
+    file.seek(0)
+    if head.startswith(b'%!PS'):
+        raise OSError(f'{name}: PostScript is a program, which is not run; convert it to an image')
+    if _is_heif(head):
+        _register_heif(name)
+    try:
+        with _pillow_limit(max_pixels):
+            image = Image.open(file, formats=available_formats())
+    except Image.UnidentifiedImageError as error:
+        raise OSError(
+            f'{name}: not an image that can be read (empty, damaged, or of a format outside {", ".join(FORMATS)})'
+        ) from error
+    _check_pixels(image.size, name, max_pixels)
+    tile = [getattr(image, 'tag_v2', {}).get(tag, 0) for tag in (322, 323)]  # TileWidth, TileLength
+    if np.prod(tile, dtype=float) > max(_TILE_PIXELS, 4 * image.width * image.height):
+        raise OSError(f'{name}: damaged image ({tile[0]}x{tile[1]} tiles in {image.width}x{image.height} pixels)')
+    return image
+
+
+def available_formats() -> list[str]:
+    """Those of ``FORMATS`` that this build of Pillow opens."""
+    Image.init()
+    return [format for format in FORMATS if format in Image.OPEN]
+
+
+def has_image_signature(path: Path) -> bool:
+    """Whether a file begins as an image of ``FORMATS`` does; formats without a signature are not recognized."""
+    try:
+        with open_regular_file(path) as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    if _is_heif(head):
+        return True
+    accepts = (Image.OPEN[format][1] for format in available_formats())
+    return any(accept is not None and accept(head) is True for accept in accepts)
+
+
+def _is_heif(head: bytes) -> bool:
+    return head[4:8] == b'ftyp' and head[8:12] in _HEIF_BRANDS
+
+
+def _register_heif(name: str) -> None:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise OSError(f'{name}: HEIC and HEIF need another package: pip install pillow-heif') from error
+    pillow_heif.register_heif_opener()
+
+
+def _check_pixels(size: tuple[int, int], name: str, max_pixels: int | None) -> None:
+    if max(size) > MAX_SIDE:
+        raise TooManyPixelsError(f'{name}: {size[0]}x{size[1]} pixels; no side may be longer than {MAX_SIDE}')
+    if max_pixels is not None and size[0] * size[1] > max_pixels:
+        raise TooManyPixelsError(
+            f'{name}: {size[0]}x{size[1]} pixels, more than the limit of {max_pixels} (max_pixels, --max-pixels)'
+        )
+
+
+@contextmanager
+def _pillow_limit(max_pixels: int | None) -> Iterator[None]:
+    """Lift Pillow's limit, which is one for the process, while a header is read; ours is checked after it."""
+    if max_pixels is None:
+        yield
+        return
+    with _limit_lock:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _read_png_exif(image: Image.Image, name: str, check: bool = True) -> None:
+    """Add a PNG's EXIF to its ``info``, which may follow the rows, where Pillow reads it after decoding only.
+
+    Raises:
+        OSError: If ``check`` is on and the rows differ from their checksums, which Pillow does not verify, or the end
+            is missing.
+    """
+    file, kind = image.fp, b''
     position = file.tell()
     file.seek(8)
-    while len(head := file.read(8)) == 8:
+    while kind != b'IEND' and len(head := file.read(8)) == 8:
         length, kind = struct.unpack('>I4s', head)
-        if kind != b'IDAT':
+        if kind == b'eXIf':
+            image.info['exif'] = file.read(length)
+            file.seek(4, io.SEEK_CUR)
+        elif kind != b'IDAT' or not check:
             file.seek(length + 4, io.SEEK_CUR)
         elif zlib.crc32(file.read(length), zlib.crc32(kind)).to_bytes(4, 'big') != file.read(4):
             raise OSError(f'{name}: damaged or truncated image (checksum of its rows)')
+    if check and kind != b'IEND':
+        raise OSError(f'{name}: truncated image (its last part is missing)')
     file.seek(position)
 
 
-def _from_pil(image: Image.Image, name: str, path: Path | None) -> LoadedImage:
+def _from_pil(image: Image.Image, name: str, path: Path | None = None, max_pixels: int | None = None) -> LoadedImage:
     image.load()
+    _check_pixels(image.size, name, max_pixels)  # an icon's image may be larger than its directory says
     if image.mode == 'P' and not image.getpalette():
         raise OSError(f'{name}: damaged image (it has no palette)')
     profile = image.info.get('icc_profile') or None
-    image = _eight_bits(ImageOps.exif_transpose(image), name)
+    orientation = _orientation(image)
+    image = _eight_bits(image, name)
     alpha = None
     if image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or image.has_transparency_data:
         image = image.convert('RGBA')
-        alpha = np.asarray(image.getchannel('A'))
-        alpha = None if alpha.min() == 255 else alpha
+        alpha = np.array(image.getchannel('A'))
+        alpha = None if alpha.min() == 255 else _upright(alpha, orientation)
         # A gray image's profile is one of one channel.
         image = image.convert('L' if _space(profile) == 'GRAY' else 'RGB')
     elif image.mode == 'P':
         image = image.convert('RGB')
     if (profile and _space(profile) != 'RGB ') or image.mode == 'LAB':
         image, profile = _to_srgb(image, profile, name), None
-    return LoadedImage(np.array(image.convert('RGB')), alpha, profile, name, path)
+    return LoadedImage(_upright(np.array(image.convert('RGB')), orientation), alpha, profile, name, path)
 
 
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:
@@ -167,6 +386,24 @@ def _to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Imag
     except (ImageCms.PyCMSError, OSError) as error:
         warnings.warn(f'{name}: color profile that does not fit its {image.mode} pixels: {error}', stacklevel=2)
         return image
+
+
+def convert_profile(pixels: np.ndarray, source: bytes | None, target: bytes | None) -> np.ndarray:
+    """Convert uint8 RGB ``(H, W, 3)`` from one RGB color profile to another; ``None`` stands for sRGB.
+
+    A profile that cannot be used is taken for sRGB, with a warning.
+    """
+    if source == target:
+        return pixels
+    try:
+        profiles = [
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile('sRGB')
+            for profile in (source, target)
+        ]
+        return np.asarray(ImageCms.profileToProfile(Image.fromarray(pixels), *profiles))
+    except (ImageCms.PyCMSError, OSError) as error:
+        warnings.warn(f'the background keeps its colors: a color profile cannot be used ({error})', stacklevel=2)
+        return pixels
 
 
 def _from_array(array: np.ndarray, name: str, channel_order: str) -> LoadedImage:

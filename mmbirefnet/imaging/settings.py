@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+MOST_PIXELS = 500  # to grow or feather by: the work grows with it
 STRIDE = 32  # heights and widths that a model takes are multiples of it
 
 
@@ -25,9 +26,18 @@ class Settings:
         margin: What the model is shown around the box, as a share of the box's sides.
         threshold: Makes the map binary: 1 where it exceeds this.
         min_area: Removes components that are smaller: in pixels from 1 on, below 1 as a share of the image.
+        levels: (low, high): the map becomes 0 up to ``low``, 1 from ``high`` on, and linear between.
+        largest: Whether to keep only the largest component.
+        fill_holes: Whether to set what an object encloses to 1.
+        grow: Pixels that the object grows by; a negative number shrinks it.
+        feather: Standard deviation, in pixels, of a Gaussian that softens the edge; 0 for none.
+        invert: Whether to exchange object and background.
+
+    The operations on the map are applied in this order: levels, min_area, largest, fill_holes, threshold, grow,
+    feather, invert.
 
     Raises:
-        ValueError: An option is out of its range.
+        ValueError: If an option is out of its range.
     """
 
     input_size: int | Sequence[int] | str | None = None
@@ -39,6 +49,12 @@ class Settings:
     margin: float = 0.1
     threshold: float | None = None
     min_area: float = 0
+    levels: Sequence[float] | None = None
+    largest: bool = False
+    fill_holes: bool = False
+    grow: int = 0
+    feather: float = 0
+    invert: bool = False
 
     def __post_init__(self) -> None:
         self._check_input_size()
@@ -49,6 +65,9 @@ class Settings:
             ('margin', self.margin >= 0, '0 or more'),
             ('threshold', self.threshold is None or 0 <= self.threshold < 1, 'in [0, 1)'),
             ('min_area', self.min_area >= 0, '0 or more'),
+            ('levels', self.levels is None or _are_levels(self.levels), '(low, high) with 0 <= low < high <= 1'),
+            ('grow', isinstance(self.grow, int) and abs(self.grow) <= MOST_PIXELS, f'an integer up to ±{MOST_PIXELS}'),
+            ('feather', 0 <= self.feather <= MOST_PIXELS, f'in [0, {MOST_PIXELS}]'),
             (
                 'box',
                 self.box is None or _is_box(self.box),
@@ -103,3 +122,7 @@ def _round(side: float) -> int:
 
 def _is_box(box: Sequence[float]) -> bool:
     return len(box) == 4 and box[0] < box[2] and box[1] < box[3]
+
+
+def _are_levels(levels: Sequence[float]) -> bool:
+    return len(levels) == 2 and 0 <= levels[0] < levels[1] <= 1

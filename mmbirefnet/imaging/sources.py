@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from mmbirefnet.imaging.read import LoadedImage, load_image
+from mmbirefnet.imaging.formats import IMAGE_SUFFIXES
+from mmbirefnet.imaging.read import LoadedImage, has_image_signature, load_image
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif', '.avif', '.jp2', '.ppm', '.pgm')
+if TYPE_CHECKING:
+    from mmbirefnet.imaging.sandbox import ImageDecoder
+
 VIDEO_SUFFIXES = (
     '.mp4', '.mov', '.mkv', '.webm', '.avi', '.m4v', '.mpg', '.mpeg', '.wmv', '.flv', '.ts', '.mts', '.m2ts', '.3gp',
     '.ogv', '.mxf',
 )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)  # two are equal if they are one, so that arrays will do
+@dataclass(frozen=True, eq=False)  # identity comparison: dataclass equality would compare arrays element-wise
 class Source:
     """Something that can be read as an image.
 
@@ -39,9 +44,20 @@ class Source:
         """The file, for one on disk."""
         return self.content if isinstance(self.content, Path) else None
 
-    def read(self, channel_order: str = 'bgr') -> LoadedImage:
-        """The image; errors as :func:`load_image`."""
-        return load_image(self.content, None if self.path else self.name, channel_order)
+    def read(
+        self, channel_order: str = 'bgr', decoder: ImageDecoder | None = None, max_pixels: int | None = None
+    ) -> LoadedImage:
+        """Read the image; errors as :func:`load_image`.
+
+        Args:
+            channel_order: Of arrays.
+            decoder: Decodes files and bytes in worker processes; ``None`` for this process.
+            max_pixels: Largest image decoded in this process.
+        """
+        name = None if self.path else self.name
+        if decoder is not None and isinstance(self.content, (Path, bytes)):
+            return decoder.read(self.content, name)
+        return load_image(self.content, name, channel_order, max_pixels)
 
 
 def is_video(item: object) -> bool:
@@ -56,19 +72,21 @@ def is_single(inputs: object) -> bool:
     return isinstance(inputs, (np.ndarray, Image.Image, LoadedImage, bytes)) or hasattr(inputs, 'read')
 
 
-def list_sources(inputs, exclude: Path | None = None) -> list[Source]:
+def list_sources(inputs, exclude: Path | None = None, left_out: list[Path] | None = None) -> list[Source]:
     """Everything that ``inputs`` names, files of folders and globs sorted, none twice.
 
-    Folders are searched with their sub-folders for files of ``IMAGE_SUFFIXES``; hidden ones are left out. A file that
-    is named itself is taken whatever its suffix, and if it does not exist, since reading it tells.
+    Folders are searched with their sub-folders for files of ``IMAGE_SUFFIXES``, and for files without a suffix that
+    begin as an image does. A file that is named itself is taken whatever its suffix, and if it does not exist: reading
+    it raises the error.
 
     Args:
         inputs: Path, folder, glob (``**`` for sub-folders), array, PIL image, or a list of them.
         exclude: Folder below which nothing is searched: that of the outputs.
+        left_out: Gets the files of folders and globs that are not images by their suffix; hidden files are not named.
 
     Raises:
         FileNotFoundError: A folder or glob holds no image.
-        ValueError: A folder is that of the outputs.
+        ValueError: A folder is that of the outputs, or an input is a URL.
         TypeError: ``inputs`` is none of these.
     """
     items = [inputs] if is_single(inputs) or isinstance(inputs, (str, os.PathLike)) else inputs
@@ -77,8 +95,9 @@ def list_sources(inputs, exclude: Path | None = None) -> list[Source]:
     items = list(items)
     folders = sum(isinstance(item, (str, os.PathLike)) and Path(item).is_dir() for item in items)
     sources, seen = [], set()
+    left_out = [] if left_out is None else left_out
     for index, item in enumerate(items):
-        for source in _expand(item, index, folders > 1, exclude):
+        for source in _expand(item, index, folders > 1, exclude, left_out):
             identity = os.path.realpath(source.path) if source.path else index
             if identity not in seen:
                 seen.add(identity)
@@ -86,9 +105,11 @@ def list_sources(inputs, exclude: Path | None = None) -> list[Source]:
     return sources
 
 
-def _expand(item, index: int, keep_folder: bool, exclude: Path | None) -> Iterator[Source]:
+def _expand(item, index: int, keep_folder: bool, exclude: Path | None, left_out: list[Path]) -> Iterator[Source]:
     if isinstance(item, Source):
         yield item
+    elif isinstance(item, str) and re.match(r'[a-z][a-z0-9+.-]+://', item, re.I):
+        raise ValueError(f'{item}: a URL, but only files are read. Fix: download the image first')
     elif not isinstance(item, (str, os.PathLike)):
         path = getattr(item, 'path', None) or getattr(item, 'filename', None) or getattr(item, 'name', None)
         stem = Path(path).name if isinstance(path, (str, os.PathLike)) and str(path) else f'{index:06d}.png'
@@ -97,21 +118,21 @@ def _expand(item, index: int, keep_folder: bool, exclude: Path | None) -> Iterat
         root = Path(item)
         if exclude is not None and root.resolve() == exclude.resolve():
             raise ValueError(f'{root}: is the output folder too; name another for the output')
-        found = list(_walk(root, exclude))
+        found = _images(_walk(root, exclude), left_out)
         if not found:
-            raise FileNotFoundError(f'{root}: no images in this folder ({", ".join(IMAGE_SUFFIXES)})')
+            raise FileNotFoundError(f'{root}: no images in this folder{describe_left_out(left_out)}')
         for path in found:
             yield Source(
                 path, (Path(root.resolve().name) if keep_folder else Path()) / path.relative_to(root), str(path)
             )
     elif _is_glob(item):
         root = _fixed_part(Path(item))
-        found = sorted(Path(path) for path in glob.glob(str(item), recursive=True))
-        found = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+        found = sorted(path for path in map(Path, glob.glob(str(item), recursive=True)) if path.is_file())
         if exclude is not None:
             found = [path for path in found if not path.resolve().is_relative_to(exclude.resolve())]
+        found = _images(found, left_out)
         if not found:
-            raise FileNotFoundError(f'{item}: matches no images ({", ".join(IMAGE_SUFFIXES)})')
+            raise FileNotFoundError(f'{item}: matches no images{describe_left_out(left_out)}')
         for path in found:
             yield Source(path, path.relative_to(root), str(path))
     else:
@@ -124,9 +145,25 @@ def _walk(root: Path, exclude: Path | None) -> Iterator[Path]:
         folders[:] = sorted(
             name for name in folders if not name.startswith('.') and Path(folder, name).resolve() != excluded
         )
-        for name in sorted(files):
-            if not name.startswith('.') and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                yield Path(folder, name)
+        yield from (Path(folder, name) for name in sorted(files) if not name.startswith('.'))
+
+
+def _images(paths: Iterable[Path], left_out: list[Path]) -> list[Path]:
+    """Those of the files that are images; the others are added to ``left_out``."""
+    found = []
+    for path in paths:
+        suffix = path.suffix.lower()
+        is_image = suffix in IMAGE_SUFFIXES or (not suffix and has_image_signature(path))
+        (found if is_image else left_out).append(path)
+    return found
+
+
+def describe_left_out(paths: list[Path], most: int = 10) -> str:
+    """``'; left out, not an image by its suffix: …'`` with the count and the first names; empty if there are none."""
+    if not paths:
+        return ''
+    names = ', '.join(map(str, paths[:most])) + (', …' if len(paths) > most else '')
+    return f'; left out, not an image by its suffix: {len(paths)} ({names})'
 
 
 def _is_glob(item) -> bool:

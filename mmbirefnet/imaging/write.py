@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
 import os
-import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmbirefnet.imaging.compose import composite, cut_out, fit_background, read_background
-from mmbirefnet.imaging.maps import to_uint8
+from mmbirefnet.fileio.atomic import replacing
+from mmbirefnet.imaging.compose import KINDS, compose_all, opacity, read_background
+from mmbirefnet.imaging.maps import box_of_object
+from mmbirefnet.imaging.read import MAX_SIDE
 from mmbirefnet.imaging.sources import Source
 
-KINDS = ('mask', 'cutout', 'foreground')
 # Suffix: Pillow's format and the options it is written with.
 FORMATS = {
     'png': ('PNG', dict(compress_level=4)),
@@ -28,6 +29,7 @@ FORMATS = {
 }
 LOSSLESS = {'WEBP': dict(lossless=True, exact=True)}  # for masks and cut-outs
 WITHOUT_ALPHA = ('jpg', 'jpeg')
+LONGEST_SIDES = {'WEBP': 16383, 'JPEG': 65500}  # pixels that a file of the format can have
 
 
 class OutputWriter:
@@ -45,6 +47,9 @@ class OutputWriter:
         overwrite: Whether to replace files that exist.
         single_file: Write the one source's one kind to ``out_dir``, which names a file.
         device: Where torch estimates foregrounds; ``None`` for OpenCV on the CPU.
+        max_pixels: Largest background image; see :func:`~mmbirefnet.imaging.read.load_image`.
+        crop: Crops files to the object, with this share of the box's sides as a margin, and writes the box to
+            ``<file>.json``; ``None`` does not crop.
 
     Raises:
         ValueError: An option is none of those possible, or the format cannot hold a cut-out's alpha.
@@ -61,6 +66,8 @@ class OutputWriter:
         overwrite: bool = True,
         single_file: bool = False,
         device=None,
+        max_pixels: int | None = None,
+        crop: float | None = None,
     ) -> None:
         self.out_dir = Path(out_dir)
         if save is None:
@@ -83,7 +90,10 @@ class OutputWriter:
             raise ValueError(f'format={self.format!r}, must be one of {", ".join(FORMATS)}')
         if self.format in WITHOUT_ALPHA and 'cutout' in self.save:
             raise ValueError(f"format='{self.format}' cannot hold the alpha of a cut-out; png, webp and tif can")
-        self.background = read_background(background)
+        if crop is not None and not 0 <= crop < float('inf'):
+            raise ValueError(f'crop={crop!r}, must be 0 or more')
+        self.crop = crop
+        self.background = read_background(background, max_pixels=max_pixels)
         self._stems: dict[Source, Path] = {}
         self._inputs: set[str] = set()
 
@@ -121,8 +131,8 @@ class OutputWriter:
         }
 
     def existing(self, source: Source) -> list[Path]:
-        """Those of its targets that exist."""
-        return [path for path in self.targets(source).values() if path.exists()]
+        """Those of its targets that exist, links that lead nowhere among them."""
+        return [path for path in self.targets(source).values() if os.path.lexists(path)]
 
     def check(self, source: Source) -> None:
         """Raise what keeps the source's outputs from being written, before anything is computed.
@@ -134,8 +144,9 @@ class OutputWriter:
         for path in self.targets(source).values():
             if os.path.realpath(path) in self._inputs:
                 raise ValueError(f'{path}: is an input, which is not overwritten; choose another output folder')
-            if not self.overwrite and path.exists():
-                raise FileExistsError(f'{path}: exists already')
+            for file in (path,) if self.crop is None else (path, _box_file(path)):
+                if not self.overwrite and os.path.lexists(file):
+                    raise FileExistsError(f'{file}: exists already')
             if not self.single_file and not path.parent.resolve().is_relative_to(self.out_dir.resolve()):
                 raise ValueError(f'{path}: lies outside {self.out_dir}, where a link leads')
 
@@ -147,20 +158,27 @@ class OutputWriter:
         """
         source, image, soft_map = prediction
         self.check(source)
-        cutout = None
-        if {'cutout', 'foreground'} & set(self.save):
-            cutout = cut_out(image, soft_map, self.foreground, self.device)
-        paths = []
-        for kind, path in self.targets(source).items():
-            if kind == 'mask':
-                pixels = to_uint8(soft_map)
-            elif kind == 'cutout':
-                pixels = cutout
-            else:
-                pixels = composite(cutout, fit_background(self.background, image.size))
-            save_image(pixels, path, None if kind == 'mask' else image.icc_profile, lossless=kind != 'foreground')
-            paths.append(path)
-        return paths
+        targets = self.targets(source)
+        outputs = compose_all(
+            targets, image, soft_map, self.background, estimate_foreground=self.foreground, device=self.device
+        )
+        rows, columns = slice(None), slice(None)
+        if self.crop is not None:
+            rows, columns = box_of_object(opacity(image, soft_map), self.crop)
+        for kind, path in targets.items():
+            pixels = np.ascontiguousarray(outputs.pop(kind)[rows, columns])
+            profile = None if kind == 'mask' else image.icc_profile
+            save_image(pixels, path, profile, lossless=kind != 'foreground', overwrite=self.overwrite)
+            if self.crop is not None:
+                self._save_box(path, rows, columns, image.size)
+        return list(targets.values())
+
+    def _save_box(self, path: Path, rows: slice, columns: slice, size: tuple[int, int]) -> None:
+        """Where the file's pixels lie in the image, in a file beside it."""
+        box = dict(left=columns.start, top=rows.start, right=columns.stop, bottom=rows.stop)
+        content = json.dumps(box | dict(image_width=size[1], image_height=size[0]))
+        with replacing(_box_file(path), self.overwrite, sync=False) as temporary:
+            temporary.write_text(f'{content}\n')
 
     def _suffix(self, kind: str, source: Source) -> str:
         if self.format:
@@ -169,24 +187,38 @@ class OutputWriter:
         return own if kind == 'foreground' and own in FORMATS else 'png'
 
 
-def save_image(pixels: np.ndarray, path: Path, icc_profile: bytes | None = None, lossless: bool = True) -> None:
+def _box_file(path: Path) -> Path:
+    return path.with_name(f'{path.name}.json')
+
+
+def save_image(
+    pixels: np.ndarray,
+    path: Path,
+    icc_profile: bytes | None = None,
+    lossless: bool = True,
+    overwrite: bool = True,
+) -> None:
     """Write an image; the suffix gives the format, see :func:`encode_image`.
 
     Raises:
-        OSError: It cannot be written; no part of it is left then.
+        FileExistsError: If ``overwrite`` is off and the file exists, even if it appeared a moment ago.
+        OSError: If it cannot be written; no part of it is left then.
+        ValueError: If the format cannot hold an image of this size.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{os.getpid()}-{threading.get_ident()}.tmp')
+    content = encode_image(pixels, path.suffix.lower().lstrip('.'), icc_profile, lossless, str(path))
     try:
-        temporary.write_bytes(encode_image(pixels, path.suffix.lower().lstrip('.'), icc_profile, lossless))
-        os.replace(temporary, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path, overwrite, sync=False) as temporary:
+            temporary.write_bytes(content)
+    except FileExistsError:
+        raise
     except OSError as error:
         raise OSError(f'{path}: cannot be written ({error})') from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def encode_image(pixels: np.ndarray, format: str, icc_profile: bytes | None = None, lossless: bool = True) -> bytes:
+def encode_image(
+    pixels: np.ndarray, format: str, icc_profile: bytes | None = None, lossless: bool = True, name: str = 'image'
+) -> bytes:
     """An image as a file's bytes.
 
     Args:
@@ -194,13 +226,20 @@ def encode_image(pixels: np.ndarray, format: str, icc_profile: bytes | None = No
         format: One of ``FORMATS``.
         icc_profile: Color profile to go with it.
         lossless: Keep every value exactly, where the format can.
+        name: What messages call it.
+
+    Raises:
+        ValueError: If the format cannot hold an image of this size.
     """
-    name, options = FORMATS[format]
-    options = options | (LOSSLESS.get(name, {}) if lossless else {})
+    codec, options = FORMATS[format]
+    height, width = pixels.shape[:2]
+    if max(height, width) > (limit := LONGEST_SIDES.get(codec, MAX_SIDE)):
+        raise ValueError(f'{name}: {format} holds sides up to {limit} pixels, not {width}x{height}. Fix: use png')
+    options = options | (LOSSLESS.get(codec, {}) if lossless else {})
     if icc_profile:
         options['icc_profile'] = icc_profile
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, name, **options)
+    Image.fromarray(pixels).save(file, codec, **options)
     return file.getvalue()
 
 

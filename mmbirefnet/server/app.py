@@ -1,32 +1,41 @@
-"""The service's routes: an image in, its cut-out, mask, or the object on a new background out."""
+"""The service's routes: an image in; its mask, cut-out, or the object on a new background out."""
 
 from __future__ import annotations
 
-import io
-import threading
-import warnings
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
 from enum import Enum
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated
 from urllib.parse import quote
 
-import numpy as np
-from fastapi import FastAPI, File, Form, HTTPException, Response, UploadFile
-from fastapi.responses import FileResponse
-from PIL import Image, ImageColor
+from fastapi import FastAPI, File, Form, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware.cors import CORSMiddleware
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
-from mmbirefnet.imaging.compose import composite, cut_out, fit_background
-from mmbirefnet.imaging.maps import to_uint8
-from mmbirefnet.imaging.read import LoadedImage, load_image
+from mmbirefnet.imaging.compose import parse_color
 from mmbirefnet.imaging.settings import Settings
-from mmbirefnet.imaging.write import encode_image
 from mmbirefnet.version import __version__
 
-from .limits import BoundRequests, Limits, Load
+from .limits import Limits
+from .pipeline import Job, Pipeline, Result
+from .requests import FILE_HINT, RETRY_AFTER, BoundUploads, Counters, FormRoute, Gate
 
 PAGE = Path(__file__).with_name('page.html')
 MEDIA_TYPES = {'png': 'image/png', 'webp': 'image/webp', 'jpg': 'image/jpeg'}
+CLIENT_LEFT = 499  # as nginx logs it; nobody gets this answer
+# The page loads nothing from elsewhere.
+_CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; frame-ancestors 'none'"
+)
 
 
 class Output(str, Enum):
@@ -41,124 +50,242 @@ class Format(str, Enum):
     jpg = 'jpg'
 
 
-def create_app(inferencer: BiRefNetInferencer, limits: Limits | None = None) -> FastAPI:
-    """The application, to be run by any ASGI server; nothing is written to disk.
+class Problem(BaseModel):
+    """Answer to a request that failed."""
+
+    detail: str
+
+
+def create_app(
+    inferencer: BiRefNetInferencer | Mapping[str, BiRefNetInferencer],
+    limits: Limits | None = None,
+    *,
+    allowed_hosts: Collection[str] = (),
+    cors: Collection[str] = (),
+    api_key: str | None = None,
+) -> FastAPI:
+    """Build the application, to be run by any ASGI server; nothing is written to disk.
+
+    Images are decoded in other processes, and the model predicts in one thread at a time.
 
     Args:
-        inferencer: What predicts; called by one thread at a time.
+        inferencer: The model, or several by name, of which the first is the default.
         limits: Bounds on requests.
+        allowed_hosts: Host names by which the service may be reached; ``'*'`` for all. By default all, but only
+            loopback names for connections to a loopback address.
+        cors: Origins, such as ``'https://example.org'``, whose pages may use the service; ``'*'`` for all.
+        api_key: Key that requests must carry, as ``Authorization: Bearer KEY``.
+
+    Raises:
+        ValueError: If there is no model.
     """
     limits = limits or Limits()
-    one_at_a_time = threading.Lock()
-    app = FastAPI(title='mmbirefnet', version=__version__, description='Cuts objects out of images with BiRefNet.')
-    load = Load()
-    app.add_middleware(BoundRequests, limits=limits, load=load)
+    models = dict(inferencer) if isinstance(inferencer, Mapping) else {inferencer.backend.name: inferencer}
+    if not models:
+        raise ValueError('inferencer={}: name at least one model')
+    default_model = next(iter(models))
+    pipeline, counters = Pipeline(models, limits), Counters()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(pipeline.start)
+        yield
+        pipeline.close()
+
+    app = FastAPI(
+        title='mmbirefnet',
+        version=__version__,
+        description='Removes the background of images with BiRefNet.',
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.router.route_class = FormRoute
+    app.add_middleware(BoundUploads, limits=limits, is_full=lambda: pipeline.is_full)
+    if cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors),
+            allow_methods=['GET', 'POST'],
+            allow_headers=['Authorization', 'X-API-Key', 'X-Request-ID'],
+            expose_headers=['Content-Disposition', 'X-Request-ID', 'Retry-After'],
+        )
+    app.add_middleware(Gate, counters=counters, hosts=allowed_hosts, origins=cors, api_key=api_key)
+
+    @app.exception_handler(RequestValidationError)
+    async def explain(_: Request, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse({'detail': _reasons(error)}, 422)
 
     @app.get('/', include_in_schema=False)
-    def page() -> FileResponse:
+    async def page() -> FileResponse:
         return FileResponse(PAGE, headers={'Content-Security-Policy': _CONTENT_SECURITY_POLICY})
 
     @app.get('/api/health', summary='What is running, and how busy it is')
-    def health() -> dict:
+    async def health() -> dict:
         return {
             'status': 'ok',
             'version': __version__,
-            'model': inferencer.backend.name,
-            'under_way': load.under_way,
+            'model': default_model,
+            'models': list(models),
+            'under_way': pipeline.under_way,
             'queue': limits.queue,
         }
 
+    @app.get('/metrics', summary='Counts in the text format of Prometheus', response_class=PlainTextResponse)
+    async def metrics() -> PlainTextResponse:
+        predictor, budget = pipeline.predictor, pipeline.budget
+        text = counters.text(
+            {
+                'mmbirefnet_under_way': ('gauge', 'Requests that wait or are processed.', pipeline.under_way),
+                'mmbirefnet_queue_places': ('gauge', 'Requests that may wait or be processed.', limits.queue),
+                'mmbirefnet_memory_taken_bytes': ('gauge', 'Memory set aside for requests.', budget.taken),
+                'mmbirefnet_memory_limit_bytes': ('gauge', 'Memory that can be set aside.', budget.total),
+                'mmbirefnet_predicted_images_total': ('counter', 'Images predicted.', predictor.images),
+                'mmbirefnet_batches_total': ('counter', 'Batches predicted.', predictor.batches),
+            }
+        )
+        return PlainTextResponse(text, media_type='text/plain; version=0.0.4')
+
     @app.post(
         '/api/cut',
-        summary='Cut the object out of an image',
+        summary='Remove the background of an image',
         response_class=Response,
         responses={
-            200: {'content': {kind: {} for kind in MEDIA_TYPES.values()}, 'description': 'The image asked for.'},
-            400: {'description': 'The file is no image or damaged, or an option does not fit.'},
-            408: {'description': 'The upload took too long.'},
-            413: {'description': 'Too many bytes or pixels.'},
-            429: {'description': 'The queue is full; Retry-After says when to come again.'},
+            200: {'content': {kind: {} for kind in MEDIA_TYPES.values()}, 'description': 'The requested image.'},
+            400: {'model': Problem, 'description': 'The file is not an image or is damaged, or an option is wrong.'},
+            401: {'model': Problem, 'description': 'The API key is missing or wrong.'},
+            403: {'model': Problem, 'description': 'The page that sends the request is of another origin.'},
+            408: {'model': Problem, 'description': 'The upload took too long.'},
+            413: {'model': Problem, 'description': 'Too many bytes or pixels, or more memory than the service has.'},
+            422: {'model': Problem, 'description': 'A field is missing or has a wrong type.'},
+            429: {'model': Problem, 'description': 'The queue is full; Retry-After gives the seconds to wait.'},
+            503: {'model': Problem, 'description': 'Out of memory, or not ready in time; Retry-After as above.'},
         },
     )
-    def cut(
+    async def cut(
+        request: Request,
         file: Annotated[UploadFile, File(description='The image.')],
-        output: Annotated[Output, Form(description='With alpha, a gray mask, or on a background.')] = Output.cutout,
-        format: Annotated[Format, Form(description='jpg holds no alpha.')] = Format.png,
+        output: Annotated[
+            Output, Form(description='RGBA with the object alone, a gray mask, or the object on a background.')
+        ] = Output.cutout,
+        format: Annotated[Format, Form(description='jpg has no alpha.')] = Format.png,
         background: Annotated[str, Form(description="Color behind the foreground: '#rrggbb' or a name.")] = 'white',
         background_file: Annotated[UploadFile | None, File(description='Image behind the foreground.')] = None,
         estimate_foreground: Annotated[
-            bool, Form(description='Take the old background out of the colors at the edge.')
+            bool, Form(description='Remove the old background from the colors at the edge.')
         ] = True,
+        model: Annotated[str | None, Form(description='Name of a model; /api/health lists them.')] = None,
         size: Annotated[
             int | None, Form(description="Side of the model's input in pixels, a multiple of 32; by default its own.")
         ] = None,
-        flip: Annotated[bool, Form(description='Average with the map of the mirrored image.')] = False,
-        threshold: Annotated[float | None, Form(description='Make the map binary.')] = None,
-        min_area: Annotated[float, Form(description='Remove smaller components: pixels, or below 1 a share.')] = 0,
-        box: Annotated[str | None, Form(description="'left,top,right,bottom' in pixels: look in here only.")] = None,
+        flip: Annotated[bool, Form(description='Average with the prediction for the mirrored image.')] = False,
+        threshold: Annotated[float | None, Form(description='Make the mask binary.')] = None,
+        min_area: Annotated[
+            float, Form(description='Remove smaller components: pixels, or below 1 a fraction of the image.')
+        ] = 0,
+        box: Annotated[
+            str | None, Form(description="'left,top,right,bottom' in pixels: look for the object inside only.")
+        ] = None,
     ) -> Response:
-        if size is not None and size > limits.input_size:
-            raise HTTPException(400, f'size={size}, may be {limits.input_size} at most')
-        if output is Output.cutout and format is Format.jpg:
-            raise HTTPException(400, 'format=jpg holds no alpha; png and webp do')
+        name = _file_name(file)
         try:
-            settings = Settings(
-                input_size=size, flip=flip, threshold=threshold, min_area=min_area, box=_numbers(box) if box else None
+            if size is not None and size > limits.input_size:
+                raise ValueError(f'size={size}, may be {limits.input_size} at most')
+            if output is Output.cutout and format is Format.jpg:
+                raise ValueError('format=jpg has no alpha; send format=png or webp, or output=foreground or mask')
+            if model is not None and model not in models:
+                raise ValueError(f'model={model!r:.99}, must be one of {", ".join(models)}')
+            job = Job(
+                name=name,
+                read=lambda: _contents(file),
+                model=model or default_model,
+                settings=Settings(
+                    input_size=size, flip=flip, threshold=threshold, min_area=min_area, box=_box(box) if box else None
+                ),
+                output=output.value,
+                format=format.value,
+                background=(lambda: _contents(background_file)) if background_file else parse_color(background[:99]),
+                background_name=_file_name(background_file) if background_file else '',
+                estimate_foreground=estimate_foreground,
+                end=time.monotonic() + limits.seconds,
+                request=request.scope['mmbirefnet']['id'],
             )
-            behind = _read(background_file, limits) if background_file else ImageColor.getrgb(background)[:3]
-            image = _read(file, limits)
-            with one_at_a_time:
-                soft_map = inferencer.predict_image(image, settings)
-        except (ValueError, OSError) as error:
-            raise HTTPException(400, str(error)) from error
-        pixels = _compose(image, soft_map, output, behind, estimate_foreground)
-        content = encode_image(
-            pixels,
-            format.value,
-            None if output is Output.mask else image.icc_profile,
-            lossless=output is not Output.foreground,
-        )
-        name = quote(f'{Path(image.name).stem}-{output.value}.{format.value}')
-        headers = {'Content-Disposition': f"inline; filename*=UTF-8''{name}"}
-        return Response(content, media_type=MEDIA_TYPES[format.value], headers=headers)
+        except ValueError as error:
+            return _problem(400, str(error))
+        result = await _finish(pipeline, job, request)
+        if result.status != 200:
+            return _problem(result.status, result.content)
+        request.scope['mmbirefnet']['held'].append(result.share)
+        shown = quote(f'{Path(name).stem}-{output.value}.{format.value}')
+        headers = {'Content-Disposition': f"inline; filename*=UTF-8''{shown}"}
+        return Response(result.content, media_type=MEDIA_TYPES[format.value], headers=headers)
 
     return app
 
 
-# The page takes nothing from anywhere else.
-_CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "connect-src 'self'"
-)
-
-
-def _read(file: UploadFile, limits: Limits) -> LoadedImage:
-    """Decode an upload whose header announces no more pixels than allowed."""
-    content = file.file.read()
-    # Only a name: nothing is opened or written by it.
-    name = PureWindowsPath(PurePosixPath(file.filename or 'image').name).name or 'image'
+async def _finish(pipeline: Pipeline, job: Job, request: Request) -> Result:
+    """Let the pipeline work on a job until it is done, its time is over, or the client has left."""
+    future = pipeline.submit(job)
+    if future is None:
+        return Result(429, 'busy: the queue is full, try again later')
+    working, left = asyncio.wrap_future(future), asyncio.ensure_future(_disconnected(request))
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as image:
-            warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # the limit below is what counts
-            width, height = image.size
-    except Image.DecompressionBombError as error:
-        raise HTTPException(413, f'{name}: {error}') from error
-    except Exception:  # of many kinds; load_image says which
-        return load_image(content, name)
-    if width * height > limits.megapixels * 1e6:
-        raise HTTPException(413, f'{name}: {width}x{height} pixels; at most {limits.megapixels:g} megapixels are taken')
-    return load_image(content, name)
+        await asyncio.wait(
+            {working, left}, timeout=max(0.0, job.end - time.monotonic()), return_when=asyncio.FIRST_COMPLETED
+        )
+    finally:
+        left.cancel()
+        if not working.done():
+            job.abandoned.set()
+            future.add_done_callback(_drop)
+    if working.done():
+        return working.result()
+    if left.done():
+        return Result(CLIENT_LEFT, 'the client has left')
+    return Result(503, 'busy: the answer did not become ready in time, try again later')
 
 
-def _numbers(text: str) -> list[float]:
+def _drop(future) -> None:
+    """Give back the memory of an answer that nobody waits for."""
+    if not future.cancelled() and future.result().share:
+        future.result().share.release()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())['type'] != 'http.disconnect':
+        pass
+
+
+def _problem(status: int, detail: str) -> JSONResponse:
+    return JSONResponse({'detail': detail}, status, {'Retry-After': RETRY_AFTER} if status in (429, 503) else None)
+
+
+def _reasons(error: RequestValidationError) -> str:
+    """What is wrong with which field; values are not repeated, since they may be whole images."""
+    reasons = []
+    for problem in error.errors():
+        field = '.'.join(str(part) for part in problem['loc'][1:]) or 'file'
+        reasons.append(FILE_HINT if field == 'file' else f'{field}: {problem["msg"]}')
+    return '; '.join(dict.fromkeys(reasons))
+
+
+def _contents(file: UploadFile) -> bytes:
+    """The bytes of an upload, whose own copy is dropped."""
+    with file.file:
+        return file.file.read()
+
+
+def _file_name(file: UploadFile) -> str:
+    """A name alone: nothing is opened or written by it."""
+    return PureWindowsPath(PurePosixPath(file.filename or 'image').name).name or 'image'
+
+
+def _box(text: str) -> list[float]:
     try:
-        return [float(number) for number in text.split(',')]
-    except ValueError as error:
-        raise ValueError(f"box={text!r}, must be 'left,top,right,bottom'") from error
-
-
-def _compose(image: LoadedImage, soft_map: np.ndarray, output: Output, behind, estimate: bool) -> np.ndarray:
-    if output is Output.mask:
-        return to_uint8(soft_map)
-    cutout = cut_out(image, soft_map, estimate)
-    return cutout if output is Output.cutout else composite(cutout, fit_background(behind, image.size))
+        numbers = [float(number) for number in text.split(',')]
+    except ValueError:
+        numbers = []
+    # Larger ones would overflow where margins are added.
+    if len(numbers) != 4 or not all(math.isfinite(number) and abs(number) < 1e9 for number in numbers):
+        raise ValueError(f"box={text!r:.99}, must be 'left,top,right,bottom' in pixels")
+    return numbers

@@ -1,113 +1,189 @@
-"""Bounds on what requests may take: bytes, seconds, places in the queue."""
+"""Bounds on requests, and the memory that requests share."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 
-from fastapi import HTTPException
-from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+MIB = 2**20
 
-RETRY_AFTER = '2'  # seconds
-DRAIN_SECONDS = 5
+# Peak bytes per pixel of an image in each step, measured; see docs/server.md.
+HELD = 8  # the image with its alpha, and the prediction
+DECODING = 24
+DECODED = 4
+PREDICTING = 36
+COMPOSING = {'mask': 4, 'cutout': 16, 'foreground': 48}
+CHANNELS = {'mask': 1, 'cutout': 4, 'foreground': 3}
+ENCODING = {'png': 0, 'jpg': 8, 'webp': 40}  # besides the pixels and two copies of the file
+HEADER_BYTES = 256 * MIB  # for a file's header, whatever the size of its image
+TILE_BYTES = 160 * MIB  # foreground estimation works on tiles
+MODEL = 1000  # per pixel of the model's input, on the CPU
+
+
+class TooCostly(Exception):
+    """A request that needs more memory than the service may ever use."""
+
+
+class Late(Exception):
+    """The answer is no longer wanted, or did not become ready in time."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the service takes.
+    """Bounds on requests.
 
     Attributes:
         upload_bytes: Largest body of a request.
-        upload_seconds: Time within which a body has to arrive.
+        upload_seconds: Time within which a body must arrive.
         megapixels: Largest image.
-        input_size: Longest side of the model's input that may be asked for, in pixels.
-        queue: Requests under way at once, all others are answered 429.
+        input_size: Longest side of the model's input that a request may ask for, in pixels.
+        queue: Requests whose body has arrived that may wait or be processed at once; others get status 429.
+        memory: Bytes that all requests together may use, above what the service uses when idle.
+        decoders: Processes that decode images.
+        decode_seconds: Time that decoding one image may take.
+        seconds: Time from the end of an upload to the answer.
+        batch: Waiting requests with equal settings that the model predicts at once.
 
     Raises:
-        ValueError: One of them is not positive.
+        ValueError: If a bound is not positive and finite, or the memory does not suffice for the other bounds.
     """
 
-    upload_bytes: int = 32 * 2**20
+    upload_bytes: int = 32 * MIB
     upload_seconds: float = 30.0
     megapixels: float = 50.0
     input_size: int = 2048
     queue: int = 8
+    memory: int = 8192 * MIB
+    decoders: int = 1
+    decode_seconds: float = 10.0
+    seconds: float = 120.0
+    batch: int = 1
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not value > 0:
-                raise ValueError(f'{name}={value!r}, must be more than 0')
+            if not 0 < value < float('inf'):
+                raise ValueError(f'{name}={value!r}, must be more than 0 and finite')
+        least = self.memory - self.work_bytes + self.pixels * (HELD + PREDICTING)
+        if self.memory < least:
+            raise ValueError(
+                f'memory={self.memory // MIB} MiB, must be at least {-(-least // MIB)} MiB for images of '
+                f'{self.megapixels:g} megapixels and uploads of {self.upload_bytes / MIB:g} MiB; '
+                'raise it, or lower megapixels or upload_bytes'
+            )
+
+    @property
+    def pixels(self) -> int:
+        """Largest image, in pixels."""
+        return int(self.megapixels * 1e6)
+
+    @property
+    def decode_bytes(self) -> int:
+        """Memory that decoding one image may use."""
+        return HEADER_BYTES + self.pixels * DECODING
+
+    @property
+    def uploads(self) -> int:
+        """Bytes of all bodies that have arrived or are arriving: an eighth of the memory, or two bodies."""
+        return max(self.memory // 8, 2 * self.upload_bytes)
+
+    @property
+    def work_bytes(self) -> int:
+        """Memory for predicting, composing and encoding: what uploads and decoders leave.
+
+        For each decoder, an upload is copied twice, and an image and its background have been decoded.
+        """
+        decoder = self.decode_bytes + 2 * DECODED * self.pixels + 2 * self.upload_bytes
+        return self.memory - self.uploads - self.decoders * decoder
 
 
-@dataclass
-class Load:
-    """Requests under way."""
+def cost(
+    pixels: int,
+    output: str,
+    format: str,
+    estimate_foreground: bool = False,
+    background_pixels: int = 0,
+    model_pixels: int = 0,
+) -> int:
+    """Peak memory of a request after decoding, in bytes.
 
-    under_way: int = 0
+    Args:
+        pixels: Pixels of the image.
+        output: ``'mask'``, ``'cutout'`` or ``'foreground'``.
+        format: ``'png'``, ``'webp'`` or ``'jpg'``.
+        estimate_foreground: Whether the colors of the foreground are estimated.
+        background_pixels: Pixels of the image behind the foreground.
+        model_pixels: Pixels of the model's input where its activations are in this machine's memory.
+    """
+    predicting = pixels * PREDICTING + model_pixels * MODEL
+    composing = pixels * COMPOSING[output] + (TILE_BYTES if estimate_foreground and output != 'mask' else 0)
+    encoding = pixels * (3 * CHANNELS[output] + ENCODING[format])
+    return pixels * HELD + background_pixels * 8 + max(predicting, composing, encoding)
 
 
-class BoundRequests:
-    """ASGI middleware: refuses POST requests beyond the queue, and bodies that are too large or too slow.
+class Budget:
+    """Memory that requests take in the order in which they ask, and give back.
 
-    Whoever is let in keeps a place until the answer is handed over; so memory is bounded by queue x upload_bytes.
+    Args:
+        total: Bytes.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, load: Load) -> None:
-        self.app, self.limits, self.load = app, limits, load
+    def __init__(self, total: int) -> None:
+        self.total = self.free = total
+        self._changed = threading.Condition()
+        self._line: deque = deque()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope['type'] != 'http' or scope['method'] != 'POST':
-            await self.app(scope, receive, send)
-        elif self.load.under_way >= self.limits.queue:
-            await _refuse(429, 'busy: the queue is full, try again later', scope, receive, send)
-        elif (declared := Headers(scope=scope).get('content-length', '0')).isdigit() and (
-            int(declared) > self.limits.upload_bytes
-        ):
-            await _refuse(413, self._too_large(), scope, receive, send)
-        else:
-            self.load.under_way += 1
+    @property
+    def taken(self) -> int:
+        """Bytes in use."""
+        return self.total - self.free
+
+    def take(self, amount: int, end: float) -> Share:
+        """Wait for memory.
+
+        Args:
+            amount: Bytes.
+            end: Value of ``time.monotonic()`` until which to wait.
+
+        Raises:
+            TooCostly: If it is more than the total.
+            Late: If it has not become free in time.
+        """
+        if amount > self.total:
+            raise TooCostly(f'needs {-(-amount // MIB)} MiB of memory; the service may use {self.total // MIB} MiB')
+        ticket = object()
+        with self._changed:
+            self._line.append(ticket)
             try:
-                await self.app(scope, self._bounded(receive), send)
+                while self._line[0] is not ticket or self.free < amount:
+                    if not self._changed.wait(max(0.0, end - time.monotonic())) and time.monotonic() >= end:
+                        raise Late
+                self.free -= amount
             finally:
-                self.load.under_way -= 1
+                self._line.remove(ticket)
+                self._changed.notify_all()
+        return Share(self, amount)
 
-    def _too_large(self) -> str:
-        return f'too large: at most {self.limits.upload_bytes} bytes are taken'
-
-    def _bounded(self, receive: Receive) -> Receive:
-        end = time.monotonic() + self.limits.upload_seconds
-        received, complete = 0, False
-
-        async def bounded() -> Message:
-            nonlocal received, complete
-            if complete:
-                return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), max(0.0, end - time.monotonic()))
-            except asyncio.TimeoutError as error:
-                seconds = self.limits.upload_seconds
-                raise HTTPException(408, f'too slow: the upload has to arrive within {seconds:g} s') from error
-            received += len(message.get('body', b''))
-            complete = not message.get('more_body', False)
-            if received > self.limits.upload_bytes:
-                raise HTTPException(413, self._too_large())
-            return message
-
-        return bounded
+    def give_back(self, amount: int) -> None:
+        """Return memory."""
+        with self._changed:
+            self.free += amount
+            self._changed.notify_all()
 
 
-async def _refuse(status: int, reason: str, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer after the body was read and dropped: most clients see no answer while they are still sending."""
+class Share:
+    """Memory that one request has taken from a budget."""
 
-    async def drain() -> None:
-        while (await receive()).get('more_body', False):
-            pass
+    def __init__(self, budget: Budget, amount: int) -> None:
+        self._budget, self.amount = budget, amount
 
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(drain(), DRAIN_SECONDS)
-    headers = {'Connection': 'close'} | ({'Retry-After': RETRY_AFTER} if status == 429 else {})
-    await JSONResponse({'detail': reason}, status, headers)(scope, receive, send)
+    def shrink(self, amount: int) -> None:
+        """Keep only that many bytes."""
+        amount = min(amount, self.amount)
+        self._budget.give_back(self.amount - amount)
+        self.amount = amount
+
+    def release(self) -> None:
+        """Give back all of it."""
+        self.shrink(0)

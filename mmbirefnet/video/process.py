@@ -112,6 +112,7 @@ def process_video(
             color=reader.color,
             pixel_aspect=reader.pixel_aspect,
             sound=source if sound else None,
+            overwrite=overwrite,
         ) as writer,
     ):
         behind = _fit(behind, reader.size, reader.pixel_aspect)

@@ -223,6 +223,7 @@ def write_video(
     color: ColorTags | None = None,
     pixel_aspect: Fraction = Fraction(1),
     sound: Path | None = None,
+    overwrite: bool = True,
 ) -> Iterator[VideoWriter]:
     """A writer of frames; the file appears when the block ends without an error, whole or not at all.
 
@@ -235,15 +236,17 @@ def write_video(
         color: Tags of the file; RGB is converted to YUV by its matrix and range. BT.709 by default.
         pixel_aspect: Width of a pixel over its height.
         sound: File whose sound is taken over, if it has any; its times must be those of the frames.
+        overwrite: Whether a file that exists, or appears meanwhile, may be replaced.
 
     Raises:
+        FileExistsError: If the file exists and may not be replaced.
         ValueError: If the suffix is none of them or cannot hold alpha.
         OSError: If it cannot be written: the disk is full, for example.
     """
     path = Path(path)
     check_container(path, alpha)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, temporary.open('wb') as file:
+    with replacing(path, overwrite) as temporary, temporary.open('wb') as file:
         try:
             writer = VideoWriter(file, path, size, rate, time_base, alpha, color or ColorTags(), pixel_aspect, sound)
         except av.FFmpegError as error:

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from mmbirefnet.fileio.checkpoints import misfit
 from mmbirefnet.registry import MODELS
-from mmbirefnet.zoo.renames import infer_backbone
-from mmbirefnet.zoo.renames.family import Shapes
+from mmbirefnet.zoo.renames import Shapes, infer_backbone
 
 
 def infer_model_config(state_dict: Mapping[str, Tensor]) -> dict:

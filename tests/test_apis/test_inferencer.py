@@ -1,7 +1,10 @@
 """What the inferencer does around a model, with a backend whose maps can be worked out by hand."""
 
+import contextlib
+import gc
 import sys
 import types
+import weakref
 
 import cv2
 import numpy as np
@@ -13,6 +16,7 @@ from PIL import Image
 
 from mmbirefnet.apis import BiRefNetInferencer, Settings
 from mmbirefnet.imaging.maps import resize_map
+from mmbirefnet.imaging.sandbox import ImageDecoder
 
 RNG = np.random.default_rng(0)
 
@@ -173,19 +177,50 @@ def test_wrong_options(red):
         red(drawing(8, 8), color=3)
 
 
-def test_video_goes_to_its_module(red, monkeypatch):
-    from mmbirefnet.apis import video
+def test_video_is_refused_with_the_way_to_go(red):
+    with pytest.raises(ValueError, match=r'film\.mp4: is a video.*mmbirefnet video.*mmbirefnet\.video'):
+        red('film.mp4', 'out')
 
-    calls = []
-    monkeypatch.setattr(video, 'process_video', lambda *words, **options: calls.append((words, options)) or 'result')
-    assert red('film.mp4', 'out', batch_size=3, overwrite=False) == 'result'
-    assert red('film.mp4', 'out', save=('mask',)) == 'result'
-    (words, first), (_, second) = calls
-    assert words == (red, 'film.mp4', 'out')
-    assert (first['settings'].batch_size, first['save'], first['overwrite']) == (3, None, False)
-    assert second['save'] == 'mask'
-    with pytest.raises(ValueError, match='one kind'):
-        red('film.mp4', 'out', save=('mask', 'cutout'))
+
+def test_files_are_read_in_worker_processes_if_asked_for(red, tmp_path):
+    Image.fromarray(drawing(20, 30)).save(tmp_path / 'a.png')
+    (tmp_path / 'notes.txt').touch()
+    with ImageDecoder(seconds=60, max_pixels=700) as decoder:
+        assert np.array_equal(red(tmp_path / 'a.png', decoder=decoder), red(tmp_path / 'a.png'))
+        assert np.array_equal(red((tmp_path / 'a.png').read_bytes(), decoder=decoder), red(tmp_path / 'a.png'))
+        Image.fromarray(drawing(30, 30)).save(tmp_path / 'a.png')
+        with (
+            pytest.raises(ValueError, match=r'a\.png: 30x30 pixels, more than the limit of 700'),
+            pytest.warns(UserWarning, match=r'1 images; left out, not an image by its suffix: 1 \(.*notes\.txt'),
+        ):
+            red(tmp_path, decoder=decoder)
+    with pytest.raises(ValueError, match=r'a\.png: 30x30 pixels, more than the limit of 899'):
+        red(tmp_path / 'a.png', max_pixels=899)
+    assert red(tmp_path / 'a.png', max_pixels=900).shape == (30, 30)
+
+
+def test_an_error_while_writing_is_raised(red, tmp_path):
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'a/000001.png').mkdir()  # a folder where the file has to be
+    with pytest.raises(OSError, match='000001'):
+        red([drawing(9, 9), drawing(9, 9)], tmp_path / 'a')
+
+
+def test_errors_keep_no_images(tmp_path):
+    """Nothing waits for the garbage collector, with which a service would run out of memory."""
+    (tmp_path / 'bad.png').write_text('bad')
+    image = drawing(9, 9)
+    kept = weakref.ref(image)
+    inferencer = BiRefNetInferencer(backend=RedBackend())
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(OSError):
+            inferencer([image, tmp_path / 'bad.png'], batch_size=2)
+        del image
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_background_alone_means_foreground(red, tmp_path):

@@ -1,5 +1,6 @@
 """Background removal in one call."""
 
+import dataclasses
 import functools
 import http.server
 import importlib
@@ -19,6 +20,7 @@ from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.datasets.preparation.synthetic import make_sample
 from mmbirefnet.imaging.compose import cut_out
 from mmbirefnet.imaging.read import LoadedImage
+from mmbirefnet.imaging.settings import Settings
 
 module = importlib.import_module('mmbirefnet.apis.remove_background')
 
@@ -87,7 +89,14 @@ def test_keywords(inferencer, drawing):
     assert (whole[visible][:, :3] != rgb[visible]).any()
     with pytest.raises(ValueError, match='threshold=2'):
         remove_background(rgb, inferencer, threshold=2)
-    assert {'device', 'dtype', 'input_size', 'threshold'} <= inspect.signature(remove_background).parameters.keys()
+    keywords = inspect.signature(remove_background).parameters.keys()
+    assert {field.name for field in dataclasses.fields(Settings)} - {'batch_size'} <= keywords
+    # Every keyword reaches the prediction.
+    options = dict(flip=True, scales=(1.0, 1.5), margin=0.5, min_area=20.0, levels=(0.1, 0.9), largest=True)
+    options |= dict(fill_holes=True, grow=2, feather=1.5, invert=True, input_size=64, box=(20, 10, 150, 110))
+    image = LoadedImage(rgb)
+    alpha = inferencer.predict_image(image, Settings(**options))
+    np.testing.assert_array_equal(np.asarray(remove_background(rgb, inferencer, **options)), cut_out(image, alpha))
 
 
 def test_the_color_profile_is_kept(inferencer, drawing):

@@ -8,13 +8,16 @@ import time
 
 import numpy as np
 import pytest
+from bad_files import POSTSCRIPT, iptc, slow_jpeg
 from fake_backend import RedBackend
 from PIL import Image
 from rich.console import Console
 
 from mmbirefnet.apis import BiRefNetInferencer
+from mmbirefnet.apis.job import ImageJob
 from mmbirefnet.cli import cut, main
 from mmbirefnet.cli.progress import ImageProgress
+from mmbirefnet.imaging.write import OutputWriter
 
 
 @pytest.fixture
@@ -65,10 +68,43 @@ def test_one_bad_file_stops_nothing(backend, folder, tmp_path, capsys):
     assert '2 written, 0 skipped, 4 failed' in captured.out
     lines = sorted(line for line in captured.err.splitlines() if line.startswith('failed: '))
     assert lines[0] == 'failed: gone.png: no such file'
-    assert lines[1].startswith('failed: in/broken.png: no image')
+    assert lines[1].startswith('failed: in/broken.png: not an image')
     assert lines[2] == 'failed: in/empty.jpg: empty file'
     assert lines[3].startswith('failed: in/sub/deep/c.webp: ')
     assert 'out/sub/deep' in lines[3]
+
+
+def test_what_is_left_out_is_named(backend, folder, capsys):
+    (folder / 'notes.txt').touch()
+    (folder / 'sub/film.mp4').touch()
+    (folder / os.fsdecode(b'\xff.doc')).touch()
+    assert run('in', '-o', 'out') == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith('3 written, 0 skipped, 0 failed, ')
+    assert line.endswith('; left out, not an image by its suffix: 3 (in/notes.txt, in/\\udcff.doc, in/sub/film.mp4)')
+
+
+@pytest.mark.parametrize('options', [[], ['--no-sandbox']])
+def test_max_pixels(backend, folder, tmp_path, capsys, options):
+    Image.new('RGB', (50, 40)).save(folder / 'large.png')
+    assert run('in', '-o', 'out', '--max-pixels', '0.0015', *options) == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith('3 written, 0 skipped, 1 failed')
+    assert captured.err.startswith('failed: in/large.png: 50x40 pixels, more than the limit of 1500')
+    assert run('in/large.png', '-o', 'out', '--max-pixels', '0.002', *options) == 0
+
+
+def test_a_file_that_hangs_its_decoder_does_not_stop_the_folder(backend, folder, capsys, monkeypatch):
+    """Pillow's IPTC plugin would run Ghostscript on the PostScript inside; a progressive JPEG may take minutes."""
+    monkeypatch.setattr(cut, 'DECODE_SECONDS', 2)
+    (folder / 'loop.png').write_bytes(iptc(POSTSCRIPT))
+    (folder / 'slow.jpg').write_bytes(slow_jpeg())
+    assert run('in', '-o', 'out') == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith('3 written, 0 skipped, 2 failed')
+    lines = sorted(captured.err.splitlines())
+    assert lines[0].startswith('failed: in/loop.png: not an image')
+    assert lines[1] == 'failed: in/slow.jpg: decoding took longer than 2 s and was stopped'
 
 
 def test_existing_files(backend, folder, tmp_path, capsys):
@@ -108,6 +144,19 @@ def test_options_reach_the_prediction(backend, folder, tmp_path):
     assert (mask[:, 20:] == 0).all()
 
 
+def test_operations_on_the_mask(backend, folder, tmp_path):
+    pixels = np.zeros((32, 64, 3), np.uint8)
+    pixels[8:24, 16:48, 0] = 200
+    Image.fromarray(pixels).save(folder / 'a.png')
+    options = ['--levels', '0.1', '0.7', '--largest', '--fill-holes', '--grow', '-2', '--crop']
+    assert run('in/a.png', '-o', 'out', '--save', 'mask', *options) == 0
+    mask = np.asarray(Image.open(tmp_path / 'out/a.png'))
+    assert (mask.shape, mask.min()) == ((12, 28), 255)
+    assert '"left": 18, "top": 10, "right": 46, "bottom": 22' in (tmp_path / 'out/a.png.json').read_text()
+    assert run('in/a.png', '-o', 'inverted.png', '--save', 'mask', '--levels', '0.1', '0.7', '--invert') == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / 'inverted.png')) == 0, pixels[..., 0] > 0)
+
+
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
@@ -120,11 +169,16 @@ def test_options_reach_the_prediction(backend, folder, tmp_path):
         (['in/a.png', '-o', 'out', '--format', 'jpg'], 'alpha'),
         (['in/a.png', '-o', 'out', '--threshold', '2'], 'threshold=2.0'),
         (['in/a.png', '-o', 'out', '--workers', '0'], '--workers 0'),
+        (['in/a.png', '-o', '-'], '-o -: images are not written'),
+        (['https://example.org/a.png', '-o', 'out'], 'https://example.org/a.png: a URL'),
         (['film.mp4', '-o', 'out'], 'film.mp4: is a video'),
         (['in/sub', '-o', 'in/sub'], 'in/sub: is the output folder too'),
         (['in/sub', '-o', 'in/sub', '--watch'], 'in/sub: is watched itself'),
         (['in/a.png', '-o', 'out', '--watch'], 'in/a.png: no folder'),
         (['in', '-o', 'out', '--watch', '0'], '--watch 0.0'),
+        (['in', '-o', 'out', '--watch', 'inf'], '--watch inf'),
+        (['in', '-o', 'out', '--watch', 'nan'], '--watch nan'),
+        (['in', '-o', 'out', '--max-pixels', 'nan'], '--max-pixels nan'),
         (['*.gif', '-o', 'out'], '*.gif: matches no images'),
     ],
 )
@@ -216,9 +270,9 @@ def test_watch_waits_until_a_file_stays_the_same(backend, folder, monkeypatch):
         return (len(looks), 0) if path.name == 'a.png' else (0, 0)
 
     monkeypatch.setattr(cut, '_state', state)
-    writer = cut.OutputWriter('out', 'mask', overwrite=False)
-    job = cut.CutJob(BiRefNetInferencer(backend=backend), writer, cut.Settings())
-    job.watch(['in'], 0.001, stop)
+    writer = OutputWriter('out', 'mask', overwrite=False)
+    job = ImageJob(BiRefNetInferencer(backend=backend), writer, on_error=lambda *_: None)
+    cut.watch(job, ['in'], 0.001, stop)
     assert job.report.written == 2
     assert sorted(writer.out_dir.rglob('a_*')) == [writer.out_dir / 'a_jpg.png']
 

@@ -33,7 +33,7 @@ def images(tmp_path, monkeypatch):
 def test_commands(command, images, monkeypatch):
     monkeypatch.setattr(cut, 'inferencer_of', lambda args: BiRefNetInferencer(backend=RedBackend()))
     # Once through, where the command would go on for ever.
-    monkeypatch.setattr(cut.CutJob, 'watch', lambda job, folders, *_: job.cut(cut.list_sources(folders)))
+    monkeypatch.setattr(cut, 'watch', lambda job, folders, *_: list(job.run(job.plan(cut.list_sources(folders)))))
     words = shlex.split(command)[1:]
     assert main.main(words) == 0
     out = images / words[words.index('-o') + 1]

@@ -18,7 +18,7 @@ from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.cli import serve, video
 from mmbirefnet.cli.main import main
 from mmbirefnet.server.app import create_app
-from mmbirefnet.server.limits import Limits
+from mmbirefnet.server.limits import Limits, cost
 
 DOCS = Path(__file__).parents[2] / 'docs'
 VIDEO, SERVER = ((DOCS / f'{name}.md').read_text('utf-8') for name in ('video', 'server'))
@@ -49,16 +49,18 @@ def test_limits_of_the_service():
     parser = argparse.ArgumentParser()
     serve.add_arguments(parser)
     args, default = parser.parse_args([]), Limits()
-    assert (args.max_upload * 2**20, args.max_pixels, args.max_size, args.queue, args.upload_seconds) == (
-        default.upload_bytes, default.megapixels, default.input_size, default.queue, default.upload_seconds,
+    assert (args.max_upload * 2**20, args.max_pixels, args.max_size) == (
+        default.upload_bytes, default.megapixels, default.input_size,
     )  # fmt: skip
-    for shown in (
-        '`--upload-seconds` (30)',
-        '`--max-upload` MiB (32)',
-        '`--max-pixels` megapixels (50',
-        '(8) are under',
-    ):
-        assert shown in SERVER
+    names = ('queue', 'memory', 'upload_seconds', 'decode_seconds', 'seconds', 'decoders', 'batch')
+    assert {name: getattr(args, name) for name in names} == {name: getattr(default, name) for name in names}
+    rows = re.findall(r'^\| `(--[\w-]+)` \| ([\d.]+)(G?)', SERVER, re.M)
+    shown = {option[2:].replace('-', '_'): float(number) * (2**30 if unit else 1) for option, number, unit in rows}
+    assert set(shown) == {
+        'memory', 'max_upload', 'max_pixels', 'max_size', 'queue', 'upload_seconds', 'decode_seconds', 'seconds',
+    }  # fmt: skip
+    for name, value in shown.items():
+        assert getattr(args, name) == value, name
     assert 'http://127.0.0.1:8000' in SERVER
     assert (args.host, args.port) == ('127.0.0.1', 8000)
 
@@ -80,3 +82,31 @@ def test_figures_of_the_temporal_smoother(tmp_path):
     # Optical flow differs a little between processors.
     np.testing.assert_allclose(printed, shown, atol=0.01)
     assert (tmp_path / out).is_file()
+
+
+def test_costs_of_the_service():
+    one = cost(10**6, 'cutout', 'png', False), cost(10**6, 'mask', 'webp'), cost(10**6, 'foreground', 'jpg', False)
+    assert one == (44_000_000, 51_000_000, 56_000_000)
+    assert f'needs {cost(50 * 10**6, "cutout", "png", True, 0, 1024**2) / 2**30:.1f} GiB on a CPU' in SERVER
+
+
+@pytest.mark.parametrize(('text', 'size'), [('512M', 2**29), ('1.5g', 3 * 2**29), ('100', 100 * 2**20)])
+def test_sizes_of_memory(text, size):
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+    assert parser.parse_args(['--memory', text]).memory == size
+
+
+@pytest.mark.parametrize(
+    'words',
+    [['--memory', 'inf'], ['--memory', '-1G'], ['--max-upload', 'inf'], ['--max-pixels', 'nan'], ['--seconds', 'inf']],
+)
+def test_bounds_that_are_none(words, capsys):
+    try:
+        status = main(['serve', '--port', '0', *words])
+    except SystemExit as error:
+        status = error.code
+    assert status == 2
+    error = capsys.readouterr().err
+    assert 'Traceback' not in error
+    assert words[0].strip('-').replace('-', '_') in error.replace('-', '_')

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from mmbirefnet.datasets.transforms import LoadImage, LoadMask
-from mmbirefnet.datasets.transforms.decode import _jpeg_ends
+from mmbirefnet.imaging import read
 
 RNG = np.random.default_rng(0)
 COLOR = cv2.resize(RNG.integers(0, 256, (6, 8, 3), np.uint8), (40, 30), interpolation=cv2.INTER_CUBIC)
@@ -54,9 +54,12 @@ class TestLoadImage:
         cv2.imwrite(str(tmp_path / 'a.png'), GREY)
         np.testing.assert_array_equal(load_image(tmp_path / 'a.png')['img'], np.stack([GREY] * 3, -1))
 
-    def test_alpha_is_dropped(self, tmp_path):
+    def test_what_is_transparent_is_gray_as_in_inference(self, tmp_path):
+        alpha = GREY[..., None] / 255
         cv2.imwrite(str(tmp_path / 'a.png'), np.dstack([COLOR, GREY]))
-        np.testing.assert_array_equal(load_image(tmp_path / 'a.png')['img'], COLOR)
+        image = load_image(tmp_path / 'a.png')['img']
+        assert np.abs(image - (COLOR * alpha + 128 * (1 - alpha))).max() <= 0.51
+        np.testing.assert_array_equal(image[..., ::-1], read.load_image(tmp_path / 'a.png').visible())
 
     def test_16_bits_become_8(self, tmp_path):
         cv2.imwrite(str(tmp_path / 'a.png'), COLOR.astype(np.uint16) * 257)
@@ -88,8 +91,8 @@ class TestLoadImage:
     def test_jpeg_is_followed_to_its_end(self, options):
         """Whatever OpenCV makes of it: older versions fill up a truncated JPEG."""
         data = encoded(Image.fromarray(COLOR), format='jpeg', quality=95, **options)
-        assert _jpeg_ends(data)
-        assert not any(_jpeg_ends(data[:length]) for length in range(2, len(data)))
+        assert read.jpeg_ends(data)
+        assert not any(read.jpeg_ends(data[:length]) for length in range(2, len(data)))
 
     def test_bytes_behind_the_end_do_no_harm(self, tmp_path):
         (tmp_path / 'a.jpg').write_bytes(encoded(Image.fromarray(COLOR), format='jpeg') + b'\0' * 100)
@@ -212,3 +215,71 @@ class TestLoadMask:
 
     def test_without_a_mask_path_nothing_is_loaded(self):
         assert LoadMask()({'img_path': 'a.jpg'}) == {'img_path': 'a.jpg'}
+
+
+def saved(path, pixels):
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+class TestMasksOfClassIds:
+    """Masks of label editors, which would be trained as almost no object."""
+
+    @pytest.mark.parametrize('ids', [(0, 2), (0, 15), (0, 38, 75), (0, 1, 2, 3, 7), (3,), (0, 128), (0, 1, 255)])
+    def test_refused(self, tmp_path, ids):
+        mask = np.zeros((40, 60), np.uint8)
+        for index, value in enumerate(ids):
+            mask[2 * index : 40 - 2 * index, 2 * index : 50 - 2 * index] = value
+        if ids[-1] == 255:  # pixels to be ignored, a border around the object
+            mask[:] = 0
+            mask[5:35, 5:50] = 255
+            mask[7:33, 7:48] = 1
+        path = saved(tmp_path / 'ids.png', mask)
+        with pytest.raises(ValueError, match=r'ids\.png: holds the values .* class ids\? Fix: save a mask'):
+            load_mask(path, mask.shape)
+
+    @pytest.mark.parametrize('levels', [(0, 255), (0, 254), (0, 128, 255), (0, 64, 128, 191, 255), (0, 30, 230)])
+    def test_gray_levels_are_not(self, tmp_path, levels):
+        mask = np.zeros((40, 60), np.uint8)
+        for index, value in enumerate(levels):
+            mask[2 * index : 40 - 2 * index, 2 * index : 50 - 2 * index] = value
+        np.testing.assert_array_equal(load_mask(saved(tmp_path / 'a.png', mask), mask.shape), mask)
+
+    def test_faint_objects_are_not(self, tmp_path):
+        faint = (np.hypot(*np.mgrid[-20:20, -20:20]) < 15) * np.linspace(20, 90, 40).astype(np.uint8)
+        small = np.zeros((40, 40), np.uint8)
+        small[3, 4:7] = 20, 60, 35  # what a reduction leaves of a thin object
+        for mask in (faint.astype(np.uint8), small, np.zeros_like(small)):
+            np.testing.assert_array_equal(load_mask(saved(tmp_path / 'a.png', mask), mask.shape), mask)
+
+
+class TestMasksInAlpha:
+    ALPHA = np.linspace(0, 255, 30 * 40).reshape(30, 40).astype(np.uint8)
+
+    @pytest.mark.parametrize('color', [(255, 255, 255), (0, 0, 0), (200, 30, 60)])
+    def test_constant_color(self, tmp_path, color):
+        pixels = np.dstack([np.broadcast_to(np.uint8(color), (30, 40, 3)), self.ALPHA])
+        for suffix in ('png', 'webp', 'tif'):
+            Image.fromarray(pixels).save(tmp_path / f'a.{suffix}', **(dict(lossless=True) if suffix == 'webp' else {}))
+            np.testing.assert_array_equal(load_mask(tmp_path / f'a.{suffix}', (30, 40)), self.ALPHA)
+
+    def test_color_may_vary_where_nothing_is_seen(self, tmp_path):
+        alpha = np.where(self.ALPHA > 100, self.ALPHA, 0)
+        pixels = np.dstack([np.where(alpha[..., None] > 0, 255, COLOR), alpha])
+        np.testing.assert_array_equal(load_mask(saved(tmp_path / 'a.png', pixels), (30, 40)), alpha)
+
+    def test_16_bits(self, tmp_path):
+        pixels = np.dstack([np.full((30, 40, 3), 65535, np.uint16), self.ALPHA.astype(np.uint16) * 257])
+        cv2.imwrite(str(tmp_path / 'a.png'), pixels)
+        np.testing.assert_array_equal(load_mask(tmp_path / 'a.png', (30, 40)), self.ALPHA)
+
+    @pytest.mark.parametrize('color', [COLOR, np.dstack([GREY] * 3)])
+    def test_cutouts_are_no_masks(self, tmp_path, color):
+        with pytest.raises(ValueError, match=r'a\.png: color and alpha both vary, which of them is the mask'):
+            load_mask(saved(tmp_path / 'a.png', np.dstack([color, self.ALPHA])), (30, 40))
+
+    def test_exif_orientation(self, tmp_path):
+        pixels = np.dstack([np.full((30, 40, 3), 255, np.uint8), self.ALPHA])
+        Image.fromarray(pixels).save(tmp_path / 'a.png', exif=TURNED)
+        with pytest.raises(ValueError, match=r'a\.png: alpha with an EXIF orientation'):
+            load_mask(tmp_path / 'a.png', (40, 30))

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.runner import Runner
+from mmengine.structures import PixelData
+from small_training import RandomData, make_runner
 
+from mmbirefnet.engine.hooks import SafeCheckpointHook
 from mmbirefnet.engine.resume import newest_checkpoint as module
 from mmbirefnet.engine.resume.newest_checkpoint import newest_checkpoint
 from mmbirefnet.engine.resume.saving import save_safely
@@ -161,3 +164,118 @@ def test_full_disk_keeps_the_former_and_says_so(tmp_path, monkeypatch):
     assert error.value.errno == errno.ENOSPC
     assert sorted(path.name for path in tmp_path.iterdir()) == ['iter_1.pth', 'last_checkpoint']
     assert number_of(saver.save(2)) == 2
+
+
+@pytest.mark.parametrize(
+    'wrong',
+    [
+        dict(meta='text'),
+        dict(meta=[1]),
+        dict(meta=None),
+        dict(meta=dict(iter='3', time='x')),
+        dict(meta=dict(iter=3, time=7)),
+        dict(message_hub=[]),
+        dict(state_dict=3),
+    ],
+)
+def test_checkpoints_that_do_not_say_where_the_training_was(tmp_path, warnings, wrong):
+    Saver(tmp_path).save(2)
+    content = dict(meta=dict(iter=3, time='20260101_000003'), state_dict={}, message_hub={}, optimizer={})
+    torch.save(content | wrong, tmp_path / 'iter_3.pth')
+    assert number_of(newest_checkpoint(tmp_path)) == 2
+    assert warnings[0].startswith(f'{tmp_path}/iter_3.pth: truncated or damaged, not resumed from (its m')
+    assert not module.is_training_checkpoint(tmp_path / 'iter_3.pth')
+
+
+class TwoSets(RandomData):
+    """Images of sets A and B, with maps and masks to score."""
+
+    metainfo = dict(sets=('A', 'B'))
+
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        sample = item['data_samples']
+        sample.set_metainfo(dict(set_name='AB'[index]))
+        sample.gt_sem_seg = PixelData(data=torch.eye(4)[None])
+        sample.seg_logits = PixelData(data=torch.linspace(0, [0.5, 1][index], 16).view(1, 4, 4))
+        return item
+
+
+class Joined(torch.utils.data.ConcatDataset):
+    metainfo = {}
+
+
+def trained(tmp_path, save_best, dataset=None, prefix=None):
+    options = dict(interval=1, save_best=save_best, greater_keys=['Smeasure', 'wFmeasure'], less_keys=['MAE'])
+    runner = make_runner(tmp_path, checkpoint=options, train_cfg=dict(max_epochs=1, val_interval=1))
+    runner._val_dataloader['dataset'] = dataset or TwoSets(2)
+    runner._val_evaluator = [dict(type='mmbirefnet.DichotomousMetric', measures=['MAE', 'Smeasure'], prefix=prefix)]
+    try:
+        runner.train()
+    finally:
+        assert bool(runner.model.seen) == (runner.iter > 0)
+    hub = runner.message_hub
+    return {path.name for path in tmp_path.glob('best*')}, hub.get_info('best_score')
+
+
+@pytest.mark.parametrize(
+    ('save_best', 'prefix', 'keys'),
+    [
+        ('MAE', None, ['A/MAE', 'B/MAE']),  # the mean of the sets
+        ('B/MAE', None, ['B/MAE']),
+        ('MAE', 'val', ['val/A/MAE', 'val/B/MAE']),
+        ('val/A/Smeasure', 'val', ['val/A/Smeasure']),
+    ],
+)
+def test_best_of_several_sets(tmp_path, monkeypatch, save_best, prefix, keys):
+    logged = {}
+    report = SafeCheckpointHook.after_val_epoch
+
+    def note(self, runner, metrics):
+        logged.update(metrics)
+        report(self, runner, metrics)
+
+    monkeypatch.setattr(SafeCheckpointHook, 'after_val_epoch', note)
+    files, score = trained(tmp_path, save_best, prefix=prefix)
+    assert files == {f'best_{save_best.replace("/", "_")}_epoch_1.pth'}
+    assert score == pytest.approx(sum(logged[key] for key in keys) / len(keys))
+
+
+@pytest.mark.parametrize('joined', [False, True])
+@pytest.mark.parametrize('save_best', ['wFmeasure', 'C/MAE'])
+def test_save_best_is_checked_before_the_training(tmp_path, save_best, joined):
+    one = TwoSets(2)
+    one.metainfo = dict(sets=('A',))
+    other = TwoSets(2)
+    other.metainfo = dict(sets=('B',))
+    dataset = Joined([one, other]) if joined else None
+    message = f'save_best={save_best}: the validation returns A/MAE, A/Smeasure, B/MAE, B/Smeasure. Fix'
+    with pytest.raises(ValueError, match=message):
+        trained(tmp_path, save_best, dataset)
+
+
+def test_the_rule_is_that_of_the_measure_whatever_the_set_is_called():
+    keys = dict(greater_keys=['mBA', 'wFmeasure'], less_keys=['MAE'])
+    hook = SafeCheckpointHook(save_best=['Samba/MAE', 'MAE-set/wFmeasure'], **keys)
+    assert hook.rules == ['less', 'greater']
+    assert hook.key_indicators == ['Samba/MAE', 'MAE-set/wFmeasure']
+
+
+def test_a_validation_alone_returns_its_metrics(tmp_path):
+    options = dict(interval=1, save_best='score', rule='greater')
+    assert make_runner(tmp_path, checkpoint=options).val() == dict(score=2)
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def test_disk_space_is_checked_before_the_training(tmp_path, monkeypatch, caplog):
+    usage = shutil.disk_usage(tmp_path)
+    size = 4 * 3 * (40 + 8 + 5) + 4 * 8 + 8  # Adam's three numbers a parameter, and the buffers of batch norm
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=2 * size - 1))
+    with pytest.raises(OSError, match=rf'{tmp_path}: a checkpoint takes about 0 MiB.* two must fit. Fix: .*--work-dir'):
+        make_runner(tmp_path).train()
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=2 * size))
+    runner = make_runner(tmp_path / 'b')
+    runner.train()
+    assert (
+        'max_keep_ckpts=2 are kept. Fix: free disk space' in Path(runner.log_dir, f'{runner.timestamp}.log').read_text()
+    )

@@ -12,6 +12,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
+from mmbirefnet.datasets import DichotomousDataset
 from mmbirefnet.evaluation import MEASURES, DichotomousMetric, scoring_pool
 from mmbirefnet.evaluation.scoring_pool import ScoringPool, resolve_workers
 
@@ -186,3 +187,47 @@ def test_number_of_workers(monkeypatch):
     assert resolve_workers('auto') == 1
     with pytest.raises(ValueError, match='-1'):
         resolve_workers(-1)
+
+
+@pytest.mark.parametrize('sets', [1, 2])
+def test_subfolders_are_kept(tmp_path, sets):
+    """File names may repeat in the sub-folders of a set."""
+    for name in ('A', 'B')[:sets]:
+        for folder in ('x', 'y/z'):
+            for kind in ('im', 'gt'):
+                (tmp_path / name / kind / folder).mkdir(parents=True)
+                pixels = np.full((8, 8), 255 * (folder == 'x'), np.uint8)
+                cv2.imwrite(str(tmp_path / name / kind / folder / 'same.png'), pixels)
+    pipeline = [dict(type=f'mmbirefnet.{step}') for step in ('LoadImage', 'LoadMask', 'PackDichotomousInputs')]
+    data = DichotomousDataset(data_root=str(tmp_path), sets=['A', 'B'][:sets], pipeline=pipeline, test_mode=True)
+    options = dict(measures=['MAE'], output_dir=str(tmp_path / 'maps'))
+    evaluator = Evaluator([dict(type='mmbirefnet.DichotomousMetric', **options)])
+    evaluator.dataset_meta = data.metainfo
+    for item in data:
+        sample = item['data_samples']
+        sample.seg_logits = PixelData(data=sample.gt_sem_seg.data * 0.5)
+        evaluator.process([sample])
+    evaluator.evaluate(len(data))
+    written = {path.relative_to(tmp_path / 'maps').as_posix() for path in (tmp_path / 'maps').rglob('*.png')}
+    prefixes = ['A/', 'B/'] if sets == 2 else ['']
+    assert written == {f'{prefix}{name}/same.png' for prefix in prefixes for name in ('x', 'y/z')}
+    for prefix in prefixes:
+        assert cv2.imread(str(tmp_path / 'maps' / f'{prefix}x/same.png'), 0).max() == 127
+        assert cv2.imread(str(tmp_path / 'maps' / f'{prefix}y/z/same.png'), 0).max() == 0
+
+
+@pytest.mark.parametrize('prefix', [None, 'val'])
+@pytest.mark.parametrize('sets', [('A',), ('DIS-TE1', 'DIS-TE2', 'DIS-TE3', 'DIS-TE4'), ('A', 'B')])
+def test_keys_are_known_before(sets, prefix):
+    evaluator = Evaluator([dict(type='mmbirefnet.DichotomousMetric', measures=['MAE', 'MSE'], prefix=prefix)])
+    evaluator.dataset_meta = dict(sets=sets)
+    for name in sets:
+        evaluator.process([make_sample('pair0', set_name=name)])
+    assert set(evaluator.evaluate(len(sets))) == set(evaluator.metrics[0].result_keys(sets))
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    sample = make_sample('pair0')
+    sample.set_metainfo(dict(img_path=os.fsdecode(b'im/caf\xe9.jpg')))
+    evaluate([sample], measures=['MAE'], output_dir=str(tmp_path))
+    assert os.listdir(os.fsencode(tmp_path)) == [b'caf\xe9.png']

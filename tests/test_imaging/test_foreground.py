@@ -65,6 +65,15 @@ def test_picture_smaller_than_the_blur():
         np.testing.assert_allclose(estimate_foreground(image, alpha, device=device), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize('shape', [(20, 2100), (2100, 20)])
+def test_images_larger_than_a_tile(shape):
+    rng = np.random.default_rng(2)
+    image, alpha = rng.random((*shape, 3), np.float32), rng.random(shape, np.float32)
+    expected = transcription(image, alpha, (90, 6))
+    for device in (None, 'cpu'):
+        np.testing.assert_allclose(estimate_foreground(image, alpha, device=device), expected, atol=1e-4)
+
+
 def test_it_recovers_a_known_foreground(composite):
     """Error of the colors that show, as a cut-out without it has them, with one pass, and with both."""
     image, alpha, foreground = composite

@@ -1,12 +1,14 @@
 import io
 import struct
+import sys
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from mmbirefnet.imaging.read import VISIBLE_BEHIND, load_image
+from mmbirefnet.datasets.transforms.decode import read_image
+from mmbirefnet.imaging.read import VISIBLE_BEHIND, TooManyPixelsError, load_image
 
 RED_GREEN = np.zeros((2, 3, 3), np.uint8)
 RED_GREEN[..., 0], RED_GREEN[0, :, 1] = 200, 100  # upper row orange, lower row red
@@ -65,7 +67,21 @@ def test_jpeg_is_what_opencv_reads(tmp_path):
     cv2.imwrite(str(tmp_path / 'a.jpg'), pixels, [cv2.IMWRITE_JPEG_QUALITY, 85])
     read = load_image(tmp_path / 'a.jpg')
     assert read.path == tmp_path / 'a.jpg'
-    assert np.abs(read.rgb[..., ::-1].astype(int) - cv2.imread(str(tmp_path / 'a.jpg'))).max() <= 1
+    assert np.array_equal(read.rgb[..., ::-1], cv2.imread(str(tmp_path / 'a.jpg')))
+
+
+@pytest.mark.filterwarnings('ignore:Corrupt EXIF')
+@pytest.mark.parametrize('order', ['<', '>'])
+def test_orientation_is_read_from_a_damaged_exif(order):
+    """As in a photo whose EXIF has a rational number outside its segment: Pillow refuses the whole image."""
+    entries = struct.pack(f'{order}HHIHxx', 0x0112, 3, 1, 6) + struct.pack(f'{order}HHII', 0x0128, 8, 1, 0xFFFF)
+    head = (b'II*\0' if order == '<' else b'MM\0*') + struct.pack(f'{order}IH', 8, 2)
+    exif = b'Exif\0\0' + head + entries + struct.pack(f'{order}I', 0xFFFFFFF0)
+    for format in ('JPEG', 'PNG', 'WEBP'):
+        data = saved(Image.fromarray(RED_GREEN), format, exif=exif)
+        assert load_image(data).size == (3, 2)
+    for length in range(6, len(exif)):  # cut off anywhere: read, upright or as stored
+        assert sorted(load_image(saved(Image.fromarray(RED_GREEN), 'JPEG', exif=exif[:length])).size) == [2, 3]
 
 
 def test_alpha():
@@ -194,7 +210,7 @@ def test_wrong_files(tmp_path):
     (tmp_path / 'text.png').write_text('hello')
     whole = saved(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)), 'JPEG')
     (tmp_path / 'cut.jpg').write_bytes(whole[: len(whole) // 2])
-    for name, message in (('empty', 'empty file'), ('text', 'no picture'), ('cut', 'truncated')):
+    for name, message in (('empty', 'empty file'), ('text', 'not an image'), ('cut', 'truncated')):
         (path,) = tmp_path.glob(f'{name}.*')
         with pytest.raises(OSError, match=f'{name}.*{message}'):
             load_image(path)
@@ -208,3 +224,37 @@ def test_too_many_pixels(monkeypatch):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)
     with pytest.raises(ValueError, match=r'big\.png.*MAX_IMAGE_PIXELS'):
         load_image(saved(Image.new('RGB', (9, 9))), 'big.png')
+
+
+def test_heic_needs_a_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pillow_heif', None)
+    with pytest.raises(OSError, match=r'a\.heic: HEIC .* pip install pillow-heif'):
+        load_image(b'\0\0\0\x18ftypheic' + bytes(100), 'a.heic')
+
+
+def test_heic(tmp_path):
+    pillow_heif = pytest.importorskip('pillow_heif')
+    pillow_heif.register_heif_opener()
+    rgb = np.full((64, 96, 3), (200, 100, 0), np.uint8)
+    Image.fromarray(rgb).save(tmp_path / 'a.heic', quality=95)
+    assert np.abs(load_image(tmp_path / 'a.heic').rgb.astype(int) - rgb).max() <= 3
+
+
+def test_longest_side(monkeypatch):
+    monkeypatch.setattr('mmbirefnet.imaging.read.MAX_SIDE', 8)
+    with pytest.raises(TooManyPixelsError, match=r'long\.png: 9x1 pixels; no side'):
+        load_image(saved(Image.new('RGB', (9, 1))), 'long.png')
+
+
+@pytest.mark.parametrize('format', ['JPEG', 'PNG'])
+@pytest.mark.parametrize('mode', ['L', 'RGB'])
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_benchmark_pixels_are_those_of_opencv(format, mode, orientation, tmp_path):
+    """Opaque 8-bit images, as in the benchmarks, are what ``cv2.imread`` returns, in training and in inference."""
+    pixels = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (37, 51, 3), np.uint8), (0, 0), 2)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).convert(mode).save(tmp_path / 'a', format, exif=exif)
+    expected = cv2.imread(str(tmp_path / 'a'))
+    assert np.array_equal(read_image(str(tmp_path / 'a')), expected)
+    assert np.array_equal(load_image(tmp_path / 'a').visible()[..., ::-1], expected)

@@ -53,6 +53,12 @@ def test_dynamic_models_run_at_the_size_of_the_image(image, expected):
         {'margin': -0.1},
         {'threshold': 1},
         {'min_area': -1},
+        {'levels': (0.5, 0.5)},
+        {'levels': (0, 1.1)},
+        {'grow': 501},
+        {'grow': 1.5},
+        {'feather': -1},
+        {'feather': float('nan')},
     ],
 )
 def test_wrong_options_are_named(options):

@@ -1,9 +1,12 @@
+import inspect
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mmbirefnet.datasets import DichotomousDataset
+from mmbirefnet.imaging.formats import IMAGE_SUFFIXES
 from mmbirefnet.imaging.sources import is_single, is_video, list_sources
 
 
@@ -68,6 +71,29 @@ def test_nothing_found(folder):
         list_sources(folder / 'sub', exclude=folder / 'none/../sub')
     with pytest.raises(TypeError, match='int'):
         list_sources(3)
+
+
+def test_every_format_that_is_read_is_found(tmp_path):
+    """The suffixes of Windows, of old programs, and none at all."""
+    names = ['a.jfif', 'b.jpe', 'c.tga', 'd.dib', 'e.ico', 'f.HEIC', 'g.psd']
+    for name in names:
+        (tmp_path / name).touch()
+    Image.new('RGB', (2, 2)).save(tmp_path / 'without', 'PNG')
+    (tmp_path / 'README').write_text('not an image')
+    (tmp_path / 'film.mp4').touch()
+    (tmp_path / '.hidden').touch()
+    left_out = []
+    assert [source.key.name for source in list_sources(tmp_path, left_out=left_out)] == sorted([*names, 'without'])
+    assert left_out == [tmp_path / 'README', tmp_path / 'film.mp4']
+    (tmp_path / 'sub').mkdir()
+    (tmp_path / 'sub/notes.txt').touch()
+    with pytest.raises(FileNotFoundError, match=r'sub: no images in this folder; left out.*: 1 \(.*notes\.txt\)'):
+        list_sources(tmp_path / 'sub')
+
+
+def test_training_takes_what_inference_takes():
+    parameters = inspect.signature(DichotomousDataset).parameters
+    assert parameters['img_suffix'].default == parameters['seg_map_suffix'].default == IMAGE_SUFFIXES
 
 
 def test_kinds(folder):

@@ -1,4 +1,7 @@
+import gc
+import json
 import os
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +9,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from mmbirefnet.apis.inferencer import Prediction
-from mmbirefnet.imaging.compose import composite, cut_out, fit_background, read_background
+from mmbirefnet.imaging import foreground, write
+from mmbirefnet.imaging.compose import compose, compose_all, composite, cut_out, fit_background, read_background
 from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.imaging.sources import Source, list_sources
 from mmbirefnet.imaging.write import OutputWriter, save_image
@@ -103,6 +107,111 @@ def test_backgrounds(tmp_path):
         read_background(tmp_path / 'gone.png')
 
 
+@pytest.mark.parametrize('wrong', ['#ff000080', 'rgba(1, 2, 3, 0)', '#f008', 'rgb(999, 0, 0)', 'hsl(0, 900%, 50%)'])
+def test_colors_with_alpha_or_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match=r'not opaque|out of range'):
+        read_background(wrong)
+
+
+def test_opaque_notations():
+    assert read_background('#ff0000ff') == read_background('rgb(255, 0, 0)') == (255, 0, 0)
+    assert read_background((np.uint8(1), 2, 3)) == (1, 2, 3)
+
+
+def test_background_is_brought_into_the_color_space_of_the_image(tmp_path):
+    """With a profile whose red is green, and the other way round, a red background is written as green."""
+    swapped = swapped_profile()
+    image = LoadedImage(np.zeros((4, 4, 3), np.uint8), None, swapped)
+    nothing = np.zeros((4, 4), np.float32)
+    red = Image.new('RGB', (4, 4), (255, 0, 0))
+    red.save(tmp_path / 'red.png')
+    red.save(tmp_path / 'same.png', icc_profile=swapped)
+    for background in ('red', tmp_path / 'red.png'):
+        pixels = compose('foreground', image, nothing, read_background(background))
+        assert np.abs(pixels.astype(int) - [0, 255, 0]).max() <= 3
+    pixels = compose('foreground', image, nothing, read_background(tmp_path / 'same.png'))
+    assert (pixels == [255, 0, 0]).all()
+    without = LoadedImage(np.zeros((4, 4, 3), np.uint8))
+    pixels = compose('foreground', without, nothing, read_background(tmp_path / 'same.png'))
+    assert np.abs(pixels.astype(int) - [0, 255, 0]).max() <= 3
+
+
+def swapped_profile() -> bytes:
+    """The sRGB profile with the tags of its red and green columns exchanged."""
+    profile = bytearray(SRGB)
+    for entry in range(132, 132 + 12 * int.from_bytes(profile[128:132], 'big'), 12):
+        name = bytes(profile[entry : entry + 4])
+        profile[entry : entry + 4] = {b'rXYZ': b'gXYZ', b'gXYZ': b'rXYZ'}.get(name, name)
+    return bytes(profile)
+
+
+@pytest.mark.parametrize('estimated', [False, True])
+def test_nothing_of_the_old_background_is_left_under_alpha_0(estimated):
+    image = LoadedImage(np.full((20, 20, 3), 200, np.uint8))
+    alpha = np.zeros((20, 20), np.float32)
+    alpha[5:10, 5:10], alpha[5:10, 10] = 1, 0.001  # the last one is 0 in 8 bits
+    cutout = compose('cutout', image, alpha, estimate_foreground=estimated)
+    assert not cutout[cutout[..., 3] == 0].any()
+    assert (cutout[5:10, 5:10] == [200, 200, 200, 255]).all()
+    assert (image.rgb == 200).all()
+
+
+def test_foreground_is_estimated_once_for_all_kinds(prediction, tmp_path, monkeypatch):
+    calls = []
+    estimate = foreground.estimate_foreground
+    monkeypatch.setattr(
+        'mmbirefnet.imaging.compose.estimate_foreground', lambda *w, **o: calls.append(1) or estimate(*w, **o)
+    )
+    writer = OutputWriter(tmp_path, ('mask', 'cutout', 'foreground'))
+    writer.plan([prediction.source])
+    writer.write(prediction)
+    assert len(calls) == 1
+
+
+def test_arrays_are_freed_without_the_garbage_collector(prediction, tmp_path):
+    gc.collect()
+    gc.disable()
+    try:
+        writer = OutputWriter(tmp_path, ('mask', 'cutout', 'foreground'), background='red')
+        writer.plan([prediction.source])
+        writer.write(prediction)
+        outputs = compose_all(('mask', 'cutout', 'foreground'), prediction.image, prediction.soft_map)
+        arrays = [weakref.ref(array) for array in (*outputs.values(), prediction.image.rgb, prediction.soft_map)]
+        del outputs
+        prediction.image.rgb = None
+        assert [array() is None for array in arrays] == [True] * 4 + [False]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(('suffix', 'side'), [('webp', 16384), ('jpg', 65501)])
+def test_sides_that_a_format_cannot_hold(suffix, side, tmp_path):
+    with pytest.raises(ValueError, match=rf'x\.{suffix}: {suffix} holds sides up to .* not 1x{side}. Fix: use png'):
+        save_image(np.zeros((side, 1), np.uint8), tmp_path / f'x.{suffix}')
+    assert not any(tmp_path.iterdir())
+
+
+def test_crop_to_the_object(tmp_path):
+    image = LoadedImage(np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
+    alpha = np.full((20, 30), 0.01, np.float32)  # a haze that is not the object
+    alpha[5:15, 10:20] = 1
+    each = source('a.png')
+    writer = OutputWriter(tmp_path, ('cutout', 'mask'), foreground=False, crop=0.1, overwrite=False)
+    writer.plan([each])
+    cutout, mask = writer.write(Prediction(each, image, alpha))
+    expected = compose('cutout', image, alpha, estimate_foreground=False)[4:16, 9:21]
+    assert np.array_equal(np.asarray(Image.open(cutout)), expected)
+    assert Image.open(mask).size == (12, 12)
+    box = json.loads((tmp_path / 'cutout/a.png.json').read_text())
+    assert box == dict(left=9, top=4, right=21, bottom=16, image_width=30, image_height=20)
+    mask.unlink()
+    cutout.unlink()
+    with pytest.raises(FileExistsError, match=r'a\.png\.json: exists'):
+        writer.write(Prediction(each, image, alpha))
+    with pytest.raises(ValueError, match='crop=-1'):
+        OutputWriter(tmp_path, crop=-1)
+
+
 def test_background_covers_without_distortion():
     wide = np.zeros((10, 40, 3), np.uint8)
     wide[:, 15:25] = 255  # its middle square
@@ -149,6 +258,40 @@ def test_nothing_is_lost_by_mistake(prediction, tmp_path):
     with pytest.raises(ValueError, match='lies outside'):
         writer.write(prediction)
     assert not any((tmp_path / 'elsewhere').iterdir())
+
+
+def test_a_file_that_appears_during_the_write_is_kept(prediction, tmp_path, monkeypatch):
+    writer = OutputWriter(tmp_path, 'mask', overwrite=False)
+    writer.plan([prediction.source])
+    target = writer.targets(prediction.source)['mask']
+    target.parent.mkdir()
+    encode = write.encode_image
+
+    def encode_while_another_writes(*words):
+        target.write_text('theirs')
+        return encode(*words)
+
+    monkeypatch.setattr(write, 'encode_image', encode_while_another_writes)
+    with pytest.raises(FileExistsError, match=r'a\.png: exists already'):
+        writer.write(prediction)
+    assert target.read_text() == 'theirs'
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_link_that_leads_nowhere_is_kept(prediction, tmp_path):
+    writer = OutputWriter(tmp_path, 'mask', overwrite=False)
+    writer.plan([prediction.source])
+    target = writer.targets(prediction.source)['mask']
+    target.parent.mkdir()
+    target.symlink_to(tmp_path / 'nowhere')
+    assert writer.existing(prediction.source) == [target]
+    with pytest.raises(FileExistsError):
+        writer.write(prediction)
+    with pytest.raises(FileExistsError):
+        save_image(np.zeros((2, 2), np.uint8), target, overwrite=False)
+    save_image(np.zeros((2, 2), np.uint8), target)  # replaces the link, and does not follow it
+    assert not target.is_symlink()
+    assert not (tmp_path / 'nowhere').exists()
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):

@@ -20,10 +20,11 @@ from mmbirefnet.server.limits import Limits
 RGB, INSIDE = red_square()
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def client():
     limits = Limits(upload_bytes=200_000, megapixels=0.1, input_size=128)
-    return TestClient(create_app(BiRefNetInferencer(backend=TakesRed()), limits))
+    with TestClient(create_app(BiRefNetInferencer(backend=TakesRed()), limits)) as client:
+        yield client
 
 
 def encode(pixels, format='PNG', **options):
@@ -56,7 +57,7 @@ def test_mask(client):
     np.testing.assert_array_equal(decode(post(client, output='mask')), (255 * INSIDE).astype(np.uint8))
 
 
-def test_foreground_on_a_colour_and_on_a_picture(client):
+def test_foreground_on_a_color_and_on_an_image(client):
     image = decode(post(client, output='foreground', background='#00ff10'))
     np.testing.assert_array_equal(image[0, 0], (0, 255, 16))
     np.testing.assert_array_equal(image[INSIDE > 0], np.broadcast_to((220, 20, 30), (int(INSIDE.sum()), 3)))
@@ -107,29 +108,37 @@ def bomb(width, height):
 @pytest.mark.parametrize(
     ('content', 'fields', 'status', 'message'),
     [
-        (b'', {}, 400, 'square.png: no image that can be read'),
-        (b'<html></html>', {}, 400, 'square.png: no image that can be read'),
+        (b'', {}, 400, 'square.png: not an image that can be read'),
+        (b'<html></html>', {}, 400, 'square.png: not an image that can be read'),
         (encode(RGB)[:150], {}, 400, 'square.png: '),
         (encode(RGB)[:-40], {}, 400, 'square.png: '),
-        (encode(np.zeros((400, 300), np.uint8)), {}, 413, '300x400 pixels; at most 0.1 megapixels'),
+        (encode(np.zeros((400, 300), np.uint8)), {}, 413, '300x400 pixels, more than the limit of 100000'),
         (bomb(60_000, 60_000), {}, 413, 'square.png: '),
         (bomb(9_000, 9_000), {}, 413, '9000x9000 pixels'),
-        (b'\0' * 300_000, {}, 413, 'too large: at most 200000 bytes'),
-        (None, {'format': 'jpg'}, 400, 'format=jpg holds no alpha'),
+        (b'\0' * 300_000, {}, 413, 'too large: at most 200000 bytes are accepted'),
+        (None, {'format': 'jpg'}, 400, 'format=jpg has no alpha'),
         (None, {'size': 100}, 400, 'input_size=100'),
         (None, {'size': 160}, 400, 'size=160, may be 128 at most'),
         (None, {'box': '1,2,3'}, 400, 'box='),
         (None, {'box': 'a,b,c,d'}, 400, "box='a,b,c,d', must be"),
         (None, {'box': '500,500,600,600'}, 400, 'lies outside the image'),
         (None, {'box': 'nan,0,inf,9'}, 400, 'box='),
+        (None, {'box': '0,0,1.7e308,9'}, 400, 'box='),
+        (None, {'box': '-1e300,0,9,9'}, 400, 'box='),
+        (None, {'min_area': 'nan'}, 400, 'min_area=nan'),
+        (None, {'threshold': 'nan'}, 400, 'threshold=nan'),
+        (None, {'size': 10**30}, 400, 'may be 128 at most'),
+        (None, {'background': 'rgb(999,0,0)', 'output': 'foreground'}, 400, 'out of range'),
+        (None, {'background': '#ff000080', 'output': 'foreground'}, 400, 'is not opaque'),
+        (None, {'model': 'other'}, 400, "model='other', must be one of red"),
         (None, {'threshold': 2}, 400, 'threshold=2.0'),
         (
             None,
             {'background': '/etc/hostname', 'output': 'foreground'},
             400,
-            'unknown color',
+            'neither a color',
         ),
-        (None, {'background_file': b'no image'}, 400, 'behind.png: no image'),
+        (None, {'background_file': b'no image'}, 400, 'behind.png: not an image'),
         (None, {'output': 'all'}, 422, 'cutout'),
         (None, {'size': 'big'}, 422, 'integer'),
     ],
@@ -158,10 +167,115 @@ def test_without_a_file_and_other_methods(client):
     assert client.get('/%2e%2e/%2e%2e/etc/passwd').status_code == 404
 
 
+def test_image_as_a_form_field_is_not_repeated(client):
+    for size in (1000, 150_000):
+        answer = client.post('/api/cut', data={'file': 'x' * size})
+        assert answer.status_code == 422
+        assert answer.json()['detail'] == 'file: send the image as a file, as curl -F file=@photo.jpg does'
+
+
+@pytest.mark.parametrize(('format', 'size'), [('webp', (16384, 4)), ('jpg', (65501, 1))])
+def test_sides_that_a_format_cannot_hold(client, format, size):
+    content = encode(np.zeros(size, np.uint8))
+    answer = post(client, content, format=format, output='mask')
+    assert answer.status_code == 400
+    assert f'{size[1]}x{size[0]} pixels; format={format} holds at most {size[0] - 1} on a side' in answer.text
+    assert decode(post(client, content, output='mask')).shape == size
+
+
+@pytest.mark.parametrize('charset', ['punycode', 'idna', 'unicode_escape', 'utf-7', 'utf-16', 'no such', ''])
+def test_other_charsets_are_refused_before_parsing(client, charset):
+    body = b'--x\r\nContent-Disposition: form-data; name="background"\r\n\r\n' + b'a' * 150_000 + b'\r\n--x--\r\n'
+    kind = f'multipart/form-data; boundary=x; charset="{charset}"'
+    answer = client.post('/api/cut', content=body, headers={'Content-Type': kind})
+    assert answer.status_code == 400
+    assert 'forms must be in UTF-8 or Latin-1' in answer.json()['detail']
+
+
+def test_form_in_latin_1(client):
+    head = '--x\r\nContent-Disposition: form-data; name="file"; filename="caf\xe9.png"\r\n\r\n'.encode('latin-1')
+    kind = {'Content-Type': 'multipart/form-data; boundary=x; charset=ISO-8859-1'}
+    answer = client.post('/api/cut', content=head + encode(RGB) + b'\r\n--x--\r\n', headers=kind)
+    assert answer.headers['content-disposition'] == "inline; filename*=UTF-8''caf%C3%A9-cutout.png"
+
+
+class TakesBlue(TakesRed):
+    name = 'blue'
+
+    def __call__(self, images):
+        return (images[..., 2] > 128).astype(np.float32)
+
+
+def test_several_models():
+    models = {'red': BiRefNetInferencer(backend=TakesRed()), 'blue': BiRefNetInferencer(backend=TakesBlue())}
+    with TestClient(create_app(models)) as client:
+        assert client.get('/api/health').json()['models'] == ['red', 'blue']
+        mask = (255 * INSIDE).astype(np.uint8)
+        np.testing.assert_array_equal(decode(post(client, output='mask')), mask)
+        np.testing.assert_array_equal(decode(post(client, output='mask', model='blue')), 255 - mask)
+    with pytest.raises(ValueError, match='at least one model'):
+        create_app({})
+
+
+def test_hosts_origins_and_keys():
+    inferencer = BiRefNetInferencer(backend=TakesRed())
+    options = dict(allowed_hosts=['a.example'], cors=['https://b.example'], api_key='secret')
+    with TestClient(create_app(inferencer, **options), base_url='http://a.example') as client:
+        files = {'file': encode(RGB)}
+        key = {'Authorization': 'Bearer secret'}
+        for headers, status in (
+            ({}, 401),
+            ({'X-API-Key': 'wrong'}, 401),
+            ({'Authorization': 'Bearer caf\u00e9'.encode('latin-1')}, 401),
+            ({'X-API-Key': 'secret'}, 200),
+            (key, 200),
+            (key | {'Host': 'a.example:8000'}, 200),
+            (key | {'Host': 'b.example'}, 400),
+            (key | {'Origin': 'http://a.example'}, 200),
+            (key | {'Origin': 'https://b.example'}, 200),
+            (key | {'Origin': 'https://c.example'}, 403),
+            (key | {'Origin': 'null'}, 403),
+        ):
+            answer = client.post('/api/cut', files=files, headers=headers)
+            assert answer.status_code == status, (headers, answer.text)
+            assert answer.headers['x-content-type-options'] == 'nosniff'
+        assert client.get('/metrics').status_code == 401
+        assert client.get('/').status_code == client.get('/api/health').status_code == 200
+        allowed = {'Origin': 'https://b.example', 'Access-Control-Request-Method': 'POST'}
+        asked = client.options('/api/cut', headers=allowed | {'Access-Control-Request-Headers': 'Authorization'})
+        assert asked.headers['access-control-allow-origin'] == 'https://b.example'
+
+
+def test_request_ids(client, caplog):
+    caplog.set_level('INFO', 'mmbirefnet.server')
+    answer = client.post('/api/cut', files={'file': encode(RGB)}, headers={'X-Request-ID': 'mine-1'})
+    assert answer.headers['x-request-id'] == 'mine-1'
+    assert re.search(r'^mine-1 testclient 200 [\d.]+ s$', caplog.messages[-1])
+    names = [client.get('/', headers={'X-Request-ID': 'two words'}).headers['x-request-id'] for _ in range(2)]
+    assert names[0] != names[1] != 'two words'
+
+
+def test_metrics():
+    with TestClient(create_app(BiRefNetInferencer(backend=TakesRed()))) as client:
+        for content in (encode(RGB), b'no image', encode(RGB)):
+            post(client, content)
+        lines = client.get('/metrics').text.splitlines()
+    for line in (
+        'mmbirefnet_requests_total{status="200"} 2',
+        'mmbirefnet_requests_total{status="400"} 1',
+        'mmbirefnet_request_seconds_count 3',
+        'mmbirefnet_predicted_images_total 2',
+        'mmbirefnet_under_way 0',
+        'mmbirefnet_memory_taken_bytes 0',
+    ):
+        assert line in lines
+    assert all(re.fullmatch(r'(# (HELP|TYPE) .+|[a-z_]+(\{status="\d+"\})? [\d.e+]+)', line) for line in lines)
+
+
 def test_description_and_health(client):
     description = client.get('/openapi.json').json()
     answers = description['paths']['/api/cut']['post']['responses']
-    assert {'200', '400', '408', '413', '422', '429'} == set(answers)
+    assert {'200', '400', '401', '403', '408', '413', '422', '429', '503'} == set(answers)
     assert set(answers['200']['content']) == {'image/png', 'image/webp', 'image/jpeg'}
     assert client.get('/api/health').json()['model'] == 'red'
 
@@ -171,8 +285,12 @@ def test_page_takes_nothing_from_elsewhere(client):
     assert answer.headers['content-type'].startswith('text/html')
     assert "default-src 'none'" in answer.headers['content-security-policy']
     assert not re.search(r'(src|href)="(https?:)?//', answer.text)
+    assert client.get('/docs').status_code == client.get('/redoc').status_code == 404
 
 
 def test_limits_have_to_be_positive():
-    with pytest.raises(ValueError, match='queue=0, must be more than 0'):
-        Limits(queue=0)
+    for bad in (dict(queue=0), dict(upload_seconds=float('inf')), dict(megapixels=float('nan'))):
+        with pytest.raises(ValueError, match=f'{next(iter(bad))}=.*, must be more than 0 and finite'):
+            Limits(**bad)
+    with pytest.raises(ValueError, match='memory=512 MiB, must be at least'):
+        Limits(memory=2**29)

@@ -84,7 +84,7 @@ def test_drop_compare_download(page, tmp_path):
         for column, before in ((50, left_is_before), (225, right_is_before)):
             pixel = at(column, 20)
             assert (np.abs(pixel - blue).max() < 12) == before
-            assert (pixel.min() > 190) == (not before)  # the chequered ground
+            assert (pixel.min() > 190) == (not before)  # the checkered ground
         assert np.abs(at(90, 70) - red).max() < 12  # the object shows on both sides
     with page.expect_download() as download:
         page.click('#download')
@@ -106,20 +106,92 @@ def test_choose_a_file_and_a_background(page):
     assert np.abs(at(90, 70) - (220, 20, 30)).max() < 12
 
 
-def test_errors_are_shown_and_the_next_picture_works(page):
+def test_errors_are_shown_and_the_next_image_works(page):
     drop(page, 'broken.png', b'no image')
     page.wait_for_selector('#status.error')
-    assert 'broken.png: no image that can be read' in page.inner_text('#status')
+    assert 'broken.png: not an image that can be read' in page.inner_text('#status')
     assert page.is_hidden('#result')
     drop(page, 'square.png', encode(RGB))
     page.wait_for_selector('#result:not([hidden])')
     assert page.locator('#status.error').count() == 0
 
 
-def test_a_service_that_is_gone_is_told(browser):
+def test_a_service_that_is_gone(browser):
     with service(TakesRed()) as (host, port):
         page = browser.new_page()
         page.goto(f'http://{host}:{port}/')
     drop(page, 'square.png', encode(RGB))
     page.wait_for_selector('#status.error')
+    assert page.inner_text('#status') == 'The service cannot be reached. Is it still running?'
     page.close()
+
+
+def test_several_files(page):
+    broken = {'name': 'broken.png', 'mimeType': 'image/png', 'buffer': b'no image'}
+    good = [{'name': name, 'mimeType': 'image/png', 'buffer': encode(RGB)} for name in ('a.png', 'b.png')]
+    page.set_input_files('#file', [good[0], broken, good[1]])
+    page.wait_for_selector('#status.error')
+    assert '1 of 3 images failed' in page.inner_text('#status')
+    assert [line.strip() for line in page.locator('#files button').all_inner_texts()] == [
+        '✓ a.png', '✗ broken.png', '✓ b.png',
+    ]  # fmt: skip
+    assert page.get_attribute('#download', 'download') == 'a-cutout.png'
+    page.locator('#files button').nth(1).press('Enter')
+    page.wait_for_selector('#result[hidden]', state='attached')
+    assert 'broken.png: not an image' in page.inner_text('#status')
+    page.locator('#files button').nth(2).press('Enter')
+    page.wait_for_selector('#result:not([hidden])')
+    assert page.get_attribute('#download', 'download') == 'b-cutout.png'
+
+
+def test_an_image_as_background(page):
+    page.select_option('#background', 'image')
+    page.set_input_files('#file', {'name': 'a.png', 'mimeType': 'image/png', 'buffer': encode(RGB)})
+    assert page.inner_text('#status') == 'Choose the image for the background.'
+    green = encode(np.full_like(RGB, (0, 200, 0)))
+    page.set_input_files('#behind', {'name': 'green.png', 'mimeType': 'image/png', 'buffer': green})
+    page.wait_for_selector('#result:not([hidden])')
+    page.eval_on_selector('#slider', "e => { e.value = 0; e.dispatchEvent(new Event('input')); }")
+    assert np.abs(shown(page)(20, 20) - (0, 200, 0)).max() < 10
+
+
+def test_keyboard_alone(page):
+    page.keyboard.press('Tab')
+    assert page.evaluate('document.activeElement.id') == 'file'
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press('Enter')
+    chooser.value.set_files({'name': 'a.png', 'mimeType': 'image/png', 'buffer': encode(RGB)})
+    page.wait_for_selector('#result:not([hidden])')
+    page.focus('#slider')
+    page.keyboard.press('ArrowRight')
+    assert page.eval_on_selector('#compare', "e => e.style.getPropertyValue('--split')") == '51%'
+    page.keyboard.press('Tab')
+    assert page.evaluate('document.activeElement.id') == 'download'
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_phone(browser, scheme):
+    with service() as (host, port):
+        page = browser.new_page(viewport={'width': 320, 'height': 640}, color_scheme=scheme)
+        page.goto(f'http://{host}:{port}/')
+        page.select_option('#background', 'image')
+        page.select_option('#background', '')
+        page.set_input_files('#file', {'name': 'a' * 80 + '.png', 'mimeType': 'image/png', 'buffer': encode(RGB)})
+        page.wait_for_selector('#result:not([hidden])')
+        assert page.evaluate('document.documentElement.scrollWidth') <= 320
+        corner = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert('L'))[0, 0]
+        assert corner > 240 if scheme == 'light' else corner < 40
+        page.close()
+
+
+def test_a_key_is_asked_for(browser):
+    with service(options=dict(api_key='secret')) as (host, port):
+        page = browser.new_page()
+        page.goto(f'http://{host}:{port}/')
+        drop(page, 'square.png', encode(RGB))
+        page.wait_for_selector('#status.error')
+        assert 'asks for an API key' in page.inner_text('#status')
+        page.fill('#key', 'secret')
+        page.keyboard.press('Tab')
+        page.wait_for_selector('#result:not([hidden])')
+        page.close()

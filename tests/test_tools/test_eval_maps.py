@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from mmbirefnet.datasets.transforms.decode import read_map
+
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / 'tests' / 'data' / 'metrics'
 EXPECTED = json.loads((GOLDEN / 'expected.json').read_text())
@@ -193,3 +195,59 @@ def test_benchmark_of_metrics(tool, capsys):
     assert 'ours' in told
     assert '(14 measures)' in told
     assert 'greatest difference' in told
+
+
+def test_subfolders(tool, folders):
+    """As test.py --out writes the maps of a set with sub-folders, where file names may repeat."""
+    (masks,) = {path.parent for path in (folders / 'DIS-VD' / 'gt').iterdir()}
+    for name, folder in (('masks', masks), ('maps', folders / 'ours' / 'DIS-VD')):
+        for index, path in enumerate(sorted(folder.iterdir())):
+            place = folders / name / f'part{index}' / 'same.png'
+            place.parent.mkdir(parents=True)
+            path.rename(place)
+    out = folders / 'out'
+    tool(
+        'eval_maps', '--gt', folders / 'masks', '--pred', folders / 'maps', '--out', out, '--metrics', 'MAE',
+        '--worst', 1, '--worst-by', 'MAE', '--workers', 1,
+    )  # fmt: skip
+    rows = {row['image']: float(row['MAE']) for row in read_table(out / 'images.csv')}
+    # Sorted by their names, the golden pairs are 0, 2 (group G0), 1 and 3 (G1).
+    for part, pair in enumerate((0, 2, 1, 3)):
+        assert rows[f'masks/part{part}/same'] == pytest.approx(EXPECTED[f'pair{pair}']['MAE'], abs=1e-6)
+    assert (out / 'worst_maps_masks.jpg').is_file()
+
+
+@pytest.mark.parametrize('suffix', ['png', 'webp'])
+def test_cutouts_are_scored_by_their_alpha(tool, folders, suffix):
+    rng = np.random.default_rng(0)
+    expected, names = [], sorted((folders / 'ours' / 'DIS-VD').iterdir())
+    for path in names:
+        alpha = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        pixels = np.dstack([rng.integers(0, 256, (*alpha.shape, 3), np.uint8), alpha])
+        path.unlink()
+        options = [cv2.IMWRITE_WEBP_QUALITY, 101] if suffix == 'webp' else []
+        cv2.imwrite(str(path.with_suffix(f'.{suffix}')), pixels, options)
+        expected.append(EXPECTED[path.stem.rpartition('#')[2]]['wFmeasure'])
+    tool(
+        'eval_maps', '--gt', folders / 'DIS-VD', '--pred', folders / 'ours', '--out', folders / 'out',
+        '--metrics', 'wFmeasure', '--worst', 0, '--workers', 1,
+    )  # fmt: skip
+    (row,) = read_table(folders / 'out' / 'table.csv')
+    assert float(row['wFmeasure']) == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+def test_maps_with_alpha(tmp_path):
+    """Alpha is the map of a cut-out, also where nothing or everything was cut out; not of a gray and opaque image."""
+    gray = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    color = np.dstack([gray, gray // 2, gray])
+    full = np.full_like(gray, 255)
+    for pixels, wanted in (
+        (np.dstack([gray, gray, gray, full]), gray),
+        (np.dstack([color, full]), full),
+        (np.dstack([color, 0 * full]), 0 * full),
+        (np.dstack([gray, gray, gray, gray]), gray),
+        (np.dstack([color, gray]).astype(np.uint16) * 257, gray),
+        (gray, gray),
+    ):
+        cv2.imwrite(str(tmp_path / 'map.png'), pixels)
+        np.testing.assert_array_equal(read_map(str(tmp_path / 'map.png')), wanted)

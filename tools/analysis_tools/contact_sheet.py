@@ -7,6 +7,7 @@ import numpy as np
 
 from mmbirefnet.datasets.transforms.decode import read_image
 from mmbirefnet.evaluation.map_files import list_images, match_maps, read_pair
+from mmbirefnet.utils.console import escape_unprintable, printable
 from mmbirefnet.visualization import SheetRow, draw_contact_sheet
 
 
@@ -26,6 +27,7 @@ def parse_args():
 
 
 def main():
+    escape_unprintable()
     args = parse_args()
     try:
         files = match_maps(args.gt, args.pred)
@@ -40,7 +42,7 @@ def main():
             if args.images and stem not in images:
                 raise ValueError(f'no image {stem} in {args.images}')
             image = read_image(str(images[stem]))[..., ::-1] if args.images else None
-            rows.append(SheetRow(image, np.rint(mask * 255).astype(np.uint8), score_map, stem))
+            rows.append(SheetRow(image, np.rint(mask * 255).astype(np.uint8), score_map, printable(stem)))
     except (OSError, ValueError) as error:
         raise SystemExit(f'error: {error}') from None
     sheet = draw_contact_sheet(rows, args.width, args.error)

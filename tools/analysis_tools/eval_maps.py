@@ -33,6 +33,7 @@ from mmbirefnet.evaluation.report.tables import (
 )
 from mmbirefnet.evaluation.scoring import check_measures, mean_scores, summarize
 from mmbirefnet.evaluation.scoring_pool import ScoringPool, resolve_workers
+from mmbirefnet.utils.console import escape_unprintable, printable
 from mmbirefnet.visualization.contact_sheet import SheetRow, draw_contact_sheet
 from mmbirefnet.visualization.curves import draw_curves
 
@@ -179,7 +180,7 @@ def write_worst(args, files, scores):
         for stem in worst:
             score_map, mask = read_pair(*files[method, set_name].pairs[stem])
             image = read_image(str(photographs[stem]))[..., ::-1] if stem in photographs else None
-            caption = f'{args.worst_by} {values[stem]:.3f}  {stem}'
+            caption = f'{args.worst_by} {values[stem]:.3f}  {printable(stem)}'
             rows.append(SheetRow(image, np.rint(mask * 255).astype(np.uint8), score_map, caption))
         path = args.out / f'worst_{method}_{set_name}.jpg'
         cv2.imwrite(str(path), draw_contact_sheet(rows, with_error=True)[..., ::-1])
@@ -192,6 +193,7 @@ def photographs_of(folder):
 
 
 def main():
+    escape_unprintable()
     args = parse_args()
     args.out = Path(args.out)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import json
 import sys
 
 from mmbirefnet.datasets.preparation.check import KINDS, SetReport, check_sets
+from mmbirefnet.utils.console import escape_unprintable
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -50,6 +51,7 @@ def as_json(reports: dict[str, SetReport]) -> dict:
 
 
 def main(argv=None) -> None:
+    escape_unprintable()
     args = parse_args(argv)
     progress = show_progress if sys.stderr.isatty() else None
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mmbirefnet.datasets.preparation.find_sets import IMAGES, MASKS, PUBLISHED_SIZES
 from mmbirefnet.datasets.preparation.layout import LAYOUTS, Layout, Plan, find_layouts, make_links, plan_links
+from mmbirefnet.utils.console import escape_unprintable
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -67,6 +68,7 @@ def make_plans(args: argparse.Namespace) -> list[Plan]:
 
 
 def main(argv=None) -> None:
+    escape_unprintable()
     args = parse_args(argv)
     try:
         plans = make_plans(args)

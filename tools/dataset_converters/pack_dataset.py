@@ -5,6 +5,7 @@ import sys
 import time
 
 from mmbirefnet.datasets.preparation.packing import pack
+from mmbirefnet.utils.console import escape_unprintable
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -28,6 +29,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def main(argv=None) -> None:
+    escape_unprintable()
     args = parse_args(argv)
     start = time.perf_counter()
     try:

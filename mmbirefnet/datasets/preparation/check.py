@@ -24,7 +24,7 @@ KINDS = {
     'same-stem': 'two files of one stem',
     'other-file': 'a file with another suffix than those of images',
     'unreadable': 'an image or mask that is empty, truncated, damaged or no image',
-    'not-a-mask': 'a mask with colours, with alpha beside grey, of class ids, or of other than 8 or 16 bits',
+    'not-a-mask': 'a mask with colors, color and alpha that both vary, class ids, or other than 8 or 16 bits',
     'size': 'a mask of another size than its image',
     'empty-mask': 'a mask without foreground',
     'duplicate': 'an image with the same pixels as another one, in any of the sets',

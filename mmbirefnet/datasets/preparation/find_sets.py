@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mmengine import fileio
 
 from mmbirefnet.datasets.benchmarks import CODDataset, DIS5KDataset, HRSODDataset, MattingDataset
-from mmbirefnet.datasets.dichotomous import IMAGE_SUFFIXES
+from mmbirefnet.imaging.formats import IMAGE_SUFFIXES
 
 FAMILIES = {family.FAMILY: family.SET_SIZES for family in (DIS5KDataset, CODDataset, HRSODDataset, MattingDataset)}
 PUBLISHED_SIZES = {name: size for sizes in FAMILIES.values() for name, size in sizes.items()}

@@ -8,8 +8,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from mmbirefnet.datasets.dichotomous import IMAGE_SUFFIXES
 from mmbirefnet.datasets.preparation.find_sets import IMAGES, MASKS
+from mmbirefnet.imaging.formats import IMAGE_SUFFIXES
 
 
 class Layout(NamedTuple):

@@ -3,88 +3,111 @@
 from __future__ import annotations
 
 import io
-import re
+from pathlib import Path
 
 import cv2
 import numpy as np
 from mmengine import fileio
 from mmengine.fileio import LocalBackend
-from PIL import ExifTags, Image
+from PIL import Image
+
+from mmbirefnet.imaging.read import available_formats, jpeg_ends, load_image, open_regular_file, read_size
 
 _JPEG_START = b'\xff\xd8'
 _PNG_START = b'\x89PNG\r\n\x1a\n'
 _JPEG2000_STARTS = b'\0\0\0\x0cjP  \r\n\x87\n', b'\xff\x4f\xff\x51'  # in boxes, or the codestream alone
 _PNG_COLOR_TYPE = 25  # offset of the colour type; 0 is grey without alpha
-_JPEG_MARKER = re.compile(rb'\xff[^\x00\x01\xff\xd0-\xd7]')  # not: stuffing, fill bytes, markers without a segment
-_JPEG_END = 0xD9
+_TIFF_STARTS = b'II', b'MM'
+_ORIENTATION = 0x0112  # EXIF tag
+_SAME_COLOR = 0.03  # of white: lossy WebP changes colors a little
+_MOST_IDS = 16
+_NEAR_WHITE = 224
 
 
 def read_image(path: str, backend_args: dict | None = None) -> np.ndarray:
-    """Read an image as OpenCV's ``imread`` does, turned as its EXIF orientation says.
+    """Read an image for training and evaluation, by the reader of inference.
 
-    Grey becomes three equal channels, alpha is dropped, 16 bits become 8.
+    What is transparent is composited on gray, so that training sees what inference sees. Opaque 8-bit gray and RGB
+    images are what OpenCV's ``imread`` returns.
 
     Returns:
         BGR, uint8, (H, W, 3).
 
     Raises:
-        OSError: The file is missing, empty, truncated or not an image.
+        OSError: If the file is missing, empty, truncated, or not an image.
+        ValueError: If the image has too many pixels, or 32-bit values out of range.
     """
-    return _decode(_read(path, backend_args), path, cv2.IMREAD_COLOR)
+    data = fileio.get(path, backend_args=backend_args)
+    if not data:
+        raise OSError(f'{path}: empty file')
+    return cv2.cvtColor(load_image(data, str(path)).visible(), cv2.COLOR_RGB2BGR)
 
 
 def read_image_size(path: str, backend_args: dict | None = None) -> tuple[int, int]:
-    """Width and height of the image that :func:`read_image` returns, from the file's header where Pillow knows it.
+    """Width and height of the image that :func:`read_image` returns, from the file's header.
 
     Raises:
-        OSError: If the file is missing, empty, or not an image.
+        OSError, ValueError: As :func:`read_image`.
     """
-    try:
-        local = isinstance(fileio.get_file_backend(path, backend_args=backend_args), LocalBackend)
-        with Image.open(path if local else io.BytesIO(fileio.get(path, backend_args=backend_args))) as image:
-            size = image.size
-            # OpenCV turns these formats alone. Where the header has no EXIF, Pillow would decode a PNG to look for it.
-            has_exif = image.format in ('JPEG', 'MPO', 'PNG') and 'exif' in image.info
-            turned = has_exif and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    except Exception:  # Pillow raises half a dozen types, also for formats that only OpenCV reads
-        height, width = read_image(path, backend_args).shape[:2]
-        return width, height
-    return size[::-1] if turned else size
+    local = isinstance(fileio.get_file_backend(path, backend_args=backend_args), LocalBackend)
+    data = open_regular_file(Path(path)) if local else io.BytesIO(fileio.get(path, backend_args=backend_args))
+    with data as file:
+        height, width = read_size(file, str(path))
+    return width, height
 
 
 def read_mask(path: str, backend_args: dict | None = None) -> np.ndarray:
     """Read a soft mask without losing a level.
 
-    Colour or palette files are grey where their channels agree, and alpha must be constant then.
+    Color or palette files are gray where their channels agree. Where alpha varies, it is the mask, and the color must
+    be the same wherever there is any.
 
     Returns:
         (H, W): uint8 in 0..255; of 16-bit files that 8 bits cannot hold, float32 in [0, 1].
 
     Raises:
         OSError: The file is missing, empty, truncated or not an image.
-        ValueError: It is not a grey mask: channels that differ, varying alpha, class ids, other bit depths.
+        ValueError: It is not a mask: channels that differ, color and alpha that both vary, class ids, other bit depths.
     """
     data = _read(path, backend_args)
     mask = _decode(data, path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
-    if mask.ndim == 3:
+    alpha = _alpha(data, path)
+    if alpha is not None and (alpha != alpha[0, 0]).any():
+        mask = _mask_in_alpha(mask, alpha, data, path)
+    elif mask.ndim == 3:
         if (mask != mask[..., :1]).any():
-            raise ValueError(f'{path}: a mask must be grey, but its colour channels differ')
+            raise ValueError(f'{path}: a mask must be gray, but its color channels differ')
         mask = mask[..., 0].copy()
-    if not _has_no_alpha(data):
-        raw = _decode(data, path, cv2.IMREAD_UNCHANGED)
-        if raw.ndim == 3 and raw.shape[2] == 4 and (raw[..., 3] != raw[0, 0, 3]).any():
-            raise ValueError(f'{path}: grey and alpha both vary, which of them is the mask? Save it as grey alone')
     if mask.dtype not in (np.uint8, np.uint16):
         raise ValueError(f'{path}: a mask must have 8 or 16 bits, not {mask.dtype}')
-    full, top = np.iinfo(mask.dtype).max, mask.max()
-    if top == 1 or (mask.dtype == np.uint16 and 0 < top <= 255):
+    if ids := _class_ids(mask):
         raise ValueError(
-            f'{path}: values reach {top} only, of {full} for the whole foreground: class ids? Rescale them'
+            f'{path}: holds {ids}, not gray levels up to {np.iinfo(mask.dtype).max}: class ids? Fix: save a mask whose '
+            'object is white (255), for example np.where(ids == wanted, 255, 0)'
         )
     if mask.dtype == np.uint16:
         levels, rest = np.divmod(mask, 257)
         return mask.astype(np.float32) / 65535 if rest.any() else levels.astype(np.uint8)
     return mask
+
+
+def read_map(path: str) -> np.ndarray:
+    """Read a predicted map: gray levels, or the alpha of a cut-out.
+
+    Alpha is the map unless the image is gray and opaque.
+
+    Returns:
+        uint8, (H, W).
+
+    Raises:
+        OSError: The file is missing, empty, truncated or not an image.
+    """
+    data = _read(path, None)
+    image = _decode(data, path, cv2.IMREAD_COLOR)
+    alpha = _alpha(data, path)
+    if alpha is None or (alpha.min() == np.iinfo(alpha.dtype).max and (image == image[..., :1]).all()):
+        return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    return (alpha >> 8).astype(np.uint8) if alpha.dtype == np.uint16 else alpha
 
 
 def mask_to_float(mask: np.ndarray) -> np.ndarray:
@@ -103,7 +126,7 @@ def _read(path: str, backend_args: dict | None) -> bytes:
 def _precheck(data: bytes, path: str) -> None:
     """Refuse what OpenCV would crash on, and headers, right or not, that declare gigapixels: it would make room."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=available_formats()) as image:
             if image.format == 'JPEG2000':
                 image.load()  # OpenCV up to 4.11 at least crashes where it is damaged
     except Image.DecompressionBombError as error:
@@ -116,7 +139,7 @@ def _precheck(data: bytes, path: str) -> None:
 def _decode(data: bytes, path: str, flags: int) -> np.ndarray:
     # OpenCV returns None for truncated data, but up to 4.10 at least it fills up a JPEG with grey, and it makes room
     # for a part of a PNG before it looks how much there is.
-    complete = _jpeg_ends(data) if data.startswith(_JPEG_START) else _png_ends(data) or not data.startswith(_PNG_START)
+    complete = jpeg_ends(data) if data.startswith(_JPEG_START) else _png_ends(data) or not data.startswith(_PNG_START)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if complete else None
     except cv2.error as error:  # for example, more pixels than OpenCV allows
@@ -124,17 +147,6 @@ def _decode(data: bytes, path: str, flags: int) -> np.ndarray:
     if pixels is None:
         raise OSError(f'{path}: truncated, damaged, or no image that OpenCV can read')
     return pixels
-
-
-def _jpeg_ends(data: bytes) -> bool:
-    """Whether the first image of a JPEG file reaches its end marker (ITU-T T.81, annex B)."""
-    position = len(_JPEG_START)
-    while match := _JPEG_MARKER.search(data, position):
-        position = match.end()
-        if data[position - 1] == _JPEG_END:
-            return True
-        position += int.from_bytes(data[position : position + 2], 'big')
-    return False
 
 
 def _png_ends(data: bytes) -> bool:
@@ -147,3 +159,48 @@ def _png_ends(data: bytes) -> bool:
 
 def _has_no_alpha(data: bytes) -> bool:
     return data.startswith(_JPEG_START) or (data.startswith(_PNG_START) and data[_PNG_COLOR_TYPE] == 0)
+
+
+def _alpha(data: bytes, path: str) -> np.ndarray | None:
+    """The alpha of an image as it is stored, (H, W); None where it has none."""
+    if _has_no_alpha(data):
+        return None
+    raw = _decode(data, path, cv2.IMREAD_UNCHANGED)
+    return raw[..., 3].copy() if raw.ndim == 3 and raw.shape[2] == 4 else None
+
+
+def _mask_in_alpha(color: np.ndarray, alpha: np.ndarray, data: bytes, path: str) -> np.ndarray:
+    """Alpha, if it and nothing else can be the mask."""
+    with Image.open(io.BytesIO(data)) as image:
+        turned = image.getexif().get(_ORIENTATION, 1) != 1
+    if turned:  # OpenCV turns colors, not alpha
+        raise ValueError(f'{path}: alpha with an EXIF orientation; save the mask upright and as gray alone')
+    white = np.iinfo(color.dtype).max
+    if data.startswith(_TIFF_STARTS):  # whose colors OpenCV multiplies by alpha
+        seen = alpha > white // 8  # less leaves too few levels to divide
+        colors = color[seen] * (white / alpha[seen].reshape(-1, *[1] * (color.ndim - 2)))
+    else:
+        colors = color[alpha > 0]
+    same_color = not len(colors) or np.ptp(colors, axis=0).max() <= white * _SAME_COLOR
+    if not same_color:
+        raise ValueError(f'{path}: color and alpha both vary, which of them is the mask? Save it as gray alone')
+    return alpha
+
+
+def _class_ids(mask: np.ndarray) -> str:
+    """The values of a mask in words, if they are class ids rather than gray levels; empty if not.
+
+    Class ids are few, none is near white (but 255 for pixels to be ignored), and each fills an area.
+    """
+    if mask.dtype == np.uint16:
+        top = int(mask.max())
+        return f'values up to {top}' if 0 < top <= 255 else ''
+    counts = cv2.calcHist([mask], [0], None, [256], [0, 256])[1:, 0]
+    (levels,) = np.nonzero(counts)
+    if not len(levels) or len(levels) > _MOST_IDS or counts.sum() < 4 * len(levels) and levels[-1] != 0:
+        return ''
+    ignored = counts[254] > 0 and counts[:63].sum() > counts[63:].sum()
+    if levels[-1] + 1 >= _NEAR_WHITE and not ignored:
+        return ''
+    values = ', '.join(str(level + 1) for level in levels[:8])
+    return f'the values {values}{", …" if len(levels) > 8 else ""} alone'

@@ -17,6 +17,7 @@ META_KEYS = (
     'img_path',
     'seg_map_path',
     'set_name',
+    'stem',
     'class_name',
     'class_label',
     'ori_shape',

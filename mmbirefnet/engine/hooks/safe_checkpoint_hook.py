@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
+import shutil
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from mmbirefnet.engine.loops.resumable_train_loop import VALIDATED_INFO
 from mmbirefnet.engine.resume.newest_checkpoint import is_training_checkpoint, newest_checkpoint
@@ -35,6 +39,10 @@ class SafeCheckpointHook(CheckpointHook):
     - A run is resumed (by mmengine's ``Runner``) from the training checkpoint that ``load_from`` names, else from the
       newest whole one of the work directory, else started anew, from the parameters of ``load_from`` if there are any.
     - A checkpoint of another model is not resumed, but an error; mmengine would load what fits.
+    - Before the training starts, ``save_best`` is compared with what the evaluator will return, and the size of a
+      checkpoint with the free disk space.
+    - ``save_best`` may name a measure without the prefix and the set that are before it in the evaluator's keys. With
+      several sets it is then their mean.
     - Gradients that have been accumulated for the next step are in the checkpoint (of one process alone).
 
     Folders that are not local are left to mmengine's hook.
@@ -44,6 +52,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     Raises:
         TypeError: If there is another argument.
+        ValueError: If ``save_best`` names what the evaluator does not return, when the training starts.
+        OSError: If the disk has no room for two checkpoints, when the training starts.
     """
 
     def __init__(self, **kwargs) -> None:
@@ -51,6 +61,12 @@ class SafeCheckpointHook(CheckpointHook):
         if unknown := kwargs.keys() - known:  # mmengine would tell when the first one is saved
             raise TypeError(f'SafeCheckpointHook: unexpected arguments {sorted(unknown)}')
         super().__init__(**kwargs)
+        if self.save_best and kwargs.get('rule') is None and 'auto' not in self.save_best:
+            # mmengine looks for the name of a measure anywhere in a key, so also in the name of a set.
+            self._init_rule([None], [key.rpartition('/')[2] for key in self.save_best])
+            self.is_better_than = {key: self.rule_map[rule] for key, rule in zip(self.save_best, self.rules)}
+            self.key_indicators = list(self.save_best)
+        self._trains = False
         self._meta: dict[str, int] = {}
         self._gradients: dict[str, Tensor] = {}
 
@@ -80,8 +96,11 @@ class SafeCheckpointHook(CheckpointHook):
         self._gradients = checkpoint.pop(_GRADIENTS, {})
 
     def before_train(self, runner: Runner) -> None:
-        """Prepare the folder."""
+        """Prepare the folder, and check what would fail later."""
         super().before_train(runner)
+        self._trains = True
+        self._check_save_best(runner)
+        self._check_space(runner)
         if runner.iter > 0:
             for name, parameter in _plain(runner).named_parameters():
                 if name in self._gradients:
@@ -101,9 +120,47 @@ class SafeCheckpointHook(CheckpointHook):
             checkpoint[_GRADIENTS] = {name: p.grad.cpu() for name, p in parameters if p.grad is not None}
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
-        """Save the best checkpoint."""
+        """Save the best checkpoint, if this validation belongs to a training."""
+        if not self._trains:
+            return
         runner.message_hub.update_info(VALIDATED_INFO, runner.epoch)
         super().after_val_epoch(runner, metrics)
+
+    def after_train(self, runner: Runner) -> None:
+        """Publish the checkpoint."""
+        super().after_train(runner)
+        self._trains = False
+
+    def _check_save_best(self, runner: Runner) -> None:
+        if not self.save_best or runner.val_loop is None or 'auto' in self.save_best:
+            return
+        metrics, sets = runner.val_evaluator.metrics, _sets_of(runner.val_dataloader.dataset)
+        if not all(hasattr(metric, 'result_keys') for metric in metrics):
+            return  # only a validation shows what other metrics return
+        keys = [key for metric in metrics for key in metric.result_keys(sets)]
+        for name in self.save_best:
+            if keys and name not in keys and not _keys_of(name, keys):
+                raise ValueError(_not_returned(name, keys))
+
+    def _check_space(self, runner: Runner) -> None:
+        if not self._is_local or not isinstance(runner, Runner):
+            return
+        tensors = [*runner.model.parameters(), *runner.model.buffers()]
+        size = sum(tensor.nbytes for tensor in tensors)
+        if self.save_optimizer:  # Adam keeps two numbers for each parameter
+            size += sum(2 * p.nbytes for p in runner.model.parameters() if p.requires_grad)
+        folder = Path(self.out_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        free, wanted = shutil.disk_usage(folder).free, size * (max(self.max_keep_ckpts, 1) + 1)
+        space = f'{folder}: a checkpoint takes about {size / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free'
+        fix = 'Fix: free disk space, or choose another --work-dir'
+        if free < 2 * size:  # a new one is written before an old one is removed
+            raise OSError(errno.ENOSPC, f'{space}, and two must fit. {fix}')
+        if free < wanted and runner.iter == 0:
+            runner.logger.warning(
+                f'{space}, and max_keep_ckpts={self.max_keep_ckpts} are kept. {fix}, or set '
+                'default_hooks.checkpoint.max_keep_ckpts'
+            )
 
     @property
     def _is_local(self) -> bool:
@@ -132,6 +189,12 @@ class SafeCheckpointHook(CheckpointHook):
                 remove(os.path.join(self.out_dir, self.filename_tmpl.format(old)))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        for name in self.key_indicators if self.save_best else ():
+            if name not in metrics and name != 'auto':
+                found = _keys_of(name, metrics)
+                if not found:
+                    raise ValueError(_not_returned(name, metrics))
+                metrics = {**metrics, name: sum(metrics[key] for key in found) / len(found)}
         if not self._is_local or not self.save_best:
             super()._save_best_checkpoint(runner, metrics)
             return
@@ -170,6 +233,28 @@ class _SavingBest:
 
     def save_checkpoint(self, out_dir: str, filename: str, **options) -> None:
         write_safely(self.runner, out_dir, filename, **options)
+
+
+def _sets_of(dataset: Dataset) -> list[str]:
+    """Names of the sets of a data set, and of those that it joins or wraps."""
+    inner = getattr(dataset, 'datasets', None) or ([dataset.dataset] if hasattr(dataset, 'dataset') else [])
+    own = [] if inner else getattr(dataset, 'metainfo', {}).get('sets') or ()
+    return list(dict.fromkeys([*own, *(name for each in inner for name in _sets_of(each))]))
+
+
+def _keys_of(name: str, keys: Iterable[str]) -> list[str]:
+    """Keys of a measure by its name alone, one for each set."""
+    from mmbirefnet.evaluation.report.tables import MEANS  # scoring needs packages that training does not
+
+    found = [key for key in keys if key.endswith(f'/{name}')]
+    return [key for key in found if key.rpartition('/')[0].rpartition('/')[2] not in MEANS] or found
+
+
+def _not_returned(name: str, keys: Iterable[str]) -> str:
+    return (
+        f'default_hooks.checkpoint.save_best={name}: the validation returns {", ".join(keys)}. Fix: choose one of '
+        'these, or let val_evaluator compute it (measures of DichotomousMetric)'
+    )
 
 
 def _plain(runner: Runner) -> nn.Module:

@@ -1,14 +1,23 @@
-"""Data loading processes that end with the training, not before and not after."""
+"""Data loading processes that end with the training, neither hang nor run out of shared memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+from torch.utils.data import DataLoader
 
+from mmbirefnet.engine.resume.randomness import preserved_generators
 from mmbirefnet.registry import HOOKS
 from mmbirefnet.utils.process_guard import guard_process
+
+SHARED_MEMORY = '/dev/shm'
 
 
 class _Guarded:
@@ -25,25 +34,79 @@ class _Guarded:
 
 @HOOKS.register_module()
 class WorkerGuardHook(Hook):
-    """Applies :func:`~mmbirefnet.utils.process_guard.guard_process` to the processes of all data loaders."""
+    """Guards the processes of all data loaders.
+
+    - They end with their parent, see :func:`~mmbirefnet.utils.process_guard.guard_process`.
+    - If no batch arrives within the time limit, an error ends the run; otherwise it would wait forever.
+    - Before they start, the batches that they load ahead are compared with the free shared memory, by the size of the
+      first sample. Workers that run out of it die or hang.
+
+    Args:
+        timeout: Seconds to wait for a batch, for loaders without a ``timeout`` of their own; 0 for no limit.
+
+    Raises:
+        ValueError: If ``timeout`` is negative.
+        RuntimeError: If there is too little shared memory, when the run starts.
+    """
 
     priority = 'VERY_HIGH'  # before anything iterates a loader
 
+    def __init__(self, timeout: float = 600) -> None:
+        if timeout < 0:
+            raise ValueError(f'WorkerGuardHook: timeout={timeout}, must be 0 or greater')
+        self.timeout = timeout
+
     def before_train(self, runner: Runner) -> None:
         """Guard training's processes, and validation's."""
-        self._guard(runner.train_loop)
+        self._guard(runner.train_loop, 'train_dataloader')
         if runner.val_loop is not None:
-            self._guard(runner.val_loop)
+            self._guard(runner.val_loop, 'val_dataloader')
 
     def before_val(self, runner: Runner) -> None:
         """Guard validation's processes."""
-        self._guard(runner.val_loop)
+        self._guard(runner.val_loop, 'val_dataloader')
 
     def before_test(self, runner: Runner) -> None:
         """Guard testing's processes."""
-        self._guard(runner.test_loop)
+        self._guard(runner.test_loop, 'test_dataloader')
 
-    @staticmethod
-    def _guard(loop) -> None:
-        if not isinstance(loop.dataloader.worker_init_fn, _Guarded):
-            loop.dataloader.worker_init_fn = _Guarded(loop.dataloader.worker_init_fn)
+    def _guard(self, loop, name: str) -> None:
+        loader = loop.dataloader
+        if isinstance(loader.worker_init_fn, _Guarded):
+            return
+        loader.worker_init_fn = _Guarded(loader.worker_init_fn)
+        if loader.num_workers:
+            loader.timeout = loader.timeout or self.timeout
+            _check_shared_memory(loader, name)
+
+
+def _check_shared_memory(loader: DataLoader, name: str) -> None:
+    """Raise ``RuntimeError`` if the batches that are loaded ahead do not fit."""
+    if not os.path.isdir(SHARED_MEMORY):
+        return
+    try:
+        with preserved_generators():
+            sample = loader.dataset[0]
+    except Exception:  # a worker raises it again, in its place; or samples need more than an index
+        return
+    batch = _bytes(sample) * (getattr(loader, 'batch_size', None) or getattr(loader.batch_sampler, 'batch_size', 1))
+    ahead, free = loader.num_workers * loader.prefetch_factor, shutil.disk_usage(SHARED_MEMORY).free
+    if batch * ahead > free:
+        fitting = math.floor(free / batch / loader.prefetch_factor)
+        raise RuntimeError(
+            f'{SHARED_MEMORY} has {free / 2**20:.1f} MiB free; {name} with num_workers={loader.num_workers} loads '
+            f'{ahead} batches of {batch / 2**20:.1f} MiB ahead. Fix: {name}.num_workers={fitting}'
+            + (f' {name}.persistent_workers=False' if not fitting else '')
+            + ', a smaller batch_size, or more shared memory (docker run --shm-size)'
+        )
+
+
+def _bytes(sample: object) -> int:
+    """Bytes of all tensors in a sample."""
+    if isinstance(sample, Tensor):
+        return sample.nbytes
+    if isinstance(sample, BaseDataElement):
+        return _bytes(sample.values())
+    if isinstance(sample, Mapping):
+        return _bytes(sample.values())
+    return sum(map(_bytes, sample)) if isinstance(sample, Iterable) and not isinstance(sample, (str, bytes)) else 0

@@ -60,9 +60,22 @@ def newest_checkpoint(*folders: str | os.PathLike) -> str | None:
 
 
 def _meta_of(path: Path) -> dict | None:
-    """The ``meta`` of a training's checkpoint, without reading its tensors; None if it is none."""
+    """The ``meta`` of a training's checkpoint, without reading its tensors; None if it is none.
+
+    Raises:
+        ValueError: If it does not say where the training was.
+        Exception: See :func:`~mmbirefnet.fileio.restricted_unpickling.load_guarded`.
+    """
     content = load_guarded(path, 'cpu', mmap=True)
-    return content['meta'] if isinstance(content, dict) and content.keys() >= _NEEDED else None
+    if not isinstance(content, dict) or not content.keys() >= _NEEDED:
+        return None
+    meta, hub = content['meta'], content['message_hub']
+    kinds = dict(epoch=int, iter=int, time=str)
+    if not isinstance(meta, dict) or not all(isinstance(meta.get(key, kind()), kind) for key, kind in kinds.items()):
+        raise ValueError('its meta does not say where the training was')
+    if not isinstance(hub, dict) or not isinstance(content['state_dict'], dict):
+        raise ValueError('its message_hub or state_dict is no dict')
+    return meta
 
 
 def _warn(path: Path, error: object) -> None:

@@ -150,7 +150,7 @@ def to_markdown(rows: Sequence[TableRow], columns: Sequence[str], heading: str =
 
 def to_csv(rows: Sequence[TableRow], columns: Sequence[str], path: str | Path, heading: str = 'set') -> None:
     """Write a CSV file with all digits."""
-    with open(path, 'w', newline='', encoding='utf-8') as file:
+    with open(path, 'w', newline='', encoding='utf-8', errors='backslashreplace') as file:
         writer = csv.writer(file)
         writer.writerow([heading, 'method', *columns, 'note'])
         for row in rows:

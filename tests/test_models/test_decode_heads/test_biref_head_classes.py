@@ -152,7 +152,7 @@ def test_fused():
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(num_classes=5), 'BCELoss is a loss of one map, out_channels=5 need'),
+        (dict(num_classes=5), r'BCELoss is a loss of one map, the head has 5\. Fix: use .*CrossEntropyLoss'),
         (dict(num_classes=5, out_channels=1, loss_decode=CE), 'num_classes=5 need out_channels=5 or None, not 1'),
         (dict(num_classes=5, background=5, loss_decode=CE), 'background=5 is no index of num_classes=5'),
     ],

@@ -125,6 +125,8 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         if local_metadata.get('version', self._version) < self._version and key in state_dict and self.mask_scale != 1:
             _log_rescaling(self.mask_scale)
             state_dict[key] = state_dict[key] / self.mask_scale
+        # mmcv logs an upgrade for each layer that has a version.
+        local_metadata = {name: value for name, value in local_metadata.items() if name != 'version'}
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def forward(self, x: Tensor) -> Tensor:

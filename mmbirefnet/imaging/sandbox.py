@@ -1,0 +1,372 @@
+"""Decoding of untrusted image files in worker processes, under limits on time, memory and pixels.
+
+A defect in a decoder can then neither hang nor end the process that asks, nor fill its memory. A worker is a Python
+process in a session of its own that imports Pillow, OpenCV and NumPy only. It gets an open file and returns the pixels
+in shared memory, both as file descriptors over a socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+import weakref
+from pathlib import Path
+
+import numpy as np
+
+from mmbirefnet.imaging.read import (
+    MAX_PIXELS,
+    LoadedImage,
+    TooManyPixelsError,
+    load_image,
+    open_regular_file,
+    read_size,
+)
+
+START_SECONDS = 60  # a worker imports for about 0.3 s; on a machine under load much longer
+HEADER_BYTES = 256 * 2**20  # memory for a file's header, and beside the pixels
+PIXEL_BYTES = 64  # memory for a pixel: JPEG 2000 takes the most
+_REPLY_BYTES = 2**16
+_TEXT = 1000  # characters of a message
+_START = (
+    'import json, sys; sys.path[:] = json.loads(sys.argv[1]); '
+    'from mmbirefnet.imaging.sandbox import run_worker; run_worker(int(sys.argv[2]), int(sys.argv[3]))'
+)
+_ERRORS = {'OSError': OSError, 'ValueError': ValueError, 'TooManyPixelsError': TooManyPixelsError}
+_decoders: weakref.WeakSet[ImageDecoder] = weakref.WeakSet()
+
+
+class ImageDecoder:
+    """Reads image files in worker processes; may be called by several threads.
+
+    Workers start when they are first needed and are used again. One that exceeds a limit or crashes is killed with
+    all processes it started, and the next image gets a new one.
+
+    Args:
+        workers: Processes, and so images that are decoded at once; further calls wait.
+        seconds: Time to decode an image, by the clock.
+        memory: Bytes that a worker may allocate for an image at most. Small images get less: 256 MiB and 64 bytes a
+            pixel.
+        max_pixels: Largest image.
+
+    Raises:
+        ValueError: An option is not positive.
+        OSError: The system has no POSIX processes and sockets (Windows).
+    """
+
+    def __init__(
+        self, workers: int = 1, seconds: float = 10.0, memory: int = 4 * 2**30, max_pixels: int = MAX_PIXELS
+    ) -> None:
+        for name, value in dict(workers=workers, seconds=seconds, memory=memory, max_pixels=max_pixels).items():
+            if not 0 < value < float('inf'):
+                raise ValueError(f'{name}={value!r}, must be more than 0')
+        if not hasattr(socket, 'send_fds'):
+            raise OSError('decoding in another process needs a POSIX system. Fix: use --no-sandbox, or no decoder')
+        self.workers, self.seconds, self.memory, self.max_pixels = int(workers), seconds, int(memory), int(max_pixels)
+        self.closed = False
+        self._renew()
+        _decoders.add(self)
+
+    def _renew(self) -> None:
+        self._slots = threading.BoundedSemaphore(self.workers)
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+        self._all: set[_Worker] = set()
+        self._finalizer = weakref.finalize(self, _kill_all, self._all, os.getpid())
+
+    def _forget_parent(self) -> None:
+        """In a forked process: leave the parent's workers to the parent."""
+        self._finalizer.detach()
+        for worker in self._all:
+            worker.socket.close()
+        self._renew()
+
+    def read(self, source: str | os.PathLike | bytes, name: str | None = None) -> LoadedImage:
+        """Read an image, as :func:`~mmbirefnet.imaging.read.load_image` does.
+
+        Args:
+            source: Path, or the bytes of a file.
+            name: What messages call it; by default the path.
+
+        Raises:
+            TimeoutError: Decoding took longer than ``seconds``. It is an ``OSError``.
+            OSError: The file is missing, damaged or not an image, or decoding it crashed or took too much memory.
+            TooManyPixelsError: It has more than ``max_pixels``. It is a ``ValueError``.
+            ValueError: Its pixels are out of range, or the decoder is closed.
+            TypeError: ``source`` is neither a path nor bytes.
+        """
+        path = None
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            name, file = name or 'bytes', _memory_file()
+            file.write(source)
+            file.flush()
+        elif isinstance(source, (str, os.PathLike)):
+            path = Path(source)
+            name, file = name or str(path), open_regular_file(path)
+        else:
+            raise TypeError(f'source must be a path or bytes, not {type(source).__name__}')
+        with file, self._slots:
+            worker = self._take()
+            try:
+                image = worker.read(file.fileno(), name, self.seconds, self.memory, self.max_pixels)
+            finally:
+                self._give_back(worker)
+        image.path = path
+        return image
+
+    def _take(self) -> _Worker:
+        with self._lock:
+            if self.closed:
+                raise ValueError('the image decoder is closed')
+            while self._idle:
+                worker = self._idle.pop()
+                if worker.process.poll() is None:  # the system may have ended it, short of memory
+                    return worker
+                self._all.discard(worker)
+                worker.kill()
+        worker = _Worker()
+        with self._lock:
+            self._all.add(worker)
+        return worker
+
+    def _give_back(self, worker: _Worker) -> None:
+        with self._lock:
+            if worker.usable and not self.closed:
+                self._idle.append(worker)
+            else:
+                self._all.discard(worker)
+                worker.kill()
+
+    def close(self) -> None:
+        """End all workers; images that are being decoded raise ``OSError``."""
+        with self._lock:
+            self.closed = True
+            self._idle.clear()
+        self._finalizer()
+
+    def __enter__(self) -> ImageDecoder:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def _kill_all(workers: set[_Worker], owner: int) -> None:
+    if os.getpid() == owner:
+        for worker in list(workers):
+            worker.kill()
+
+
+def _after_fork() -> None:
+    for decoder in list(_decoders):
+        decoder._forget_parent()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Worker:
+    """The asking side of one worker process, for one thread at a time."""
+
+    def __init__(self) -> None:
+        self.usable = False
+        self.socket, theirs = socket.socketpair()
+        command = (sys.executable, '-c', _START, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid()))
+        threads = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
+        with theirs, tempfile.TemporaryFile() as messages:
+            # A session of its own: Ctrl-C does not reach it, and killing its group takes all that it started.
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=messages,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                env=os.environ | threads,
+            )
+            theirs.close()
+            try:
+                self._receive(time.monotonic() + START_SECONDS)
+            except BaseException as error:
+                self.kill()
+                if not isinstance(error, OSError):
+                    raise
+                messages.seek(0)
+                reason = messages.read()[-_TEXT:].decode(errors='replace').strip() or repr(error)
+                raise RuntimeError(f'the process that decodes images does not start: {reason}') from error
+        self.usable = True
+
+    def read(self, file: int, name: str, seconds: float, memory: int, max_pixels: int) -> LoadedImage:
+        end = time.monotonic() + seconds
+        request = dict(name=name[-_TEXT:], seconds=seconds, memory=memory, max_pixels=max_pixels)
+        self.usable = False  # until the answer is there: whatever is raised before, the worker is in an unknown state
+        try:
+            socket.send_fds(self.socket, [json.dumps(request).encode() + b'\n'], [file])
+            reply, pixels = self._receive(end)
+        except TimeoutError as error:
+            raise TimeoutError(f'{name}: decoding took longer than {seconds:g} s and was stopped') from error
+        except OSError as error:
+            raise OSError(f'{name}: {self._death()}') from error
+        try:
+            image = _image_of(reply, pixels, name, max_pixels)
+        finally:
+            if pixels is not None:
+                os.close(pixels)
+            self.usable = reply.get('error') != 'MemoryError'
+        for text in reply['warnings']:
+            warnings.warn(text, stacklevel=4)
+        return image
+
+    def _receive(self, end: float) -> tuple[dict, int | None]:
+        """A reply, and the descriptor that came with it."""
+        data, pixels = b'', None
+        while not data.endswith(b'\n'):
+            self.socket.settimeout(max(1e-3, end - time.monotonic()))
+            part, files, _, _ = socket.recv_fds(self.socket, _REPLY_BYTES, 1)
+            pixels = files[0] if files else pixels
+            data += part
+            if not part or len(data) > _REPLY_BYTES:
+                raise ConnectionError('the process ended')
+        return json.loads(data), pixels
+
+    def _death(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(1)
+        code = self.process.returncode
+        if code == -signal.SIGXCPU:
+            return 'decoding took too much processor time and was stopped'
+        how = signal.Signals(-code).name if code is not None and code < 0 else f'exit status {code}'
+        return f'decoding crashed ({how}): a damaged image, or a defect of its decoder'
+
+    def kill(self) -> None:
+        """End the process and all that it started."""
+        self.usable = False
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)  # a thread that waits for an answer gets its end
+        # The group has the process's id, which stays taken until the process is waited for.
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self.socket.close()
+
+
+def _image_of(reply: dict, pixels: int | None, name: str, max_pixels: int) -> LoadedImage:
+    if (kind := reply.get('error')) == 'MemoryError':
+        raise OSError(f'{name}: decoding needs more memory than allowed for {reply["size"]}, and was stopped')
+    if kind:
+        # The worker names the image as it was asked to, at most shortened.
+        raise _ERRORS.get(kind, OSError)(reply['message'])
+    height, width, alpha, profile = reply['shape']
+    sizes = [height * width * 3, height * width * alpha, profile]
+    if not 0 < height * width <= max_pixels or alpha not in (0, 1) or os.fstat(pixels).st_size != sum(sizes):
+        raise OSError(f'{name}: decoding returned {reply}')
+    data = np.frombuffer(mmap.mmap(pixels, sum(sizes)), np.uint8)  # closed with the last array on it
+    rgb, opacity, icc = np.split(data, np.cumsum(sizes[:2]))
+    return LoadedImage(
+        rgb.reshape(height, width, 3),
+        opacity.reshape(height, width) if alpha else None,
+        icc.tobytes() or None,
+        name,
+    )
+
+
+def _memory_file():
+    """An open file without a name, in memory where the system can."""
+    return os.fdopen(os.memfd_create('image'), 'w+b') if hasattr(os, 'memfd_create') else tempfile.TemporaryFile()
+
+
+def run_worker(descriptor: int, parent: int) -> None:
+    """What a worker process does: answer requests on a socket until its other end closes or the parent ends."""
+    import resource
+    import select
+
+    import cv2
+    from PIL import Image
+
+    from mmbirefnet.imaging.formats import FORMATS
+
+    cv2.setNumThreads(1)
+    Image.init()
+    Image.ID[:] = [format for format in Image.ID if format in FORMATS]  # no other plugin, whatever opens an image
+    for format in set(Image.OPEN) - set(FORMATS):
+        del Image.OPEN[format]
+    with socket.socket(fileno=descriptor) as channel:
+        channel.sendall(b'{}\n')
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders print what they dislike in a file
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        base = _allocated()
+        while True:
+            while not select.select([channel], [], [], 1.0)[0]:
+                if os.getppid() != parent:  # a fork of the parent may still hold the socket open
+                    return
+            data, files, _, _ = socket.recv_fds(channel, _REPLY_BYTES, 1)
+            if not data:
+                return
+            while not data.endswith(b'\n'):
+                data += channel.recv(_REPLY_BYTES)
+            reply, pixels = _decode(files[0], base, **json.loads(data))
+            message = json.dumps(reply).encode() + b'\n'
+            if pixels is None:
+                channel.sendall(message)
+            else:
+                with pixels:
+                    socket.send_fds(channel, [message], [pixels.fileno()])
+
+
+def _decode(descriptor: int, base: int, name: str, seconds: float, memory: int, max_pixels: int):
+    """Answer one request: the reply, and a file with the pixels."""
+    import resource
+
+    from PIL import Image
+
+    def allow(bytes_: int) -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (base + min(memory, bytes_), resource.RLIM_INFINITY))
+
+    # If the parent is killed meanwhile, this process ends by itself.
+    used = time.process_time()
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used + seconds) + 2, resource.RLIM_INFINITY))
+    Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)  # Pillow's errors begin at twice this, for images inside images too
+    size = 'its header'
+    with os.fdopen(descriptor, 'rb') as file, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+        try:
+            allow(HEADER_BYTES)
+            height, width = read_size(file, name, max_pixels)
+            size = f'{width}x{height} pixels'
+            allow(HEADER_BYTES + PIXEL_BYTES * width * height)
+            file.seek(0)
+            image = load_image(file, name, max_pixels=max_pixels)
+            pixels = _memory_file()
+            for part in (image.rgb, image.alpha, image.icc_profile):
+                if part is not None:
+                    pixels.write(part)
+            pixels.flush()
+        except MemoryError:
+            return dict(error='MemoryError', size=size), None
+        except Exception as error:
+            kinds = ('TooManyPixelsError', 'ValueError')
+            kind = next((kind for kind in kinds if isinstance(error, _ERRORS[kind])), 'OSError')
+            return dict(error=kind, message=str(error)[: 2 * _TEXT]), None
+    shape = (*image.size, int(image.alpha is not None), len(image.icc_profile or b''))
+    return dict(shape=shape, warnings=[str(warning.message)[:_TEXT] for warning in caught[:5]]), pixels
+
+
+def _allocated() -> int:
+    """Bytes of this process that count for ``RLIMIT_DATA``."""
+    try:
+        return int(Path('/proc/self/statm').read_text().split()[5]) * mmap.PAGESIZE
+    except OSError:
+        return 0

@@ -1,0 +1,329 @@
+"""From an upload to an answer: decode, predict, compose, encode, within the memory and time that requests share."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mmbirefnet.apis.inferencer import BiRefNetInferencer
+from mmbirefnet.imaging.compose import compose
+from mmbirefnet.imaging.read import LoadedImage, TooManyPixelsError
+from mmbirefnet.imaging.sandbox import ImageDecoder
+from mmbirefnet.imaging.settings import Settings
+from mmbirefnet.imaging.write import FORMATS, LONGEST_SIDES, encode_image
+
+from .limits import Budget, Late, Limits, Share, TooCostly, cost
+
+POLL_SECONDS = 0.5  # until a thread that waits notices that its client has left
+LOG = logging.getLogger('mmbirefnet.server')
+
+
+@dataclass
+class Job:
+    """A request whose body has arrived.
+
+    Attributes:
+        name: File name of the image.
+        read: Returns the bytes of the image's file; called once.
+        model: Name of the model.
+        settings: Options of the prediction.
+        output: ``'mask'``, ``'cutout'`` or ``'foreground'``.
+        format: ``'png'``, ``'webp'`` or ``'jpg'``.
+        background: Color (red, green, blue), or a function that returns the bytes of an image's file.
+        background_name: File name of that image.
+        estimate_foreground: Whether to estimate the colors of the foreground.
+        end: Value of ``time.monotonic()`` at which the answer is due.
+        request: Id of the request, for the log.
+        abandoned: Set when the answer is no longer wanted.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+    model: str
+    settings: Settings
+    output: str
+    format: str
+    background: tuple[int, int, int] | Callable[[], bytes]
+    background_name: str
+    estimate_foreground: bool
+    end: float
+    request: str = '-'
+    abandoned: threading.Event = field(default_factory=threading.Event)
+
+    def check(self) -> None:
+        """Raise :class:`Late` if the answer is no longer wanted or due."""
+        if self.abandoned.is_set() or time.monotonic() > self.end:
+            raise Late
+
+
+@dataclass
+class Result:
+    """What a job came to.
+
+    Attributes:
+        status: HTTP status.
+        content: The encoded image, or the reason why there is none.
+        share: Memory that the content takes; to be released when it has been sent.
+    """
+
+    status: int
+    content: bytes | str
+    share: Share | None = None
+
+
+class Pipeline:
+    """Works on jobs in threads, as many at a time as fit in the memory.
+
+    Args:
+        inferencers: Models by name.
+        limits: Bounds.
+    """
+
+    def __init__(self, inferencers: Mapping[str, BiRefNetInferencer], limits: Limits) -> None:
+        self.inferencers, self.limits = dict(inferencers), limits
+        self.budget = Budget(limits.work_bytes)
+        self.predictor = Predictor(limits.batch)
+        self._decoder = ImageDecoder(limits.decoders, limits.decode_seconds, limits.decode_bytes, limits.pixels)
+        # Those that have decoded an image wait for memory inside, so that few decoded images wait.
+        self._decoding = threading.Semaphore(limits.decoders)
+        self._threads = ThreadPoolExecutor(limits.queue, 'request')
+        self._lock = threading.Lock()
+        self.under_way = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the queue has no place."""
+        return self.under_way >= self.limits.queue
+
+    def submit(self, job: Job) -> Future[Result] | None:
+        """Start a job; ``None`` if the queue is full."""
+        with self._lock:
+            if self.is_full:
+                return None
+            self.under_way += 1
+        future = self._threads.submit(self._run, job)
+        future.add_done_callback(self._leave)
+        return future
+
+    def start(self) -> None:
+        """Start a process that decodes, so that the first request does not wait for it."""
+        self._decoder.read(encode_image(np.zeros((1, 1), np.uint8), 'png'), 'start')
+
+    def close(self) -> None:
+        """End the processes that decode."""
+        self._decoder.close()
+
+    def _leave(self, _: Future) -> None:
+        with self._lock:
+            self.under_way -= 1
+
+    def _run(self, job: Job) -> Result:
+        held: list[Share] = []
+        try:
+            content = self._answer(job, held)
+            return Result(200, content, held.pop())
+        except Exception as error:
+            result = Result(*_explain(error, job))
+            _let_go(error)
+        finally:
+            for share in held:
+                share.release()
+        return result
+
+    def _answer(self, job: Job, held: list[Share]) -> bytes:
+        inferencer = self.inferencers[job.model]
+        while not self._decoding.acquire(timeout=POLL_SECONDS):
+            job.check()
+        try:
+            job.check()
+            background = job.background
+            if callable(background):
+                background = self._decoder.read(background(), job.background_name)
+            image = self._decoder.read(job.read(), job.name)
+            largest = LONGEST_SIDES.get(FORMATS[job.format][0])  # before the model runs
+            if largest and max(image.size) > largest:
+                height, width = image.size
+                raise ValueError(
+                    f'{job.name}: {width}x{height} pixels; format={job.format} holds at most {largest} '
+                    'on a side, format=png more'
+                )
+            share = self.budget.take(self._cost(job, image, background, inferencer), job.end)
+        finally:
+            self._decoding.release()
+        held.append(share)
+        job.check()
+        alpha = self.predictor(inferencer, image, job)
+        job.check()
+        pixels = compose(
+            job.output,
+            image,
+            alpha,
+            background,
+            estimate_foreground=job.estimate_foreground,
+            device=inferencer.foreground_device,
+        )
+        del alpha, background
+        profile = None if job.output == 'mask' else image.icc_profile
+        del image
+        job.check()
+        content = encode_image(pixels, job.format, profile, lossless=job.output != 'foreground')
+        share.shrink(len(content))
+        return content
+
+    def _cost(self, job: Job, image: LoadedImage, background, inferencer: BiRefNetInferencer) -> int:
+        on_cpu = inferencer.foreground_device is None
+        sizes = job.settings.sizes(image.size, inferencer.backend.input_size) if on_cpu else ()
+        return cost(
+            image.rgb.size // 3,
+            job.output,
+            job.format,
+            job.estimate_foreground,
+            background.rgb.size // 3 if isinstance(background, LoadedImage) else 0,
+            max((height * width for height, width in sizes), default=0),
+        )
+
+
+class Predictor:
+    """Predicts for several threads, one batch at a time, in the order in which they come.
+
+    Args:
+        batch: Images that go through the model together; they share model and settings.
+    """
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self.images = self.batches = 0
+        self._changed = threading.Condition()
+        self._is_busy = False
+        self._waiting: list[_Waiting] = []
+
+    def __call__(self, inferencer: BiRefNetInferencer, image: LoadedImage, job: Job) -> np.ndarray:
+        """Predicted alpha of an image, float32 ``(H, W)``.
+
+        Raises:
+            Exception: As :meth:`BiRefNetInferencer.predict_images`.
+            Late: If the answer is no longer wanted.
+        """
+        mine = _Waiting(inferencer, image, job)
+        with self._changed:
+            self._waiting.append(mine)
+        while True:
+            with self._changed:
+                while self._is_busy and not mine.is_done:
+                    self._changed.wait(POLL_SECONDS)
+                    if mine in self._waiting:
+                        self._leave_if_late(mine)
+                if mine.is_done:
+                    break
+                # The thread that finds the model idle predicts for those that came before, too.
+                self._is_busy, group = True, self._next_group()
+            try:
+                self._predict([waiting for waiting in group if waiting.is_wanted()])
+            finally:
+                with self._changed:
+                    self._is_busy = False
+                    for waiting in group:
+                        waiting.is_done = True
+                    self._changed.notify_all()
+        if mine.error is not None:
+            error, mine.error = mine.error, None
+            raise error
+        alpha, mine.alpha = mine.alpha, None
+        return alpha
+
+    def _leave_if_late(self, mine: _Waiting) -> None:
+        if not mine.is_wanted():
+            self._waiting.remove(mine)
+            raise Late
+
+    def _next_group(self) -> list[_Waiting]:
+        """Take those that go through the model with the one that waits longest."""
+        first = self._waiting[0]
+        group = [
+            other
+            for other in self._waiting
+            if other.inferencer is first.inferencer and other.job.settings == first.job.settings
+        ][: self.batch]
+        self._waiting = [other for other in self._waiting if other not in group]
+        return group
+
+    def _predict(self, group: list[_Waiting]) -> None:
+        if not group:
+            return
+        try:
+            maps = group[0].inferencer.predict_images([waiting.image for waiting in group], group[0].job.settings)
+        except Exception as error:
+            _let_go(error)
+            if len(group) == 1:
+                group[0].error = error
+                return
+            maps = None
+        if maps is None:  # one of them is to blame, or there is memory for fewer at once
+            for waiting in group:
+                self._predict([waiting])
+            return
+        self.batches += 1
+        self.images += len(group)
+        for waiting, alpha in zip(group, maps):
+            waiting.alpha = alpha
+
+
+@dataclass(eq=False)
+class _Waiting:
+    inferencer: BiRefNetInferencer
+    image: LoadedImage
+    job: Job
+    is_done: bool = False
+    alpha: np.ndarray | None = None
+    error: Exception | None = None
+
+    def is_wanted(self) -> bool:
+        """Whether the answer is still wanted; otherwise the error is set."""
+        try:
+            self.job.check()
+        except Late as error:
+            self.error = error
+        return self.error is None
+
+
+def _explain(error: Exception, job: Job) -> tuple[int, str]:
+    """Status and reason to answer with."""
+    if _is_out_of_memory(error):
+        if (torch := sys.modules.get('torch')) and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        LOG.warning('%s out of memory: %s', job.request, error)
+        return 503, f'{job.name}: the service ran out of memory; try again later, or send a smaller image or size'
+    if isinstance(error, TooCostly):
+        return 413, f'{job.name}: {error}; send a smaller image or size, or estimate_foreground=false'
+    if isinstance(error, TooManyPixelsError):
+        return 413, str(error)
+    if isinstance(error, Late):
+        return 503, 'busy: the answer did not become ready in time, try again later'
+    if isinstance(error, (ValueError, OSError)):
+        return 400, str(error)
+    LOG.error('%s failed', job.request, exc_info=error)
+    return 500, f'{job.name}: the prediction failed; the log of the service has the reason ({job.request})'
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError':  # torch's
+        return True
+    # OpenCV, PyTorch on the CPU, and onnxruntime have no type for it.
+    text = str(error)
+    return any(words in text for words in ('Insufficient memory', "can't allocate memory", 'Failed to allocate memory'))
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop what the frames of an exception hold: arrays would stay until the garbage collector comes."""
+    while error is not None:
+        if error.__traceback__ is not None:
+            traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,15 @@
+"""Printing what the terminal's encoding does not have."""
+
+import sys
+
+
+def escape_unprintable() -> None:
+    """Let standard output escape characters that its encoding lacks, such as those of names that are not UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')
+
+
+def printable(name: str) -> str:
+    """A name with escapes for bytes that are not UTF-8, for logs and pictures."""
+    return name.encode('utf-8', 'backslashreplace').decode('utf-8')

@@ -1,0 +1,162 @@
+"""Small checkpoints that claim much are refused before anything is made."""
+
+import collections
+import io
+import pickle
+import time
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from mmbirefnet.fileio.checkpoints import NESTS, read_checkpoint, read_state_dict
+
+
+def shared_dicts():
+    content = {'weight': torch.zeros(1)}
+    for _ in range(40):
+        content = dict.fromkeys(NESTS, content)
+    return content
+
+
+def shared_keys():
+    """A dict whose key takes 2**60 steps to hash."""
+    key = ()
+    for _ in range(60):
+        key = (key, key)
+    return NeverHashed(key)
+
+
+class NeverHashed:
+    """Unpickles to a dict with this key, which is not hashed here."""
+
+    def __init__(self, key):
+        self.key = key
+
+    def __reduce__(self):
+        return collections.OrderedDict, ([[self.key, 1]],)
+
+
+def contained():
+    content = {}
+    content['state_dict'] = content
+    return content
+
+
+def deep():
+    content = {}
+    for _ in range(300):
+        content = {'state_dict': content}
+    return content
+
+
+class Call:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+HOSTILE = {
+    'shared dicts': (shared_dicts, 'objects in each other'),
+    'shared keys': (shared_keys, 'in each other'),
+    'contained': (contained, 'in itself'),
+    'deep': (deep, 'in each other'),
+    'expanded': (lambda: {'w': torch.zeros(1).expand(1, 1, 40000, 40000)}, 'a tensor claims 1600000000 elements'),
+    'many that overlap': (
+        lambda: {f'w{i}': torch.zeros(2048).as_strided((1024, 1024), (1, 1)) for i in range(100)},
+        'its tensors claim 104857600 elements',
+    ),
+    'bytes': (lambda: {'w': Call(bytearray, 1 << 33)}, 'bytearray is asked for'),
+    'tensor': (lambda: {'w': Call(torch.FloatTensor, 1000, 1000, 1000)}, 'FloatTensor is asked for 1000000000'),
+    'array': (
+        lambda: {'w': Call(np._core.multiarray._reconstruct, np.ndarray, (1 << 33,), b'b')},
+        '_reconstruct is asked for',
+    ),
+}
+
+
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
+@pytest.mark.parametrize('name', HOSTILE)
+def test_claims_are_refused(tmp_path, name, zipped):
+    make, problem = HOSTILE[name]
+    path = tmp_path / 'small.pth'
+    torch.save(make(), path, _use_new_zipfile_serialization=zipped)
+    assert path.stat().st_size < 1 << 20
+    start = time.process_time()
+    with pytest.raises(ValueError, match=rf'small\.pth: damaged, or no PyTorch checkpoint \(.*{problem}'):
+        read_checkpoint(path)
+    assert time.process_time() - start < 2
+
+
+def test_parameters_of_one_value_take_no_memory(tmp_path):
+    """Views of one number are read, and checked, as what they are."""
+    torch.save({f'w{i}': torch.tensor(i / 0.5).expand(8192, 8192) for i in range(20)}, tmp_path / 'a.pth')
+    assert read_state_dict(tmp_path / 'a.pth')['w3'][4000, 5] == 6
+    torch.save({'w': torch.tensor(torch.nan).expand(8192, 8192)}, tmp_path / 'nan.pth')
+    start = time.process_time()
+    with pytest.raises(ValueError, match='1 parameters hold NaN or Inf, such as w'):
+        read_state_dict(tmp_path / 'nan.pth')
+    assert time.process_time() - start < 1
+
+
+def test_archives_that_unpack_to_more_than_their_size(tmp_path):
+    torch.save({'w': torch.zeros(1 << 22)}, tmp_path / 'plain.pth')
+    bomb = zipfile.ZipFile(tmp_path / 'bomb.pth', 'w', zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / 'plain.pth') as plain, bomb:
+        for entry in plain.infolist():
+            bomb.writestr(entry.filename, plain.read(entry))
+    assert (tmp_path / 'bomb.pth').stat().st_size < 30_000
+    with pytest.raises(ValueError, match=r'bomb\.pth: .*it is compressed, 167\d+ bytes in'):
+        read_checkpoint(tmp_path / 'bomb.pth')
+
+
+def test_storages_that_the_file_cannot_hold(tmp_path):
+    buffer = io.BytesIO()
+    torch.save({'w': torch.zeros(77)}, buffer, _use_new_zipfile_serialization=False)
+    claim = buffer.getvalue().replace(pickle.BININT1 + b'M', pickle.BININT + b'\xff\xff\xff\x7f')
+    (tmp_path / 'legacy.pth').write_bytes(claim)
+    with pytest.raises(ValueError, match=r'legacy\.pth: .*a storage claims 2147483647 elements'):
+        read_checkpoint(tmp_path / 'legacy.pth')
+
+
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
+def test_what_trainings_save_is_read(tmp_path, zipped):
+    weight = torch.arange(6.0)
+    history = HistoryBuffer()
+    for value in range(3):
+        history.update(value)
+    content = dict(
+        state_dict={'a': weight.view(2, 3), 'tied': weight, 'view': weight[::2], 'few': weight[:1].expand(9)},
+        message_hub={'loss': history, 'step': np.float64(0.5)},
+        param_schedulers=[dict(milestones=collections.Counter({3_000_000: 1}))],
+        keys={(1, (2, 3)): 'tuple'},
+        parameter=torch.nn.Parameter(weight),
+    )
+    torch.save(content, tmp_path / 'a.pth', _use_new_zipfile_serialization=zipped)
+    read = read_checkpoint(tmp_path / 'a.pth')
+    assert read['state_dict']['few'].tolist() == [0.0] * 9
+    assert read['state_dict']['view'].tolist() == [0.0, 2.0, 4.0]
+    assert read['message_hub']['loss'].data[0].tolist() == [0.0, 1.0, 2.0]
+    assert read['param_schedulers'] == content['param_schedulers']
+
+
+@pytest.mark.parametrize(
+    'tensor', [torch.zeros(2, device='meta'), torch.zeros(2, dtype=torch.uint8).view(torch.float8_e8m0fnu)]
+)
+def test_tensors_without_values(tmp_path, tensor):
+    torch.save({'w': tensor}, tmp_path / 'odd.pth')
+    try:
+        read_state_dict(tmp_path / 'odd.pth')
+    except ValueError as error:
+        assert 'odd.pth' in str(error)  # noqa: PT017
+
+
+def test_safetensors_of_a_dtype_that_torch_lacks(tmp_path):
+    header = b'{"w":{"dtype":"F4","shape":[4],"data_offsets":[0,2]}}'
+    (tmp_path / 'odd.safetensors').write_bytes(len(header).to_bytes(8, 'little') + header + bytes(2))
+    with pytest.raises(ValueError, match=r'odd\.safetensors: (damaged|holds tensors that are no parameters)'):
+        read_state_dict(tmp_path / 'odd.safetensors')
