@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('src', metavar='SRC', help='checkpoint, or a folder downloaded from Hugging Face')
+    parser.add_argument('src', metavar='SRC', help='name of a released model, Hugging Face id, URL, file or folder')
     parser.add_argument(
         'dst', metavar='DST', help='file to write, .pth; with --to reference .pth, .safetensors or a folder'
     )

@@ -7,7 +7,7 @@ import dataclasses
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
 from mmbirefnet.imaging.settings import STRIDE, Settings
-from mmbirefnet.zoo.weights import CHECKPOINT_VARIABLE
+from mmbirefnet.zoo.weights import CHECKPOINT_VARIABLE, DEFAULT_MODEL
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,9 +20,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         '--checkpoint',
-        metavar='FILE',
-        help=f'.pth or .safetensors, of this project or released, a folder downloaded from Hugging Face, or .onnx; '
-        f'by default ${CHECKPOINT_VARIABLE}',
+        metavar='MODEL',
+        help='name of a released model (see mmbirefnet models), Hugging Face id USER/REPO[@REVISION][:FILE], URL, or '
+        f'file or folder, of this project or released; .onnx too; by default ${CHECKPOINT_VARIABLE} or {DEFAULT_MODEL}',
     )
     add_crop_order_argument(group)
     group.add_argument('--device', help='for example cpu or cuda:1; by default a GPU where there is one')

@@ -198,10 +198,12 @@ def test_wrong_size_names_the_option(folder, capsys):
 
 def test_no_checkpoint(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv('MMBIREFNET_CHECKPOINT', raising=False)
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'cache'))
     assert run('in', '-o', 'out') == main.USAGE_ERROR
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith('error: no checkpoint: ')
-    assert 'https://github.com/ZhengPeng7/BiRefNet/releases' in line
+    assert line.startswith('error: BiRefNet: cannot be downloaded: ')
+    assert 'How to bring a file: download https://huggingface.co/ZhengPeng7/BiRefNet/resolve/main/model.safe' in line
     assert '--checkpoint' in line
     assert not (tmp_path / 'out').exists()
 
