@@ -57,7 +57,15 @@ def read_image_size(path: str, backend_args: dict | None = None) -> tuple[int, i
 
 
 def read_mask(path: str, backend_args: dict | None = None) -> np.ndarray:
-    """Read a soft mask without losing a level.
+    """Read a soft mask as the fraction of foreground, float32 (H, W) in [0, 1], as losses and metrics take it.
+
+    Errors as of :func:`read_mask_levels`.
+    """
+    return mask_to_float(read_mask_levels(path, backend_args))
+
+
+def read_mask_levels(path: str, backend_args: dict | None = None) -> np.ndarray:
+    """Read a soft mask without losing a level, in the smallest type that holds it, for the augmentations.
 
     Color or palette files are gray where their channels agree. Where alpha varies, it is the mask, and the color must
     be the same wherever there is any.
@@ -111,7 +119,7 @@ def read_map(path: str) -> np.ndarray:
 
 
 def mask_to_float(mask: np.ndarray) -> np.ndarray:
-    """The fraction of foreground, float32 in [0, 1], of a mask in either form of :func:`read_mask`."""
+    """The fraction of foreground, float32 in [0, 1], of a mask in either type of :func:`read_mask_levels`."""
     return mask if mask.dtype == np.float32 else mask.astype(np.float32) / 255
 
 
