@@ -184,6 +184,48 @@ def test_published_scores_belong_to_released_models():
             assert 'Results' not in model or 'Converted From' in model, model['Name']
 
 
+def table_of(text, first):
+    """Rows, as lists of cells, of the table whose first column is headed so; links and code without their marks."""
+    if f'\n| {first} |' not in text:
+        return []
+    lines = text.split(f'\n| {first} |', 1)[1].split('\n\n', 1)[0].splitlines()
+    header = [cell.strip() for cell in lines[0].strip('| ').split(' | ')]
+    rows = [re.sub(r'\[`?(.+?)`?\]\(.+?\)', r'\1', line).strip('| ').split(' | ') for line in lines[2:]]
+    return [dict(zip(['first', *header], row, strict=True)) for row in rows]
+
+
+@pytest.mark.parametrize('folder', sorted({path.parent for path in CONFIGS}), ids=lambda path: path.name)
+def test_readme(folder):
+    """It lists every config, and the published scores of the metafile."""
+    text = (folder / 'README.md').read_text('utf-8')
+    headings = re.findall(r'^## (.+)$', text, re.M)
+    assert headings == ['Abstract', 'Configs', 'Results', 'Commands', 'Citation']
+    listed = table_of(text, 'config')
+    assert [row['first'] for row in listed] == sorted(path.stem for path in folder.glob('*.py'))
+    for row in listed:
+        fields = fields_of(folder / f'{row["first"]}.py')
+        assert (row['backbone'], row['images per GPU']) == (fields['backbone'], fields['batch'])
+    for path in re.findall(r'(?:configs|tools)/[\w./-]+', text):
+        assert (ROOT / path).is_file(), path
+    for path in re.findall(r'\]\((\.[^)#]+)', text):
+        assert (folder / path).exists(), path
+    metafile = folder / 'metafile.yml'
+    models = yaml.safe_load(metafile.read_text('utf-8'))['Models'] if metafile.exists() else []
+    expected = [
+        (model['Name'], result['Dataset'], result['Metrics'], result['Source'])
+        for model in models
+        for result in model.get('Results', ())
+    ]
+    found = []
+    for row in table_of(text, 'weights'):
+        name, dataset, source = row.pop('first'), row.pop('test set'), row.pop('source')
+        row.pop('ours')
+        found.append((name, dataset, {key: float(value) for key, value in row.items() if value != '–'}, source))
+    assert found == expected
+    for model in models:
+        assert 'Converted From' not in model or model['Converted From']['Weights'] in text
+
+
 def test_every_released_model_has_a_config_to_fine_tune_it_with():
     fine_tuning = {(fields_of(p)['backbone'], fields_of(p)['size']) for p in CONFIGS if '_finetune-' in p.name}
     entries = [model for path in METAFILES for model in yaml.safe_load(path.read_text())['Models']]
@@ -196,9 +238,31 @@ def test_every_released_model_has_a_config_to_fine_tune_it_with():
 def test_loss_schedule_names_losses_of_the_model(path):
     cfg = load(path)
     losses = {loss.type.rpartition('.')[2] for loss in _as_list(cfg.model.decode_head.loss_decode)}
-    for options in cfg.get('custom_hooks', ()):
-        if options.type == 'mmbirefnet.LossScheduleHook':
-            assert set(HOOKS.build(options).factors) <= losses
+    if 'loss_schedule' in cfg.default_hooks:
+        assert set(HOOKS.build(cfg.default_hooks.loss_schedule).factors) <= losses
+
+
+def bases(path):
+    """The base configs of this project that a config file names."""
+    names = re.search(r'^_base_ = (\[.*?\]|.+?)$', path.read_text('utf-8'), re.M | re.S)
+    return [path.parent / name for name in re.findall(r"'(\.[^']+)'", names[1] if names else '')]
+
+
+def levels(path):
+    return max((1 + levels(base) for base in bases(path)), default=0)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_three_levels_of_inheritance(path):
+    assert levels(path) <= 3
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('**/*.py')), ids=lambda path: path.stem)
+def test_no_position_in_a_list(path):
+    """Steps and hooks have names: a position would mean something else when a base changes."""
+    text = path.read_text('utf-8')
+    assert not re.search(r'pipeline\[|transforms\[', text)
+    assert 'custom_hooks' not in text
 
 
 def _as_list(value):

@@ -27,16 +27,13 @@ RESNET = dict(depth=18, base_channels=8, stem_channels=8, norm_cfg=dict(type='BN
 SWIN = dict(arch=dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=4))
 MIT = dict(embed_dims=8, num_layers=[1, 1, 1, 1])
 CONVNEXT = dict(arch=dict(depths=[1, 1, 1, 1], channels=[8, 16, 32, 64]))
-BIREF = dict(in_channels=[16, 32, 64, 128], aspp_cfg=dict(branch_channels=8))
+ASPP = dict(aspp_cfg=dict(branch_channels=8))
+BIREF = dict(backbone_channels=[8, 16, 32, 64], neck=ASPP, decode_head=ASPP)
 SMALL = {
-    'birefnet_r18': dict(backbone=RESNET, neck=BIREF, decode_head=BIREF),
-    'birefnet_mit-b2': dict(
-        backbone=MIT,
-        neck=dict(BIREF, in_channels=[16, 32, 80, 128]),
-        decode_head=dict(BIREF, in_channels=[16, 32, 80, 128]),
-    ),
-    'birefnet_convnext-t': dict(backbone=CONVNEXT, neck=BIREF, decode_head=BIREF),
-    'birefnet_swin-t': dict(backbone=SWIN, neck=BIREF, decode_head=BIREF),
+    'birefnet_r18': dict(BIREF, backbone=RESNET),
+    'birefnet_mit-b2': dict(BIREF, backbone=MIT, backbone_channels=[8, 16, 40, 64]),
+    'birefnet_convnext-t': dict(BIREF, backbone=CONVNEXT),
+    'birefnet_swin-t': dict(BIREF, backbone=SWIN),
     'segformer_mit-b2': dict(backbone=MIT, decode_head=dict(in_channels=[8, 16, 40, 64], channels=8)),
     'upernet_r50': dict(
         backbone=RESNET,
@@ -55,7 +52,7 @@ SMALL = {
     ),
     'upernet_r50-lm': dict(
         backbone=RESNET,
-        neck=dict(BIREF, in_channels=[8, 16, 32, 64]),
+        neck=dict(ASPP, in_channels=[8, 16, 32, 64]),
         decode_head=dict(in_channels=[8, 16, 32, 64], channels=8),
         auxiliary_head=dict(in_channels=32, channels=8),
     ),

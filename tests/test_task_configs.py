@@ -95,7 +95,7 @@ def test_recipe(name):
         f'mmbirefnet.{loss}': weight for loss, weight in recipe.losses.items()
     }
     assert cfg.train_cfg.max_epochs == recipe.epochs
-    (schedule,) = cfg.custom_hooks
+    schedule = cfg.default_hooks.loss_schedule
     assert (schedule.type, schedule.last_epochs) == ('mmbirefnet.LossScheduleHook', recipe.last_epochs)
     assert schedule.factors == recipe.factors
     optimizer = cfg.optim_wrapper.optimizer

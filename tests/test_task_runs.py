@@ -51,7 +51,7 @@ def run(name, data, work_dir, epochs=3, size=(64, 32)):
     if 'batch_sampler' in cfg.train_dataloader:
         cfg.train_dataloader.batch_sampler.update(min_size=(32, 32), max_size=(96, 96))
     cfg.train_cfg.update(max_epochs=epochs, val_begin=epochs)
-    cfg.custom_hooks[0].last_epochs = epochs - 1
+    cfg.default_hooks.loss_schedule.last_epochs = epochs - 1
     cfg.val_evaluator.num_workers = 0
     cfg.default_hooks.checkpoint.interval = epochs
     cfg.env_cfg.dist_cfg.backend = 'gloo'

@@ -2,12 +2,12 @@
 _base_ = [
     '../_base_/models/birefnet_swin-l.py',
     '../_base_/datasets/folder_1024x1024.py',
+    '../_base_/losses/general.py',
     '../_base_/schedules/finetune_20e.py',
-    '../_base_/default_runtime.py',
+    '../_base_/finetune_runtime.py',
 ]
 model = dict(
     backbone=dict(init_cfg=None),  # its parameters are in the checkpoint
     decode_head=dict(loss_decode=_base_.loss_decode),
 )
 train_dataloader = dict(batch_size=2)
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=1, save_best=['wFmeasure', 'MAE']))

@@ -1,16 +1,13 @@
 # BiRefNet_lite-2K on your own images: --cfg-options data_root=DIR load_from=CHECKPOINT. See docs/finetune.md.
-_base_ = '../birefnet/birefnet_swin-t_1xb4-20e_finetune-1024x1024.py'
-image_size = (2560, 1440)  # width, height
-
-resize = dict(type='mmbirefnet.Resize', scale=image_size)
-train_pipeline = [*_base_.train_pipeline[:2], resize, *_base_.train_pipeline[3:]]
-test_pipeline = [_base_.test_pipeline[0], resize, *_base_.test_pipeline[2:]]
-tta_pipeline = _base_.tta_pipeline
-# 7/8, 1 and 9/8 of the size, in multiples of 32
-tta_pipeline[1].transforms[0] = [
-    dict(type='mmbirefnet.Resize', scale=tuple(round(side * eighths / 256) * 32 for side in image_size))
-    for eighths in (7, 8, 9)
+_base_ = [
+    '../_base_/models/birefnet_swin-t.py',
+    '../_base_/datasets/folder_2560x1440.py',
+    '../_base_/losses/general.py',
+    '../_base_/schedules/finetune_20e.py',
+    '../_base_/finetune_runtime.py',
 ]
-model = dict(backbone=dict(with_cp=True), decode_head=dict(with_cp=True))
-train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
-val_dataloader = test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+model = dict(
+    backbone=dict(with_cp=True, init_cfg=None),  # its parameters are in the checkpoint
+    decode_head=dict(with_cp=True, loss_decode=_base_.loss_decode),
+)
+train_dataloader = dict(batch_size=2)

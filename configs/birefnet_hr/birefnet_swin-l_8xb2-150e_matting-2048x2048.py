@@ -1,11 +1,12 @@
 _base_ = [
     '../_base_/models/birefnet_swin-l.py',
     '../_base_/datasets/matting_2048x2048.py',
-    '../_base_/schedules/adamw_150e_matting.py',
+    '../_base_/losses/matting.py',
+    '../_base_/schedules/adamw_150e.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(backbone=dict(with_cp=True), decode_head=dict(with_cp=True, loss_decode=_base_.loss_decode))
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(optimizer=dict(lr=1e-5 * (2 / 4) ** 0.5))
 auto_scale_lr = dict(base_batch_size=16, base_batch_per_gpu=2)
-default_hooks = dict(checkpoint=dict(save_best='MAE'))
+default_hooks = dict(loss_schedule=_base_.loss_schedule, checkpoint=dict(save_best='MAE'))

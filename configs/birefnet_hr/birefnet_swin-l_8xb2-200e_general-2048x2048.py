@@ -1,10 +1,12 @@
 _base_ = [
     '../_base_/models/birefnet_swin-l.py',
     '../_base_/datasets/general_2048x2048.py',
-    '../_base_/schedules/adamw_200e_general.py',
+    '../_base_/losses/general.py',
+    '../_base_/schedules/adamw_200e.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(backbone=dict(with_cp=True), decode_head=dict(with_cp=True, loss_decode=_base_.loss_decode))
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(optimizer=dict(lr=1e-5 * (2 / 4) ** 0.5))
 auto_scale_lr = dict(base_batch_size=16, base_batch_per_gpu=2)
+default_hooks = dict(loss_schedule=_base_.loss_schedule)

@@ -1,8 +1,7 @@
 # BiRefNet_lite-matting on your own mattes: --cfg-options data_root=DIR load_from=CHECKPOINT. See docs/finetune.md.
 _base_ = '../birefnet/birefnet_swin-t_1xb4-20e_finetune-1024x1024.py'
 val_evaluator = dict(measures=['MAE', 'MSE', 'Smeasure', 'wFmeasure'])
-default_hooks = dict(checkpoint=dict(save_best='MAE'))
-custom_hooks = [
-    dict(type='mmbirefnet.ReleasedCheckpointHook'),
-    dict(type='mmbirefnet.MaskKindHook', kind='soft'),  # no IoU loss; MAE and MSE of the grey levels
-]
+default_hooks = dict(
+    checkpoint=dict(save_best='MAE'),
+    mask_kind=dict(kind='soft'),  # no IoU loss; MAE and MSE of the grey levels
+)

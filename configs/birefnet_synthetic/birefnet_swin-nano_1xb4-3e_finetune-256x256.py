@@ -11,8 +11,8 @@ test_dataloader = val_dataloader
 optim_wrapper = dict(optimizer=dict(lr=3e-4))
 param_scheduler = []
 train_cfg = dict(max_epochs=max_epochs, val_interval=1)
-default_hooks = dict(checkpoint=dict(interval=1))
-custom_hooks = [
-    dict(type='mmbirefnet.ReleasedCheckpointHook'),
-    dict(type='mmbirefnet.MaskKindHook'),
-]
+default_hooks = dict(
+    checkpoint=dict(interval=1),
+    released_checkpoint=dict(type='mmbirefnet.ReleasedCheckpointHook'),
+    mask_kind=dict(type='mmbirefnet.MaskKindHook'),
+)

@@ -1,22 +1,22 @@
 # A BiRefNet small enough to be trained from scratch on a CPU in minutes: what `make demo` runs.
 _base_ = [
-    '../_base_/models/birefnet_swin-t.py',
+    '../_base_/models/birefnet.py',
     '../_base_/datasets/synthetic_256x256.py',
+    '../_base_/losses/dis5k.py',
     '../_base_/default_runtime.py',
 ]
 max_epochs = 6
 iterations = 40 * max_epochs
-in_channels = [64, 128, 256, 512]
 aspp_cfg = dict(branch_channels=64, kernel_sizes=(1, 1, 3), dilations=(1, 1, 1))
 model = dict(
     backbone=dict(
-        _delete_=True,
         type='mmbirefnet.SwinTransformer',
         arch=dict(embed_dims=32, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), window_size=8),
         drop_path_rate=0.0,
     ),
-    neck=dict(in_channels=in_channels, aspp_cfg=aspp_cfg),
-    decode_head=dict(in_channels=in_channels, aspp_cfg=aspp_cfg),
+    backbone_channels=[32, 64, 128, 256],
+    neck=dict(aspp_cfg=aspp_cfg),
+    decode_head=dict(aspp_cfg=aspp_cfg, loss_decode=_base_.loss_decode),
 )
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-2))
 param_scheduler = [

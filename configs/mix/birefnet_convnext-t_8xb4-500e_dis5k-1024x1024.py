@@ -1,13 +1,13 @@
-# BiRefNet on mmpretrain's ConvNeXt-T, whose stages are as wide as Swin-T's.
+# BiRefNet on mmpretrain's ConvNeXt-T.
 _base_ = [
-    '../_base_/models/birefnet_swin-t.py',
+    '../_base_/models/birefnet.py',
     '../_base_/datasets/dis5k_1024x1024.py',
+    '../_base_/losses/dis5k.py',
     '../_base_/schedules/adamw_500e.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(
     backbone=dict(
-        _delete_=True,
         type='mmpretrain.ConvNeXt',
         arch='tiny',
         out_indices=(0, 1, 2, 3),
@@ -20,4 +20,7 @@ model = dict(
             prefix='backbone.',
         ),
     ),
+    backbone_channels=[96, 192, 384, 768],
+    decode_head=dict(loss_decode=_base_.loss_decode),
 )
+default_hooks = dict(loss_schedule=_base_.loss_schedule)

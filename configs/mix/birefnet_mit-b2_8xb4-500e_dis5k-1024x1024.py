@@ -1,14 +1,13 @@
 # BiRefNet on mmsegmentation's Mix Transformer, SegFormer's backbone.
 _base_ = [
-    '../_base_/models/birefnet_swin-t.py',
+    '../_base_/models/birefnet.py',
     '../_base_/datasets/dis5k_1024x1024.py',
+    '../_base_/losses/dis5k.py',
     '../_base_/schedules/adamw_500e.py',
     '../_base_/default_runtime.py',
 ]
-in_channels = [128, 256, 640, 1024]  # twice the backbone's, for the multi-scale input
 model = dict(
     backbone=dict(
-        _delete_=True,
         type='MixVisionTransformer',
         embed_dims=64,
         num_layers=[3, 4, 6, 3],
@@ -20,6 +19,7 @@ model = dict(
             checkpoint='https://download.openmmlab.com/mmsegmentation/v0.5/pretrain/segformer/mit_b2_20220624-66e8bf70.pth',
         ),
     ),
-    neck=dict(in_channels=in_channels),
-    decode_head=dict(in_channels=in_channels),
+    backbone_channels=[64, 128, 320, 512],
+    decode_head=dict(loss_decode=_base_.loss_decode),
 )
+default_hooks = dict(loss_schedule=_base_.loss_schedule)

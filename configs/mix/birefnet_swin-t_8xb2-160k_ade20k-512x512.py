@@ -8,6 +8,6 @@ _base_ = [
 model = dict(
     # The inward reference cuts the image into 32x32 parts, so images of any size are padded in the test.
     data_preprocessor=dict(size=(512, 512), size_divisor=None, test_cfg=dict(size_divisor=32)),
-    decode_head=dict(num_classes=150, loss_decode=dict(_delete_=True, type='CrossEntropyLoss')),
+    decode_head=dict(num_classes=150, loss_decode=dict(type='CrossEntropyLoss')),
 )
 train_dataloader = dict(batch_size=2)

@@ -2,7 +2,7 @@ import mmbirefnet.registry  # noqa: F401  checks the packages before they are im
 
 from . import losses
 from .backbones import SwinTransformer, TIMMBackbone
-from .decode_heads import BiRefHead
+from .decode_heads import BiRefHead, Features
 from .layers import DCNv2, FrozenBN
 from .necks import LocalizationModule, PyramidLocalizationModule
 from .segmentors import BiRefNet, SoftMapTTAModel
@@ -11,6 +11,7 @@ __all__ = [
     'BiRefHead',
     'BiRefNet',
     'DCNv2',
+    'Features',
     'FrozenBN',
     'LocalizationModule',
     'PyramidLocalizationModule',

@@ -42,14 +42,14 @@ def test_task(row):
     name, folder = re.fullmatch(r'\[`(.+)`\]\(\.\./(.+)\)', link).groups()
     cfg = Config.fromfile(ROOT / folder / f'{name}.py')
     assert cfg.train_cfg.max_epochs == int(epochs)
-    assert cfg.custom_hooks[0].last_epochs == int(last_epochs)
+    assert cfg.default_hooks.loss_schedule.last_epochs == int(last_epochs)
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(float(lr), rel=1e-3)
     assert cfg.test_dataloader.dataset.sets == sets_of(tested)
     weights, factors = RECIPES[losses]
     expected = {f'mmbirefnet.{loss}': float(weight) for loss, weight in zip(LOSSES, weights, strict=True) if weight}
     assert {loss.type: loss.loss_weight for loss in cfg.model.decode_head.loss_decode} == expected
     factors = dict(factor.split(' x') for factor in factors.split(', '))
-    assert cfg.custom_hooks[0].factors == {f'{loss}Loss': float(factor) for loss, factor in factors.items()}
+    assert cfg.default_hooks.loss_schedule.factors == {f'{loss}Loss': float(factor) for loss, factor in factors.items()}
     models = yaml.safe_load((ROOT / folder / 'metafile.yml').read_text('utf-8'))['Models']
     weights = {model['Name'] for model in models if Path(model['Config']).stem == name} - {name}
     assert weights == set(re.findall('`(.+?)`', released))

@@ -168,8 +168,9 @@ def test_options_of_the_page_exist():
             value = value[name]
         parameters = inspect.signature(MODELS.get(value.type)).parameters if path[0] == 'model' else value
         assert last in parameters, option
-    cfg.merge_from_dict({'custom_hooks.1.kind': 'soft'})
-    assert HOOKS.build(cfg.custom_hooks[1]).soft
+    assert '`default_hooks.mask_kind.kind=soft`' in PAGE
+    cfg.merge_from_dict({'default_hooks.mask_kind.kind': 'soft'})
+    assert HOOKS.build(cfg.default_hooks.mask_kind).soft
     for path in re.findall(r'(?:configs|tools)/[\w/.-]+\.py', PAGE):
         assert (ROOT / path).exists(), path
 

@@ -1,19 +1,10 @@
-# One's own images: data_root holds im/ and gt/, of which a tenth is held out, or train/ and val/ with these in them.
-_base_ = './dis5k_1024x1024.py'
+# Your own images at 1024x1024. data_root holds im/ and gt/, of which a tenth is held out, or train/ and val/
+# with im/ and gt/ in each.
+_base_ = './dichotomous_1024x1024.py'
 dataset_type = 'mmbirefnet.FolderDataset'
-data_root = _base_.data_root
 train_dataloader = dict(
     drop_last=False,  # there may be fewer images than a batch has
-    dataset=dict(_delete_=True, type=dataset_type, data_root=data_root, split='train', pipeline=_base_.train_pipeline),
+    dataset=dict(type=dataset_type, split='train'),
 )
-val_dataloader = dict(
-    dataset=dict(
-        _delete_=True,
-        type=dataset_type,
-        data_root=data_root,
-        split='val',
-        pipeline=_base_.test_pipeline,
-        test_mode=True,
-    ),
-)
-test_dataloader = val_dataloader
+val_dataloader = dict(dataset=dict(type=dataset_type, split='val'))
+test_dataloader = dict(dataset=dict(type=dataset_type, split='val', skip_missing_sets=False))

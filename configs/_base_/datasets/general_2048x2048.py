@@ -1,23 +1,13 @@
 # General use at high resolution, 2048x2048. Trained on the sets of BiRefNet_HR: those of high resolution, so no DUTS.
 # TE-P3M-500-NP and TE-AM-2k are among them, so only DIS-VD is left to test on.
-_base_ = './general_1024x1024.py'
-image_size = (2048, 2048)  # width, height
+_base_ = './dichotomous_2048x2048.py'
+dataset_type = 'mmbirefnet.GeneralDataset'
 train_sets = [
     *('DIS-TR', 'DIS-TE1', 'DIS-TE2', 'DIS-TE3', 'DIS-TE4'),
     *('TR-HRSOD', 'TE-HRSOD', 'TR-UHRSD', 'TE-UHRSD', 'TR-HRS10K', 'TE-HRS10K'),
     *('TR-P3M-10k', 'TE-P3M-500-P', 'TE-P3M-500-NP', 'TR-humans', 'TR-AM-2k', 'TE-AM-2k', 'AIM-500', 'TE-Human-2k'),
     *('Human-2k_BG-20k', 'Distinctions-646_BG-20k', 'HIM2K', 'PPM-100'),
 ]
-
-resize = dict(type='mmbirefnet.Resize', scale=image_size)
-train_pipeline = [*_base_.train_pipeline[:2], resize, *_base_.train_pipeline[3:]]
-test_pipeline = [_base_.test_pipeline[0], resize, *_base_.test_pipeline[2:]]
-tta_pipeline = _base_.tta_pipeline
-# 7/8, 1 and 9/8 of the size, in multiples of 32
-tta_pipeline[1].transforms[0] = [
-    dict(type='mmbirefnet.Resize', scale=tuple(round(side * eighths / 256) * 32 for side in image_size))
-    for eighths in (7, 8, 9)
-]
-train_dataloader = dict(dataset=dict(sets=train_sets, pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = dict(dataset=dict(sets=['DIS-VD'], pipeline=test_pipeline))
+train_dataloader = dict(dataset=dict(type=dataset_type, sets=train_sets))
+val_dataloader = dict(dataset=dict(type=dataset_type, sets='DIS-VD'))
+test_dataloader = dict(dataset=dict(type=dataset_type, sets=['DIS-VD']))

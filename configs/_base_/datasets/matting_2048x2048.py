@@ -1,15 +1,7 @@
 # Matting at high resolution, 2048x2048.
-_base_ = './matting_1024x1024.py'
-image_size = (2048, 2048)  # width, height
-
-resize = dict(type='mmbirefnet.Resize', scale=image_size)
-train_pipeline = [*_base_.train_pipeline[:2], resize, *_base_.train_pipeline[3:]]
-test_pipeline = [_base_.test_pipeline[0], resize, *_base_.test_pipeline[2:]]
-tta_pipeline = _base_.tta_pipeline
-# 7/8, 1 and 9/8 of the size, in multiples of 32
-tta_pipeline[1].transforms[0] = [
-    dict(type='mmbirefnet.Resize', scale=tuple(round(side * eighths / 256) * 32 for side in image_size))
-    for eighths in (7, 8, 9)
-]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+_base_ = ['./dichotomous_2048x2048.py', './matting_sets.py']
+train_dataloader = dict(dataset=dict(type=_base_.dataset_type, sets=_base_.train_sets))
+val_dataloader = dict(dataset=dict(type=_base_.dataset_type, sets='TE-P3M-500-NP'))
+test_dataloader = dict(dataset=dict(type=_base_.dataset_type, sets=_base_.test_sets))
+val_evaluator = dict(soft_masks=True, measures=['MAE', 'MSE', 'Smeasure', 'wFmeasure'])
+test_evaluator = dict(soft_masks=True)

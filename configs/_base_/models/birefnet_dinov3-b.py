@@ -2,6 +2,6 @@
 _base_ = './birefnet_dinov3-s.py'
 model = dict(
     backbone=dict(model_name='vit_base_patch16_dinov3'),
-    neck=dict(in_channels=[1536] * 4),
+    backbone_channels=[768] * 4,
     decode_head=dict(inward_channels=[192] * 5),
 )

@@ -1,14 +1,6 @@
 # BiRefNet (Zheng et al., 2024) with PVTv2-B0.
-_base_ = './birefnet_swin-t.py'
-in_channels = [64, 128, 320, 512]
+_base_ = './birefnet.py'
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mmbirefnet.TIMMBackbone',
-        model_name='pvt_v2_b0',
-        pretrained=True,
-        drop_path_rate=0.1,
-    ),
-    neck=dict(in_channels=in_channels),
-    decode_head=dict(in_channels=in_channels),
+    backbone=dict(type='mmbirefnet.TIMMBackbone', model_name='pvt_v2_b0', pretrained=True, drop_path_rate=0.1),
+    backbone_channels=[32, 64, 160, 256],
 )

@@ -1,14 +1,15 @@
 # BiRefNet (Zheng et al., 2024) with Swin-B.
-_base_ = './birefnet_swin-t.py'
-in_channels = [256, 512, 1024, 2048]
+_base_ = './birefnet.py'
 model = dict(
     backbone=dict(
+        type='mmbirefnet.SwinTransformer',
         arch='b',
+        drop_path_rate=0.2,
         init_cfg=dict(
+            type='Pretrained',
             checkpoint='https://github.com/SwinTransformer/storage/releases/download/v1.0.0/'
             'swin_base_patch4_window12_384_22kto1k.pth',
         ),
     ),
-    neck=dict(in_channels=in_channels),
-    decode_head=dict(in_channels=in_channels),
+    backbone_channels=[128, 256, 512, 1024],
 )

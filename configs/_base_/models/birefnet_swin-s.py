@@ -1,14 +1,15 @@
 # BiRefNet (Zheng et al., 2024) with Swin-S.
-_base_ = './birefnet_swin-t.py'
-in_channels = [192, 384, 768, 1536]
+_base_ = './birefnet.py'
 model = dict(
     backbone=dict(
+        type='mmbirefnet.SwinTransformer',
         arch='s',
+        drop_path_rate=0.2,
         init_cfg=dict(
+            type='Pretrained',
             checkpoint='https://github.com/SwinTransformer/storage/releases/download/v1.0.8/'
             'swin_small_patch4_window7_224_22kto1k_finetune.pth',
         ),
     ),
-    neck=dict(in_channels=in_channels),
-    decode_head=dict(in_channels=in_channels),
+    backbone_channels=[96, 192, 384, 768],
 )

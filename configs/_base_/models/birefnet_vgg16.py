@@ -1,9 +1,7 @@
 # BiRefNet (Zheng et al., 2024) with VGG16. Its first two stages together are the one of stride 4.
-_base_ = './birefnet_swin-t.py'
-in_channels = [256, 512, 1024, 1024]
+_base_ = './birefnet.py'
 model = dict(
     backbone=dict(
-        _delete_=True,
         type='mmpretrain.VGG',
         depth=16,
         out_indices=(1, 2, 3, 4),
@@ -14,6 +12,5 @@ model = dict(
             prefix='backbone.',
         ),
     ),
-    neck=dict(in_channels=in_channels),
-    decode_head=dict(in_channels=in_channels),
+    backbone_channels=[128, 256, 512, 512],
 )

@@ -7,6 +7,3 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 # What the learning rate is for: 8 GPUs with 4 images each. For others: tools/train.py --auto-scale-lr.
 auto_scale_lr = dict(enable=False, base_batch_size=32, base_batch_per_gpu=4)
-custom_hooks = [
-    dict(type='mmbirefnet.LossScheduleHook', last_epochs=40, factors=dict(BCELoss=0.0, IoULoss=0.5)),
-]

@@ -1,3 +1,3 @@
-from .biref_head import BiRefHead
+from .biref_head import BiRefHead, Features
 
-__all__ = ['BiRefHead']
+__all__ = ['BiRefHead', 'Features']

@@ -1,6 +1,7 @@
 """The reconstruction module with bilateral reference of Zheng et al., 2024."""
 
 import warnings
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,22 @@ from ..losses.base import MaskLoss
 from ..losses.fit import check_losses
 
 STRIDES = (4, 8, 16, 32)
+
+
+class Features(tuple):
+    """Maps of the backbone or neck, a plain tuple to any head, with the image that they come from.
+
+    Args:
+        maps: Maps ``(N, Ci, H/s, W/s)`` of strides s = 4, 8, 16, 32.
+        image: Normalized image ``(N, 3, H, W)``.
+    """
+
+    image: Tensor
+
+    def __new__(cls, maps: Iterable[Tensor], image: Tensor) -> 'Features':
+        features = super().__new__(cls, maps)
+        features.image = image
+        return features
 
 
 class BiRefOutput(NamedTuple):
@@ -87,9 +104,9 @@ class BiRefHead(BaseDecodeHead):
     reference are the same for both, one attention for all classes; what the gradient supervision asks for with several
     classes, :func:`~mmbirefnet.models.layers.log_odds` says.
 
-    Its input is the four maps, strides 4 to 32, and behind them the normalised image
-    (:class:`~mmbirefnet.models.BiRefNet` puts it there). Without the inward reference the image may be absent, as in
-    mmseg's ``EncoderDecoder``; the gradient supervision needs it too and then has nothing to train on.
+    Its input is :class:`Features`: four maps, strides 4 to 32, with the normalized image, which
+    :class:`~mmbirefnet.models.BiRefNet` passes. Four maps in a plain tuple, as from mmseg's ``EncoderDecoder``, are
+    enough without the inward reference; the gradient supervision then has nothing to train on.
 
     Args:
         in_channels: Channels of the four maps, C1 to C4.
@@ -219,7 +236,7 @@ class BiRefHead(BaseDecodeHead):
         """Decode the maps of an image.
 
         Args:
-            inputs: Four maps ``(N, Ci, H/s, W/s)`` of strides s = 4, 8, 16, 32 and the image ``(N, 3, H, W)``.
+            inputs: :class:`Features`, or a plain tuple of the four maps, with or without the image behind them.
 
         Returns:
             In evaluation the logits ``(N, out_channels, H, W)``, in training all supervised maps. Without the image
@@ -238,10 +255,10 @@ class BiRefHead(BaseDecodeHead):
     def _decode(self, inputs: tuple[Tensor, ...], supervised: bool) -> BiRefOutput:
         """The logits and, if supervised, the side outputs, gradient predictions and their targets."""
         features = self._transform_inputs(inputs)
-        image = inputs[4] if len(inputs) > 4 else None
+        image = getattr(inputs, 'image', inputs[4] if len(inputs) > 4 else None)
         if self.inward_reference and image is None:
             raise ValueError(
-                'BiRefHead: the inward reference needs the image behind the four maps; use the segmentor '
+                'BiRefHead: the inward reference needs the image beside the four maps; use the segmentor '
                 'mmbirefnet.BiRefNet, or set inward_reference=False'
             )
         x = features[3]

@@ -41,6 +41,7 @@ class LocalizationModule(BaseModule):
         super().__init__(init_cfg)
         if context and not squeeze:
             raise ValueError('LocalizationModule: context=True needs squeeze=True to come back to C4 channels')
+        self.out_channels = tuple(in_channels)
         self.context = context
         self.loss_cls_weight = loss_cls_weight
         self.squeeze = None

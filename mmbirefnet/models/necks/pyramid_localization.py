@@ -41,6 +41,7 @@ class PyramidLocalizationModule(LocalizationModule):
                 'must name four maps each'
             )
         super().__init__(in_channels, **kwargs)
+        self.out_channels = tuple(out_channels)
         self.stride = stride
         self.projections = ModuleList(nn.Conv2d(i, o, 1) for i, o in zip(in_channels, out_channels))
 

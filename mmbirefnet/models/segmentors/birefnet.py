@@ -10,19 +10,24 @@ from torch import Tensor
 
 from mmbirefnet.registry import MODELS
 
+from ..decode_heads import Features
 from ..layers import resize
 
 
 @MODELS.register_module()
 class BiRefNet(EncoderDecoder):
-    """mmseg's encoder-decoder with the image handed on to the head, multi-scale input, and soft maps out.
+    """mmseg's encoder-decoder with multi-scale input, the image passed to the head, and soft maps as predictions.
+
+    With ``backbone_channels``, a neck and a head without ``in_channels`` get theirs: the neck the backbone's, twice as
+    many with multi-scale input, and the head those of the neck's maps.
 
     Args:
-        backbone: Config of a backbone that gives four maps, strides 4 to 32.
+        backbone: Config of a backbone that returns four maps, strides 4 to 32.
         decode_head: Config of the head, as a rule ``mmbirefnet.BiRefHead``.
         neck: Config of the neck, as a rule ``mmbirefnet.LocalizationModule``.
-        multi_scale_input: Run the backbone on the image at half size as well, and put its maps, resized, behind those
+        multi_scale_input: Run the backbone on the image at half size as well, and append its maps, resized, to those
             of the full size, which doubles the channels of every stage.
+        backbone_channels: Channels of the backbone's four maps at one scale.
         test_cfg: As in mmseg, the whole image by default.
         kwargs: Further arguments of mmseg's ``EncoderDecoder``.
     """
@@ -35,13 +40,26 @@ class BiRefNet(EncoderDecoder):
         decode_head: dict,
         neck: dict | None = None,
         multi_scale_input: bool = True,
+        backbone_channels: tuple[int, int, int, int] | None = None,
         test_cfg: dict | None = None,
         **kwargs,
     ) -> None:
         # mmseg reads it by attribute.
         test_cfg = ConfigDict(mode='whole') if test_cfg is None else ConfigDict(test_cfg)
+        if backbone_channels is not None:
+            in_channels = [channels * (1 + multi_scale_input) for channels in backbone_channels]
+            if neck is None:
+                decode_head = {'in_channels': in_channels, **decode_head}
+            else:
+                neck = {'in_channels': in_channels, **neck}
         super().__init__(backbone=backbone, decode_head=decode_head, neck=neck, test_cfg=test_cfg, **kwargs)
         self.multi_scale_input = multi_scale_input
+
+    def _init_decode_head(self, decode_head: dict) -> None:
+        channels = getattr(self.neck, 'out_channels', None) if self.with_neck else None
+        if isinstance(channels, (list, tuple)):  # mmseg's necks have one number
+            decode_head = {'in_channels': channels, **decode_head}
+        super()._init_decode_head(decode_head)
 
     def train(self, mode: bool = True) -> 'BiRefNet':
         if mode and self.fused:
@@ -57,12 +75,12 @@ class BiRefNet(EncoderDecoder):
             features = [torch.cat([x, resize(y, x.shape[2:])], 1) for x, y in zip(features, half)]
         return tuple(features)
 
-    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """The four maps that the head decodes and, behind them, the image for its references."""
+    def extract_feat(self, inputs: Tensor) -> Features:
+        """The four maps that the head decodes and, beside them, the image for its references."""
         return self._refer(self.extract_backbone_feat(inputs), inputs)
 
-    def _refer(self, features: tuple[Tensor, ...], inputs: Tensor) -> tuple[Tensor, ...]:
-        return (*(self.neck(features) if self.with_neck else features), inputs)
+    def _refer(self, features: tuple[Tensor, ...], inputs: Tensor) -> Features:
+        return Features(self.neck(features) if self.with_neck else features, inputs)
 
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
         """Losses of the head and, if it is on, of the neck's auxiliary classifier.
@@ -82,8 +100,7 @@ class BiRefNet(EncoderDecoder):
         x = self._refer(features, inputs)
         losses = self._decode_head_forward_train(x, data_samples)
         if self.with_auxiliary_head:
-            # Without the image: an auxiliary head's usual in_index=-1 means the deepest map.
-            losses.update(self._auxiliary_head_forward_train(x[:-1], data_samples))
+            losses.update(self._auxiliary_head_forward_train(x, data_samples))
         if self.with_neck and getattr(self.neck, 'classifier', None) is not None:
             losses.update(add_prefix(self.neck.loss(features, data_samples), 'neck'))
         return losses

@@ -39,8 +39,8 @@ def test_parameters(row):
     parameters = list(model.parameters())
     counts = [parameters, [p for p in parameters if p.requires_grad], model.backbone.parameters()]
     assert [f'{sum(p.numel() for p in part) / 1e6:.1f}' for part in counts] == [whole, trained, backbone]
-    scales = [2 * int(number) for number in re.findall(r'\d+(?=,|$)', channels.removesuffix(', stride 16'))]
-    assert cfg.neck.in_channels == (scales * 4 if 'stride 16' in channels else scales)
+    scales = [int(number) for number in re.findall(r'\d+(?=,|$)', channels.removesuffix(', stride 16'))]
+    assert cfg.backbone_channels == (scales * 4 if 'stride 16' in channels else scales)
     assert {'timm': 'mmbirefnet.TIMM', 'mmbirefnet': 'mmbirefnet.Swin'}.get(network, network) in cfg.backbone.type
     metafile = yaml.safe_load((ROOT / 'configs/birefnet/metafile.yml').read_text())
     (entry,) = (model for model in metafile['Models'] if model['Name'] == EXPERIMENT.format(name))

@@ -9,7 +9,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from mmbirefnet.models import BiRefHead, DCNv2
+from mmbirefnet.models import BiRefHead, DCNv2, Features
 from mmbirefnet.models.decode_heads.biref_head import BiRefOutput
 from mmbirefnet.models.layers import gradient_loss, gradient_target, resize
 from mmbirefnet.registry import MODELS
@@ -252,7 +252,7 @@ def test_gradient_supervision_teaches_the_predictions_and_the_sides():
 
 def test_inward_reference_needs_the_image():
     model = stock_model(inward_reference=True)
-    with pytest.raises(ValueError, match='the inward reference needs the image behind the four maps'):
+    with pytest.raises(ValueError, match='the inward reference needs the image beside the four maps'):
         model(image(), mode='tensor')
 
 
@@ -283,6 +283,25 @@ def test_in_a_stock_segmentor():
             expected = resize(each[None], (64, 96))[0].sigmoid()
             torch.testing.assert_close(sample.seg_logits.data, expected)
             assert torch.equal(sample.pred_sem_seg.data, (expected > 0.5).float())
+
+
+def test_image_beside_the_maps():
+    """Heads that index maps see four, and the image changes what BiRefHead computes."""
+    model = seeded(MODELS.build(config())).eval()
+    x = image()
+    with torch.no_grad():
+        features = model.extract_feat(x)
+        maps = model.neck(model.extract_backbone_feat(x))
+        assert isinstance(features, tuple)
+        assert len(features) == 4
+        assert all(map(torch.equal, features, maps))
+        assert torch.equal(features[-1], maps[3])
+        assert features.image is x
+        logits = model.decode_head(features)
+        assert torch.equal(logits, model(x, mode='tensor'))
+        assert torch.equal(logits, model.decode_head((*maps, x)))  # as before Features had a name
+        other = model.decode_head(Features(maps, image(seed=1)))
+    assert (logits - other).abs().max() > 1e-3
 
 
 def test_gradient_supervision_without_the_image_warns():

@@ -185,3 +185,55 @@ def test_other_heads_and_several_classes():
         logits = F.interpolate(model(x, mode='tensor'), size=(64, 64), mode='bilinear')
     torch.testing.assert_close(result.seg_logits.data, logits[0])
     assert torch.equal(result.pred_sem_seg.data, logits.argmax(1))
+
+
+def without_in_channels(**options) -> dict:
+    cfg = dict(config(), backbone_channels=[16, 32, 64, 128], **options)
+    for part in ('neck', 'decode_head'):
+        cfg[part] = {key: value for key, value in cfg[part].items() if key != 'in_channels'}
+    return cfg
+
+
+def shapes(cfg: dict) -> dict:
+    with torch.device('meta'):
+        return {name: value.shape for name, value in MODELS.build(cfg).state_dict().items()}
+
+
+@pytest.mark.parametrize('multi_scale_input', [True, False])
+def test_channels_follow_from_those_of_the_backbone(multi_scale_input):
+    cfg = without_in_channels(multi_scale_input=multi_scale_input)
+    explicit = [32, 64, 128, 256] if multi_scale_input else [16, 32, 64, 128]
+    expected = dict(
+        config(),
+        multi_scale_input=multi_scale_input,
+        neck=dict(cfg['neck'], in_channels=explicit),
+        decode_head=dict(cfg['decode_head'], in_channels=explicit),
+    )
+    assert shapes(cfg) == shapes(expected)
+    assert 'in_channels' not in cfg['neck'] | cfg['decode_head']  # the caller's config stays as it was
+
+
+def test_channels_of_a_head_without_a_neck():
+    cfg = without_in_channels()
+    del cfg['neck']
+    with torch.device('meta'):
+        assert MODELS.build(cfg).decode_head.in_channels == [32, 64, 128, 256]
+
+
+def test_channels_of_a_head_behind_a_pyramid():
+    cfg = without_in_channels()
+    cfg['neck'] = dict(type='mmbirefnet.PyramidLocalizationModule', out_channels=(8, 24, 40, 56), aspp_cfg=None)
+    with torch.device('meta'):
+        model = MODELS.build(cfg)
+    assert [(conv.in_channels, conv.out_channels) for conv in model.neck.projections] == [
+        (32, 8),
+        (64, 24),
+        (128, 40),
+        (256, 56),
+    ]
+    assert model.decode_head.in_channels == [8, 24, 40, 56]
+
+
+def test_explicit_channels_are_used_as_they_are():
+    cfg = dict(config(), backbone_channels=[1, 2, 3, 4])
+    assert shapes(cfg) == shapes(config())
