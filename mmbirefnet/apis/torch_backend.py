@@ -23,7 +23,7 @@ from mmbirefnet.fileio.configs import read_config
 from mmbirefnet.models import BiRefNet
 from mmbirefnet.models.normalization import get_normalization
 from mmbirefnet.registry import MODELS
-from mmbirefnet.utils import infer_model_config
+from mmbirefnet.zoo.architecture import infer_model_config
 from mmbirefnet.zoo.catalog import SIDE_RANGE, identify
 from mmbirefnet.zoo.convert import load_birefnet
 from mmbirefnet.zoo.crop_order import AUTO
