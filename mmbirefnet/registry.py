@@ -8,7 +8,22 @@ from mmbirefnet import setup
 setup()
 
 from mmengine import registry as roots  # noqa: E402
-from mmengine.registry import Registry  # noqa: E402
+from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
+
+# Lets mmengine find configs named mmbirefnet::…, beside a module: the distribution's place is another one where the
+# installation is editable.
+MODULE2PACKAGE.setdefault('mmbirefnet', 'mmbirefnet.registry')
+
+
+class Registry(roots.Registry):
+    """mmengine's registry, which also finds mmseg's modules without the prefix ``mmseg.``.
+
+    mmengine builds what comes from ``mmbirefnet::…`` configs in the scope ``mmbirefnet``.
+    """
+
+    def get(self, key: str):
+        return super().get(key) or (None if '.' in key else super().get(f'mmseg.{key}'))
+
 
 MODELS = Registry('model', parent=roots.MODELS, locations=['mmbirefnet.models'])
 DATASETS = Registry('dataset', parent=roots.DATASETS, locations=['mmbirefnet.datasets'])

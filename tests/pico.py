@@ -39,7 +39,7 @@ model = dict(
     ),
 )
 test_pipeline = [
-    dict(type='mmbirefnet.LoadImage'),
+    dict(type='LoadImageFromFile', _scope_='mmbirefnet'),
     dict(type='mmbirefnet.Resize', scale=image_size),
     dict(type='mmbirefnet.LoadMask'),
     dict(type='mmbirefnet.PackDichotomousInputs'),

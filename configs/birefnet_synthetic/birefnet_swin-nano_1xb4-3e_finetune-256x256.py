@@ -1,7 +1,9 @@
 # The demo's small model on one's own images, for a CPU: what docs/finetune.md walks through.
 _base_ = './birefnet_swin-nano_1xb4-6e_synthetic-256x256.py'
+import os  # noqa: E402
+
 max_epochs = 3
-data_root = '{{$MMBIREFNET_DATA:data}}'
+data_root = os.environ.get('MMBIREFNET_DATA', 'data')
 dataset = dict(_delete_=True, type='mmbirefnet.FolderDataset', data_root=data_root)
 train_dataloader = dict(dataset=dict(dataset, split='train', pipeline=_base_.train_pipeline), drop_last=False)
 val_dataloader = dict(dataset=dict(dataset, split='val', pipeline=_base_.test_pipeline, test_mode=True))

@@ -10,12 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch.distributed
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmbirefnet.fileio.configs import check_options, read_config
+from mmbirefnet.fileio.configs import ConfigOptions, check_options, read_config
 
 DATA_ROOT_VARIABLE = 'MMBIREFNET_DATA'
 
@@ -26,10 +26,10 @@ def add_common_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         metavar='KEY=VALUE',
         help='replace settings of the config, for example train_dataloader.batch_size=2, model.head.x="[1,2]" or '
-        f'data_root=DIR (which also sets {DATA_ROOT_VARIABLE}, so that every data set of the config follows)',
+        f'data_root="/my data" (which also sets {DATA_ROOT_VARIABLE}, so that every data set of the config follows)',
     )
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
@@ -43,7 +43,7 @@ def load_config(args: Namespace) -> Config:
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     options = args.cfg_options or {}
-    if 'data_root' in options:
+    if options.get('data_root') is not None:
         os.environ[DATA_ROOT_VARIABLE] = str(options['data_root'])
     try:
         cfg = read_config(args.config)

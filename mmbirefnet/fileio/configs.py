@@ -1,5 +1,6 @@
 """Reading configs and the options that change them, with errors that name the file or the option."""
 
+import argparse
 import inspect
 import os
 from collections.abc import Mapping
@@ -22,21 +23,108 @@ _FURTHER = (
     'tta_model',
     'tta_pipeline',
 )
+# Settings that hold one path: a comma in them does not make a list, nor digits a number.
+_PATHS = ('data_root', 'load_from', 'work_dir', 'ann_file', 'init_cfg.checkpoint', 'output_dir', 'out_dir', 'save_dir')
+_PAIRS = {'[': ']', '(': ')', '{': '}', '"': '"', "'": "'"}
+_QUOTES = ('"', "'")
+_WORDS = {'true': True, 'false': False}
+
+
+class ConfigOptions(argparse.Action):
+    """``--cfg-options KEY=VALUE …`` as a dict, as mmengine's ``DictAction`` but with values as they were typed.
+
+    mmengine removes blanks and quotes from every value and splits it at each comma, which paths do not survive. Here:
+
+    - ``1``, ``0.5``, ``true`` and ``None`` are a number, a bool and ``None``.
+    - ``[a, b]``, ``(1, 2)`` and ``{'a': 1}`` are a list, a tuple and a dict, which may be nested and hold quoted text.
+    - ``a,b`` is a list too, unless one of its parts has a slash or a blank in it.
+    - ``'text'`` and ``"text"`` are that text, without the quotes.
+    - All else is text, and so are the values of settings that hold one path, such as ``data_root``.
+    """
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        options = dict(getattr(namespace, self.dest, None) or {})
+        for word in values:
+            key, equals, value = word.partition('=')
+            if not (key and equals):
+                parser.error(f'{option_string}: expected KEY=VALUE, found {word!r}; put quotes around blanks')
+            try:
+                options[key] = parse_value(value, is_path=f'.{key}'.endswith(tuple(f'.{name}' for name in _PATHS)))
+            except RecursionError:
+                parser.error(f'{option_string}: {key} is nested too deeply')
+        setattr(namespace, self.dest, options)
+
+
+def parse_value(text: str, is_path: bool = False) -> object:
+    """The value that a text on the command line stands for, see :class:`ConfigOptions`.
+
+    Args:
+        text: What was typed behind ``=``.
+        is_path: Whether it is a path: then only quotes and ``None`` have a meaning.
+    """
+    word = text.strip()
+    opening, depths = word[:1], _depths(word)
+    enclosed = opening in _PAIRS and depths[-1] == 0 and 0 not in depths[:-1]
+    if enclosed and opening in _QUOTES:
+        return word[1:-1]
+    if word == 'None' or is_path:
+        return None if word == 'None' else text
+    if enclosed and opening == '{':
+        items = [part.partition(':') for part in _split(word[1:-1])]
+        is_dict = all(colon for _, colon, _ in items)
+        return {parse_value(key): parse_value(value) for key, _, value in items} if is_dict else text
+    if enclosed:
+        return (tuple if opening == '(' else list)(map(parse_value, _split(word[1:-1])))
+    parts = _split(word)
+    if ',' in word and (len(parts) > 1 or word.endswith(',')) and depths[-1] == 0:
+        return text if any(' ' in part or '/' in part for part in parts) else list(map(parse_value, parts))
+    if word.lower() in _WORDS:
+        return _WORDS[word.lower()]
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            pass
+    return text
+
+
+def _depths(text: str) -> list[int]:
+    """How many brackets and quotes are open behind each character; a quote inside a word is an apostrophe."""
+    depths, closing, previous = [], [], ','
+    for char in text:
+        quoted = closing and closing[-1] in _QUOTES
+        if closing and char == closing[-1]:
+            closing.pop()
+        elif not quoted and char in _PAIRS and (char not in _QUOTES or previous in ',:[({'):
+            closing.append(_PAIRS[char])
+        previous = previous if char == ' ' else char
+        depths.append(len(closing))
+    return depths
+
+
+def _split(text: str) -> list[str]:
+    """Parts between the commas outside brackets and quotes; a comma at the end ends the last part."""
+    commas = [i for i, depth in enumerate(_depths(text)) if depth == 0 and text[i] == ',']
+    parts = [text[start + 1 : end].strip() for start, end in zip([-1, *commas], [*commas, len(text)])]
+    return parts[:-1] if parts[-1] == '' else parts
 
 
 def read_config(path: str | os.PathLike) -> Config:
-    """Read a config; it is a program, which is run.
+    """Read a config in Python, which is a program and is run.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it, or one that it is based on, cannot be read.
+        ValueError: If it is no Python file, or if it or one that it is based on cannot be read.
     """
+    if not os.path.exists(path):
+        raise FileNotFoundError(f'{path}: no such config')
+    if os.path.splitext(path)[1] != '.py':
+        # mmengine reads YAML with a loader that makes any object, and follows `_base_` of JSON to Python files.
+        raise ValueError(f'{path}: a config must be a Python file (.py); YAML and JSON would run code as well')
     try:
         return Config.fromfile(path)
     except FileNotFoundError as error:
-        if os.path.exists(path):
-            raise ValueError(f'{path}: {error} (one that it is based on)') from error
-        raise FileNotFoundError(f'{path}: no such config') from error
+        raise ValueError(f'{path}: {error} (one that it is based on)') from error
     except Exception as error:  # whatever a program may raise
         raise ValueError(f'{path}: {type(error).__name__}: {error}') from error
 

@@ -9,7 +9,24 @@ _MODULES = {
     'infer_model_config': 'mmbirefnet.zoo.architecture',
     'load_birefnet_state_dict': 'mmbirefnet.zoo.convert',
 }
-__all__ = [*_MODULES]
+__all__ = ['register_all_modules', *_MODULES]
+
+
+def register_all_modules(init_default_scope: bool = True) -> None:
+    """Import everything that is registered, as ``mmengine.hub.get_model('mmbirefnet::…')`` asks of a package.
+
+    Args:
+        init_default_scope: Whether the default scope becomes ``mmseg``, which our configs are written for.
+    """
+    from mmengine.registry import DefaultScope
+
+    from mmbirefnet import registry
+
+    for each in vars(registry).values():
+        if isinstance(each, registry.Registry) and each.scope == 'mmbirefnet':
+            each.import_from_location()
+    if init_default_scope:
+        DefaultScope.get_instance('mmbirefnet_configs', scope_name='mmseg')
 
 
 def __getattr__(name: str):

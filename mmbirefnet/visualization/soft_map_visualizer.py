@@ -6,23 +6,23 @@ import cv2
 import numpy as np
 import torch
 from mmengine.structures import BaseDataElement
-from mmengine.visualization import Visualizer
+from mmseg.visualization import SegLocalVisualizer
 
 from ..registry import VISUALIZERS
 from .panels import bounded_size, fit, side_by_side
 
 
 @VISUALIZERS.register_module()
-class SoftMapVisualizer(Visualizer):
+class SoftMapVisualizer(SegLocalVisualizer):
     """Shows image, mask and soft map side by side.
 
-    Fits mmsegmentation's ``SegVisualizationHook`` and so ``test.py --show`` and ``--show-dir``; mmsegmentation's own
-    visualizer draws class labels only.
+    Fits mmsegmentation's ``SegVisualizationHook``, and so ``test.py --show`` and ``--show-dir``, its
+    ``MMSegInferencer`` and its ``browse_dataset.py``; mmsegmentation's own visualizer draws class labels only.
 
     Args:
         name: of the instance.
         longest: largest height and width of each panel in pixels.
-        kwargs: see ``mmengine.visualization.Visualizer``.
+        kwargs: see ``mmseg.visualization.SegLocalVisualizer``.
     """
 
     def __init__(self, name: str = 'visualizer', longest: int = 1024, **kwargs) -> None:
@@ -41,6 +41,7 @@ class SoftMapVisualizer(Visualizer):
         wait_time: float = 0,
         out_file: str | None = None,
         step: int = 0,
+        with_labels: bool = True,
     ) -> None:
         """Draw a sample; show it, write it to ``out_file``, or else hand it to the backends.
 
@@ -55,8 +56,10 @@ class SoftMapVisualizer(Visualizer):
             wait_time: seconds it stays open; 0 waits for a key.
             out_file: path of a picture to write.
             step: training step of the picture.
+            with_labels: ignored: soft maps have no labels.
         """
         picture = self.draw(image, data_sample, draw_gt, draw_pred)
+        self._image = picture
         if show:
             self.show(picture, win_name=name, wait_time=wait_time)
         if out_file is not None:
@@ -64,6 +67,10 @@ class SoftMapVisualizer(Visualizer):
                 raise OSError(f'cannot write the picture {out_file}')
         else:
             self.add_image(name, picture, step)
+
+    def get_image(self) -> np.ndarray:
+        """The picture drawn last, RGB uint8 (H, W', 3)."""
+        return self._image
 
     def draw(
         self,
@@ -82,9 +89,9 @@ class SoftMapVisualizer(Visualizer):
         return side_by_side([fit(panel, size) for panel in panels])
 
 
-def to_grey(values: torch.Tensor) -> np.ndarray:
+def to_grey(values: torch.Tensor | np.ndarray) -> np.ndarray:
     """uint8 (H, W): float values (1, H, W) in [0, 1] times 255; integer labels 0 and 1 as black and white."""
-    values = values.detach().cpu()
+    values = torch.as_tensor(values).detach().cpu()
     values = values[0] if values.ndim == 3 else values
     values = values.float() if values.is_floating_point() else (values > 0).float()
     return (values * 255).round().clamp(0, 255).to(torch.uint8).numpy()

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 TINY_CONFIG = """
 default_scope = 'mmseg'
-data_root = '{{$MMBIREFNET_DATA:nowhere}}'
+data_root = __import__('os').environ.get('MMBIREFNET_DATA', 'nowhere')
 norm_cfg = dict(type='GN', num_groups=1)
 model = dict(
     type='EncoderDecoder',

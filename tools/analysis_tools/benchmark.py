@@ -28,7 +28,6 @@ from pathlib import Path
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
 
 import torch
-from mmengine.config import DictAction
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
@@ -39,6 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmbirefnet.deploy import fuse
 from mmbirefnet.engine.launch import load_config
+from mmbirefnet.fileio.configs import ConfigOptions
 from mmbirefnet.models import BiRefNet, DCNv2
 from mmbirefnet.registry import MODELS
 
@@ -65,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--runs', type=int, default=5, help='steps (or batches) that are timed')
     parser.add_argument('--depth', type=int, default=3, help='depth of the table of modules; 0 for no table')
     parser.add_argument('--threads', type=int, help='CPU threads')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE', help='change the config')
     parser.add_argument('--versus', metavar='OPTIONS', help='a second variant: these options on top of the others')
     parser.add_argument('--company', type=int, metavar='N', help='also time N processes at once, against one alone')
     parser.add_argument('--json', action='store_true', help='print JSON')

@@ -11,12 +11,11 @@ from pathlib import Path
 
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
 
-from mmengine.config import DictAction
 from mmengine.runner import Runner
 
 from mmbirefnet.evaluation.report.ranking import find_checkpoints, is_measure, rank, read_logged_scores
 from mmbirefnet.evaluation.report.tables import TableRow, to_markdown
-from mmbirefnet.fileio.configs import check_options, read_config
+from mmbirefnet.fileio.configs import ConfigOptions, check_options, read_config
 
 
 def parse_args():
@@ -31,7 +30,7 @@ def parse_args():
     )
     parser.add_argument('--evaluate', action='store_true', help='validate checkpoints without logged scores')
     parser.add_argument('--config', help='for --evaluate; default: the one that training left in the work directory')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='for --evaluate')
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE', help='for --evaluate')
     parser.add_argument('--top', type=int, help='print only so many')
     return parser.parse_args()
 

@@ -1,8 +1,11 @@
 # DIS5K (https://xuebinqin.github.io/dis): trained on DIS-TR, validated on DIS-VD, tested on this and DIS-TE1..4, at
 # 1024x1024. Test sets that are not on disk are named and left out.
 # MMBIREFNET_DATA names the folder that holds the sets, or a DIS5K folder with the sets in it.
+_base_ = []  # with it, mmengine does not take the import for its other form of configs
+import os  # noqa: E402
+
 dataset_type = 'mmbirefnet.DIS5KDataset'
-data_root = '{{$MMBIREFNET_DATA:data}}'
+data_root = os.environ.get('MMBIREFNET_DATA', 'data')
 image_size = (1024, 1024)  # width, height
 
 train_pipeline = [
@@ -16,7 +19,7 @@ train_pipeline = [
     dict(type='mmbirefnet.PackDichotomousInputs'),
 ]
 test_pipeline = [
-    dict(type='mmbirefnet.LoadImage'),
+    dict(type='LoadImageFromFile', _scope_='mmbirefnet'),  # LoadImage, by the name that mmseg's inferencer looks for
     dict(type='mmbirefnet.Resize', scale=image_size),
     dict(type='mmbirefnet.LoadMask'),  # after the resize: scores are taken at the original size
     dict(type='mmbirefnet.PackDichotomousInputs'),

@@ -1,7 +1,7 @@
 # One's own images: data_root holds im/ and gt/, of which a tenth is held out, or train/ and val/ with these in them.
 _base_ = './dis5k_1024x1024.py'
 dataset_type = 'mmbirefnet.FolderDataset'
-data_root = '{{$MMBIREFNET_DATA:data}}'
+data_root = _base_.data_root
 train_dataloader = dict(
     drop_last=False,  # there may be fewer images than a batch has
     dataset=dict(_delete_=True, type=dataset_type, data_root=data_root, split='train', pipeline=_base_.train_pipeline),

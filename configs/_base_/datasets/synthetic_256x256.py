@@ -1,6 +1,9 @@
 # Drawn objects of tools/dataset_converters/make_synthetic_dis.py, in the layout of DIS5K, at 256x256.
+_base_ = []  # with it, mmengine does not take the import for its other form of configs
+import os  # noqa: E402
+
 dataset_type = 'mmbirefnet.DIS5KDataset'
-data_root = '{{$MMBIREFNET_DATA:data/synthetic}}'
+data_root = os.environ.get('MMBIREFNET_DATA', 'data/synthetic')
 image_size = (256, 256)  # width, height
 
 train_pipeline = [
@@ -12,7 +15,7 @@ train_pipeline = [
     dict(type='mmbirefnet.PackDichotomousInputs'),
 ]
 test_pipeline = [
-    dict(type='mmbirefnet.LoadImage'),
+    dict(type='LoadImageFromFile', _scope_='mmbirefnet'),  # LoadImage, by the name that mmseg's inferencer looks for
     dict(type='mmbirefnet.Resize', scale=image_size),
     dict(type='mmbirefnet.LoadMask'),
     dict(type='mmbirefnet.PackDichotomousInputs'),

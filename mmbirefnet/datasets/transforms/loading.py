@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from mmcv.transforms import BaseTransform
 
 from mmbirefnet.registry import TRANSFORMS
@@ -9,11 +10,13 @@ from mmbirefnet.registry import TRANSFORMS
 from .decode import read_image, read_mask
 
 
-@TRANSFORMS.register_module()
+# mmseg's inferencers look for a transform of the first of the other names, and put one of the last two in its place.
+@TRANSFORMS.register_module(['LoadImage', 'LoadImageFromFile', 'LoadImageFromNDArray', 'InferencerLoader'])
 class LoadImage(BaseTransform):
     """Load ``img_path`` as OpenCV does; truncated and unreadable files are errors.
 
-    Adds ``img`` (BGR uint8, (H, W, 3)), ``img_shape`` and ``ori_shape`` (H, W).
+    Adds ``img`` (BGR uint8, (H, W, 3)), ``img_shape`` and ``ori_shape`` (H, W). An ``img`` that is there already is
+    kept. Instead of a dict, a path or an image is taken too, for mmseg's ``MMSegInferencer``.
 
     Args:
         backend_args: Of mmengine's file backend.
@@ -25,9 +28,12 @@ class LoadImage(BaseTransform):
     def __init__(self, backend_args: dict | None = None) -> None:
         self.backend_args = backend_args
 
-    def transform(self, results: dict) -> dict:
-        image = read_image(results['img_path'], self.backend_args)
-        results['img'] = image
+    def transform(self, results: dict | str | np.ndarray) -> dict:
+        if not isinstance(results, dict):
+            results = {'img_path' if isinstance(results, str) else 'img': results}
+        if 'img' not in results:
+            results['img'] = read_image(results['img_path'], self.backend_args)
+        image = results['img']
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
