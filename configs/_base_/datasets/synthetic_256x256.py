@@ -20,6 +20,18 @@ test_pipeline = [
     dict(type='mmbirefnet.LoadMask'),
     dict(type='mmbirefnet.PackDichotomousInputs'),
 ]
+tta_pipeline = [
+    dict(type='mmbirefnet.LoadImage'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='mmbirefnet.Resize', scale=(side, side)) for side in (224, 256, 288)],
+            [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0.0, 1.0)],
+            [dict(type='mmbirefnet.LoadMask')],
+            [dict(type='mmbirefnet.PackDichotomousInputs')],
+        ],
+    ),
+]
 
 train_dataloader = dict(
     batch_size=4,
