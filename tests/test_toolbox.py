@@ -29,6 +29,7 @@ from mmbirefnet.models.layers.dcn.layer import DCNv2
 from mmbirefnet.zoo import get_info, list_models
 
 ROOT = Path(__file__).parents[1]
+SHORT = ('param_scheduler.0.end=1', 'param_scheduler.1.begin=1')  # the schedule of two iterations
 NANO = ROOT / 'configs/birefnet_synthetic/birefnet_swin-nano_1xb4-6e_synthetic-256x256.py'
 
 
@@ -64,9 +65,8 @@ def test_complexity_of_a_model():
     model = MODELS.build(Config.fromfile(NANO).model).eval()
     found = get_model_complexity_info(model, (3, 64, 64), show_table=False, show_arch=False)
     assert found['params'] == sum(parameter.numel() for parameter in model.parameters())
-    # The last convolution, from 64 // 4 + 64 channels to one, is a small part of the whole.
-    assert found['flops'] > 64 * 64 * 64
-    assert 'decode_head' in found['out_table'] if found['out_table'] else True
+    assert FlopAnalyzer(model, torch.rand(1, 3, 64, 64)).by_module()['decode_head.conv_logits'] == 32 * 16 * 16
+    assert found['flops'] > 1e8
 
 
 def test_flops_of_deformable_convolution():
@@ -95,12 +95,12 @@ def trained(trained_checkpoint, data, tmp_path_factory):
     options += ['optim_wrapper.optimizer.lr=1e-5', 'default_hooks.logger.interval=1', 'train_dataloader.num_workers=0']
     options += ['train_dataloader.persistent_workers=False', 'default_hooks.checkpoint.published_keys=meta,state_dict']
     options += ['default_hooks.checkpoint.interval=1', 'val_dataloader.num_workers=0']
-    options += ['val_dataloader.persistent_workers=False']
+    options += ['val_dataloader.persistent_workers=False', *SHORT]
     tool = Path(mmseg.__file__).parent / '.mim/tools/train.py'
     command = [sys.executable, tool, trained_checkpoint.config, '--work-dir', folder, '--cfg-options', *options]
     environment = dict(os.environ, PYTHONPATH=str(ROOT), MMBIREFNET_DATA=str(data), CUDA_VISIBLE_DEVICES='')
     done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-1000:]
     return folder
 
 
@@ -220,7 +220,7 @@ def test_mim_download(mim, tmp_path):
 
 def test_mim_train_and_test(mim, tmp_path):
     options = ['--cfg-options', 'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
-    options += ['train_cfg.max_epochs=1', 'image_size=(64,64)', 'train_pipeline.2.scale=(64,64)']
+    options += ['train_cfg.max_epochs=1', *SHORT]
     options += ['train_dataloader.dataset.pipeline.2.scale=(64,64)', 'test_dataloader.dataset.pipeline.1.scale=(64,64)']
     options += ['default_hooks.checkpoint.interval=1']
     mim('-m', 'mim', 'train', 'mmbirefnet', NANO.name, '--work-dir', tmp_path, '--gpus', 0, *options)

@@ -1,8 +1,10 @@
-"""Our models in rembg itself, which does not install beside the other requirements of the tests (docs/inference.md)."""
+"""Our models in rembg itself, which does not install beside the other requirements of the tests (docs/rembg.md)."""
 
 import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +91,17 @@ def test_register_a_name(onnx_model, image):
         integration.register('blue', onnx_model, input_sise=64)
     with pytest.raises(ValueError, match='input_size=65'):
         rembg.new_session('mmbirefnet', model_path=str(onnx_model), input_size=65)
+
+
+def test_example_of_the_page(onnx_model, image, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(onnx_model, 'model.onnx')
+    Image.open(image).convert('RGB').save('photo.jpg')
+    (example,) = re.findall(r'```python\n(.+?)```', (ROOT / 'docs/rembg.md').read_text(), re.S)
+    found = {}
+    exec(example, found)
+    assert found['cutout'].size == (120, 80)
+    assert rembg.new_session('sharp').settings == {'flip': True}
 
 
 def test_command(onnx_model, image, tmp_path):
