@@ -90,7 +90,9 @@ def _tiff_around(rng, content: bytes) -> bytes:
     if rng.integers(2):
         entries += [long(513, 8), long(514, len(content))]
     if rng.integers(3) == 0:  # Photoshop's and IPTC's blocks, JPEG tables, sub-directories, profile, XMP
-        entries += [(int(one_of(rng, (330, 347, 700, 33723, 34377, 34665, 34675))), 7, len(content), struct.pack('<I', 8))]
+        entries += [
+            (int(one_of(rng, (330, 347, 700, 33723, 34377, 34665, 34675))), 7, len(content), struct.pack('<I', 8))
+        ]
     return tiff(sorted(entries), content)
 
 
@@ -100,14 +102,18 @@ def _ico_around(rng, content: bytes) -> bytes:
 
 
 def _icns_around(rng, content: bytes) -> bytes:
-    kind = one_of(rng, (b'ic07', b'ic08', b'ic09', b'ic10', b'ic11', b'ic13', b'icp4', b'icp5', b'is32', b's8mk', b'TOC '))
+    kind = one_of(
+        rng, (b'ic07', b'ic08', b'ic09', b'ic10', b'ic11', b'ic13', b'icp4', b'icp5', b'is32', b's8mk', b'TOC ')
+    )
     block = kind + struct.pack('>I', 8 + len(content)) + content
     return b'icns' + struct.pack('>I', 8 + len(block)) + block
 
 
 def _bmp_around(rng, content: bytes) -> bytes:
     compression = int(one_of(rng, (0, 1, 2, 3, 4, 5)))  # 4 and 5: JPEG and PNG inside
-    info = struct.pack('<IiiHHIIiiII', 40, 8, 8, 1, int(one_of(rng, (0, 8, 24, 32))), compression, len(content), 0, 0, 0, 0)
+    info = struct.pack(
+        '<IiiHHIIiiII', 40, 8, 8, 1, int(one_of(rng, (0, 8, 24, 32))), compression, len(content), 0, 0, 0, 0
+    )
     return b'BM' + struct.pack('<IHHI', 54 + len(content), 0, 0, 54) + info + content
 
 
@@ -122,7 +128,9 @@ def _png_around(rng, content: bytes) -> bytes:
 def _jpeg_around(rng, content: bytes) -> bytes:
     base, content = samples()['RGB.jpeg'], content[:65000]
     marker = int(rng.integers(0xE0, 0xEF))
-    head = one_of(rng, (b'Exif\0\0', b'ICC_PROFILE\0\1\1', b'MPF\0', b'Photoshop 3.0\0' + b'8BIM\4\4\0\0', b'Adobe', b''))
+    head = one_of(
+        rng, (b'Exif\0\0', b'ICC_PROFILE\0\1\1', b'MPF\0', b'Photoshop 3.0\0' + b'8BIM\4\4\0\0', b'Adobe', b'')
+    )
     return base[:2] + struct.pack('>BBH', 0xFF, marker, 2 + len(head) + len(content)) + head + content + base[2:]
 
 
@@ -147,11 +155,15 @@ def _dcx_around(rng, content: bytes) -> bytes:
 
 def _blp_around(rng, content: bytes) -> bytes:
     head = b'BLP1' + struct.pack('<iiIIii', 0, 0, 8, 8, 5, 1)
-    return head + struct.pack('<16I', 160, *[0] * 15) + struct.pack('<16I', len(content), *[0] * 15) + bytes(4) + content
+    return (
+        head + struct.pack('<16I', 160, *[0] * 15) + struct.pack('<16I', len(content), *[0] * 15) + bytes(4) + content
+    )
 
 
 def _psd_around(rng, content: bytes) -> bytes:
-    resource = b'8BIM' + struct.pack('>HHI', int(one_of(rng, (1028, 1033, 1036, 1039, 1058))), 0, len(content)) + content
+    resource = (
+        b'8BIM' + struct.pack('>HHI', int(one_of(rng, (1028, 1033, 1036, 1039, 1058))), 0, len(content)) + content
+    )
     head = b'8BPS' + struct.pack('>H6xHIIHH', 1, 3, 4, 4, 8, 3) + struct.pack('>I', 0)
     return head + struct.pack('>I', len(resource)) + resource + struct.pack('>IH', 0, 0) + bytes(48)
 
@@ -216,6 +228,8 @@ def _odd_tiff(rng: np.random.Generator) -> bytes:
     for tag in sorted(chosen):
         odd = tag not in basic or rng.integers(5) == 0
         value = int(one_of(rng, INTERESTING)) % 2**32 if odd else basic[tag]
-        kind, count = (int(rng.integers(1, 18)), int(one_of(rng, INTERESTING)) % 2**32) if rng.integers(8) == 0 else (4, 1)
+        kind, count = (
+            (int(rng.integers(1, 18)), int(one_of(rng, INTERESTING)) % 2**32) if rng.integers(8) == 0 else (4, 1)
+        )
         entries.append((tag, kind, count, struct.pack(f'{order}I', value)))
     return tiff(entries, bytes(64), order)

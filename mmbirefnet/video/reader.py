@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mmbirefnet.imaging.read import LoadedImage
+from mmbirefnet.imaging.sources import is_url
 
 from .timeline import Timeline
 
@@ -92,10 +93,12 @@ class VideoReader:
     Raises:
         FileNotFoundError: If there is no such file.
         OSError: If it is not a video that can be read, or not a single frame can be decoded.
-        ValueError: If it is HDR without ``tone_map``, or its frames have more than ``MAX_PIXELS``.
+        ValueError: If it is a URL, HDR without ``tone_map``, or its frames have more than ``MAX_PIXELS``.
     """
 
     def __init__(self, path: str | os.PathLike, *, tone_map: bool = False, sound: bool = True) -> None:
+        if is_url(path):
+            raise ValueError(f'{path}: a URL, but only files are read. Fix: download the video first')
         self.path = Path(path)
         self.damage: list[str] = []
         self.notes: list[str] = []
