@@ -219,10 +219,11 @@ def _with_checksums(data: bytes) -> bytes:
 
 def _odd_tiff(rng: np.random.Generator) -> bytes:
     """A directory with sizes, strips and tiles of interesting numbers, and values of any type."""
-    tags = (254, 256, 257, 258, 259, 262, 266, 270, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 330, 338,
+    tags = (254, 256, 257, 258, 259, 262, 266, 270, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325,
+    330, 338,
             339, 347, 513, 514, 529, 530, 34665, 34675)  # fmt: skip
     basic = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 8, 279: 64}
-    chosen = set(basic) | set(int(tag) for tag in rng.choice(tags, int(rng.integers(6))))
+    chosen = set(basic) | {int(tag) for tag in rng.choice(tags, int(rng.integers(6)))}
     order = one_of(rng, '<>')
     entries = []
     for tag in sorted(chosen):

@@ -146,7 +146,9 @@ def _is_number(value, low: float, high: float = float('inf')) -> bool:
 
 def _are(values, fit: Callable[..., bool], count: int | None = None) -> bool:
     """Whether it is a sequence of values that fit, ``count`` of them or at least one."""
-    if not isinstance(values, (Sequence, np.ndarray)) or isinstance(values, (str, bytes)):
+    if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
+        return False
+    if getattr(values, 'ndim', 1) != 1:
         return False
     return len(values) == (count or max(1, len(values))) and all(map(fit, values))
 
