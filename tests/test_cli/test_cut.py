@@ -198,6 +198,15 @@ def test_wrong_size_names_the_option(folder, capsys):
     assert "--size: '200' must be" in capsys.readouterr().err
 
 
+def test_threads_are_those_of_openmp(folder, monkeypatch, capsys):
+    """Which both back ends read when they are loaded."""
+    monkeypatch.setenv('OMP_NUM_THREADS', '5')
+    assert run('in', '-o', 'out', '--threads', '3', '--checkpoint', 'none.onnx') == main.USAGE_ERROR
+    assert os.environ['OMP_NUM_THREADS'] == '3'
+    assert run('in', '-o', 'out', '--threads', '0') == main.USAGE_ERROR
+    assert '--threads 0: must be 1 or more' in capsys.readouterr().err
+
+
 def test_no_checkpoint(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv('MMBIREFNET_CHECKPOINT', raising=False)
     assert run('in', '-o', 'out') == main.USAGE_ERROR
