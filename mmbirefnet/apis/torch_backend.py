@@ -18,12 +18,12 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 import mmbirefnet
-from mmbirefnet.deploy.channel_order import takes_rgb
 from mmbirefnet.fileio.checkpoints import misfit
 from mmbirefnet.fileio.configs import read_config
 from mmbirefnet.models import BiRefNet
+from mmbirefnet.models.normalization import get_normalization
 from mmbirefnet.registry import MODELS
-from mmbirefnet.utils import infer_model_config
+from mmbirefnet.zoo.architecture import infer_model_config
 from mmbirefnet.zoo.catalog import FOLDER_FILES, SIDE_RANGE, identify, suggest
 from mmbirefnet.zoo.convert import load_birefnet
 from mmbirefnet.zoo.crop_order import AUTO
@@ -31,7 +31,6 @@ from mmbirefnet.zoo.weights import DEFAULT_MODEL, find_weights
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 DEFAULT_SIZE = (1024, 1024)  # of most released models
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet, RGB
 
 
 class TorchBackend:
@@ -103,8 +102,9 @@ class TorchBackend:
 
             model = fuse_model(model)
         self.model = model.to(self.device).eval()
-        mean, std, self.swap = _normalization(model)
-        self.mean, self.std = (x.to(self.device, torch.float32).view(1, 3, 1, 1) for x in (mean, std))
+        mean, std, order = get_normalization(model)
+        self.swap = order == 'BGR'
+        self.mean, self.std = (torch.tensor(x, device=self.device).view(1, 3, 1, 1) for x in (mean, std))
 
     def _autocast(self):
         # Older torch minds float32 there, even where it is not enabled.
@@ -222,15 +222,6 @@ def _test_size(cfg: Config) -> tuple[int, int] | str | None:
             width, height = step['scale']
             return height, width
     return None
-
-
-def _normalization(model: nn.Module) -> tuple[Tensor, Tensor, bool]:
-    """Mean and standard deviation of the data preprocessor, and whether they and the model are meant for BGR."""
-    preprocessor = getattr(model, 'data_preprocessor', None)
-    if getattr(preprocessor, 'mean', None) is None:
-        print_log('no normalisation in the config: taking that of ImageNet', 'current', logging.DEBUG)
-        return torch.tensor(MEAN), torch.tensor(STD), False
-    return preprocessor.mean.flatten(), preprocessor.std.flatten(), not takes_rgb(preprocessor)
 
 
 def _device(device) -> torch.device:

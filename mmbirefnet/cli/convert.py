@@ -23,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default='mmbirefnet',
         help="form to write: this project's, or the reference implementation's (default: %(default)s)",
     )
+    parser.add_argument(
+        '--push-to-hub',
+        metavar='USER/NAME',
+        help='with --to reference: upload the folder DST to this repository on Hugging Face, which is made if need be',
+    )
     add_crop_order_argument(parser)
     parser.add_argument('--overwrite', action='store_true', help='replace DST if it exists')
 

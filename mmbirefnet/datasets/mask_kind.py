@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from mmengine.dataset import BaseDataset
 
-from .transforms.decode import mask_to_float, read_mask
+from .transforms.decode import read_mask
 
 _GREY = (0.06, 0.94)  # JPEG's noise around black and white is none
 _EDGE = 5  # pixels; edges are narrower, also where a mask has been enlarged a little
@@ -16,15 +16,14 @@ _LEAST_AREA = 0.02  # of the object's pixels
 _LEAST_MASKS = 0.1
 
 
-def is_soft(mask: np.ndarray) -> bool:
+def is_soft(alpha: np.ndarray) -> bool:
     """Whether a mask is grey over areas, as hair, glass and blur are in mattes, and not along edges alone.
 
     That is, whether 5x5 squares of grey are centred at 2 % of the object's pixels or more.
 
     Args:
-        mask: (H, W): uint8, or float32 in [0, 1].
+        alpha: Mask, float32 (H, W) in [0, 1].
     """
-    alpha = mask_to_float(mask)
     low, high = _GREY
     grey = ((alpha > low) & (alpha < high)).astype(np.uint8)
     wide = cv2.erode(grey, np.ones((_EDGE, _EDGE), np.uint8))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from mmbirefnet.deploy.channel_order import takes_rgb
 from mmbirefnet.fileio.onnx_metadata import OnnxMetadata
 from mmbirefnet.models import BiRefNet
+from mmbirefnet.models.normalization import get_normalization
 from mmbirefnet.version import __version__
 
 from .deform_conv_export import replace_deform_convs
@@ -69,17 +69,9 @@ def describe(
     model: BiRefNet, size: tuple[int, int], deform_conv: str, config: str = '', checkpoint: str = ''
 ) -> OnnxMetadata:
     """What is written into an exported file about its use, from the model's own data preprocessor."""
-    preprocessor = model.data_preprocessor
-    if getattr(preprocessor, '_enable_normalize', False):
-        mean, std = (tuple(getattr(preprocessor, name).flatten().tolist()) for name in ('mean', 'std'))
-    else:
-        mean, std = (0.0,) * 3, (1.0,) * 3
-    order = 'RGB' if takes_rgb(preprocessor) else 'BGR'
     return OnnxMetadata(
         tuple(size),
-        mean,
-        std,
-        channel_order=order,
+        **get_normalization(model)._asdict(),
         deform_conv=deform_conv,
         config=config,
         checkpoint=checkpoint,

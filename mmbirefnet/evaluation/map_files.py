@@ -11,7 +11,7 @@ import numpy as np
 
 from mmbirefnet.datasets.dichotomous import refuse_circles
 from mmbirefnet.datasets.preparation.find_sets import list_folder
-from mmbirefnet.datasets.transforms.decode import mask_to_float, read_map, read_mask
+from mmbirefnet.datasets.transforms.decode import read_map, read_mask
 
 from .scoring import score_pair
 
@@ -77,7 +77,7 @@ def read_pair(mask_path: str | Path, map_path: str | Path) -> tuple[np.ndarray, 
         OSError: if a file is missing, truncated or not an image.
         ValueError: if the mask is not grey.
     """
-    mask = mask_to_float(read_mask(str(mask_path)))
+    mask = read_mask(str(mask_path))
     score_map = read_map(str(map_path))
     if score_map.shape != mask.shape:
         score_map = cv2.resize(score_map, mask.shape[::-1])

@@ -13,7 +13,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.structures import BaseDataElement
 
-from mmbirefnet.datasets.transforms.decode import mask_to_float, read_mask
+from mmbirefnet.datasets.transforms.decode import read_mask
 from mmbirefnet.evaluation.map_files import OBJECT_ABOVE
 from mmbirefnet.evaluation.report.tables import MEANS, to_keys, with_means
 from mmbirefnet.evaluation.scoring import Scores, aggregate, check_measures, score_pair
@@ -245,7 +245,7 @@ def _annotation_of(sample: dict) -> torch.Tensor | np.ndarray:
     path = sample.get('seg_map_path')
     if path is None:
         raise ValueError('no mask: the data sample has neither gt_sem_seg nor seg_map_path')
-    return mask_to_float(read_mask(str(path)))
+    return read_mask(str(path))
 
 
 def _score_sample(

@@ -1,4 +1,4 @@
-"""What belongs nowhere else, and the documented path of ``convert_birefnet_state_dict``."""
+"""Threads, processes and the terminal, and the documented path of ``convert_birefnet_state_dict``."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""Printing what the terminal's encoding does not have."""
+"""Print characters that the terminal's encoding lacks."""
 
 import sys
 
@@ -11,5 +11,5 @@ def escape_unprintable() -> None:
 
 
 def printable(name: str) -> str:
-    """A name with escapes for bytes that are not UTF-8, for logs and pictures."""
+    """A name with escapes for bytes that are not UTF-8, for logs and images."""
     return name.encode('utf-8', 'backslashreplace').decode('utf-8')

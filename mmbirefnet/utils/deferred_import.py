@@ -1,4 +1,4 @@
-"""Putting off the import of a large module that most users of a package do not need."""
+"""Defer the import of a large module that most users do not need."""
 
 import importlib
 import importlib.util

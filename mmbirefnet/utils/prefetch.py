@@ -1,4 +1,4 @@
-"""Work done ahead of its use by a few threads, in order."""
+"""Run work ahead of its use in a few threads, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Helping processes that outlive a signal to the whole job, but not their parent."""
+"""Make worker processes ignore a job-wide SIGTERM and exit when their parent dies."""
 
 import os
 import signal
@@ -8,11 +8,11 @@ _INTERVAL = 1.0  # seconds
 
 
 def guard_process() -> None:
-    """Call it in a helping process, such as one that loads data; there, and in its later threads, from now on:
+    """Guard the calling worker process, such as one that loads data, and the threads that it starts later.
 
-    - SIGTERM of anyone but the parent is ignored. Slurm sends it to all processes of a job; the parent still needs
-      this one to come to an orderly end.
-    - The process ends within a second of its parent, also when that one is killed.
+    - It ignores SIGTERM from any process but its parent. Slurm sends the signal to all processes of a job, and the
+      parent needs its workers until it has saved a checkpoint.
+    - It exits within a second of its parent, also when the parent is killed.
     """
     if not hasattr(signal, 'pthread_sigmask'):  # Windows
         return

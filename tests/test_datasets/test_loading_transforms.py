@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from mmbirefnet.datasets.transforms import LoadImage, LoadMask
+from mmbirefnet.datasets.transforms.decode import read_mask
 from mmbirefnet.imaging import read
 
 RNG = np.random.default_rng(0)
@@ -153,6 +154,14 @@ class TestLoadMask:
         mask = load_mask(path, (2, 3))
         assert mask.dtype == np.float32
         np.testing.assert_allclose(mask, [[0, 1 / 65535, 32768 / 65535], [257 / 65535, 65534 / 65535, 1]], rtol=1e-7)
+
+    @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+    def test_scoring_reads_fractions_whatever_the_file_holds(self, tmp_path, dtype):
+        path, white = str(tmp_path / 'a.png'), np.iinfo(dtype).max
+        cv2.imwrite(path, np.array([[0, 1], [white // 3, white]], dtype))
+        alpha = read_mask(path)
+        assert alpha.dtype == np.float32
+        np.testing.assert_allclose(alpha, [[0, 1 / white], [1 / 3, 1]], rtol=1e-7)
 
     def test_empty_and_full_masks_are_masks(self, tmp_path):
         for dtype, value in ((np.uint8, 0), (np.uint8, 255), (np.uint16, 0), (np.uint16, 65535)):

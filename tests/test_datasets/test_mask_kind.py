@@ -15,27 +15,27 @@ OUTLINES = [make_sample(0, 'test', index, (256, 256)).mask for index in range(10
 def test_drawn_objects(mask):
     """Their masks are hard with anti-aliased edges; blurred as far as the lens would, they are mattes."""
     assert np.unique(mask).size > 10
+    mask = mask.astype(np.float32) / 255
     assert not is_soft(mask)
-    assert not is_soft(mask.astype(np.float32) / 255)
     assert not is_soft(cv2.resize(mask, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
     assert is_soft(cv2.GaussianBlur(mask, (0, 0), 6))
 
 
 def test_counted_by_hand():
     """A 40x40 square with a strip of grey: 5x5 squares of grey fit in where the strip is five pixels wide."""
-    mask = np.zeros((60, 60), np.uint8)
-    mask[10:50, 10:50] = 255
-    mask[10:50, 10:14] = 128
+    mask = np.zeros((60, 60), np.float32)
+    mask[10:50, 10:50] = 1
+    mask[10:50, 10:14] = 128 / 255
     assert not is_soft(mask)
-    mask[10:50, 14] = 128  # 36 centres, 2.25 % of 1600 pixels
+    mask[10:50, 14] = 128 / 255  # 36 centres, 2.25 % of 1600 pixels
     assert is_soft(mask)
-    mask[5:55, 50:56] = 255  # of 1900 pixels less than 2 %
+    mask[5:55, 50:56] = 1  # of 1900 pixels less than 2 %
     assert not is_soft(mask)
 
 
 @pytest.mark.parametrize(('level', 'soft'), [(0, False), (10, False), (128, True), (245, False), (255, False)])
 def test_constant_masks(level, soft):
-    assert is_soft(np.full((20, 20), level, np.uint8)) == soft
+    assert is_soft(np.full((20, 20), level / 255, np.float32)) == soft
 
 
 def test_count(tmp_path):

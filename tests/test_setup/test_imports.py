@@ -3,6 +3,7 @@
 import ast
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / 'mmbirefnet'
 # A folder or module imports only from those before it.
 ORDER = ['version', 'environment', 'utils', 'fileio', 'imaging', 'registry', 'models', 'zoo', 'deploy', 'datasets']
-ORDER += ['evaluation', 'visualization', 'engine', 'video', 'apis', 'server', 'cli']
+ORDER += ['evaluation', 'visualization', 'engine', 'apis', 'video', 'integrations', 'server', 'cli']
 # Their functions import what they re-export, or set up, when it is asked for.
 FACES = ('mmbirefnet', 'mmbirefnet.utils')
 FILES = sorted(path for path in PACKAGE.rglob('*.py') if '.mim' not in path.parts)
@@ -50,6 +51,13 @@ def imported_modules(path):
 def test_all_folders_have_a_place_in_the_order():
     found = {module_name(path).split('.')[1] for path in FILES if path != PACKAGE / '__init__.py'}
     assert found == set(ORDER)
+
+
+def test_the_architecture_page_has_this_order():
+    page = (ROOT / 'docs/en/notes/architecture.md').read_text('utf-8')
+    table = page.partition('## The folders')[2].partition('## ')[0]
+    names = re.findall(r'`(\w+)(?:/|\.py)`', ''.join(re.findall(r'^\| (`.*?) \|', table, re.MULTILINE)))
+    assert names == ORDER
 
 
 def test_no_import_runs_backwards():

@@ -19,12 +19,12 @@ from mmengine.utils import ProgressBar
 from mmbirefnet.datasets.transforms.decode import read_image
 from mmbirefnet.evaluation import MEASURES, lower_is_better
 from mmbirefnet.evaluation.map_files import list_images, match_maps, read_pair, score_files
-from mmbirefnet.evaluation.report.breakdown import rows_by
-from mmbirefnet.evaluation.report.published import load_published
 from mmbirefnet.evaluation.report.tables import (
     TASK_COLUMNS,
     TableRow,
     columns_of,
+    load_published,
+    rows_by,
     rows_of_sets,
     to_csv,
     to_markdown,

@@ -20,6 +20,7 @@ from mmbirefnet.utils import check_fit, infer_backbone_name, infer_model_config
 from mmbirefnet.version import __version__
 from mmbirefnet.zoo.catalog import FINETUNE_CONFIGS, get_info
 from mmbirefnet.zoo.convert import load_birefnet
+from mmbirefnet.zoo.push import check_repository, push_to_hub
 from mmbirefnet.zoo.to_reference import write_reference
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,10 +171,16 @@ def run(args: argparse.Namespace) -> None:
         OSError, ImportError, ValueError: See :func:`convert` and :func:`mmbirefnet.zoo.to_reference.write_reference`.
     """
     src, dst = args.src, Path(args.dst)
+    if args.push_to_hub:
+        check_repository(args.push_to_hub)
+        if args.to != 'reference' or dst.suffix:
+            raise ValueError('--push-to-hub uploads a folder: it needs --to reference, and a DST without a suffix')
     if args.to == 'reference':
         check_replacing(src, dst, args.overwrite)
         for path in write_reference(src, dst, args.crop_order):
             print(f'wrote {path}')
+        if args.push_to_hub:
+            print(f'uploaded {push_to_hub(dst, args.push_to_hub)}')
         return
     check_target(src, dst, args.overwrite)
     report(dst, *convert(src, dst, args.crop_order))

@@ -14,7 +14,7 @@ import cv2
 from mmengine import fileio
 
 from mmbirefnet.datasets.preparation.find_sets import IMAGES, MASKS, PUBLISHED_SIZES, find_sets, list_folder
-from mmbirefnet.datasets.transforms.decode import read_image, read_mask
+from mmbirefnet.datasets.transforms.decode import read_image, read_mask_levels
 
 KINDS = {
     'missing-set': 'a set, or its folder of images or masks, is not there',
@@ -140,7 +140,7 @@ def _check(file: _File) -> tuple[list[Problem], bytes | None]:
             problems.append(Problem('unreadable', file.image, _told(error, file.image)))
     if file.mask:
         try:
-            mask = read_mask(file.mask)
+            mask = read_mask_levels(file.mask)
         except OSError as error:
             problems.append(Problem('unreadable', file.mask, _told(error, file.mask)))
         except ValueError as error:

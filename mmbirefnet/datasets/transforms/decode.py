@@ -57,7 +57,15 @@ def read_image_size(path: str, backend_args: dict | None = None) -> tuple[int, i
 
 
 def read_mask(path: str, backend_args: dict | None = None) -> np.ndarray:
-    """Read a soft mask without losing a level.
+    """Read a soft mask as the fraction of foreground, float32 (H, W) in [0, 1], as losses and metrics take it.
+
+    Errors as of :func:`read_mask_levels`.
+    """
+    return mask_to_float(read_mask_levels(path, backend_args))
+
+
+def read_mask_levels(path: str, backend_args: dict | None = None) -> np.ndarray:
+    """Read a soft mask without losing a level, in the smallest type that holds it, for the augmentations.
 
     Color or palette files are gray where their channels agree. Where alpha varies, it is the mask, and the color must
     be the same wherever there is any.
@@ -111,7 +119,7 @@ def read_map(path: str) -> np.ndarray:
 
 
 def mask_to_float(mask: np.ndarray) -> np.ndarray:
-    """The fraction of foreground, float32 in [0, 1], of a mask in either form of :func:`read_mask`."""
+    """The fraction of foreground, float32 in [0, 1], of a mask in either type of :func:`read_mask_levels`."""
     return mask if mask.dtype == np.float32 else mask.astype(np.float32) / 255
 
 
@@ -124,11 +132,15 @@ def _read(path: str, backend_args: dict | None) -> bytes:
 
 
 def _precheck(data: bytes, path: str) -> None:
-    """Refuse what OpenCV would crash on, and headers, right or not, that declare gigapixels: it would make room."""
+    """Refuse what OpenCV would crash on, incomplete PNG files, and headers that declare gigapixels.
+
+    OpenCV allocates the memory that a header declares before it looks how much data there is.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=available_formats()) as image:
             if image.format == 'JPEG2000':
                 image.load()  # OpenCV up to 4.11 at least crashes where it is damaged
+            image.verify()  # the checksums of a PNG, up to its end
     except Image.DecompressionBombError as error:
         raise OSError(f'{path}: {error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit') from error
     except Exception as error:  # of half a dozen types; there are formats that OpenCV alone knows
@@ -137,9 +149,8 @@ def _precheck(data: bytes, path: str) -> None:
 
 
 def _decode(data: bytes, path: str, flags: int) -> np.ndarray:
-    # OpenCV returns None for truncated data, but up to 4.10 at least it fills up a JPEG with grey, and it makes room
-    # for a part of a PNG before it looks how much there is.
-    complete = jpeg_ends(data) if data.startswith(_JPEG_START) else _png_ends(data) or not data.startswith(_PNG_START)
+    # OpenCV returns None for truncated data, but up to 4.10 at least it fills a JPEG with gray.
+    complete = jpeg_ends(data) or not data.startswith(_JPEG_START)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if complete else None
     except cv2.error as error:  # for example, more pixels than OpenCV allows
@@ -147,14 +158,6 @@ def _decode(data: bytes, path: str, flags: int) -> np.ndarray:
     if pixels is None:
         raise OSError(f'{path}: truncated, damaged, or no image that OpenCV can read')
     return pixels
-
-
-def _png_ends(data: bytes) -> bool:
-    """Whether the chunks of a PNG file reach its end (PNG specification, 5.3)."""
-    position = len(_PNG_START)
-    while (kind := data[position + 4 : position + 8]) not in (b'IEND', b''):
-        position += 12 + int.from_bytes(data[position : position + 4], 'big')
-    return bool(kind)
 
 
 def _has_no_alpha(data: bytes) -> bool:

@@ -7,7 +7,7 @@ from mmcv.transforms import BaseTransform
 
 from mmbirefnet.registry import TRANSFORMS
 
-from .decode import read_image, read_mask
+from .decode import read_image, read_mask_levels
 
 
 # mmseg's inferencers look for a transform of the first of the other names, and put one of the last two in its place.
@@ -45,8 +45,10 @@ class LoadImage(BaseTransform):
 class LoadMask(BaseTransform):
     """Load ``seg_map_path`` as a soft mask, of the image's original size.
 
-    Adds ``gt_seg_map`` (H, W): uint8 in 0..255, or float32 in [0, 1] for 16-bit files that 8 bits cannot hold; every
-    transform of this package takes both. Placed behind the image's resize, it keeps the mask at its own size, as
+    Adds ``gt_seg_map`` (H, W). Its dtype is decided here, from the file, and the transforms of this package keep it:
+    uint8 in 0..255, which the reference augments too and which takes a quarter of the memory, or float32 in [0, 1] for
+    16-bit files that 8 bits cannot hold. :class:`PackDichotomousInputs` makes it float32 in [0, 1] for the loss and the
+    metric. Placed behind the image's resize, it keeps the mask at its own size, as
     scoring wants it. Without ``seg_map_path`` (a data set with ``with_masks=False``) nothing is loaded.
 
     Args:
@@ -63,7 +65,7 @@ class LoadMask(BaseTransform):
     def transform(self, results: dict) -> dict:
         if 'seg_map_path' not in results:
             return results
-        mask = read_mask(results['seg_map_path'], self.backend_args)
+        mask = read_mask_levels(results['seg_map_path'], self.backend_args)
         if mask.shape != tuple(results['ori_shape'][:2]):
             (height, width), (mask_height, mask_width) = results['ori_shape'][:2], mask.shape
             raise ValueError(

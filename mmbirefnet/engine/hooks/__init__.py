@@ -1,10 +1,8 @@
 from .benchmark_table_hook import BenchmarkTableHook
-from .buffer_sync_hook import BufferSyncHook
 from .finite_hook import FiniteHook
-from .fuse_hook import FuseHook
 from .loss_schedule import LossScheduleHook
 from .mask_kind_hook import MaskKindHook
-from .matmul_precision_hook import MatmulPrecisionHook
+from .model_hooks import BufferSyncHook, FuseHook, MatmulPrecisionHook
 from .released_checkpoint_hook import ReleasedCheckpointHook
 from .safe_checkpoint_hook import SafeCheckpointHook
 from .soft_map_hook import SoftMapHook

@@ -8,11 +8,11 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmbirefnet.evaluation.report.published import load_published
 from mmbirefnet.evaluation.report.tables import (
     TableRow,
     columns_of,
     from_keys,
+    load_published,
     rows_of_sets,
     to_markdown,
     write_tables,

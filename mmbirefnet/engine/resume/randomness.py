@@ -1,4 +1,4 @@
-"""Random numbers that are a function of where the training is, not of how it came there."""
+"""Seed all generators from (seed, epoch, iteration), so that a resumed run draws the same numbers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def seed_generators(*key: int) -> None:
 
 @contextmanager
 def preserved_generators() -> Iterator[None]:
-    """Give the generators of the CPU back the state that they had before the block."""
+    """Restore the state of the CPU generators after the block."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     try:
         yield

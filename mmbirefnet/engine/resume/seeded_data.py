@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
-from mmbirefnet.engine.resume.dataset_wrapper import DatasetWrapper
 from mmbirefnet.engine.resume.randomness import preserved_generators, seed_generators
 
 _KEPT = (
@@ -67,6 +66,25 @@ class SeededBatchSampler(Sampler):
     def __iter__(self) -> Iterator[list[SampleKey]]:
         for batch in islice(self.batch_sampler, self.start, None):
             yield [SampleKey(self.seed, self.epoch, index) for index in batch]
+
+
+class DatasetWrapper(Dataset):
+    """Changes how samples are loaded; length and all other attributes are the inner data set's.
+
+    Args:
+        dataset: The inner one.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'dataset':  # while being unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
 
 
 class SeededDataset(DatasetWrapper):

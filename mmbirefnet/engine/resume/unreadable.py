@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mmbirefnet.engine.resume.dataset_wrapper import DatasetWrapper
+from mmbirefnet.engine.resume.seeded_data import DatasetWrapper
 
 ATTEMPTS = 10
 REPLACED = 'replaces'

@@ -1,4 +1,4 @@
-"""Tables of scores as Markdown, CSV and LaTeX, in the column order of the papers."""
+"""Tables of scores as Markdown, CSV and LaTeX, in the column order of the papers, and where their rows come from."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import yaml
 
 from mmbirefnet.datasets import CODDataset, DIS5KDataset, HRSODDataset, MattingDataset
 from mmbirefnet.evaluation.functional import MEASURES
-from mmbirefnet.evaluation.scoring import lower_is_better
+from mmbirefnet.evaluation.scoring import Scores, aggregate, lower_is_better
 
 TASK_COLUMNS = {
     'DIS5K': ('maxFm', 'wFmeasure', 'MAE', 'Smeasure', 'meanEm', 'HCE'),
@@ -117,7 +119,7 @@ def rows_of_sets(
     Args:
         scores: Scores by method and set, see :func:`with_means`.
         notes: By method and set; sets that have a note only get a row without scores.
-        published: Rows of :func:`~mmbirefnet.evaluation.report.published.load_published`; those of sets without a row
+        published: Rows of :func:`load_published`; those of sets without a row
             of ours are left out.
     """
     notes = notes or {}
@@ -206,3 +208,57 @@ def _number(metric: str, value: float | None) -> str:
 
 def _escape(text: str) -> str:
     return ''.join('\\' + character if character in '&%$#_{}' else character for character in text)
+
+
+def load_published(path: str | Path, config: str | None = None) -> list[TableRow]:
+    """Rows of a metafile, one per result of a model, each with its source as the note.
+
+    Args:
+        path: A YAML file with ``Models``; each of their ``Results`` has ``Dataset``, ``Metrics`` and ``Source``.
+        config: Stem of a config file: return only the rows of the models whose ``Config`` it is.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a result has no source, or a measure of another name than ours.
+    """
+    content = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+    rows = []
+    for model in content['Models']:
+        if config is not None and Path(model.get('Config', '')).stem != config:
+            continue
+        for result in model.get('Results', ()):
+            unknown = sorted(set(result['Metrics']) - set(MEASURES))
+            if unknown or not result.get('Source'):
+                what = f'unknown measures {", ".join(unknown)}' if unknown else 'no Source'
+                raise ValueError(f'{path}: {model["Name"]} on {result["Dataset"]}: {what}')
+            rows.append(TableRow(result['Dataset'], model['Name'], result['Metrics'], result['Source']))
+    return rows
+
+
+class Dis5kName(NamedTuple):
+    """What a file stem such as ``2#Aircraft#7#UAV#3522858070`` says."""
+
+    group: str
+    class_name: str
+
+
+def parse_dis5k_name(stem: str) -> Dis5kName | None:
+    """Group and class of a DIS5K stem, ``None`` for a stem of another form."""
+    fields = stem.split('#')
+    return Dis5kName(fields[1], fields[3]) if len(fields) >= 4 else None
+
+
+def rows_by(what: str, method: str, scores: Mapping[str, Scores]) -> list[TableRow]:
+    """One row per ``'group'`` or ``'class_name'`` with its number of images as the note; none without such names.
+
+    Args:
+        what: field of ``Dis5kName``.
+        method: name of the method.
+        scores: of each image, by its stem.
+    """
+    parts: dict[str, list[Scores]] = {}
+    for stem, image_scores in scores.items():
+        name = parse_dis5k_name(stem)
+        if name is not None:
+            parts.setdefault(getattr(name, what), []).append(image_scores)
+    return [TableRow(part, method, aggregate(parts[part]), f'{len(parts[part])} images') for part in sorted(parts)]

@@ -21,7 +21,7 @@ ARCHITECTURES = {
 }
 
 
-# Activations that a block in inference on the CPU makes at a time: near the cache, and little memory.
+# Chunk size for CPU inference: keeps activations in cache and bounds peak memory.
 PART_BYTES = 8 * 2**20
 
 
@@ -182,7 +182,7 @@ class WindowAttention(BaseModule):
 
 
 class Mlp(BaseModule):
-    """A norm that is given, and two linear layers with a GELU between, on the last axis."""
+    """Pre-norm MLP: ``norm`` (passed in), Linear, GELU, Linear over the channel axis."""
 
     def __init__(self, dims: int, hidden_dims: int, drop: float = 0.0) -> None:
         super().__init__()

@@ -1,8 +1,7 @@
 from mmbirefnet.models.layers.activation_checkpointing import checkpoint_module
-from mmbirefnet.models.layers.dcn.layer import DCNv2
+from mmbirefnet.models.layers.dcn.layer import DCNv2, build_conv
 
 from .aspp import ASPP, ReconstructionBlock
-from .conv import build_conv
 from .norm import FrozenBN
 from .reference import (
     InwardReference,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmbirefnet.models.layers.activation_checkpointing import recompute
 
-from .conv import build_conv
+from .dcn.layer import build_conv
 from .norm import norm_pooled
 
 

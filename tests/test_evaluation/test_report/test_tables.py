@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 from mmbirefnet.evaluation import MEASURES
-from mmbirefnet.evaluation.report.breakdown import parse_dis5k_name, rows_by
-from mmbirefnet.evaluation.report.published import load_published
 from mmbirefnet.evaluation.report.ranking import find_checkpoints, rank, read_logged_scores
 from mmbirefnet.evaluation.report.tables import (
     TASK_COLUMNS,
@@ -16,6 +14,9 @@ from mmbirefnet.evaluation.report.tables import (
     TableRow,
     columns_of,
     in_table_order,
+    load_published,
+    parse_dis5k_name,
+    rows_by,
     task_of,
     to_latex,
     to_markdown,

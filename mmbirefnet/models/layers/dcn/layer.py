@@ -1,4 +1,4 @@
-"""DCNv2 layer (Zhu et al., 2019) with a choice of how it is computed."""
+"""DCNv2 layer (Zhu et al., 2019) with a choice of how it is computed, and convolutions by name, of which it is one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import mmcv.ops
 import torch
+from mmcv.cnn import build_conv_layer
 from mmengine.logging import print_log
 from packaging.version import Version
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
@@ -103,9 +104,9 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         *args, **kwargs: As for ``mmcv.ops.ModulatedDeformConv2dPack``: ``in_channels``, ``out_channels``,
             ``kernel_size``, ``stride``, ``padding``, ``dilation``, ``groups``, ``deform_groups``, ``bias``.
         mask_scale: Upper bound of the mask.
-        backend: ``'torch'`` (gather and matrix product, low memory, fast on the CPU), ``'mmcv'`` (mmcv's kernel) or
-            ``'triton'`` (fused kernels, low memory, 16 bits; only CUDA) or ``'auto'``: mmcv on CUDA, torch elsewhere.
-            May be changed at any time through the attribute.
+        backend: ``'torch'`` (gather and matrix product, low memory, fast on the CPU), ``'mmcv'`` (mmcv's kernel),
+            ``'triton'`` (experimental: fused kernels, low memory, 16 bits; only CUDA) or ``'auto'``: mmcv on CUDA,
+            torch elsewhere. May be changed at any time through the attribute.
 
     Raises:
         ValueError: If there is no such backend.
@@ -149,7 +150,8 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         Returns:
             Map ``(N, out_channels, H', W')`` of the dtype of ``offset_mask``.
         """
-        backend = select_backend(self.backend, x.device)
+        # The tracer behind mmengine.analysis counts the FLOPs of torch's own operators only.
+        backend = 'torch' if torch.jit.is_tracing() else select_backend(self.backend, x.device)
         taps = offset_mask.shape[1] // 3
         dtype = torch.promote_types(offset_mask.dtype, torch.float32)
         # mmcv's kernel has no bfloat16. Positions need more digits than 16 bits hold.
@@ -167,3 +169,22 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
                 out = load_backend(backend)(x, offset, mask, weight, bias, *options)
                 out = out if then is None else then(out.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return out.to(offset_mask.dtype)
+
+
+def build_conv(conv_cfg: dict | None, *args, **kwargs) -> nn.Module:
+    """Build a convolution, looking its type up in mmbirefnet's registry first, then in mmcv's.
+
+    Args:
+        conv_cfg: ``dict(type=name, **options)``, for example ``dict(type='DCNv2', backend='torch')``; None is a plain
+            ``Conv2d``. A class instead of a name works too.
+        *args, **kwargs: Those of ``torch.nn.Conv2d``.
+
+    Raises:
+        KeyError: If no registry knows the type.
+    """
+    if conv_cfg is not None and isinstance(conv_cfg.get('type'), str):
+        layer = MODELS.get(conv_cfg['type'])
+        if layer is None:
+            raise KeyError(f'no convolution layer {conv_cfg["type"]!r} in the registries of mmbirefnet and mmcv')
+        conv_cfg = {**conv_cfg, 'type': layer}
+    return build_conv_layer(conv_cfg, *args, **kwargs)

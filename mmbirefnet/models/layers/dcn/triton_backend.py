@@ -1,7 +1,9 @@
 """Modulated deformable convolution (DCNv2; Zhu et al., 2019, Eq. 1) in fused Triton kernels.
 
+Experimental: no speed or memory has been measured on a GPU yet, and ``'auto'`` never selects it.
+
 Each program gathers the columns of a block of output pixels, tap by tap, and feeds them to the matrix unit at once, so
-that no im2col buffer exists; the backward kernels gather them anew. Products accumulate in float32, and positions and
+that no im2col buffer exists; the backward kernels gather them again. Products accumulate in float32, and positions and
 interpolation are float32 whatever the dtype of the maps.
 
 In the kernels ``p`` counts output pixels, ``c`` input channels, ``o`` output channels of a group. Maps are

@@ -12,9 +12,8 @@ from mmengine.logging import MMLogger
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load_state_dict
 from torch import nn
 
-from mmbirefnet.models.layers.conv import build_conv
 from mmbirefnet.models.layers.dcn import torch_backend as deform_conv_torch
-from mmbirefnet.models.layers.dcn.layer import DCNv2
+from mmbirefnet.models.layers.dcn.layer import DCNv2, build_conv
 from mmbirefnet.models.layers.dcn.torch_backend import modulated_deform_conv2d
 from mmbirefnet.registry import MODELS
 

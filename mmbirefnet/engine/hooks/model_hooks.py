@@ -1,0 +1,92 @@
+"""Small hooks that change the model, or how it computes, around a run or a test."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.dist import all_reduce_params
+from mmengine.hooks import EMAHook, Hook, SyncBuffersHook
+from mmengine.runner import Runner
+from torch import nn
+
+from mmbirefnet.deploy import fuse
+from mmbirefnet.models import BiRefNet
+from mmbirefnet.registry import HOOKS
+
+PRECISIONS = ('highest', 'high', 'medium')
+
+
+@HOOKS.register_module()
+class BufferSyncHook(SyncBuffersHook):
+    """mmengine's ``SyncBuffersHook`` that takes care of ``EMAHook`` too.
+
+    Averages BatchNorm's running statistics over all processes after each epoch of training, so that all of them
+    validate, and rank 0 saves, the same model. ``EMAHook`` saves the buffers of its own model, which are those of the
+    last iteration: they are averaged as well.
+    """
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Average the buffers of the model and of its averaged copy."""
+        super().after_train_epoch(runner)
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                all_reduce_params(hook.ema_model.buffers(), op='mean')  # nothing to do for one process
+
+
+@HOOKS.register_module()
+class FuseHook(Hook):
+    """Tests :func:`~mmbirefnet.deploy.fuse` of the model in its place and puts the model back afterwards.
+
+    The BiRefNet may be wrapped, for test-time augmentation or for several processes. Other models are left alone.
+    """
+
+    priority = 'LOWEST'  # after EMAHook, which puts its averages into the plain model
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Fuse the model, now that its checkpoint is loaded."""
+        self._owner, self._name = _find(runner)
+        self._plain = getattr(self._owner, self._name)
+        if isinstance(self._plain, BiRefNet):
+            setattr(self._owner, self._name, fuse(self._plain))
+
+    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Bring the plain model back."""
+        setattr(self._owner, self._name, self._plain)
+
+
+def _find(runner: Runner) -> tuple[Runner | nn.Module, str]:
+    """The owner and the attribute that hold the innermost model."""
+    owner, name = runner, 'model'
+    while not isinstance(model := getattr(owner, name), BiRefNet) and hasattr(model, 'module'):
+        owner, name = model, 'module'
+    return owner, name
+
+
+@HOOKS.register_module()
+class MatmulPrecisionHook(Hook):
+    """Sets the precision of float32 matrix products for a run (``torch.set_float32_matmul_precision``).
+
+    cuDNN's convolutions are not affected: they use TF32 unless ``torch.backends.cudnn.allow_tf32`` is False.
+
+    Args:
+        precision: ``'highest'`` for float32, ``'high'`` for TF32 on GPUs that have it (Ampere and later), or
+            ``'medium'`` for bfloat16.
+
+    Raises:
+        ValueError: If ``precision`` is none of these.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, precision: str = 'high') -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f'MatmulPrecisionHook: precision must be one of {PRECISIONS}, got {precision!r}')
+        self.precision = precision
+
+    def before_run(self, runner: Runner) -> None:
+        """Set the precision."""
+        self._former = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(self.precision)
+
+    def after_run(self, runner: Runner) -> None:
+        """Restore the precision that the process had."""
+        torch.set_float32_matmul_precision(self._former)

@@ -1,0 +1,51 @@
+"""The normalization that a model expects, read from its data preprocessor."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from mmbirefnet.fileio.onnx_metadata import IMAGENET_MEAN, IMAGENET_STD
+
+
+class Normalization(NamedTuple):
+    """What turns 8-bit images into a model's input: ``(image - mean) / std``, by channel."""
+
+    mean: tuple[float, float, float]
+    """Mean in gray levels 0 to 255, in ``channel_order``."""
+    std: tuple[float, float, float]
+    """Standard deviation, likewise."""
+    channel_order: str
+    """``'RGB'`` or ``'BGR'``."""
+
+
+IMAGENET = Normalization(IMAGENET_MEAN, IMAGENET_STD, 'RGB')
+
+
+def get_normalization(model: nn.Module) -> Normalization:
+    """The normalization of a model's data preprocessor, which expects images in BGR.
+
+    A model without a data preprocessor, or with mmengine's base class, which a config that names none gets, was built
+    from its weights alone: BiRefNet's are trained with ImageNet's normalization, in RGB.
+    """
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    if preprocessor is None or type(preprocessor) is BaseDataPreprocessor:
+        return IMAGENET
+    # mmengine and mmseg store the order under different names, partly private: observe where blue goes.
+    black, blue = (_preprocess(preprocessor, bgr) for bgr in ((0, 0, 0), (255, 0, 0)))
+    mean, std = (
+        tuple(torch.as_tensor(value, dtype=torch.float32).flatten().expand(3).tolist())
+        for value in (getattr(preprocessor, 'mean', 0.0), getattr(preprocessor, 'std', 1.0))
+    )
+    return Normalization(mean, std, 'BGR' if black[0] != blue[0] else 'RGB')
+
+
+def _preprocess(preprocessor: BaseDataPreprocessor, bgr: tuple[int, int, int]) -> Tensor:
+    """The three values that the model gets for one pixel."""
+    pixel = torch.tensor(bgr, dtype=torch.uint8).view(3, 1, 1)
+    # mmseg's needs samples where it pads.
+    return preprocessor(dict(inputs=[pixel], data_samples=[BaseDataElement()]))['inputs'][0, :, 0, 0]
