@@ -103,10 +103,13 @@ def test_a_download_that_is_cut_off_goes_on(hub, machine):
     content = os.urandom(1000) * 25_000
     hub.files['me/large'] = {'model.safetensors': content}
     hub.cut_at = [15_000_000]
-    ((kind, path),) = machine.fetch('me/large')
+    # huggingface_hub 2 goes on by itself, earlier versions when they are called again.
+    *_, (kind, path) = machine.fetch('me/large', 'me/large')
     assert kind == 'path'
     assert Path(path).read_bytes() == content
-    assert hub.gets('model.safetensors') == [None, 'bytes=10485760-']
+    whole, rest = hub.gets('model.safetensors')
+    assert whole is None
+    assert 0 < int(rest.removeprefix('bytes=').removesuffix('-')) <= 15_000_000
 
 
 def test_a_download_with_another_hash_is_removed(hub, machine):
