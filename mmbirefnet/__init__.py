@@ -6,10 +6,14 @@ mmengine when it meets ``type='mmbirefnet.…'`` in a config.
 """
 
 import functools
+from typing import TYPE_CHECKING
 
 from .version import __version__, version_info
 
-__all__ = ['__version__', 'setup', 'version_info']
+if TYPE_CHECKING:
+    from .apis.remove_background import remove_background
+
+__all__ = ['__version__', 'remove_background', 'setup', 'version_info']
 
 
 @functools.cache
@@ -19,7 +23,7 @@ def setup() -> None:
     - ``torch.load`` accepts, under its weights-only guard, what mmengine saves with a checkpoint.
     - mmengine finds configs that are named ``mmbirefnet::…``.
     - mmengine loads checkpoints with :mod:`mmbirefnet.fileio.checkpoint_loading`: no code in them is run, and downloads
-      are checked against their hash.
+      are checked against their hash, and names of released models (``load_from='BiRefNet'``) are loaded.
 
     Call it yourself only to load a checkpoint with mmengine before a model of this package is built.
 
@@ -36,8 +40,18 @@ def setup() -> None:
 
     from .fileio.checkpoint_loading import register_loaders
     from .fileio.restricted_unpickling import register_safe_globals
+    from .zoo.loading import register_loader
 
     register_safe_globals()
     register_loaders()
+    register_loader()
     # A module's name: mmengine looks beside it, and an editable distribution is in another place.
     MODULE2PACKAGE.setdefault('mmbirefnet', 'mmbirefnet.registry')
+
+
+def __getattr__(name: str):
+    if name == 'remove_background':
+        from .apis.remove_background import remove_background
+
+        return remove_background
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -31,7 +31,7 @@ SUFFIXES = {'onnx': '.onnx', 'torch-export': '.pt2'}
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help="config file, or the name of one of this project's")
-    parser.add_argument('checkpoint', help='.pth or .safetensors, of this project or released')
+    parser.add_argument('checkpoint', help='file of this project or released, name of a released model, or URL')
     parser.add_argument('-o', '--out', type=Path, required=True, metavar='FILE', help='.onnx, or .pt2 for torch-export')
     parser.add_argument('--format', choices=SUFFIXES, default='onnx', help='what to write (default: %(default)s)')
     parser.add_argument(

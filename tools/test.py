@@ -18,7 +18,7 @@ from mmbirefnet.utils.console import escape_unprintable
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test a model')
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file, name of a released model, Hugging Face id or URL')
     parser.add_argument('--out', metavar='DIR', help='write the predicted maps here, as 8-bit PNG at the original size')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', metavar='DIR', help='write pictures of the predictions below DIR')

@@ -20,6 +20,7 @@ from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.imaging.sources import Source, describe_left_out, is_single, is_video, list_sources
 from mmbirefnet.utils.prefetch import prefetch
 from mmbirefnet.zoo.catalog import CHECKPOINT_SUFFIXES
+from mmbirefnet.zoo.download import is_model_name
 from mmbirefnet.zoo.weights import find_weights
 
 if TYPE_CHECKING:
@@ -46,11 +47,13 @@ class BiRefNetInferencer:
     OpenMMLab packages are installed.
 
     Args:
-        model: Config file or the name of one of this project's, a ``Config``, a model, an ``.onnx`` file, or ``None``
-            to tell the architecture from the checkpoint.
-        weights: Checkpoint, of this project or released (converted as it is loaded), or a folder downloaded from
-            Hugging Face; only tensors are unpickled. By default that of the environment variable
-            ``MMBIREFNET_CHECKPOINT``; not needed with a model or ONNX.
+        model: Name of a released model (``'BiRefNet_HR'``) or whatever ``weights`` takes, whose architecture is told
+            from its parameters; or a config file or the name of one of this project's, a ``Config``, a model, or an
+            ``.onnx`` file.
+        weights: Checkpoint, of this project or released (converted as it is loaded; only tensors are unpickled): a
+            file, a folder, the name of a released model, a Hugging Face id or a URL, see
+            :func:`mmbirefnet.zoo.download.fetch`. By default that of the environment variable
+            ``MMBIREFNET_CHECKPOINT``, or without a config ``'BiRefNet'``; not needed with a model or ONNX.
         device: For example ``'cuda:1'``; ``None`` for a GPU where there is one.
         dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for mixed precision; an ONNX file has its own.
         fuse: Whether to fuse the model, which is faster and gives the same maps.
@@ -79,7 +82,7 @@ class BiRefNetInferencer:
         providers: list | None = None,
         crop_order: str = 'auto',
     ) -> None:
-        if isinstance(model, (str, os.PathLike)) and _is_checkpoint(Path(model)) and not weights:
+        if isinstance(model, (str, os.PathLike)) and not weights and _is_checkpoint(model):
             model, weights = None, model
         self.backend = backend or _make_backend(model, weights, device, dtype, fuse, providers, crop_order)
 
@@ -335,8 +338,11 @@ class BiRefNetInferencer:
             )
 
 
-def _is_checkpoint(path: Path) -> bool:
-    return path.suffix in CHECKPOINT_SUFFIXES or path.is_dir()
+def _is_checkpoint(model: str | os.PathLike) -> bool:
+    path = Path(model)
+    return (
+        path.suffix in CHECKPOINT_SUFFIXES or path.is_dir() or (not path.exists() and is_model_name(os.fspath(model)))
+    )
 
 
 def _make_backend(model, weights, device, dtype, fuse, providers, crop_order):

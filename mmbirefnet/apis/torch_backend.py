@@ -24,10 +24,10 @@ from mmbirefnet.models import BiRefNet
 from mmbirefnet.models.normalization import get_normalization
 from mmbirefnet.registry import MODELS
 from mmbirefnet.zoo.architecture import infer_model_config
-from mmbirefnet.zoo.catalog import SIDE_RANGE, identify
+from mmbirefnet.zoo.catalog import FOLDER_FILES, SIDE_RANGE, identify, suggest
 from mmbirefnet.zoo.convert import load_birefnet
 from mmbirefnet.zoo.crop_order import AUTO
-from mmbirefnet.zoo.weights import find_weights
+from mmbirefnet.zoo.weights import DEFAULT_MODEL, find_weights
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 DEFAULT_SIZE = (1024, 1024)  # of most released models
@@ -39,7 +39,8 @@ class TorchBackend:
     Args:
         model: Config file or the name of one of this project's, a ``Config``, a model, or ``None`` to tell the
             architecture from the checkpoint.
-        weights: Checkpoint of this project or a released one; with a model it may be left out.
+        weights: Checkpoint of this project or a released one, a file or the name of a model, see
+            :func:`mmbirefnet.zoo.download.fetch`; with a model it may be left out.
         device: For example ``'cuda:1'``; ``None`` for a GPU where there is one.
         dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for automatic mixed precision.
         fuse: Whether to fuse the model (:func:`mmbirefnet.deploy.fuse`); the maps stay the same to rounding.
@@ -88,9 +89,10 @@ class TorchBackend:
                 _load_parameters(model, load_birefnet(weights, crop_order).state_dict, weights)
             size = (cfg and _test_size(cfg)) or DEFAULT_SIZE
         else:
-            path = find_weights(weights)
+            path = find_weights(weights, DEFAULT_MODEL if model is None else None)
             model, size = _load(model, path, crop_order)
-            self.name = path.name
+            info = identify(path) if path.name in FOLDER_FILES else None
+            self.name = info.name if info else path.name
         self.side_range = SIDE_RANGE if size == 'image' else None
         self.input_size = DEFAULT_SIZE if size == 'image' else size
         if getattr(model, 'out_channels', 1) != 1:
@@ -143,7 +145,10 @@ def find_config(model: str | os.PathLike) -> Path:
     name = path.name.removesuffix('.py')
     if name in known:
         return known[name]
-    raise FileNotFoundError(f'{model}: no config file, nor the name of one of these: {", ".join(sorted(known))}')
+    raise FileNotFoundError(
+        f'{model}: no config file, nor the name of one of these: {", ".join(sorted(known))}; for a released model '
+        f'{suggest(name)}'
+    )
 
 
 def _load(model, weights: Path, crop_order: str) -> tuple[nn.Module, tuple[int, int] | str]:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('src', metavar='SRC', help='checkpoint, or a folder downloaded from Hugging Face')
+    parser.add_argument('src', metavar='SRC', help='name of a released model, Hugging Face id, URL, file or folder')
     parser.add_argument(
         'dst', metavar='DST', help='file to write, .pth; with --to reference .pth, .safetensors or a folder'
     )
@@ -22,6 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=('mmbirefnet', 'reference'),
         default='mmbirefnet',
         help="form to write: this project's, or the reference implementation's (default: %(default)s)",
+    )
+    parser.add_argument(
+        '--push-to-hub',
+        metavar='USER/NAME',
+        help='with --to reference: upload the folder DST to this repository on Hugging Face, which is made if need be',
     )
     add_crop_order_argument(parser)
     parser.add_argument('--overwrite', action='store_true', help='replace DST if it exists')

@@ -15,6 +15,7 @@ COMMANDS = {
     'cut': ('mmbirefnet.cli.cut', 'cut objects out of images'),
     'video': ('mmbirefnet.cli.video', 'cut objects out of a video'),
     'serve': ('mmbirefnet.cli.serve', 'serve a page in the browser and an HTTP API'),
+    'models': ('mmbirefnet.cli.models', 'list the released models, and download them'),
     'convert': ('mmbirefnet.cli.convert', 'convert a released checkpoint'),
 }
 USAGE_ERROR, INTERRUPTED = 2, 130

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
 from mmbirefnet.imaging.settings import STRIDE, Settings
-from mmbirefnet.zoo.weights import CHECKPOINT_VARIABLE
+from mmbirefnet.zoo.weights import CHECKPOINT_VARIABLE, DEFAULT_MODEL
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,14 +21,17 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         '--checkpoint',
-        metavar='FILE',
-        help=f'.pth or .safetensors, of this project or released, a folder downloaded from Hugging Face, or .onnx; '
-        f'by default ${CHECKPOINT_VARIABLE}',
+        metavar='MODEL',
+        help='name of a released model (see mmbirefnet models), Hugging Face id USER/REPO[@REVISION][:FILE], URL, or '
+        f'file or folder, of this project or released; .onnx too; by default ${CHECKPOINT_VARIABLE} or {DEFAULT_MODEL}',
     )
     add_crop_order_argument(group)
     group.add_argument('--device', help='for example cpu or cuda:1; by default a GPU where there is one')
     group.add_argument(
         '--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32', help='of the arithmetic'
+    )
+    group.add_argument(
+        '--threads', type=int, metavar='N', help='of the model on the CPU; by default $OMP_NUM_THREADS, or one a core'
     )
     group.add_argument('--no-fuse', action='store_true', help='run the model as it is trained, without fusing it')
 
@@ -111,6 +115,10 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def inferencer_of(args: argparse.Namespace) -> BiRefNetInferencer:
+    if args.threads is not None:
+        if args.threads < 1:
+            raise ValueError(f'--threads {args.threads}: must be 1 or more')
+        os.environ['OMP_NUM_THREADS'] = str(args.threads)  # torch reads it when it is imported, which it is not yet
     return BiRefNetInferencer(
         args.config, args.checkpoint, args.device, args.dtype, not args.no_fuse, crop_order=args.crop_order
     )

@@ -16,7 +16,7 @@ from .progress import ImageProgress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('input', type=Path, metavar='VIDEO')
+    parser.add_argument('input', metavar='VIDEO')
     parser.add_argument(
         '-o',
         '--out',

@@ -4,7 +4,6 @@
 loads by path or URL then comes through here.
 """
 
-import hashlib
 import logging
 import os
 import re
@@ -19,6 +18,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmbirefnet.fileio.checkpoints import read_checkpoint
+from mmbirefnet.fileio.hashing import sha256_of
 
 # The end of a file's name that torchvision and OpenMMLab give to what they publish: the start of its SHA-256.
 _NAMED_HASH = re.compile(r'-([0-9a-f]{8,64})\.\w+$')
@@ -50,29 +50,42 @@ def load_from_local(filename: str, map_location: str | Callable | None = None) -
 def load_from_http(
     filename: str, map_location: str | Callable | None = None, model_dir: str | None = None, progress: bool = False
 ) -> dict:
-    """A checkpoint of a URL, downloaded once (by the first process of each machine) and checked each time.
+    """A checkpoint of a URL; see :func:`download` and :func:`load_from_local`.
 
     Args:
-        filename: URL. Its file's SHA-256, or the first 8 or more digits, is what the name ends with (``-795e9634.pth``,
-            as torchvision and OpenMMLab name files) or ``#sha256=…`` behind it; without either there is a warning.
+        filename: URL.
         map_location: See ``torch.load``.
         model_dir: Folder of downloads, by default ``checkpoints`` in that of ``torch.hub``.
         progress: Whether to show a bar.
+    """
+    return load_from_local(str(download(filename, model_dir or '', progress)), map_location)
+
+
+def download(url: str, folder: str = '', progress: bool = False) -> Path:
+    """Download a file once (by the first process of each machine) and check it each time.
+
+    Args:
+        url: URL. Its file's SHA-256, or the first 8 or more digits, is what the name ends with (``-795e9634.pth``,
+            as torchvision and OpenMMLab name files) or ``#sha256=…`` behind it; without either there is a warning.
+        folder: Folder of downloads, absolute or below ``checkpoints`` in the folder of ``torch.hub``.
+        progress: Whether to show a bar.
+
+    Returns:
+        The file.
 
     Raises:
-        ValueError: The file is not the one that the hash is of; and as :func:`load_from_local`.
-        OSError: It cannot be downloaded.
+        ValueError: If the file is not the one that the hash is of.
+        OSError: If it cannot be downloaded.
     """
-    url, fragment = urldefrag(filename)
-    folder = Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints'))
-    path = folder / Path(urlparse(url).path).name
+    url, fragment = urldefrag(url)
+    path = Path(torch.hub.get_dir(), 'checkpoints', folder, Path(urlparse(url).path).name)
     named = _NAMED_HASH.search(path.name)
     digest = fragment.removeprefix(_SHA256).lower() if fragment.startswith(_SHA256) else named[1] if named else None
     if int(os.environ.get('LOCAL_RANK', get_dist_info()[0])) == 0 and not path.is_file():
         _download(url, path, progress)
     barrier()
     _check_digest(path, digest, url)
-    return load_from_local(str(path), map_location)
+    return path
 
 
 def _download(url: str, path: Path, progress: bool) -> None:
@@ -85,11 +98,7 @@ def _download(url: str, path: Path, progress: bool) -> None:
 
 
 def _check_digest(path: Path, wanted: str | None, url: str) -> None:
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    found = digest.hexdigest()
+    found = sha256_of(path)
     if wanted is None:
         print_log(
             f'{path}: there is nothing to check the download against; once it is known to be good, '

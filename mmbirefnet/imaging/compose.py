@@ -126,7 +126,7 @@ def read_background(
         if len(background) != 3 or not all(isinstance(v, Integral) and 0 <= v <= 255 for v in background):
             raise ValueError(f'background={background!r}, a color must be three integers in 0..255')
         return tuple(int(v) for v in background)
-    if isinstance(background, str) and not Path(background).exists():
+    if isinstance(background, str) and not (background and Path(background).exists()):
         return parse_color(background)
     if isinstance(background, (str, os.PathLike)):
         background = Path(background)

@@ -73,8 +73,9 @@ def crop_of_box(
 
     def clip(extra: float) -> tuple[slice, slice]:
         dx, dy = extra * (right - left), extra * (bottom - top)
-        rows = slice(max(0, math.floor(top - dy)), min(height, math.ceil(bottom + dy)))
-        return rows, slice(max(0, math.floor(left - dx)), min(width, math.ceil(right + dx)))
+        # Clipped before they are rounded: a margin may be beyond what an integer can be made of.
+        rows = slice(math.floor(max(0, top - dy)), math.ceil(min(height, bottom + dy)))
+        return rows, slice(math.floor(max(0, left - dx)), math.ceil(min(width, right + dx)))
 
     inner = clip(0)
     if any(side.start >= side.stop for side in inner):

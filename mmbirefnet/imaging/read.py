@@ -273,6 +273,8 @@ def has_image_signature(path: Path) -> bool:
             head = file.read(16)
     except OSError:
         return False
+    if len(head) < 16:  # some plugins expect whole numbers
+        return False
     if _is_heif(head):
         return True
     accepts = (Image.OPEN[format][1] for format in available_formats())

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
+
+import numpy as np
 
 MOST_PIXELS = 500  # to grow or feather by: the work grows with it
 STRIDE = 32  # heights and widths that a model takes are multiples of it
+LONGEST_SIDE = 2**15  # of a model's input, in pixels
+LARGEST_BATCH = 2**16
+FARTHEST = 1e9  # pixels, of a box: larger numbers would overflow where margins are added
 
 
 @dataclass(frozen=True)
@@ -57,35 +63,34 @@ class Settings:
     invert: bool = False
 
     def __post_init__(self) -> None:
-        self._check_input_size()
+        input_size, box, levels = self.input_size, self.box, self.levels
         for name, fits, wanted in (
-            ('max_size', self.max_size >= STRIDE, f'{STRIDE} or more'),
-            ('batch_size', self.batch_size >= 1, '1 or more'),
-            ('scales', len(self.scales) and all(0 < s <= 4 for s in self.scales), 'numbers in (0, 4]'),
-            ('margin', self.margin >= 0, '0 or more'),
-            ('threshold', self.threshold is None or 0 <= self.threshold < 1, 'in [0, 1)'),
-            ('min_area', self.min_area >= 0, '0 or more'),
-            ('levels', self.levels is None or _are_levels(self.levels), '(low, high) with 0 <= low < high <= 1'),
-            ('grow', isinstance(self.grow, int) and abs(self.grow) <= MOST_PIXELS, f'an integer up to ±{MOST_PIXELS}'),
-            ('feather', 0 <= self.feather <= MOST_PIXELS, f'in [0, {MOST_PIXELS}]'),
+            ('input_size', _is_input_size(input_size), _INPUT_SIZES),
+            ('max_size', _is_integer(self.max_size, STRIDE), f'an integer, {STRIDE} or more'),
+            ('batch_size', _is_integer(self.batch_size, 1, LARGEST_BATCH), f'an integer, 1 to {LARGEST_BATCH}'),
+            ('scales', _are(self.scales, lambda scale: _is_number(scale, 0, 4) and scale > 0), 'numbers in (0, 4]'),
+            ('margin', _is_number(self.margin, 0), 'finite, 0 or more'),
+            (
+                'threshold',
+                self.threshold is None or (_is_number(self.threshold, 0, 1) and self.threshold < 1),
+                'in [0, 1)',
+            ),
+            ('min_area', _is_number(self.min_area, 0), 'finite, 0 or more'),
+            ('levels', levels is None or _are_levels(levels), '(low, high) with 0 <= low < high <= 1'),
+            ('grow', _is_integer(self.grow, -MOST_PIXELS, MOST_PIXELS), f'an integer up to ±{MOST_PIXELS}'),
+            ('feather', _is_number(self.feather, 0, MOST_PIXELS), f'in [0, {MOST_PIXELS}]'),
             (
                 'box',
-                self.box is None or _is_box(self.box),
-                '(left, top, right, bottom) with left < right, top < bottom',
+                box is None or _is_box(box),
+                '(left, top, right, bottom) in pixels with left < right, top < bottom',
+            ),
+            *(
+                (name, isinstance(getattr(self, name), (bool, np.bool_)), 'True or False')
+                for name in ('flip', 'largest', 'fill_holes', 'invert')
             ),
         ):
             if not fits:
                 raise ValueError(f'{name}={getattr(self, name)!r}, must be {wanted}')
-
-    def _check_input_size(self) -> None:
-        size = self.input_size
-        if size is None or size == 'image':
-            return
-        sides = (size, size) if isinstance(size, int) else tuple(size) if not isinstance(size, str) else ()
-        if len(sides) != 2 or any(not isinstance(side, int) or side < STRIDE or side % STRIDE for side in sides):
-            raise ValueError(
-                f"input_size={size!r}, must be 'image', or pixels or (height, width) in multiples of {STRIDE}"
-            )
 
     def sizes(
         self, image: tuple[int, int], trained: tuple[int, int], side_range: tuple[int, int] | None = None
@@ -102,11 +107,11 @@ class Settings:
             base = _own_size(image, side_range[0], min(side_range[1], self.max_size))
         elif self.input_size is None:
             base = trained
-        elif self.input_size == 'image':
+        elif isinstance(self.input_size, str):
             shrink = min(1.0, self.max_size / max(image))
             base = (image[0] * shrink, image[1] * shrink)
         else:
-            base = (self.input_size,) * 2 if isinstance(self.input_size, int) else tuple(self.input_size)
+            base = (self.input_size,) * 2 if isinstance(self.input_size, Integral) else tuple(self.input_size)
         return [tuple(_round(side * scale) for side in base) for scale in self.scales]
 
 
@@ -120,9 +125,37 @@ def _round(side: float) -> int:
     return max(STRIDE, round(side / STRIDE) * STRIDE)
 
 
-def _is_box(box: Sequence[float]) -> bool:
-    return len(box) == 4 and box[0] < box[2] and box[1] < box[3]
+_INPUT_SIZES = f"'image', or pixels or (height, width) in multiples of {STRIDE}, at most {LONGEST_SIDE}"
 
 
-def _are_levels(levels: Sequence[float]) -> bool:
-    return len(levels) == 2 and 0 <= levels[0] < levels[1] <= 1
+def _is_input_size(size) -> bool:
+    if size is None or isinstance(size, str):
+        return size in (None, 'image')
+    sides = (size, size) if isinstance(size, Integral) else size
+    return _are(sides, lambda side: _is_integer(side, STRIDE, LONGEST_SIDE) and side % STRIDE == 0, 2)
+
+
+def _is_integer(value, low: float, high: float = float('inf')) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_number(value, low: float, high: float = float('inf')) -> bool:
+    """Whether it is a finite number in a range."""
+    return isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high and value < float('inf')
+
+
+def _are(values, fit: Callable[..., bool], count: int | None = None) -> bool:
+    """Whether it is a sequence of values that fit, ``count`` of them or at least one."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
+        return False
+    if getattr(values, 'ndim', 1) != 1:
+        return False
+    return len(values) == (count or max(1, len(values))) and all(map(fit, values))
+
+
+def _is_box(box) -> bool:
+    return _are(box, lambda side: _is_number(side, -FARTHEST, FARTHEST), 4) and box[0] < box[2] and box[1] < box[3]
+
+
+def _are_levels(levels) -> bool:
+    return _are(levels, lambda level: _is_number(level, 0, 1), 2) and levels[0] < levels[1]

@@ -65,6 +65,11 @@ def is_video(item: object) -> bool:
     return isinstance(item, (str, os.PathLike)) and Path(item).suffix.lower() in VIDEO_SUFFIXES
 
 
+def is_url(item: object) -> bool:
+    """Whether ``item`` is text that begins as a URL does."""
+    return isinstance(item, str) and re.match(r'[a-z][a-z0-9+.-]+://', item, re.I) is not None
+
+
 def is_single(inputs: object) -> bool:
     """Whether ``inputs`` stands for one image, not for a list of them."""
     if isinstance(inputs, (str, os.PathLike)):
@@ -108,7 +113,7 @@ def list_sources(inputs, exclude: Path | None = None, left_out: list[Path] | Non
 def _expand(item, index: int, keep_folder: bool, exclude: Path | None, left_out: list[Path]) -> Iterator[Source]:
     if isinstance(item, Source):
         yield item
-    elif isinstance(item, str) and re.match(r'[a-z][a-z0-9+.-]+://', item, re.I):
+    elif is_url(item):
         raise ValueError(f'{item}: a URL, but only files are read. Fix: download the image first')
     elif not isinstance(item, (str, os.PathLike)):
         path = getattr(item, 'path', None) or getattr(item, 'filename', None) or getattr(item, 'name', None)

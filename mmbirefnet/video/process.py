@@ -87,12 +87,14 @@ def process_video(
 
     Raises:
         OSError: If the source cannot be read or the file not be written; nothing is left of it then.
-        ValueError: If an option is wrong, or the source is HDR without ``tone_map``.
+        ValueError: If an option is wrong, the source a URL, or HDR without ``tone_map``.
     """
     settings = settings or Settings()
-    source = Path(source)
-    out, save = _target(source, out, save, background)
-    if out.resolve() == source.resolve():
+    if workers < 1:
+        raise ValueError(f'workers={workers!r}, must be 1 or more')
+    path = Path(source)
+    out, save = _target(path, out, save, background)
+    if out.resolve() == path.resolve():
         raise ValueError(f'{out}: is the source itself')
     if out.exists() and not overwrite:
         raise FileExistsError(f'{out}: exists already')
@@ -111,7 +113,7 @@ def process_video(
             alpha=save == 'cutout',
             color=reader.color,
             pixel_aspect=reader.pixel_aspect,
-            sound=source if sound else None,
+            sound=path if sound else None,
             overwrite=overwrite,
         ) as writer,
     ):
@@ -141,6 +143,8 @@ def _target(source: Path, out: str | os.PathLike | None, save: str | None, backg
         raise ValueError(f'save={save!r}, must be one of {", ".join(KINDS)} for a video')
     if background is not None and save not in (None, 'foreground'):
         raise ValueError(f'background={background!r}: is not used with save={save!r}')
+    if str(out) == '-':
+        raise ValueError('-o -: videos are not written to the standard output. Fix: name a file or a folder')
     out = Path(out)
     if out.is_dir() or not out.suffix:
         save = save or ('cutout' if background is None else 'foreground')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from mmbirefnet.imaging.read import LoadedImage
+from mmbirefnet.imaging.sources import is_url
 
-from .timeline import Timeline
+from .timeline import MAX_GAP, Timeline
 
 try:
     import av
@@ -27,6 +29,7 @@ FORMATS = (
     'h264', 'hevc', 'av1', 'obu', 'm4v', 'mjpeg', 'dv', 'gxf', 'rm', 'wtv', 'yuv4mpegpipe',
 )  # fmt: skip
 MAX_PIXELS = 2**26  # of a frame, 8192x8192; a file of a few bytes can claim any size
+SLOWEST_RATE = Fraction(1, 1001)  # frames per second, of those that are measured
 MAX_RATE = 300  # frames per second; some recorders declare the resolution of their clock (1000) instead
 UNSPECIFIED = 2  # of a matrix, of primaries and of a transfer characteristic (ITU-T H.273)
 BT709, SMPTE170M, BT2020_NCL, BT2020_CL = 1, 6, 9, 10
@@ -92,10 +95,12 @@ class VideoReader:
     Raises:
         FileNotFoundError: If there is no such file.
         OSError: If it is not a video that can be read, or not a single frame can be decoded.
-        ValueError: If it is HDR without ``tone_map``, or its frames have more than ``MAX_PIXELS``.
+        ValueError: If it is a URL, HDR without ``tone_map``, or its frames have more than ``MAX_PIXELS``.
     """
 
     def __init__(self, path: str | os.PathLike, *, tone_map: bool = False, sound: bool = True) -> None:
+        if is_url(path):
+            raise ValueError(f'{path}: a URL, but only files are read. Fix: download the video first')
         self.path = Path(path)
         self.damage: list[str] = []
         self.notes: list[str] = []
@@ -146,7 +151,7 @@ class VideoReader:
         while frame is not None:
             stamp = frame.pts if frame.pts is not None else frame.dts
             last = max(last + 1, next_time if stamp is None else stamp)
-            next_time = last + (self._step if self._rate_is_measured else frame.duration or self._step)
+            next_time = last + (self._step if self._rate_is_measured else self._duration(frame))
             yield Frame(self._image(frame), last, next_time - last)
             frame = next(self._decoded, None)
         if self._bad_packets or self._bad_frames:
@@ -158,6 +163,10 @@ class VideoReader:
             self.notes.append(f'{self._timeline.closed} gaps or jumps in the timestamps are closed')
         elif declared > end + 0.5:
             self.notes.append(f'its header declares {declared:.2f} s, image and sound end at {end:.2f} s')
+
+    def _duration(self, frame) -> int:
+        """The declared duration, unless it is absurd."""
+        return frame.duration if 0 < frame.duration * self.time_base <= MAX_GAP else self._step
 
     def _decode(self) -> Iterator:
         """Decoded frames; damage counts after the first good one, since recordings may start between key frames."""
@@ -189,13 +198,16 @@ class VideoReader:
         self._rate_is_measured = True
         with open_video(self.path) as container:
             stamps = []
-            for packet in container.demux(container.streams[self._stream.index]):
-                if packet.pts is not None:
-                    stamps.append(packet.pts)
-                if len(stamps) == 100:
-                    break
+            with contextlib.suppress(av.FFmpegError):  # a damaged file; reading the frames says where
+                for packet in container.demux(container.streams[self._stream.index]):
+                    if packet.pts is not None:
+                        stamps.append(packet.pts)
+                    if len(stamps) == 100:
+                        break
         span = (max(stamps) - min(stamps)) * self.time_base if stamps else 0
-        return ((len(stamps) - 1) / span).limit_denominator(1001) if span else Fraction(25)
+        if not span:
+            return Fraction(25)
+        return max(Fraction((len(stamps) - 1) / span).limit_denominator(1001), SLOWEST_RATE)
 
     def _color_of(self, frame) -> ColorTags:
         if frame.format.is_rgb or frame.format.has_palette:
@@ -240,6 +252,8 @@ class VideoReader:
         return LoadedImage(np.ascontiguousarray(pixels[..., :3]), alpha, name=f'{self.path}, frame')
 
     def _tone_mapped(self, frame):
+        if (frame.width, frame.height) != self._coded:  # each new graph computes its table of colors for seconds
+            frame = frame.reformat(*self._coded, interpolation=EXACT)
         key = frame.width, frame.height, frame.format.name
         if key != self._graph_key:
             graph = av.filter.Graph()

@@ -50,7 +50,7 @@ class Timeline:
         if packet.dts is not None:
             packet.dts += ticks
         self._last[packet.stream_index] = time
-        end = time + (packet.duration or 0) * unit
+        end = time + min(max(0, (packet.duration or 0) * unit), MAX_GAP)
         # A single timestamp may be wrong, and the next one go back: the end follows it.
         self.end = end if self.end is None or time < self.end - MAX_STEP_BACK else max(end, self.end)
         return time

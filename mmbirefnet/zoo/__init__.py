@@ -4,6 +4,8 @@ import importlib
 
 _MODULES = {
     'ModelInfo': 'catalog',
+    'fetch': 'download',
+    'find_info': 'catalog',
     'get_info': 'catalog',
     'identify': 'catalog',
     'list_models': 'catalog',

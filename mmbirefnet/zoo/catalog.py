@@ -86,6 +86,11 @@ class ModelInfo:
         width, height = map(int, self.size.split('x'))
         return height, width
 
+    @property
+    def non_commercial(self) -> bool:
+        """Whether the license of the weights excludes commercial use; ``licence.data`` may do so besides."""
+        return '-NC' in self.licence.weights
+
 
 FINETUNE_CONFIGS = {
     'swin-l': 'birefnet/birefnet_swin-l_1xb2-20e_finetune-1024x1024.py',
@@ -377,21 +382,32 @@ def list_models(pattern: str | None = None) -> list[str]:
     return [name for name in CATALOG if fnmatch(name.lower(), wanted) or wanted in name.lower()]
 
 
-def get_info(name: str) -> ModelInfo:
-    """The released model of this name or Hugging Face repository.
+def find_info(name: str) -> ModelInfo | None:
+    """The released model of this name or Hugging Face repository; ``None`` if there is none.
 
     Upper and lower case, ``-`` and ``_`` are alike.
+    """
+    plain = _plain(name)
+    return next((model for model in _MODELS if plain in (_plain(model.name), _plain(model.repository))), None)
+
+
+def get_info(name: str) -> ModelInfo:
+    """The released model of this name or Hugging Face repository; see :func:`find_info`.
 
     Raises:
         ValueError: If there is none; the message lists close names.
     """
-    found = _by_name(name)
+    found = find_info(name)
     if found is None:
-        close = get_close_matches(_plain(name), map(_plain, CATALOG), cutoff=0.5)
-        names = [known for plain in close for known in CATALOG if _plain(known) == plain]
-        hint = f'did you mean {" or ".join(names)}?' if names else f'known are {", ".join(CATALOG)}'
-        raise ValueError(f'{name}: no released model of this name; {hint}')
+        raise ValueError(f'{name}: no released model of this name; {suggest(name)}')
     return found
+
+
+def suggest(name: str) -> str:
+    """What may be meant by a name that no released model has."""
+    close = get_close_matches(_plain(name), map(_plain, CATALOG), cutoff=0.5)
+    names = [known for plain in close for known in CATALOG if _plain(known) == plain]
+    return f'did you mean {" or ".join(names)}?' if names else f'known are {", ".join(CATALOG)}'
 
 
 def identify(source: str | os.PathLike, meta: Mapping | None = None, sha256: str | None = None) -> ModelInfo | None:
@@ -411,7 +427,7 @@ def identify(source: str | os.PathLike, meta: Mapping | None = None, sha256: str
     Raises:
         ValueError: If the name is that of a network of before May 2024.
     """
-    if meta and (found := _by_name(str(meta.get('model_name', '')))):
+    if meta and (found := find_info(str(meta.get('model_name', '')))):
         return found
     if sha256 and (found := next((model for model in _MODELS if sha256 in model.sha256), None)):
         return found
@@ -419,7 +435,7 @@ def identify(source: str | os.PathLike, meta: Mapping | None = None, sha256: str
     if _EARLY_FILES.search(path.stem):
         raise ValueError(f'{source}: {EARLY_NETWORK}')
     is_file = path.suffix in CHECKPOINT_SUFFIXES
-    if found := _by_name(path.stem if is_file else str(source)) or _by_name(path.name):
+    if found := find_info(path.stem if is_file else str(source)) or find_info(path.name):
         return found
     for model in _MODELS:
         if re.search(model.file_pattern, path.name, re.IGNORECASE):
@@ -435,7 +451,7 @@ def _by_folder(folder: Path) -> ModelInfo | None:
     if folder.parent.name == 'snapshots':  # models--OWNER--NAME/snapshots/REVISION
         names.append(folder.parent.parent.name.rpartition('--')[2])
     names.append(str(folder_config(folder).get('_name_or_path', '')))
-    return next((found for found in map(_by_name, names) if found), None)
+    return next((found for found in map(find_info, names) if found), None)
 
 
 def folder_config(folder: str | os.PathLike) -> dict:
@@ -460,11 +476,6 @@ def find_checkpoint(path: str | os.PathLike) -> Path:
         if (path / name).is_file():
             return path / name
     raise FileNotFoundError(f'{path}: this folder has no {" or ".join(FOLDER_FILES)}')
-
-
-def _by_name(name: str) -> ModelInfo | None:
-    plain = _plain(name)
-    return next((model for model in _MODELS if plain in (_plain(model.name), _plain(model.repository))), None)
 
 
 def _plain(name: str) -> str:

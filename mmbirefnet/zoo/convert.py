@@ -1,6 +1,5 @@
 """Conversion of the reference implementation's checkpoints."""
 
-import hashlib
 import os
 import re
 from collections import OrderedDict
@@ -13,9 +12,11 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmbirefnet.fileio.checkpoints import read_checkpoint, state_dict_of
+from mmbirefnet.fileio.hashing import sha256_of
 
-from .catalog import EARLY_NETWORK, ModelInfo, find_checkpoint, folder_config, identify
+from .catalog import EARLY_NETWORK, ModelInfo, folder_config, identify
 from .crop_order import AUTO, COLUMNS, GRIDS, ORDERS, columns_to_rows, resolve_crop_order
+from .download import fetch, print_terms
 from .renames import find_reference_family
 
 PREFIXES = ('module.', '_orig_mod.', 'model.')
@@ -235,7 +236,8 @@ def load_birefnet(path: str | os.PathLike, crop_order: str = AUTO, *, hash_file:
     """Read a BiRefNet from a checkpoint of this project or of the reference implementation.
 
     Args:
-        path: Checkpoint, or a folder that was downloaded from Hugging Face.
+        path: Checkpoint, a folder that was downloaded from Hugging Face, or the name of a model, see
+            :func:`mmbirefnet.zoo.download.fetch`.
         crop_order: See :func:`convert_birefnet_state_dict`; for checkpoints of the reference implementation only.
         hash_file: Whether to put the file's SHA-256 into the meta, as ``source_sha256``, and to recognize it by that.
 
@@ -243,7 +245,7 @@ def load_birefnet(path: str | os.PathLike, crop_order: str = AUTO, *, hash_file:
         FileNotFoundError, ImportError, ValueError: As :func:`~mmbirefnet.fileio.checkpoints.read_checkpoint`, and if
             it is no BiRefNet.
     """
-    file = find_checkpoint(path)
+    file = fetch(path)
     content = read_checkpoint(file, mmap=True)
     state = strip_prefixes(state_dict_of(content, file))
     if any(key.startswith('decode_head.blocks.') for key in state):
@@ -251,11 +253,11 @@ def load_birefnet(path: str | os.PathLike, crop_order: str = AUTO, *, hash_file:
         return LoadedBiRefNet(state, dict(meta) if isinstance(meta, Mapping) else {}, False)
     meta = {}
     if hash_file:
-        with file.open('rb') as opened:
-            meta['source_sha256'] = hashlib.file_digest(opened, 'sha256').hexdigest()
-    info = identify(path, sha256=meta.get('source_sha256'))
+        meta['source_sha256'] = sha256_of(file)
+    info = identify(path if Path(path).exists() else file, sha256=meta.get('source_sha256'))
     if info is not None:
         print_log(f'{file}: recognized as {info.name}', 'current')
+        print_terms(info)
     meta |= known_facts(info, file)
     try:
         _check_reference(state)

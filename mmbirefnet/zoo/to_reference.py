@@ -17,9 +17,10 @@ from mmbirefnet.fileio.atomic import replacing
 from mmbirefnet.fileio.checkpoints import DCN_VERSION, read_checkpoint
 from mmbirefnet.models.backbones.swin import relative_position_index
 
-from .catalog import find_checkpoint, get_info
+from .catalog import get_info
 from .convert import LoadedBiRefNet, load_birefnet, strip_prefixes
 from .crop_order import AUTO, ROWS
+from .download import fetch
 from .renames import find_family, infer_backbone
 
 # Applied to each key outside of the backbone, one after another.
@@ -154,7 +155,7 @@ def write_reference(src: str | os.PathLike, dst: str | os.PathLike, crop_order: 
 
     Args:
         src: Checkpoint of this project, or of the reference implementation, whose crops by columns then become crops by
-            rows.
+            rows; or the name of a model, see :func:`mmbirefnet.zoo.download.fetch`.
         dst: A ``.pth`` or ``.safetensors`` file, or a folder as on Hugging Face: ``model.safetensors``,
             ``config.json`` and a model card, ``README.md``. What exists is replaced.
         crop_order: See :func:`mmbirefnet.utils.convert_birefnet_state_dict`.
@@ -231,7 +232,7 @@ def _scores(src: str | os.PathLike, loaded: LoadedBiRefNet) -> list[tuple[str, s
             for score in info.scores
             for metric, value in score.metrics.items()
         ]
-    content = read_checkpoint(find_checkpoint(src))
+    content = read_checkpoint(fetch(src))
     log = content.get('message_hub', {}).get('log_scalars', {}) if isinstance(content, Mapping) else {}
     return [
         ('validation set', name.removeprefix('val/'), float(buffer.current()), 'last validation of the training')

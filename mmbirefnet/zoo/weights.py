@@ -5,31 +5,34 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mmbirefnet.zoo.catalog import find_checkpoint
+from mmbirefnet.zoo.download import fetch
 
 CHECKPOINT_VARIABLE = 'MMBIREFNET_CHECKPOINT'
-RELEASES = 'https://github.com/ZhengPeng7/BiRefNet/releases and https://huggingface.co/ZhengPeng7'
+DEFAULT_MODEL = 'BiRefNet'
 WHERE = (
-    f'no checkpoint: pass one (--checkpoint FILE, in Python weights=FILE, or set {CHECKPOINT_VARIABLE}); those '
-    f'released at {RELEASES} are converted when they are loaded'
+    'no checkpoint: a config alone has no parameters. Fix: give a file or the name of a model (--checkpoint, in '
+    f'Python weights=, or set {CHECKPOINT_VARIABLE}); "mmbirefnet models" lists the released ones'
 )
 
 
-def find_weights(weights: str | os.PathLike | None) -> Path:
-    """The checkpoint to use: the one given, or that of the environment variable ``MMBIREFNET_CHECKPOINT``.
+def find_weights(weights: str | os.PathLike | None, default: str | None = DEFAULT_MODEL) -> Path:
+    """The checkpoint to use: the one given, else that of the environment variable ``MMBIREFNET_CHECKPOINT``.
 
     Args:
-        weights: A file, or a folder that was downloaded from Hugging Face.
+        weights: A file, a folder, the name of a model, or a URL, see :func:`mmbirefnet.zoo.download.fetch`.
+        default: What is used if there is neither.
 
     Raises:
-        ValueError: There is neither.
-        FileNotFoundError: It does not exist.
+        ValueError: If there is none of them.
+        OSError, ImportError: If it does not exist or cannot be downloaded.
     """
-    given = weights or os.environ.get(CHECKPOINT_VARIABLE)
+    variable = os.environ.get(CHECKPOINT_VARIABLE)
+    given = weights or variable or default
     if not given:
         raise ValueError(WHERE)
-    given = find_checkpoint(given)
-    if not given.is_file():
-        origin = 'checkpoint' if weights else f'checkpoint named by {CHECKPOINT_VARIABLE}'
-        raise FileNotFoundError(f'{given}: no such file ({origin})')
-    return given
+    try:
+        return fetch(given)
+    except FileNotFoundError as error:
+        if weights or not variable:
+            raise
+        raise FileNotFoundError(f'{error} (from the environment variable {CHECKPOINT_VARIABLE})') from error

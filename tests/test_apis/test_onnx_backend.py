@@ -238,6 +238,24 @@ def test_fallback_to_the_cpu_is_no_secret(write, monkeypatch):
     monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: ['CUDAExecutionProvider', *CPU])
     with pytest.raises(RuntimeError, match='onnxruntime cannot use CUDAExecutionProvider here'):
         OnnxBackend(path, ['CUDAExecutionProvider'])
+    with pytest.warns(UserWarning, match='cannot use CUDAExecutionProvider here.*runs on the CPU'):
+        backend = OnnxBackend(path)
+    assert backend.providers == CPU
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='counts the threads of the process')
+def test_threads(write, monkeypatch):
+    """Those of the argument, else those of OpenMP; the thread that calls is one of them."""
+    path, started = write(), []
+    for variable, threads in (('4', None), ('3,2', None), ('4', 2), ('1', None)):
+        monkeypatch.setenv('OMP_NUM_THREADS', variable)
+        before = len(list(Path('/proc/self/task').iterdir()))
+        backend = OnnxBackend(path, CPU, threads=threads)
+        started.append(len(list(Path('/proc/self/task').iterdir())) - before)
+        del backend
+    assert started == [3, 2, 1, 0]
+    with pytest.raises(ValueError, match='threads=0, must be 1 or more'):
+        OnnxBackend(path, CPU, threads=0)
 
 
 def test_without_onnxruntime(write, monkeypatch):

@@ -219,9 +219,9 @@ def test_the_order_of_the_crops_can_be_given(released):
 def test_errors_name_what_is_wrong(trained_checkpoint, released, tmp_path, monkeypatch):
     monkeypatch.delenv('MMBIREFNET_CHECKPOINT', raising=False)
     config, checkpoint = trained_checkpoint
-    for model in (None, config, NANO):
+    for model in (config, NANO):
         with pytest.raises(
-            ValueError, match='no checkpoint: .*--checkpoint.*MMBIREFNET_CHECKPOINT.*huggingface'
+            ValueError, match='no checkpoint: .*--checkpoint.*MMBIREFNET_CHECKPOINT.*mmbirefnet models'
         ) as caught:
             BiRefNetInferencer(model)
         assert '\n' not in str(caught.value)
@@ -229,7 +229,7 @@ def test_errors_name_what_is_wrong(trained_checkpoint, released, tmp_path, monke
         BiRefNetInferencer(config, tmp_path / 'gone.pth')
     monkeypatch.setenv('MMBIREFNET_CHECKPOINT', 'gone2.pth')
     with pytest.raises(
-        FileNotFoundError, match=r'gone2\.pth: no such file \(checkpoint named by MMBIREFNET_CHECKPOINT'
+        FileNotFoundError, match=r'gone2\.pth: no such file \(from the environment variable MMBIREFNET_CHECKPOINT'
     ):
         BiRefNetInferencer()
     with pytest.raises(FileNotFoundError, match=f'birefnet_huge: no config.*{NANO}'):

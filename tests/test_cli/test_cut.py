@@ -166,6 +166,8 @@ def test_operations_on_the_mask(backend, folder, tmp_path):
         (['in/a.png', '-o', 'in/a'], '-o in/a: is a file'),
         (['in/a.png', '-o', 'out', '--background', 'nocolour'], "background='nocolour'"),
         (['in/a.png', '-o', 'out', '--background', 'red', '--save', 'mask'], "background='red' is for foreground"),
+        (['in/a.png', '-o', 'out', '--background', ''], "background='' is neither a color"),
+        (['in/a.png', '-o', 'out', '--box', '0', '0', 'inf', '9'], 'box=[0.0, 0.0, inf, 9.0], must be'),
         (['in/a.png', '-o', 'out', '--format', 'jpg'], 'alpha'),
         (['in/a.png', '-o', 'out', '--threshold', '2'], 'threshold=2.0'),
         (['in/a.png', '-o', 'out', '--workers', '0'], '--workers 0'),
@@ -196,12 +198,23 @@ def test_wrong_size_names_the_option(folder, capsys):
     assert "--size: '200' must be" in capsys.readouterr().err
 
 
+def test_threads_are_those_of_openmp(folder, monkeypatch, capsys):
+    """Which both back ends read when they are loaded."""
+    monkeypatch.setenv('OMP_NUM_THREADS', '5')
+    assert run('in', '-o', 'out', '--threads', '3', '--checkpoint', 'none.onnx') == main.USAGE_ERROR
+    assert os.environ['OMP_NUM_THREADS'] == '3'
+    assert run('in', '-o', 'out', '--threads', '0') == main.USAGE_ERROR
+    assert '--threads 0: must be 1 or more' in capsys.readouterr().err
+
+
 def test_no_checkpoint(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv('MMBIREFNET_CHECKPOINT', raising=False)
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'cache'))
     assert run('in', '-o', 'out') == main.USAGE_ERROR
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith('error: no checkpoint: ')
-    assert 'https://github.com/ZhengPeng7/BiRefNet/releases' in line
+    assert line.startswith('error: BiRefNet: cannot be downloaded: ')
+    assert 'How to bring a file: download https://huggingface.co/ZhengPeng7/BiRefNet/resolve/main/model.safe' in line
     assert '--checkpoint' in line
     assert not (tmp_path / 'out').exists()
 

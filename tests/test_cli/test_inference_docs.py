@@ -1,6 +1,7 @@
 """What docs/inference.md shows is run."""
 
 import argparse
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -42,9 +43,13 @@ def test_commands(command, images, monkeypatch):
 
 def test_python(images, monkeypatch):
     monkeypatch.setattr(inferencer, '_make_backend', lambda *_: RedBackend())
+    kept = importlib.import_module('mmbirefnet.apis.remove_background')._inferencer
+    kept.cache_clear()
     namespace = {}
     for code in PYTHON:
         exec(code, namespace)
+    kept.cache_clear()
+    assert Image.open('cutout.png').mode == 'RGBA'
     assert namespace['soft_map'].shape == (30, 40)
     assert namespace['cutout'].shape == (30, 40, 4)
     assert len(namespace['maps']) == 2

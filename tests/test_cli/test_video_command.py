@@ -71,15 +71,29 @@ def test_hdr_names_the_option(tmp_path, capsys):
     assert '--tone-map' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('words', [['no.mp4', '-o', 'a.mp4'], ['no.mp4'], ['a.mp4', '-o', 'b.mp4', '--save', 'all']])
-def test_errors(words, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['no.mp4', '-o', 'a.mp4'], 'no.mp4: no such file'),
+        (['no.mp4'], '-o/--out'),
+        (['a.mp4', '-o', 'b.mp4', '--save', 'all'], '--save'),
+        (['a.mp4', '-o', '-'], '-o -: videos are not written to the standard output'),
+        (['a.mp4', '-o', 'b.mp4', '--workers', '0'], 'workers=0, must be 1 or more'),
+        (['https://example.org/a.mp4', '-o', 'b.mp4'], 'https://example.org/a.mp4: a URL'),
+    ],
+)
+def test_errors(words, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    make_video(tmp_path / 'a.mp4', 2)
     try:
         status = main(['video', *words])
     except SystemExit as exit:
         status = exit.code
     assert status == 2
-    assert 'error: ' in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert 'error: ' in said
+    assert message in said
+    assert [path.name for path in tmp_path.iterdir()] == ['a.mp4']
 
 
 def test_names_that_are_not_utf8_in_a_terminal_of_ascii(tmp_path):

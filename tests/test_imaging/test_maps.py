@@ -50,6 +50,8 @@ def test_box():
     assert (inner, outer) == ((slice(20, 60), slice(10, 30)), (slice(0, 65), slice(0, 40)))
     outer, inner = crop_of_box((-5, 1.5, 3.2, 9), 0, (10, 10), 'a')
     assert inner == outer == (slice(1, 9), slice(0, 4))
+    outer, inner = crop_of_box((1, 2, 3, 4), 1e308, (10, 20), 'a')
+    assert (inner, outer) == ((slice(2, 4), slice(1, 3)), (slice(0, 10), slice(0, 20)))
     with pytest.raises(ValueError, match='a.jpg: box=.*10x20 pixels'):
         crop_of_box((11, 0, 15, 5), 0.1, (20, 10), 'a.jpg')
 

@@ -80,11 +80,12 @@ def test_every_format_that_is_read_is_found(tmp_path):
         (tmp_path / name).touch()
     Image.new('RGB', (2, 2)).save(tmp_path / 'without', 'PNG')
     (tmp_path / 'README').write_text('not an image')
+    (tmp_path / 'SHORT').write_bytes(b'1')
     (tmp_path / 'film.mp4').touch()
     (tmp_path / '.hidden').touch()
     left_out = []
     assert [source.key.name for source in list_sources(tmp_path, left_out=left_out)] == sorted([*names, 'without'])
-    assert left_out == [tmp_path / 'README', tmp_path / 'film.mp4']
+    assert left_out == [tmp_path / 'README', tmp_path / 'SHORT', tmp_path / 'film.mp4']
     (tmp_path / 'sub').mkdir()
     (tmp_path / 'sub/notes.txt').touch()
     with pytest.raises(FileNotFoundError, match=r'sub: no images in this folder; left out.*: 1 \(.*notes\.txt\)'):

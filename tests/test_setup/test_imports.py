@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / 'mmbirefnet'
 # A folder or module imports only from those before it.
 ORDER = ['version', 'environment', 'utils', 'fileio', 'imaging', 'registry', 'models', 'zoo', 'deploy', 'datasets']
-ORDER += ['evaluation', 'visualization', 'engine', 'apis', 'video', 'server', 'cli']
+ORDER += ['evaluation', 'visualization', 'engine', 'apis', 'video', 'integrations', 'server', 'cli']
 # Their functions import what they re-export, or set up, when it is asked for.
 FACES = ('mmbirefnet', 'mmbirefnet.utils')
 FILES = sorted(path for path in PACKAGE.rglob('*.py') if '.mim' not in path.parts)

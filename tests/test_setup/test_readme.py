@@ -9,6 +9,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from PIL import Image
 
 from mmbirefnet import registry
 from mmbirefnet.cli.main import main
@@ -47,14 +48,19 @@ def test_inference(trained_checkpoint, tmp_path, monkeypatch):
         cv2.imwrite(str(tmp_path / name), make_sample(0, 'DIS-VD', 0, (80, 80)).image)
     monkeypatch.chdir(tmp_path)
     # The small model is none of the released architectures, which need no config.
-    example = INFERENCE.replace("weights='BiRefNet-general.pth'", f'{str(config)!r}, {str(checkpoint)!r}')
+    small = f'{str(config)!r}, {str(checkpoint)!r}'
+    example = INFERENCE.replace("'BiRefNet_HR'", small)
+    call = "remove_background('photo.jpg')"
     assert example != INFERENCE
+    assert call in example
+    example = example.replace(call, f"remove_background('photo.jpg', BiRefNetInferencer({small}))")
     namespace = {}
     exec(example, namespace)
     assert namespace['soft_map'].shape == (80, 80)
+    assert Image.open(tmp_path / 'cutout.png').mode == 'RGBA'
     assert sorted(path.name for path in (tmp_path / 'cutouts').iterdir()) == ['a.png', 'b.png']
     command = re.search(r'```bash\nmmbirefnet (cut .+)\n```', README).group(1).split()
-    command[command.index('BiRefNet-general.pth')] = str(checkpoint)
+    command[command.index('BiRefNet_lite')] = str(checkpoint)
     assert main([*command, '--config', str(config), '--overwrite']) == 0
 
 

@@ -9,6 +9,7 @@ from videos import BLUE, RED, constant_frame, make_video, red_square_frame
 
 from mmbirefnet.video import reader
 from mmbirefnet.video.reader import ColorTags, VideoReader, cut_off
+from mmbirefnet.video.timeline import MAX_GAP
 
 
 def read(path, **options):
@@ -78,6 +79,34 @@ def test_a_gap_in_the_timestamps_makes_no_frames(tmp_path, count):
     frames, video = read(make_video(tmp_path / 'a.mkv', 2 * count, times=times))
     assert seconds(frames, video) == pytest.approx(np.arange(2 * count) / 10, abs=2e-3)
     assert video.notes == ['1 gaps or jumps in the timestamps are closed']
+
+
+def test_frames_that_are_shown_for_days(tmp_path):
+    times = [0, 50_000, 50_011, 200_000, 400_000]
+    path = make_video(tmp_path / 'a.apng', 5, times=times, time_base=Fraction(1), codec='apng', pix_fmt='rgba')
+    frames, video = read(path)
+    assert len(frames) == 5
+    assert all(frame.duration > 0 for frame in frames)
+    assert seconds(frames, video)[-1] < 5 * 2 * MAX_GAP
+
+
+def test_rate_of_a_frame_a_day(tmp_path):
+    times = [0, 90_000, 180_000]
+    path = make_video(tmp_path / 'a.webm', 3, times=times, rate=1000, codec='libvpx', options={'live': '1'})
+    frames, video = read(path)
+    assert len(frames) == 3
+    assert video.rate == Fraction(1, 1001)
+
+
+def test_rate_of_a_file_that_is_damaged_further_on(tmp_path, monkeypatch):
+    path = make_video(tmp_path / 'a.apng', 3, times=[0, 0.1, 0.2], rate=1000, codec='apng', pix_fmt='rgba')
+    data = bytearray(path.read_bytes())
+    start = data.index(b'fdAT') - 4
+    data[start : start + 4] = b'\xff\xff\xff\xf0'  # the length of a chunk
+    path.write_bytes(data)
+    frames, video = read(path)
+    assert len(frames) == 1
+    assert 'cannot be read to its end' in video.damage[0]
 
 
 def test_origin_is_that_of_the_sound_where_it_is_wanted(tmp_path):

@@ -34,6 +34,11 @@ def test_gaps_are_kept_up_to_the_limit_and_closed_above():
     assert place([0, 0.1, MAX_GAP + 1, MAX_GAP + 1.1]) == ([0, 0.1, 0.2, 0.3], 1)
 
 
+def test_declared_durations_count_up_to_the_limit():
+    assert place([0, 5 * MAX_GAP], duration=100 * 5 * MAX_GAP) == ([0, MAX_GAP], 1)
+    assert place([0, 5], duration=-700) == ([0, 5], 0)
+
+
 def test_a_clock_that_starts_again_goes_on():
     assert place([50, 50.1, 0, 0.1], 50) == ([0, 0.1, 0.2, 0.3], 1)
     # Frames stored out of order go back a little.

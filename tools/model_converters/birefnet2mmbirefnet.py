@@ -20,6 +20,7 @@ from mmbirefnet.utils import check_fit, infer_backbone_name, infer_model_config
 from mmbirefnet.version import __version__
 from mmbirefnet.zoo.catalog import FINETUNE_CONFIGS, get_info
 from mmbirefnet.zoo.convert import load_birefnet
+from mmbirefnet.zoo.push import check_repository, push_to_hub
 from mmbirefnet.zoo.to_reference import write_reference
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,17 +33,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def check_replacing(src: Path, dst: Path, overwrite: bool) -> None:
+def check_replacing(src: str, dst: Path, overwrite: bool) -> None:
     """Raise ``ValueError`` if ``dst`` exists and must not be replaced."""
     if not dst.exists() or (dst.is_dir() and not any(dst.iterdir())):
         return
-    if src.exists() and dst.samefile(src):
+    if Path(src).exists() and dst.samefile(src):
         raise ValueError(f'{dst}: is the file to be converted')
     if not overwrite:
         raise ValueError(f'{dst}: exists already; --overwrite replaces it')
 
 
-def check_target(src: Path, dst: Path, overwrite: bool) -> None:
+def check_target(src: str, dst: Path, overwrite: bool) -> None:
     """Raise ``ValueError`` if ``dst`` must not be written."""
     if dst.suffix != '.pth':
         raise ValueError(f'{dst}: the converted checkpoint must be a .pth file')
@@ -91,7 +92,7 @@ def config_of(model_name: str | None, backbone: str) -> Path:
     return ROOT / 'configs' / CONFIG.format(backbone=backbone)
 
 
-def convert(src: Path, dst: Path, crop_order: str = 'auto') -> tuple[Path, dict, dict]:
+def convert(src: str | os.PathLike, dst: Path, crop_order: str = 'auto') -> tuple[Path, dict, dict]:
     """Convert ``src`` to this project's form.
 
     Returns:
@@ -119,7 +120,7 @@ def convert(src: Path, dst: Path, crop_order: str = 'auto') -> tuple[Path, dict,
     meta = dict(
         loaded.meta,
         mmbirefnet_version=__version__,
-        converted_from=src.name,
+        converted_from=Path(src).name,
         dataset_meta=DichotomousDataset.METAINFO,
     )
     write_checkpoint(dst, state_dict, meta)
@@ -169,11 +170,17 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         OSError, ImportError, ValueError: See :func:`convert` and :func:`mmbirefnet.zoo.to_reference.write_reference`.
     """
-    src, dst = Path(args.src), Path(args.dst)
+    src, dst = args.src, Path(args.dst)
+    if args.push_to_hub:
+        check_repository(args.push_to_hub)
+        if args.to != 'reference' or dst.suffix:
+            raise ValueError('--push-to-hub uploads a folder: it needs --to reference, and a DST without a suffix')
     if args.to == 'reference':
         check_replacing(src, dst, args.overwrite)
         for path in write_reference(src, dst, args.crop_order):
             print(f'wrote {path}')
+        if args.push_to_hub:
+            print(f'uploaded {push_to_hub(dst, args.push_to_hub)}')
         return
     check_target(src, dst, args.overwrite)
     report(dst, *convert(src, dst, args.crop_order))

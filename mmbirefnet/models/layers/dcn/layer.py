@@ -150,7 +150,8 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         Returns:
             Map ``(N, out_channels, H', W')`` of the dtype of ``offset_mask``.
         """
-        backend = select_backend(self.backend, x.device)
+        # The tracer behind mmengine.analysis counts the FLOPs of torch's own operators only.
+        backend = 'torch' if torch.jit.is_tracing() else select_backend(self.backend, x.device)
         taps = offset_mask.shape[1] // 3
         dtype = torch.promote_types(offset_mask.dtype, torch.float32)
         # mmcv's kernel has no bfloat16. Positions need more digits than 16 bits hold.

@@ -260,7 +260,8 @@ def modulated_deform_conv2d(
         ValueError: If the shapes do not fit together.
     """
     geometry = Geometry.of(x, offset, mask, weight, stride, padding, dilation, groups, deform_groups)
-    if then is None:
+    # torch.jit's tracer fails at functions that read sizes from outside, and does not count what they compute.
+    if then is None and not torch.jit.is_tracing():
         return _ModulatedDeformConv2d.apply(x, offset, mask, weight, bias, geometry)
     with torch.no_grad():
         return _convolve(x, offset, mask, weight, bias, geometry, then)

@@ -1,0 +1,79 @@
+"""``mmbirefnet models``: the released models, and their download."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from mmbirefnet.zoo.catalog import get_info, list_models, suggest
+from mmbirefnet.zoo.download import NO_HUB, fetch, find_cached
+
+DOWNLOAD = 'download'
+WIDTH = 200  # of what is no terminal: no line is cut
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = '%(prog)s [PATTERN]\n       %(prog)s download MODEL …'
+    parser.add_argument(
+        'words',
+        nargs='*',
+        metavar='PATTERN | download MODEL',
+        help="part of a name or shell pattern, such as 'lite' or '*matting*', of the models to list; or download, and "
+        'names, Hugging Face ids or URLs of the models to download',
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.words[:1] == [DOWNLOAD]:
+        return _download(args.words[1:])
+    if len(args.words) > 1:
+        raise ValueError(f'models {" ".join(args.words)}: one PATTERN, or download and names')
+    pattern = args.words[0] if args.words else None
+    names = list_models(pattern)
+    if not names:
+        raise ValueError(f'{pattern}: no released model matches; {suggest(pattern)}')
+    _print_table(names)
+    return 0
+
+
+def _download(names: list[str]) -> int:
+    if not names:
+        raise ValueError('models download: which? "mmbirefnet models" lists them')
+    failed = False
+    for name in names:
+        try:
+            print(fetch(name))
+        except (OSError, ValueError) as error:
+            failed = True
+            print(f'failed: {error}', file=sys.stderr)
+    return int(failed)
+
+
+def _print_table(names: list[str]) -> None:
+    table = Table(box=SIMPLE, pad_edge=False)
+    for title in ('name', 'task', 'input size', 'backbone', 'license of the weights', 'in the cache'):
+        table.add_column(title, no_wrap=title == 'name')
+    missing = False
+    for info in map(get_info, names):
+        try:
+            cached = _megabytes(find_cached(info))
+        except ImportError:
+            cached, missing = '?', True
+        license = f'{info.licence.weights}, non-commercial' if info.non_commercial else info.licence.weights
+        table.add_row(info.name, info.task, info.size, info.backbone, license, cached)
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    console.print(table)
+    print("The terms of a model's training data may exclude commercial use although its weights do not: docs/models.md")
+    if missing:
+        print(f'The cache is unknown: {NO_HUB}', file=sys.stderr)
+
+
+def _megabytes(path: Path | None) -> str:
+    return 'no' if path is None else f'{path.stat().st_size / 1e6:.0f} MB'

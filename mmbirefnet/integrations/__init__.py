@@ -1,0 +1,1 @@
+"""Models of this project in programs by others."""

@@ -1,0 +1,263 @@
+"""Checkpoints by name: from the catalog, from Hugging Face, from a URL, or from a file.
+
+This module imports neither torch nor the OpenMMLab packages; only a plain URL needs them, for its download.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from mmbirefnet.fileio.hashing import sha256_of
+from mmbirefnet.zoo.catalog import (
+    CHECKPOINT_SUFFIXES,
+    FOLDER_FILES,
+    ModelInfo,
+    find_checkpoint,
+    find_info,
+    identify,
+    suggest,
+)
+
+_URL = re.compile(r'https?://', re.IGNORECASE)
+_REPOSITORY = r'(?P<repository>\w[\w.-]*/\w[\w.-]*)'
+_HUB_ID = re.compile(rf'{_REPOSITORY}(?:@(?P<revision>[^:]+))?(?::(?P<file>.+))?')
+_HUB_URL = re.compile(
+    rf'https?://(?:huggingface\.co|hf\.co)/{_REPOSITORY}/?(?:(?:resolve|blob)/(?P<revision>[^/?]+)/(?P<file>[^?]+))?(?:\?.*)?'
+)
+_AUTHORS_RELEASES = 'https://github.com/ZhengPeng7/BiRefNet/releases/'
+_SHA256 = re.compile(r'[0-9a-f]{64}')
+NO_HUB = "downloading it needs the package huggingface_hub. Fix: pip install 'mmbirefnet[hub]'"
+
+
+class _HubFile(NamedTuple):
+    """A file on Hugging Face; without ``file`` the parameters, whatever they are called there."""
+
+    name: str
+    repository: str
+    revision: str | None = None
+    file: str | None = None
+
+    @property
+    def page(self) -> str:
+        return f'https://huggingface.co/{self.repository}'
+
+    @property
+    def bring_a_file(self) -> str:
+        file = self.file or FOLDER_FILES[0]
+        local = f'{self.repository.rpartition("/")[2]}/{Path(file).name}'
+        return (
+            f'How to bring a file: download {self.page}/resolve/{self.revision or "main"}/{file} elsewhere, copy it to '
+            f'this machine as {local}, and give that path (--checkpoint, in Python weights=)'
+        )
+
+
+def fetch(source: str | os.PathLike) -> Path:
+    """The file of a checkpoint, downloaded if it is not there yet.
+
+    Hugging Face files go to the cache of ``huggingface_hub``, which resumes downloads and reads ``HF_HOME``,
+    ``HF_ENDPOINT``, ``HF_HUB_OFFLINE`` and ``HF_TOKEN``; other URLs go to the folder of ``torch.hub``.
+
+    Args:
+        source: A file, or a folder with ``model.safetensors`` or ``pytorch_model.bin``; a name of the catalog
+            (``'BiRefNet_HR'``); a Hugging Face id ``'user/repo'``, ``'user/repo@revision'``, ``'user/repo:file'`` or
+            ``'user/repo@revision:file'``; or a URL, with ``#sha256=…`` behind it if the hash is known. What exists on
+            the disk is taken first. Without a file, a Hugging Face id stands for ``model.safetensors``, then
+            ``pytorch_model.bin``, then the only checkpoint there is.
+
+    Raises:
+        FileNotFoundError: If there is no such file, model or repository; the message lists close names.
+        ConnectionError: If it cannot be downloaded; the message says how to bring a file.
+        PermissionError: If its terms have to be accepted first.
+        OSError: If there is no space for it.
+        ImportError: If huggingface_hub is not installed.
+        ValueError: If the file's SHA-256 is not the known one.
+    """
+    text, path = os.fspath(source), Path(source).expanduser()
+    info = find_info(text)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        try:
+            return find_checkpoint(path)
+        except FileNotFoundError:  # a clone of the authors' repository has the name of their model
+            if info is None:
+                raise
+    if not is_model_name(text):
+        if '/' in text or os.sep in text or path.suffix in (*CHECKPOINT_SUFFIXES, '.onnx'):
+            raise FileNotFoundError(f'{text}: no such file')
+        raise FileNotFoundError(f'{text}: neither a file here nor a released model; {suggest(text)}')
+    if _URL.match(text) and not _HUB_URL.fullmatch(text):
+        return _fetch_url(text)
+    wanted = _hub_file(text, info)
+    print_terms(find_info(wanted.repository))
+    return _fetch_from_hub(wanted)
+
+
+def is_model_name(text: str) -> bool:
+    """Whether a text is a name of the catalog, a Hugging Face id or a URL, by its form; nothing is looked up."""
+    if find_info(text) or _URL.match(text):
+        return True
+    found = _HUB_ID.fullmatch(text)
+    return bool(found) and (bool(found['file']) or Path(text).suffix not in ('.py', '.onnx', *CHECKPOINT_SUFFIXES))
+
+
+def find_cached(info: ModelInfo) -> Path | None:
+    """The file of a released model in the cache of Hugging Face; ``None`` if it is not there.
+
+    Raises:
+        ImportError: If huggingface_hub is not installed.
+    """
+    path = _hub(info.name).try_to_load_from_cache(info.repository, info.file)
+    return Path(path) if isinstance(path, str) else None
+
+
+def print_terms(info: ModelInfo | None) -> None:
+    """Print, once a process, that a model must not be used commercially; nothing for other models."""
+    if info is not None and info.non_commercial:
+        _print_once(
+            f'{info.name}: the weights are licensed for non-commercial use only ({info.licence.weights}); '
+            f'see https://huggingface.co/{info.repository}'
+        )
+
+
+@functools.cache
+def _print_once(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _hub(name: str):
+    try:
+        import huggingface_hub
+    except ModuleNotFoundError as error:
+        raise ImportError(f'{name}: {NO_HUB}') from error
+    return huggingface_hub
+
+
+def _hub_file(text: str, info: ModelInfo | None) -> _HubFile:
+    if info is not None:
+        return _HubFile(text, info.repository, None, info.file)
+    found = _HUB_URL.fullmatch(text) or _HUB_ID.fullmatch(text)
+    revision, file = (found[key] and unquote(found[key]) for key in ('revision', 'file'))
+    released = find_info(found['repository'])
+    return _HubFile(text, found['repository'], revision, file or (released.file if released else None))
+
+
+def _fetch_from_hub(wanted: _HubFile) -> Path:
+    if wanted.file is not None:
+        return _download(wanted)
+    for file in FOLDER_FILES:
+        try:
+            path = _download(wanted._replace(file=file))
+        except MissingFileError:
+            continue
+        with contextlib.suppress(MissingFileError):  # which mmbirefnet.zoo.to_reference writes, with the input size
+            _download(wanted._replace(file='config.json'))
+        return path
+    try:
+        files = _hub(wanted.name).list_repo_files(wanted.repository, revision=wanted.revision)
+    except Exception as error:
+        raise _explain(error, wanted) from error
+    found = [file for suffix in CHECKPOINT_SUFFIXES for file in files if file.endswith(suffix)]
+    preferred = [file for file in found if Path(file).suffix == Path(found[0]).suffix]
+    if len(preferred) != 1:
+        fix = f'Fix: name the file, such as {wanted.repository}:{found[0]}' if found else 'None is a checkpoint'
+        listed = ', '.join(files) or 'no files'
+        raise FileNotFoundError(
+            f'{wanted.name}: {wanted.page} has neither {" nor ".join(FOLDER_FILES)}, but {listed}. {fix}'
+        )
+    return _download(wanted._replace(file=preferred[0]))
+
+
+class MissingFileError(FileNotFoundError):
+    """A repository lacks a file."""
+
+
+def _download(wanted: _HubFile) -> Path:
+    hub = _hub(wanted.name)
+    arguments = dict(repo_id=wanted.repository, filename=wanted.file, revision=wanted.revision)
+    try:
+        before = hub.try_to_load_from_cache(**arguments)
+        path = hub.hf_hub_download(**arguments, library_name='mmbirefnet')
+    except Exception as error:  # of requests, httpx or httpx2, by the version of huggingface_hub
+        raise _explain(error, wanted) from error
+    if path != before:
+        _check_blob(Path(path), wanted)
+    return Path(path)
+
+
+def _check_blob(path: Path, wanted: _HubFile) -> None:
+    """Compare a new file with its SHA-256, which is the name of its blob in the cache if the repository has it."""
+    blob = path.resolve()
+    if not _SHA256.fullmatch(blob.name):
+        return
+    found = sha256_of(blob)
+    if found != blob.name:
+        path.unlink()
+        blob.unlink()
+        raise ValueError(
+            f'{wanted.name}: the SHA-256 of the downloaded {wanted.file} is {found}, not {blob.name}: damaged on the '
+            'way, and removed. Fix: run the command again'
+        )
+
+
+def _explain(error: Exception, wanted: _HubFile) -> Exception:
+    """The error in one sentence, with what helps."""
+    from huggingface_hub import constants, errors
+
+    name, endpoint = wanted.name, constants.ENDPOINT
+    if isinstance(error, errors.GatedRepoError):
+        return PermissionError(
+            f'{name}: its terms have to be accepted first. Fix: log in at {wanted.page}, accept them there, and run '
+            '"hf auth login" here (or set HF_TOKEN)'
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return FileNotFoundError(f'{name}: {wanted.page} has no revision {wanted.revision}')
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return FileNotFoundError(
+            f'{name}: neither a file here, nor a repository on Hugging Face ({endpoint}); if it is private, run '
+            '"hf auth login" (or set HF_TOKEN)'
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        offline = constants.HF_HUB_OFFLINE
+        reason = (
+            'HF_HUB_OFFLINE is set, and it is not in the cache' if offline else f'no network, or {endpoint} is down'
+        )
+        return ConnectionError(f'{name}: cannot be downloaded: {reason}. {wanted.bring_a_file}')
+    if isinstance(error, errors.EntryNotFoundError):
+        return MissingFileError(f'{name}: {wanted.page} has no file {wanted.file}')
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OSError(
+            f'{name}: no space left for {wanted.file} in {constants.HF_HUB_CACHE}. Fix: make space there, or set '
+            'HF_HOME to a folder on another disk'
+        )
+    if isinstance(error, errors.HFValidationError):
+        return ValueError(f'{name}: no file here, nor the name of a model: {error}')
+    if isinstance(error, PermissionError):
+        return PermissionError(f'{name}: {error}. Fix: set HF_HOME to a folder that you may write to')
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    return ConnectionError(
+        f'{name}: the download from {endpoint} was interrupted ({reason}). Fix: run the command again. '
+        f'{wanted.bring_a_file}'
+    )
+
+
+def _fetch_url(url: str) -> Path:
+    try:
+        from mmbirefnet.fileio.checkpoint_loading import download
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f'{url}: downloading from a URL needs {error.name}, which is not installed. Fix: download the file '
+            'yourself and give its path'
+        ) from error
+    known = identify(url).sha256 if url.startswith(_AUTHORS_RELEASES) and url.endswith('.pth') and identify(url) else ()
+    # A folder for each place: files of different places often have the same name.
+    folder = re.sub(r'[^\w./-]', '_', url.partition('//')[2].partition('#')[0].partition('?')[0]).rpartition('/')[0]
+    return download(f'{url}#sha256={known[0]}' if known else url, folder=folder, progress=sys.stderr.isatty())
