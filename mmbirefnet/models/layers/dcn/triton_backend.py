@@ -340,7 +340,7 @@ def modulated_deform_conv2d(
     groups: int = 1,
     deform_groups: int = 1,
 ) -> Tensor:
-    """As ``deform_conv_torch.modulated_deform_conv2d``, on CUDA, for float32, float16 and bfloat16.
+    """As ``torch_backend.modulated_deform_conv2d``, on CUDA, for float32, float16 and bfloat16.
 
     ``x``, ``weight`` and ``bias`` share one of these dtypes; ``offset`` and ``mask`` are best kept in float32. The
     gradient of ``x`` is summed in no fixed order.

@@ -104,15 +104,15 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(name):
     import triton
     from triton.backends.compiler import GPUTarget
 
-    from mmbirefnet.models.layers import deform_conv_triton
+    from mmbirefnet.models.layers.dcn import triton_backend
     from mmbirefnet.models.layers.dcn.geometry import Geometry
 
     geometry = Geometry((256, 256), (256, 256), (7, 7), (1, 1), (3, 3), (1, 1), 1, 1)
     x, weight = torch.empty(1, 64, 256, 256, dtype=torch.bfloat16, device='meta'), torch.empty(256, 64, 7, 7)
-    arguments = deform_conv_triton.launch_arguments(x, weight, geometry)
+    arguments = triton_backend.launch_arguments(x, weight, geometry)
     options = {key: arguments[key] for key in ('num_warps', 'num_stages')}
     arguments |= dict(HAS_BIAS=True, NEED_X=True, NEED_TAPS=True)
-    kernel = getattr(deform_conv_triton, name)
+    kernel = getattr(triton_backend, name)
     signature, constants = arguments_for_compiler(kernel, arguments, '*bf16')
     source = triton.compiler.ASTSource(kernel, signature, constants)
     compiled = triton.compile(source, target=GPUTarget('cuda', 90, 32), options=options)
