@@ -167,7 +167,11 @@ def test_visualization_cam(run, trained_checkpoint, tmp_path):
         pytest.skip('needs grad-cam<1.5')
     drawn = make_sample(0, 'DIS-VD', 1, (96, 96))
     cv2.imwrite(str(tmp_path / 'image.png'), drawn.image)
-    words = [tmp_path / 'image.png', *trained_checkpoint, '--device', 'cpu', '--category-index', 0]
+    config = tmp_path / 'cam.py'
+    config.write_text(
+        f'_base_ = {str(trained_checkpoint.config)!r}\ndata_preprocessor = _base_.model.data_preprocessor\n'
+    )
+    words = [tmp_path / 'image.png', config, trained_checkpoint.checkpoint, '--device', 'cpu', '--category-index', 0]
     words += ['--target-layers', 'decode_head.blocks["1"].reconstruction', '--cam-file', tmp_path / 'cam.png']
     run(mmseg, 'analysis_tools/visualization_cam.py', *words)
     assert cv2.imread(str(tmp_path / 'cam.png')).shape == (96, 96, 3)
