@@ -8,11 +8,11 @@ from mmbirefnet import setup
 setup()
 
 from mmengine import registry as roots  # noqa: E402
-from mmengine.config import utils as config_utils  # noqa: E402
+from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
 
 # Lets mmengine find configs named mmbirefnet::…, beside a module: the distribution's place is another one where the
 # installation is editable.
-config_utils.MODULE2PACKAGE.setdefault('mmbirefnet', 'mmbirefnet.registry')
+MODULE2PACKAGE.setdefault('mmbirefnet', 'mmbirefnet.registry')
 
 
 class Registry(roots.Registry):
