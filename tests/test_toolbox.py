@@ -122,9 +122,9 @@ def test_analyze_logs(run, trained, tmp_path):
 
 
 def test_publish_model_of_mmseg(run, trained, trained_checkpoint, tmp_path):
-    run(mmseg, 'misc/publish_model.py', trained / 'epoch_1.pth', tmp_path / 'out.pth')
+    run(mmseg, 'misc/publish_model.py', trained / 'epoch_1.pth', tmp_path / 'model.pth')
     until = time.monotonic() + 20  # the tool does not wait for its mv
-    while not (published := [*tmp_path.glob('out-*.pth')]):
+    while not (published := [*tmp_path.glob('model-*.pth')]):
         assert time.monotonic() < until
         time.sleep(0.05)
     assert 'optimizer' not in torch.load(published[0])
@@ -167,8 +167,12 @@ def test_visualization_cam(run, trained_checkpoint, tmp_path):
         pytest.skip('needs grad-cam<1.5')
     drawn = make_sample(0, 'DIS-VD', 1, (96, 96))
     cv2.imwrite(str(tmp_path / 'image.png'), drawn.image)
-    words = [tmp_path / 'image.png', *trained_checkpoint, '--device', 'cpu', '--category-index', 0]
-    words += ['--target-layers', 'decode_head.blocks[3]', '--cam-file', tmp_path / 'cam.png']
+    config = tmp_path / 'cam.py'
+    config.write_text(
+        f'_base_ = {str(trained_checkpoint.config)!r}\ndata_preprocessor = _base_.model.data_preprocessor\n'
+    )
+    words = [tmp_path / 'image.png', config, trained_checkpoint.checkpoint, '--device', 'cpu', '--category-index', 0]
+    words += ['--target-layers', 'decode_head.blocks["1"].reconstruction', '--cam-file', tmp_path / 'cam.png']
     run(mmseg, 'analysis_tools/visualization_cam.py', *words)
     assert cv2.imread(str(tmp_path / 'cam.png')).shape == (96, 96, 3)
 
