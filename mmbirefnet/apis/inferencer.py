@@ -336,7 +336,7 @@ class BiRefNetInferencer:
 
 
 def _is_checkpoint(path: Path) -> bool:
-    return path.suffix in CHECKPOINT_SUFFIXES or path.is_dir()
+    return path.suffix.lower() in CHECKPOINT_SUFFIXES or path.is_dir()
 
 
 def _make_backend(model, weights, device, dtype, fuse, providers, crop_order):
