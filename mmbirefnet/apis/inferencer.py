@@ -341,7 +341,9 @@ class BiRefNetInferencer:
 def _is_checkpoint(model: str | os.PathLike) -> bool:
     path = Path(model)
     return (
-        path.suffix in CHECKPOINT_SUFFIXES or path.is_dir() or (not path.exists() and is_model_name(os.fspath(model)))
+        path.suffix.lower() in CHECKPOINT_SUFFIXES
+        or path.is_dir()
+        or (not path.exists() and is_model_name(os.fspath(model)))
     )
 
 

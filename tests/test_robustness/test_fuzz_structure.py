@@ -6,11 +6,13 @@ The long run: ``MMBIREFNET_FUZZ_CASES=10000 pytest tests/test_robustness/test_fu
 import os
 import resource
 import time
+from collections import OrderedDict
 
 import fuzz_videos
 import numpy as np
 import pytest
 import structured_files
+import torch
 from fastapi.testclient import TestClient
 from fuzz import cases, one_of
 from PIL import Image
@@ -18,6 +20,7 @@ from red import TakesRed, red_square
 
 from mmbirefnet.apis import BiRefNetInferencer, Settings
 from mmbirefnet.cli import cut, main
+from mmbirefnet.fileio.checkpoints import read_state_dict
 from mmbirefnet.imaging.sandbox import HEADER_BYTES, ImageDecoder
 from mmbirefnet.server.app import create_app
 from mmbirefnet.server.limits import Limits
@@ -198,4 +201,45 @@ def test_videos(tmp_path):
             assert str(path) in str(error), name  # noqa: PT017
         assert time.monotonic() - start < SECONDS, name
         path.unlink()
+    assert read
+
+
+def odd_tensor(rng):
+    """A small tensor, a view of one that claims more, or one of an odd kind."""
+    size = int(one_of(rng, (0, 1, 2, 1000, 70_000)))
+    base = torch.ones(size, dtype=one_of(rng, (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool)))
+    if rng.integers(3) and size:
+        shape = tuple(int(one_of(rng, (0, 1, 2, 300, 70_000, 2**20))) for _ in range(int(rng.integers(1, 4))))
+        strides = [int(one_of(rng, (0, 0, 1, 2))) for _ in shape]
+        if sum((side - 1) * stride for side, stride in zip(shape, strides)) < size:
+            return base.as_strided(shape, strides)
+    kinds = (lambda: base, lambda: base[:1].float() * float('nan'), lambda: base.reshape(1, -1).to_sparse())
+    return one_of(rng, kinds)()
+
+
+def test_checkpoints(tmp_path):
+    """Objects that hold each other, views, and bytes that are changed: parameters, or an error that names the file."""
+    read, path = 0, tmp_path / 'a.pth'
+    for name, rng in cases(0.3):
+        content = {'a': odd_tensor(rng)} if rng.integers(4) else {}
+        for _ in range(int(one_of(rng, (0, 1, 2, 30, 60)))):
+            key = one_of(rng, ('state_dict', 'model', 'meta', 'x', 7, None, ('a',)))
+            content = one_of(rng, (dict, OrderedDict))(
+                [(key, content), ('b', one_of(rng, (content, odd_tensor(rng), [])))]
+            )
+        torch.save(content, path, _use_new_zipfile_serialization=bool(rng.integers(2)))
+        data = bytearray(path.read_bytes())
+        for position in rng.integers(0, len(data), int(one_of(rng, (0, 0, 1, 4)))):
+            data[position] = int(rng.integers(256))
+        path.write_bytes(data)
+        start = time.monotonic()
+        try:
+            state = read_state_dict(path)
+        except ValueError as error:
+            message = str(error)
+        else:
+            message, read = str(path), read + 1
+            assert all(isinstance(value, torch.Tensor) for value in state.values()), name
+        assert str(path) in message, name
+        assert time.monotonic() - start < SECONDS, name
     assert read
