@@ -112,6 +112,7 @@ def process_map(soft_map: np.ndarray, settings: Settings) -> np.ndarray:
         soft_map = (cv2.dilate if settings.grow > 0 else cv2.erode)(soft_map, disk)
     if settings.feather:
         soft_map = cv2.GaussianBlur(soft_map, (0, 0), settings.feather, borderType=cv2.BORDER_REPLICATE)
+        np.clip(soft_map, 0, 1, out=soft_map)  # the kernel's rounded weights may sum to more than 1
     return 1 - soft_map if settings.invert else soft_map
 
 

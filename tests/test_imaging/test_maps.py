@@ -130,6 +130,13 @@ def test_feather_and_invert():
     assert np.array_equal(process_map(step, Settings(invert=True)), 1 - step)
 
 
+@pytest.mark.parametrize('sigma', [0.3, 1, 7, 32, 500])
+def test_feather_stays_in_its_range(sigma):
+    ones = np.ones((32, 48), np.float32)
+    assert process_map(ones, Settings(feather=sigma)).max() <= 1
+    assert process_map(ones, Settings(feather=sigma, invert=True)).min() >= 0
+
+
 def test_order_of_the_operations():
     """levels, largest, holes, threshold, grow, feather, invert: each sees what those before it have made."""
     settings = Settings(levels=(0.1, 0.95), largest=True, fill_holes=True, threshold=0.4, grow=1, invert=True)
