@@ -89,6 +89,7 @@ def load_guarded(file, map_location=None, mmap: bool = False):
         check_bounds(binary)
         binary.seek(start)
     if _GUARDED:
+        register_safe_globals()  # this may be called before setup()
         return torch.load(file, weights_only=True, **options)
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
