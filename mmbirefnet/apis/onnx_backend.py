@@ -12,7 +12,7 @@ import numpy as np
 from mmbirefnet.fileio.onnx_metadata import IMAGENET_MEAN, IMAGENET_STD, OUTPUTS, OnnxMetadata
 
 DTYPES = {'tensor(float)': np.float32, 'tensor(float16)': np.float16}
-# What files without this project's metadata give, told by the name of their output: those of the reference
+# What files without this project's metadata give, by the name of their output: those of the reference
 # implementation, of rembg and of onnx-community; RMBG-2.0.
 OUTPUT_NAMES = {'output_image': 'logits', 'logits': 'logits', 'alphas': 'probabilities'}
 # The size of the released models, for files that take any.

@@ -16,7 +16,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('model')
     group.add_argument(
         '--config',
-        help="config file, or the name of one of this project's; told from a checkpoint "
+        help="config file, or the name of one of this project's; inferred from a checkpoint "
         'of a released architecture without it',
     )
     group.add_argument(

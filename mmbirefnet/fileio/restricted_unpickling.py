@@ -2,7 +2,7 @@
 
 mmengine saves its message hub with every checkpoint: loss histories (``HistoryBuffer`` objects around numpy arrays)
 and numpy scalars. From torch 2.6 on ``torch.load`` refuses these unless they are declared safe. Before, its guard is
-off by default and cannot be told of anything: there a pickle module stands in that looks up nothing else.
+off by default and takes no declarations: a pickle module that looks up nothing else replaces it there.
 """
 
 import builtins

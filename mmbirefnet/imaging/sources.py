@@ -61,7 +61,7 @@ class Source:
 
 
 def is_video(item: object) -> bool:
-    """Whether ``item`` is the path of a video, told by its suffix."""
+    """Whether ``item`` is the path of a video, by its suffix."""
     return isinstance(item, (str, os.PathLike)) and Path(item).suffix.lower() in VIDEO_SUFFIXES
 
 

@@ -35,7 +35,7 @@ LONGEST_SIDES = {'WEBP': 16383, 'JPEG': 65500}  # pixels that a file of the form
 class OutputWriter:
     """Writes the files of predictions.
 
-    Call :meth:`plan` with all sources first: only then can names be told apart.
+    Call :meth:`plan` with all sources first: names are unique only then.
 
     Args:
         out_dir: Folder; everything is written below it. With ``single_file`` the file itself.

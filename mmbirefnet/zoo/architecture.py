@@ -1,4 +1,4 @@
-"""The architecture of a BiRefNet, told from its parameters."""
+"""Inference of a BiRefNet's architecture from its parameters."""
 
 from collections.abc import Mapping
 
@@ -70,7 +70,7 @@ def _infer_model_config(shapes: Shapes) -> dict:
 
 
 def infer_backbone_name(state_dict: Mapping[str, Tensor]) -> str:
-    """Name of the backbone in the names of the configs, such as ``swin-l``, told from names and shapes.
+    """Name of the backbone in the names of the configs, such as ``swin-l``, from names and shapes.
 
     Raises:
         ValueError: If it is none of the reference's.

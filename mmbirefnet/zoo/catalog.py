@@ -361,10 +361,10 @@ _MODELS = (
 )
 CATALOG = {model.name: model for model in _MODELS}
 
-# Networks of before May 2024: no inward reference at the deepest stage.
+# Networks released before May 2024: no inward reference at the deepest stage.
 _EARLY_FILES = re.compile(r'(?:^|[-_])ep(?:480|580)\b', re.IGNORECASE)
 EARLY_NETWORK = (
-    'this is the network of before May 2024 (BiRefNet_ep480, DIS_ep580 and others of that time), which has no inward '
+    'this is the network released before May 2024 (BiRefNet_ep480, DIS_ep580 and others), which has no inward '
     'reference at its deepest stage and is not supported. Fix: use a model that was released later, such as BiRefNet'
 )
 
@@ -422,10 +422,10 @@ def identify(source: str | os.PathLike, meta: Mapping | None = None, sha256: str
         sha256: Of the file, if it is known.
 
     Returns:
-        ``None`` if it is none of them, or cannot be told.
+        ``None`` if it is none of them, or unknown.
 
     Raises:
-        ValueError: If the name is that of a network of before May 2024.
+        ValueError: If it names a network released before May 2024.
     """
     if meta and (found := find_info(str(meta.get('model_name', '')))):
         return found

@@ -151,7 +151,7 @@ def skipped(key: str) -> bool:
 def test_networks_of_before_may_2024(main, reference, tmp_path):
     for name, state in (('BiRefNet-ep480.pth', reference), ('old.pth', without(reference, 'ipt_blk5'))):
         torch.save(state, tmp_path / name)
-        assert f'{tmp_path / name}: this is the network of before May 2024' in error(
+        assert f'{tmp_path / name}: this is the network released before May 2024' in error(
             main, tmp_path / name, tmp_path / 'ours.pth'
         )
 

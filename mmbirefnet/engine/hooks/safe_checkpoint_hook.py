@@ -37,7 +37,7 @@ class SafeCheckpointHook(CheckpointHook):
       file that names it, likewise. Older checkpoints are removed after that, not before.
     - If it cannot be written, the error says which one stays.
     - A run is resumed (by mmengine's ``Runner``) from the training checkpoint that ``load_from`` names, else from the
-      newest whole one of the work directory, else started anew, from the parameters of ``load_from`` if there are any.
+      newest whole one of the work directory, else starts from scratch, with the parameters of ``load_from`` if given.
     - A checkpoint of another model is not resumed, but an error; mmengine would load what fits.
     - Before the training starts, ``save_best`` is compared with what the evaluator will return, and the size of a
       checkpoint with the free disk space.

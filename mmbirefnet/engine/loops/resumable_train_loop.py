@@ -27,7 +27,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     - Order and augmentations of the data are functions of (seed, epoch, index of the sample).
     - What the model draws (drop path, dropout) is a function of (seed, iteration, rank): all generators of the process
       are seeded before each iteration.
-    - A checkpoint of an iteration goes on with the next batch of its epoch; mmengine would begin the epoch anew.
+    - A checkpoint of an iteration goes on with the next batch of its epoch; mmengine would restart the epoch.
     - A validation that was due when the run stopped is made up for.
 
     Args:

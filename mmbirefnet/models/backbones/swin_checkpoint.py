@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mmbirefnet.fileio.checkpoints import misfit
 
-# Parts of a classification checkpoint that a dense predictor has no use for, and buffers that are made anew.
+# Parts of a classification checkpoint that a dense predictor has no use for, and buffers that are recomputed.
 UNUSED = ('head.', 'norm.', 'avgpool.')
 BUFFERS = ('relative_position_index', 'attn_mask')
 

@@ -135,7 +135,7 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         return self.deform(x, self.conv_offset(x))
 
     # torch.compile leaves it alone: it cannot see into mmcv's kernel, would unroll the torch form's loop, and compile
-    # this method anew for each layer.
+    # this method again for each layer.
     @uncompiled
     def deform(self, x: Tensor, offset_mask: Tensor, then: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The convolution of ``x`` at given offsets.

@@ -3,7 +3,7 @@
 The map is laid out as a table of channel vectors. Each output pixel and kernel tap is a weighted sum of
 four rows of that table (bilinear interpolation times the mask), which ``embedding_bag`` computes whole
 vectors at a time; one matrix product with the kernel follows. Output pixels are processed in chunks, and
-the backward pass gathers the columns anew, so that the im2col buffer never exists as a whole.
+the backward pass gathers the columns again, so that the im2col buffer never exists as a whole.
 """
 
 from __future__ import annotations
