@@ -48,8 +48,8 @@ class BiRefNetInferencer:
 
     Args:
         model: Name of a released model (``'BiRefNet_HR'``) or whatever ``weights`` takes, whose architecture is
-            inferred from its parameters; or a config file or the name of one of this project's, a ``Config``, a model, or an
-            ``.onnx`` file.
+            inferred from its parameters; or a config file or the name of one of this project's, a ``Config``, a model,
+            or an ``.onnx`` file.
         weights: Checkpoint, of this project or released (converted as it is loaded; only tensors are unpickled): a
             file, a folder, the name of a released model, a Hugging Face id or a URL, see
             :func:`mmbirefnet.zoo.download.fetch`. By default that of the environment variable

@@ -227,7 +227,7 @@ def test_infer_of_something_else(converted):
 def test_networks_of_before_may_2024(reference):
     """They have four inward references, none of them at the deepest stage."""
     early = without(reference, 'ipt_blk5')
-    with pytest.raises(ValueError, match=r'the network released before May 2024 \(BiRefNet_ep480, DIS_ep580 .*Fix: use a'):
+    with pytest.raises(ValueError, match=r'released before May 2024 \(BiRefNet_ep480, DIS_ep580 .*Fix: use a'):
         convert_birefnet_state_dict(early)
 
 
