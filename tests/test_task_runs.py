@@ -93,7 +93,7 @@ def test_wide_pictures_are_wide(data, tmp_path):
     name = 'birefnet_general/birefnet_swin-t_8xb4-250e_general-2560x1440.py'
     cfg = Config.fromfile(CONFIGS / name)
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False, batch_size=1)
-    cfg.train_dataloader.dataset.update(data_root=str(data), sets=['train'])
+    cfg.train_dataloader.dataset.update(data_root=str(data), sets=['train'], larger_than=None)
     batch = next(iter(Runner.build_dataloader(cfg.train_dataloader)))
     assert batch['inputs'][0].shape == (3, 1440, 2560)
     assert batch['data_samples'][0].gt_sem_seg.data.shape == (1, 1440, 2560)

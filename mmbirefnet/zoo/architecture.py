@@ -35,14 +35,15 @@ def infer_model_config(state_dict: Mapping[str, Tensor]) -> dict:
 
 def _infer_model_config(shapes: Shapes) -> dict:
     backbone = infer_backbone(_below(shapes, 'backbone.'))
-    in_channels, inward_channels = _infer_decoder_channels(shapes)
-    neck = dict(type='mmbirefnet.LocalizationModule', in_channels=in_channels)
+    channels, inward_channels = _infer_decoder_channels(shapes)
+    neck = dict(type='mmbirefnet.LocalizationModule')
     if 'neck.projections.0.weight' in shapes:
-        widths = [shapes[f'neck.projections.{i}.weight'][1] for i in range(4)]
-        neck = dict(type='mmbirefnet.PyramidLocalizationModule', in_channels=widths, out_channels=in_channels)
+        neck = dict(type='mmbirefnet.PyramidLocalizationModule', out_channels=channels)
+        channels = [shapes[f'neck.projections.{i}.weight'][1] for i in range(4)]
+    multi_scale_input = channels[0] == 2 * backbone.channels[0]
     neck['squeeze'] = 'neck.squeeze.conv_in.weight' in shapes
     neck['aux_classifier'] = 'neck.classifier.weight' in shapes
-    neck['context'] = neck['squeeze'] and shapes['neck.squeeze.conv_in.weight'][1] == sum(neck['in_channels'])
+    neck['context'] = neck['squeeze'] and shapes['neck.squeeze.conv_in.weight'][1] == sum(channels)
     if neck['squeeze']:
         neck['aspp_cfg'] = _infer_aspp(shapes, 'neck.squeeze')
     if neck['aux_classifier']:
@@ -50,7 +51,6 @@ def _infer_model_config(shapes: Shapes) -> dict:
     block = 'decode_head.blocks.4'
     head = dict(
         type='mmbirefnet.BiRefHead',
-        in_channels=in_channels,
         inward_reference='decode_head.inward.conv_in.weight' in shapes,
         outward_reference=f'{block}.outward.conv.weight' in shapes,
         multi_scale_supervision=f'{block}.side.weight' in shapes,
@@ -63,7 +63,8 @@ def _infer_model_config(shapes: Shapes) -> dict:
     return dict(
         type='mmbirefnet.BiRefNet',
         backbone=backbone.config,
-        multi_scale_input=neck['in_channels'][0] == 2 * backbone.channels[0],
+        backbone_channels=[c // 2 for c in channels] if multi_scale_input else channels,
+        multi_scale_input=multi_scale_input,
         neck=neck,
         decode_head=head,
     )

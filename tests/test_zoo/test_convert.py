@@ -160,14 +160,15 @@ def includes(config: dict, part: dict) -> bool:
     )
 
 
-@pytest.mark.parametrize(('arch', 'c1'), [('t', 192), ('s', 192), ('b', 256), ('l', 384)])
+@pytest.mark.parametrize(('arch', 'c1'), [('t', 96), ('s', 96), ('b', 128), ('l', 192)])
 def test_infer_the_backbone(arch, c1):
     (path,) = CONFIGS.glob(f'birefnet_swin-{arch}_8xb4-*_dis5k-1024x1024.py')
     cfg = Config.fromfile(path).model
     state = on_meta(cfg)
     found = infer_model_config(state)
     assert found['backbone']['arch'] == arch
-    assert found['decode_head']['in_channels'] == found['neck']['in_channels'] == [c1, 2 * c1, 4 * c1, 8 * c1]
+    assert found['backbone_channels'] == [c1, 2 * c1, 4 * c1, 8 * c1]
+    assert found['multi_scale_input']
     assert includes(cfg, found)
     check_fit(state, found)
 
@@ -207,9 +208,8 @@ def test_infer_options(options):
         expected = plain[part] | options.get(part, {})
         if options.get('neck', {}).get('squeeze') is False and part == 'neck':
             del expected['aspp_cfg']
-        if 'multi_scale_input' in options:
-            expected['in_channels'] = [96, 192, 384, 768]
         assert found[part] == expected
+    assert found['backbone_channels'] == [96, 192, 384, 768]
     assert found['multi_scale_input'] == options.get('multi_scale_input', True)
 
 
