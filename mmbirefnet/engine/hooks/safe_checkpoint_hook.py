@@ -138,7 +138,10 @@ class SafeCheckpointHook(CheckpointHook):
         if not all(hasattr(metric, 'result_keys') for metric in metrics):
             return  # only a validation shows what other metrics return
         keys = [key for metric in metrics for key in metric.result_keys(sets)]
+        hooks = [hook for hook in runner.hooks if hasattr(hook, 'adds_metric')]  # such as ValLossHook
         for name in self.save_best:
+            if any(hook.adds_metric(name) for hook in hooks):
+                continue
             if keys and name not in keys and not _keys_of(name, keys):
                 raise ValueError(_not_returned(name, keys))
 

@@ -28,6 +28,11 @@ class ValLossHook(Hook):
 
     priority = 'HIGHEST'  # before RuntimeInfoHook, which logs the metrics
 
+    @staticmethod
+    def adds_metric(name: str) -> bool:
+        """Whether a validation returns this key because of the hook: mmengine names losses so."""
+        return 'loss' in name
+
     def before_val_epoch(self, runner: Runner) -> None:
         """Forget the losses of the last validation."""
         self._losses: list[dict[str, float]] = []
