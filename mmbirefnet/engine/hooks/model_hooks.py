@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from mmengine.dist import all_reduce_params
-from mmengine.hooks import EMAHook, Hook, SyncBuffersHook
+from mmengine.dist import broadcast
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from torch import nn
 
@@ -16,20 +16,28 @@ PRECISIONS = ('highest', 'high', 'medium')
 
 
 @HOOKS.register_module()
-class BufferSyncHook(SyncBuffersHook):
-    """mmengine's ``SyncBuffersHook`` that takes care of ``EMAHook`` too.
+class BufferSyncHook(Hook):
+    """Broadcast the buffers of rank 0, BatchNorm's running statistics above all, before each validation.
 
-    Averages BatchNorm's running statistics over all processes after each epoch of training, so that all of them
-    validate, and rank 0 saves, the same model. ``EMAHook`` saves the buffers of its own model, which are those of the
-    last iteration: they are averaged as well.
+    All processes then validate the model that rank 0 saves; ``EMAHook``'s copy of the model is included. PyTorch's
+    ``DistributedDataParallel`` does the same in each forward pass. mmengine's ``SyncBuffersHook`` averages instead, so
+    that a run that was stopped within an epoch, of which only rank 0's buffers are saved, cannot resume exactly.
     """
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Average the buffers of the model and of its averaged copy."""
-        super().after_train_epoch(runner)
-        for hook in runner.hooks:
-            if isinstance(hook, EMAHook):
-                all_reduce_params(hook.ema_model.buffers(), op='mean')  # nothing to do for one process
+        """Broadcast the buffers before hooks of a lower priority save a checkpoint."""
+        self._broadcast(runner)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Broadcast the buffers, also where training counts iterations."""
+        self._broadcast(runner)
+
+    @staticmethod
+    def _broadcast(runner: Runner) -> None:
+        averaged = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
+        for model in (runner.model, *averaged):
+            for buffer in model.buffers():
+                broadcast(buffer)  # nothing to do for one process
 
 
 @HOOKS.register_module()
