@@ -1,9 +1,6 @@
 """Train a model: ``python tools/train.py CONFIG [options]``."""
 
 import argparse
-import os
-
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
 
 from mmengine.config import Config
 from mmengine.device import get_device
