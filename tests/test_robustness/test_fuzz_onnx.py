@@ -72,7 +72,7 @@ def test_other_shapes(path):
 
 @pytest.mark.parametrize('weight', [np.nan, np.inf])
 def test_not_finite(path, weight):
-    """Told with the image, since nothing is known of the parameters in the file."""
+    """The error names the image, since nothing is known of the parameters in the file."""
     path.write_bytes(model(weight))
     inferencer = BiRefNetInferencer(path, providers=['CPUExecutionProvider'])
     with pytest.raises(ValueError, match=r'inputs\[0\]: a predicts NaN or Inf'):

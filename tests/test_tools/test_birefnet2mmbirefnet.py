@@ -39,7 +39,7 @@ def in_the_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-def told(output: str, line: str) -> tuple[Config, list[str]]:
+def printed_command(output: str, line: str) -> tuple[Config, list[str]]:
     """The config that a printed command names, with its options applied, and the command's words."""
     (command,) = (text for text in output.splitlines() if text.startswith(line))
     words = shlex.split(command.removeprefix(line))
@@ -66,7 +66,7 @@ def test_convert(main, reference, tmp_path, capsys):
     assert all(torch.equal(value, expected[key]) for key, value in checkpoint['state_dict'].items())
 
     # The commands that it names build the model that the file fits, which mmengine then loads.
-    cfg, words = told(output, 'test:')
+    cfg, words = printed_command(output, 'test:')
     assert words[:4] == [
         'python',
         'tools/test.py',
@@ -78,7 +78,7 @@ def test_convert(main, reference, tmp_path, capsys):
     load_checkpoint(model, str(dst), strict=True)
     name = 'decode_head.blocks.1.reconstruction.conv_in.weight'
     assert torch.equal(model.state_dict()[name], expected[name])
-    cfg, words = told(output, 'fine-tune:')
+    cfg, words = printed_command(output, 'fine-tune:')
     assert words[:2] == ['python', 'tools/train.py']
     assert cfg.load_from == str(dst)
     assert cfg.model.backbone.init_cfg is None
@@ -90,9 +90,9 @@ def test_a_released_model_is_named_with_its_size_and_configs(main, reference, tm
     main([str(src), str(dst)])
     output = capsys.readouterr().out
     assert 'model:     BiRefNet_lite-2K (general), trained at 2560x1440, weights under MIT' in output
-    cfg, words = told(output, 'test:')
+    cfg, words = printed_command(output, 'test:')
     assert words[2] == 'configs/birefnet_general/birefnet_swin-t_8xb4-250e_general-2560x1440.py'
-    cfg, words = told(output, 'fine-tune:')
+    cfg, words = printed_command(output, 'fine-tune:')
     assert words[2] == 'configs/birefnet_general/birefnet_swin-t_1xb2-20e_finetune-2560x1440.py'
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         assert [tuple(step.scale) for step in loader.dataset.pipeline if 'Resize' in step.type] == [(2560, 1440)]
@@ -124,7 +124,7 @@ def test_other_depths_of_swin(main, reference, tmp_path, capsys):
     main([str(tmp_path / 'deep.pth'), str(tmp_path / 'ours.pth')])
     output = capsys.readouterr().out
     for line in ('test:', 'fine-tune:'):
-        cfg, _ = told(output, line)
+        cfg, _ = printed_command(output, line)
         assert tuple(cfg.model.backbone.arch.depths) == (2, 2, 8, 2)
         check_fit(torch.load(tmp_path / 'ours.pth', weights_only=True)['state_dict'], cfg.model)
 
@@ -162,7 +162,7 @@ def test_convert_safetensors(main, reference, tmp_path, capsys):
     save_file({key: value.half().contiguous() for key, value in plain.items()}, src)
     main([str(src), str(dst)])
     src.unlink()
-    _, words = told(capsys.readouterr().out, 'test:')
+    _, words = printed_command(capsys.readouterr().out, 'test:')
     assert '--cfg-options' not in words
     found = torch.load(dst, weights_only=True)['state_dict']
     dst.unlink()
@@ -184,13 +184,13 @@ def test_other_backbones(main, tmp_path, capsys, backbone, untrained):
     torch.save(without(state, 'cls_head'), tmp_path / 'released.pth')
     main([str(tmp_path / 'released.pth'), str(tmp_path / 'out.pth')])
     output = capsys.readouterr().out
-    cfg, words = told(output, 'test:')
+    cfg, words = printed_command(output, 'test:')
     assert words[2:] == [
         f'configs/birefnet/birefnet_{backbone}_8xb4-500e_dis5k-1024x1024.py',
         str(tmp_path / 'out.pth'),
     ]
     check_fit(torch.load(tmp_path / 'out.pth', weights_only=True)['state_dict'], cfg.model)
-    cfg, _ = told(output, 'fine-tune:')
+    cfg, _ = printed_command(output, 'fine-tune:')
     assert not cfg.model.backbone[untrained]
 
 
@@ -234,7 +234,7 @@ def without(state: dict, *words: str) -> dict:
 def test_options_of_ablations(main, reference, tmp_path, capsys, change, option):
     torch.save(change(without(reference, 'cls_head')), tmp_path / 'ablation.pth')
     main([str(tmp_path / 'ablation.pth'), str(tmp_path / 'out.pth')])
-    cfg, words = told(capsys.readouterr().out, 'test:')
+    cfg, words = printed_command(capsys.readouterr().out, 'test:')
     assert option in words
     check_fit(torch.load(tmp_path / 'out.pth', weights_only=True)['state_dict'], cfg.model)
 
