@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 1 if some of the work failed, 2 if it could not begin, 130 if it was interrupted.
     """
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/en/notes/performance.md; read when torch is imported
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = argparse.ArgumentParser(
         'mmbirefnet',

@@ -28,8 +28,8 @@ class DichotomousMetric(BaseMetric):
     """F, E, S, weighted F, MAE, MSE, HCE, boundary accuracy and boundary IoU of soft maps.
 
     Maps are scored as 8 bits (probability times 255, truncated) against masks above 128 of 255, both at the
-    photograph's size, as the published numbers were. See ``docs/benchmark.md`` for each measure, its source and its
-    value in the edge cases (empty or full mask, constant map).
+    original size of the image, as the published numbers were. ``docs/en/user_guides/benchmark.md`` describes each
+    measure, its source and its value in the edge cases (empty or full mask, constant map).
 
     Data samples need ``seg_logits`` (probabilities, (1, H, W)) and ``gt_sem_seg`` (float (1, H, W) in [0, 1], or
     integer labels 0 and 1), or else ``seg_map_path``. Images whose ``set_name`` differs are scored set by set; then
