@@ -121,7 +121,8 @@ def test_step_by_hand():
     smooth = [math.exp(-(t**2) / 3.92) for t in range(-4, 5)]
     gain = sum(smooth) / math.sqrt(sum(s * s for s in smooth))
     expected = sum(
-        5 * (gain / norm * sum(d for t, d in zip(range(-4, 5), derivative, strict=True) if min(max(x + t, 0), 7) >= 3))
+        5
+        * (gain / norm * sum(d for t, d in zip(range(-4, 5), derivative, strict=True) if min(max(x + t, 0), 7) >= 3))
         ** 2
         for x in range(8)
     )

@@ -51,8 +51,15 @@ def parse_args():
         help='folders of maps, with subfolders by set if any',
     )
     parser.add_argument('--out', default='eval_maps', metavar='DIR', help='where to write (default: %(default)s)')
-    parser.add_argument('--measures', '--metrics', nargs='+', help=f'some of {", ".join(MEASURES)} (default: all that the options allow)')
-    parser.add_argument('--soft-masks', action='store_true', help='MAE, MSE, SAD, Grad and Conn of the gray levels, for mattes')
+    parser.add_argument(
+        '--measures',
+        '--metrics',
+        nargs='+',
+        help=f'some of {", ".join(MEASURES)} (default: all that the options allow)',
+    )
+    parser.add_argument(
+        '--soft-masks', action='store_true', help='MAE, MSE, SAD, Grad and Conn of the gray levels, for mattes'
+    )
     parser.add_argument(
         '--trimap',
         metavar='DIR|N',
