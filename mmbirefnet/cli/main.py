@@ -16,6 +16,8 @@ COMMANDS = {
     'video': ('mmbirefnet.cli.video', 'cut objects out of a video'),
     'serve': ('mmbirefnet.cli.serve', 'serve a page in the browser and an HTTP API'),
     'models': ('mmbirefnet.cli.models', 'list the released models, and download them'),
+    'check': ('mmbirefnet.cli.check', 'find faults of images and masks that ruin a training'),
+    'finetune': ('mmbirefnet.cli.finetune', 'fine-tune a model on your own images and masks'),
     'convert': ('mmbirefnet.cli.convert', 'convert a released checkpoint'),
 }
 USAGE_ERROR, INTERRUPTED = 2, 130
