@@ -225,7 +225,7 @@ def watch(job: ImageJob, folders: list[str], interval: float, stop: threading.Ev
     job.skip_existing = not writer.overwrite
     while not stop.is_set():
         sources = _look(folders, writer.out_dir)
-        now = {source.path: _state(source.path) for source in sources}
+        now = {source.path: file_state(source.path) for source in sources}
         ready = [s for s in sources if before.get(s.path) == now[s.path] != handled.get(s.path)]
         if ready:
             changed = [source for source in ready if source.path in handled]
@@ -246,7 +246,7 @@ def _look(folders: list[str], out_dir: Path) -> list[Source]:
         return []
 
 
-def _state(path: Path) -> tuple | None:
+def file_state(path: Path) -> tuple | None:
     """What changes when a file does; ``None`` if it is gone."""
     try:
         stat = path.stat()

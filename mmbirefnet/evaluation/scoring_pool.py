@@ -15,7 +15,7 @@ import mmengine.dist
 from mmbirefnet.utils.process_guard import guard_process
 
 _MOST_WORKERS = 8
-_WAITING_PER_WORKER = 2
+WAITING_PER_WORKER = 2
 
 
 def resolve_workers(workers: int | str) -> int:
@@ -47,7 +47,7 @@ class ScoringPool:
         self._function = function
         self._workers = workers
         self._executor = None
-        self._pending: deque = deque()
+        self.pending: deque = deque()
         self._results: list = []
 
     def submit(self, *args) -> None:
@@ -60,13 +60,13 @@ class ScoringPool:
             self._executor = ProcessPoolExecutor(
                 self._workers, multiprocessing.get_context(), initializer=_prepare_worker
             )
-        while len(self._pending) >= _WAITING_PER_WORKER * self._workers:
+        while len(self.pending) >= WAITING_PER_WORKER * self._workers:
             self._collect_oldest()
-        self._pending.append(self._executor.submit(self._function, *args))
+        self.pending.append(self._executor.submit(self._function, *args))
 
     def take(self) -> list:
         """Results that are there by now, without waiting; each is handed out once."""
-        while self._pending and self._pending[0].done():
+        while self.pending and self.pending[0].done():
             self._collect_oldest()
         results, self._results = self._results, []
         return results
@@ -74,7 +74,7 @@ class ScoringPool:
     def finish(self) -> list:
         """Wait for all calls, end the worker processes and return the results not yet taken."""
         try:
-            while self._pending:
+            while self.pending:
                 self._collect_oldest()
         finally:
             self._shut_down()
@@ -82,7 +82,7 @@ class ScoringPool:
 
     def _collect_oldest(self) -> None:
         try:
-            self._results.append(self._pending.popleft().result())
+            self._results.append(self.pending.popleft().result())
         except BrokenProcessPool as error:
             self._shut_down()
             raise RuntimeError(
@@ -91,7 +91,7 @@ class ScoringPool:
             ) from error
 
     def _shut_down(self) -> None:
-        self._pending.clear()
+        self.pending.clear()
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
             self._executor = None
