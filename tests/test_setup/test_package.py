@@ -1,6 +1,7 @@
 """The wheel and the editable install, made from a copy of the sources."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from mmbirefnet.version import __version__
+
 ROOT = Path(__file__).parents[2]
 PARTS = ('mmbirefnet', 'configs', 'tools', 'requirements', 'setup.py', 'pyproject.toml', 'MANIFEST.in')
-PARTS += ('README.md', 'LICENSE', 'CITATION.cff', 'model-index.yml')
+PARTS += ('README.md', 'LICENSE', 'CHANGELOG.md', 'CITATION.cff', 'model-index.yml')
 
 
 def python(*words, cwd, **environment):
@@ -106,3 +109,9 @@ def test_requirements_have_the_bounds_that_were_tried(path):
         if line not in ('regex', 'ruff', 'wandb') and not line.startswith('-r '):
             operators = sorted(clause.operator for clause in Requirement(line).specifier)
             assert operators == ['<', '>='], line
+
+
+def test_version_is_the_newest_of_the_changelog():
+    newest = re.search(r'^## (\S+)', (ROOT / 'CHANGELOG.md').read_text('utf-8'), re.M)[1]
+    citation = re.search(r'^version: (\S+)', (ROOT / 'CITATION.cff').read_text('utf-8'), re.M)[1]
+    assert __version__ == newest == citation
