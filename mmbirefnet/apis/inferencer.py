@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,9 +16,11 @@ import cv2
 import numpy as np
 
 from mmbirefnet.imaging.maps import crop_of_box, process_map, resize_map, to_uint8
-from mmbirefnet.imaging.read import LoadedImage
+from mmbirefnet.imaging.read import LoadedImage, LoadedSequence
+from mmbirefnet.imaging.refine import refine_map
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.imaging.sources import Source, describe_left_out, is_single, is_video, list_sources
+from mmbirefnet.imaging.urls import MAX_BYTES
 from mmbirefnet.utils.prefetch import prefetch
 from mmbirefnet.zoo.catalog import CHECKPOINT_SUFFIXES
 from mmbirefnet.zoo.download import is_model_name
@@ -35,9 +38,11 @@ class Prediction(NamedTuple):
     """An image and its map."""
 
     source: Source
-    image: LoadedImage
-    soft_map: np.ndarray
-    """Probability of the foreground, float32 ``(H, W)`` at the image's size."""
+    image: LoadedImage | LoadedSequence
+    soft_map: np.ndarray | list[np.ndarray]
+    """Probability of the foreground, float32 ``(H, W)`` at the image's size; of a sequence, one for each frame."""
+    seconds: float = 0.0
+    """Time of the prediction; of images that were predicted together, the mean."""
 
 
 class BiRefNetInferencer:
@@ -114,14 +119,24 @@ class BiRefNetInferencer:
         grow: int = 0,
         feather: float = 0,
         invert: bool = False,
+        refine: str | None = None,
         crop: float | None = None,
         max_pixels: int | None = None,
         decoder: ImageDecoder | None = None,
+        frames: str = 'first',
+        recursive: bool = True,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        limit: int | None = None,
+        max_bytes: int = MAX_BYTES,
+        allow_private_urls: bool = False,
+        report: str | os.PathLike | None = None,
     ):
         """Predict, and write files if ``out_dir`` is given.
 
         Args:
-            inputs: Path, folder (with its sub-folders), glob, bytes of a file, array, PIL image, or a list of them.
+            inputs: Path, folder (with its sub-folders), glob, URL, bytes of a file, array, PIL image, or a list of
+                them.
             out_dir: Folder to write to, in the folders that the images are in below the one given as ``inputs``.
             save: What is written: ``'mask'`` (gray), ``'cutout'`` (RGBA), ``'foreground'`` (on ``background``), or
                 several of them, each in a folder of its name. By default the cut-out, or the foreground if there is a
@@ -132,7 +147,8 @@ class BiRefNetInferencer:
             foreground: Whether to estimate the colors of the foreground for ``'cutout'`` and ``'foreground'``; without,
                 these keep a fringe of the old background.
             background: Color (``'#rrggbb'`` or a name) or image behind ``'foreground'``; white by default.
-            format: Suffix of what is written, such as ``'webp'``; by default png, for ``'foreground'`` the image's.
+            format: Suffix of what is written, such as ``'webp'``; by default png, for ``'foreground'``, animations and
+                pages the image's.
             overwrite: Whether files that exist may be replaced.
             batch_size: Images that the model is given at once, where their input sizes agree.
             input_size: Size the image is resized to for the model: ``None`` for the one it was trained at, pixels of a
@@ -151,15 +167,27 @@ class BiRefNetInferencer:
             feather: Standard deviation, in pixels, of a Gaussian that softens the edge.
             invert: Whether to exchange object and background. The operations on the map are applied in the order that
                 :class:`~mmbirefnet.imaging.settings.Settings` documents.
+            refine: Refines uncertain edges by the colors of the image: ``'guided'`` or ``'closed-form'``.
             crop: Writes files cropped to the object, with this share of the box's sides as a margin; ``<file>.json``
                 has the offset. The maps returned are whole.
             max_pixels: Largest image that is read; ``None`` for Pillow's limit, 179 million pixels.
             decoder: Reads files in worker processes with limits, for files you do not trust; see
                 :class:`~mmbirefnet.imaging.sandbox.ImageDecoder`, whose ``max_pixels`` counts then. ``None`` reads
                 them in this process.
+            frames: ``'all'`` predicts all frames of an animation and all pages of a TIFF file, ``'first'`` the first.
+            recursive: Whether to search the sub-folders of folders.
+            include: Patterns such as ``'*.jpg'``: of folders and globs, only files that match one of them are taken;
+                see :func:`~mmbirefnet.imaging.sources.list_sources`.
+            exclude: Patterns of files that are left alone.
+            limit: Most images that are predicted; ``None`` for all.
+            max_bytes: Largest file that is read from a URL.
+            allow_private_urls: Whether a URL may lead to an address that is not public, see
+                :func:`mmbirefnet.imaging.urls.read_url`.
+            report: JSON file to write, with a record for each image, see :class:`~mmbirefnet.apis.job.Report`.
 
         Returns:
-            For one image its map ``(H, W)`` at the original size, otherwise a list of them.
+            For one image its map ``(H, W)`` at the original size, otherwise a list of them. With ``frames='all'`` the
+            map of a file with several frames or pages is itself a list.
 
         Raises:
             ValueError: If an option is out of range, or ``inputs`` is a video.
@@ -167,6 +195,7 @@ class BiRefNetInferencer:
         """
         if output not in ('float32', 'uint8'):
             raise ValueError(f"output={output!r}, must be 'float32' or 'uint8'")
+        check_frames(frames)
         settings = Settings(
             input_size,
             max_size,
@@ -183,6 +212,7 @@ class BiRefNetInferencer:
             grow,
             feather,
             invert,
+            refine,
         )
         if is_video(inputs):
             raise ValueError(f'{inputs}: is a video. Fix: use the command mmbirefnet video, or mmbirefnet.video')
@@ -199,12 +229,20 @@ class BiRefNetInferencer:
                 background,
                 format,
                 overwrite,
-                device=self.foreground_device,
                 max_pixels=max_pixels,
                 crop=crop,
             )
         left_out: list[Path] = []
-        sources = list_sources(inputs, exclude=Path(out_dir) if out_dir is not None else None, left_out=left_out)
+        sources = list_sources(
+            inputs,
+            Path(out_dir) if out_dir is not None else None,
+            left_out,
+            recursive=recursive,
+            include=include,
+            exclude=exclude,
+            max_bytes=max_bytes,
+            allow_private_urls=allow_private_urls,
+        )
         if left_out:
             warnings.warn(f'{len(sources)} images{describe_left_out(left_out)}', stacklevel=2)
         job = ImageJob(
@@ -215,11 +253,16 @@ class BiRefNetInferencer:
             channel_order=channel_order,
             decoder=decoder,
             max_pixels=max_pixels,
+            frames=frames,
+            records=report is not None,
         )
-        maps = [
-            to_uint8(prediction.soft_map) if output == 'uint8' else prediction.soft_map
-            for prediction in job.run(job.plan(sources))
-        ]
+        try:
+            maps = [prediction.soft_map for prediction in job.run(job.plan(sources, limit=limit))]
+        finally:
+            if report is not None:
+                job.report.save(report)
+        if output == 'uint8':
+            maps = [list(map(to_uint8, each)) if isinstance(each, list) else to_uint8(each) for each in maps]
         return maps[0] if is_single(inputs) else maps
 
     def predict(
@@ -232,6 +275,7 @@ class BiRefNetInferencer:
         workers: int = 2,
         max_pixels: int | None = None,
         decoder: ImageDecoder | None = None,
+        frames: str = 'first',
     ) -> Iterator[Prediction]:
         """Predict one after another, in order, with few images in memory.
 
@@ -244,12 +288,16 @@ class BiRefNetInferencer:
             workers: Threads that read ahead.
             max_pixels: Largest image that is read in this process.
             decoder: Reads files in worker processes.
+            frames: ``'first'`` or ``'all'`` of a file with several frames or pages.
 
         Yields:
             Predictions; none for images in error.
         """
         settings = settings or Settings()
-        images = prefetch(lambda source: source.read(channel_order, decoder, max_pixels), list_sources(inputs), workers)
+        check_frames(frames)
+        images = prefetch(
+            lambda source: source.read(channel_order, decoder, max_pixels, frames), list_sources(inputs), workers
+        )
         while batch := list(itertools.islice(images, settings.batch_size)):
             read = []
             for source, image, error in batch:
@@ -272,6 +320,12 @@ class BiRefNetInferencer:
         device = getattr(self.backend, 'device', None)
         return device if getattr(device, 'type', 'cpu') != 'cpu' else None
 
+    def input_sizes(self, image: LoadedImage, settings: Settings) -> list[tuple[int, int]]:
+        """Sizes (H, W) of the model's inputs for an image, one for each scale."""
+        rows, columns = _region(image, settings)[0]
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        return settings.sizes(shape, self.backend.input_size, getattr(self.backend, 'side_range', None))
+
     def predict_image(self, image: LoadedImage, settings: Settings | None = None) -> np.ndarray:
         """The map of one image, float32 ``(H, W)``."""
         return self.predict_images([image], settings)[0]
@@ -283,9 +337,8 @@ class BiRefNetInferencer:
         crops = [image.visible()[outer] for image, (outer, _) in zip(images, regions)]
         sums = [np.zeros(crop.shape[:2], np.float32) for crop in crops]
         groups = defaultdict(list)  # input size: images
-        for index, crop in enumerate(crops):
-            side_range = getattr(self.backend, 'side_range', None)
-            for size in settings.sizes(crop.shape[:2], self.backend.input_size, side_range):
+        for index in range(len(crops)):
+            for size in self.input_sizes(images[index], settings):
                 groups[size].append(index)
         for size, members in groups.items():
             self._check_size(size)
@@ -306,8 +359,9 @@ class BiRefNetInferencer:
     def _predict_batch(
         self, batch: list[tuple[Source, LoadedImage]], settings: Settings, on_error: OnError | None
     ) -> Iterator[Prediction]:
+        start = time.perf_counter()
         try:
-            maps = self.predict_images([image for _, image in batch], settings)
+            maps = self.predict_batch(batch, settings)
         except Exception as error:
             if on_error is None:
                 raise
@@ -318,8 +372,23 @@ class BiRefNetInferencer:
             for pair in batch:
                 yield from self._predict_batch([pair], replace(settings, batch_size=1), on_error)
             return
+        seconds = (time.perf_counter() - start) / max(1, len(batch))
         for (source, image), soft_map in zip(batch, maps):
-            yield Prediction(source, image, soft_map)
+            yield Prediction(source, image, soft_map, seconds)
+
+    def predict_batch(
+        self, batch: list[tuple[Source, LoadedImage | LoadedSequence]], settings: Settings
+    ) -> list[np.ndarray | list[np.ndarray]]:
+        """The maps of images and sequences that were read, at most ``settings.batch_size`` frames at a time."""
+        frames = [frame for _, image in batch for frame in _frames(image)]
+        step = settings.batch_size
+        maps = itertools.chain.from_iterable(
+            self.predict_images(frames[start : start + step], settings) for start in range(0, len(frames), step)
+        )
+        return [
+            list(itertools.islice(maps, len(image.frames))) if isinstance(image, LoadedSequence) else next(maps)
+            for _, image in batch
+        ]
 
     def _run(self, inputs: np.ndarray, flip: bool) -> Iterator[np.ndarray]:
         step = self.backend.max_batch or len(inputs)
@@ -336,6 +405,16 @@ class BiRefNetInferencer:
                 f'{self.backend.name} takes images of {"x".join(map(str, self.backend.input_size))} (height x width) '
                 f'only, not {"x".join(map(str, size))}: leave input_size and scales as they are'
             )
+
+
+def _frames(image: LoadedImage | LoadedSequence) -> list[LoadedImage]:
+    return image.frames if isinstance(image, LoadedSequence) else [image]
+
+
+def check_frames(frames: str) -> None:
+    """Raise ``ValueError`` for what ``frames`` cannot be."""
+    if frames not in ('first', 'all'):
+        raise ValueError(f"frames={frames!r}, must be 'first' or 'all'")
 
 
 def _is_checkpoint(model: str | os.PathLike) -> bool:
@@ -384,6 +463,8 @@ def _region(image: LoadedImage, settings: Settings):
 
 def _finish(soft_map: np.ndarray, image: LoadedImage, region, settings: Settings) -> np.ndarray:
     outer, inner = region
+    if settings.refine is not None:
+        soft_map = refine_map(image.visible()[outer], soft_map, settings.refine)
     if soft_map.shape != image.size or outer != inner:
         whole = np.zeros(image.size, np.float32)
         whole[outer] = soft_map

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
+from mmbirefnet.apis.masks import MaskInferencer
 from mmbirefnet.imaging.compose import cut_out
 from mmbirefnet.imaging.read import load_image
 from mmbirefnet.imaging.settings import Settings
@@ -42,6 +43,8 @@ def remove_background(
     grow: int = 0,
     feather: float = 0,
     invert: bool = False,
+    refine: str | None = None,
+    mask: str | os.PathLike | bytes | np.ndarray | Image.Image | None = None,
     foreground: bool = True,
     channel_order: str = 'rgb',
     max_pixels: int | None = None,
@@ -74,8 +77,12 @@ def remove_background(
         fill_holes: Whether to set what an object encloses to 1.
         grow: Pixels that the object grows by; a negative number shrinks it.
         feather: Standard deviation, in pixels, of a Gaussian that softens the edge.
-        invert: Whether to exchange object and background. The operations on alpha are applied in the order that
+        invert: Whether to exchange object and background.
+        refine: Refines uncertain edges by the colors of the image: ``'guided'`` or ``'closed-form'``. The
+            operations on alpha are applied in the order that
             :class:`~mmbirefnet.imaging.settings.Settings` documents.
+        mask: Mask in place of a model's prediction, see :class:`~mmbirefnet.apis.masks.MaskInferencer`: path, bytes,
+            array or PIL image. No model is loaded then.
         foreground: Whether to estimate the object's own colors at the edges; without, a fringe of the old background
             stays.
         channel_order: Of arrays with colors: ``'rgb'`` as Pillow has them, or ``'bgr'`` as OpenCV has them.
@@ -108,12 +115,15 @@ def remove_background(
         grow=grow,
         feather=feather,
         invert=invert,
+        refine=refine,
     )
     name = None
     if is_url(image):
         image, name = read_url(image, max_bytes=max_bytes, allow_private=allow_private_urls), image
     loaded = load_image(image, name, channel_order, max_pixels)
-    if isinstance(model, BiRefNetInferencer):
+    if mask is not None:
+        inferencer = MaskInferencer(mask, channel_order=channel_order)
+    elif isinstance(model, BiRefNetInferencer):
         inferencer = model
     else:
         with _lock:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
+import sys
+from collections.abc import Iterator
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
+from mmbirefnet.imaging.refine import METHODS
 from mmbirefnet.imaging.settings import STRIDE, Settings
 from mmbirefnet.zoo.weights import CHECKPOINT_VARIABLE, DEFAULT_MODEL
 
@@ -84,6 +88,12 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='F',
         help="what the model sees around the box, as a share of the box's sides (default: %(default)s)",
     )
+    group.add_argument(
+        '--refine',
+        choices=METHODS,
+        help='refine uncertain edges by the colors of the image: a guided filter, or closed-form matting, which takes '
+        'far more time and memory',
+    )
     group.add_argument('--threshold', type=float, metavar='P', help='make maps binary: 1 where they exceed P')
     group.add_argument(
         '--min-area',
@@ -119,9 +129,17 @@ def inferencer_of(args: argparse.Namespace) -> BiRefNetInferencer:
         if args.threads < 1:
             raise ValueError(f'--threads {args.threads}: must be 1 or more')
         os.environ['OMP_NUM_THREADS'] = str(args.threads)  # torch reads it when it is imported, which it is not yet
-    return BiRefNetInferencer(
-        args.config, args.checkpoint, args.device, args.dtype, not args.no_fuse, crop_order=args.crop_order
-    )
+    with log_to_stderr():
+        return BiRefNetInferencer(
+            args.config, args.checkpoint, args.device, args.dtype, not args.no_fuse, crop_order=args.crop_order
+        )
+
+
+@contextlib.contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Let mmengine's logger, which is made with the first model, write to the standard error output, for good."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def settings_of(args: argparse.Namespace) -> Settings:

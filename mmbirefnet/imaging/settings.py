@@ -8,6 +8,8 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from mmbirefnet.imaging.refine import METHODS
+
 MOST_PIXELS = 500  # to grow or feather by: the work grows with it
 STRIDE = 32  # heights and widths that a model takes are multiples of it
 LONGEST_SIDE = 2**15  # of a model's input, in pixels
@@ -38,8 +40,10 @@ class Settings:
         grow: Pixels that the object grows by; a negative number shrinks it.
         feather: Standard deviation, in pixels, of a Gaussian that softens the edge; 0 for none.
         invert: Whether to exchange object and background.
+        refine: Refines uncertain edges by the colors of the image: ``'guided'`` or ``'closed-form'``, see
+            :func:`~mmbirefnet.imaging.refine.refine_map`; ``None`` does not.
 
-    The operations on the map are applied in this order: levels, min_area, largest, fill_holes, threshold, grow,
+    The operations on the map are applied in this order: refine, levels, min_area, largest, fill_holes, threshold, grow,
     feather, invert.
 
     Raises:
@@ -61,6 +65,7 @@ class Settings:
     grow: int = 0
     feather: float = 0
     invert: bool = False
+    refine: str | None = None
 
     def __post_init__(self) -> None:
         input_size, box, levels = self.input_size, self.box, self.levels
@@ -84,6 +89,7 @@ class Settings:
                 box is None or _is_box(box),
                 '(left, top, right, bottom) in pixels with left < right, top < bottom',
             ),
+            ('refine', self.refine in (None, *METHODS), f'None or one of {", ".join(METHODS)}'),
             *(
                 (name, isinstance(getattr(self, name), (bool, np.bool_)), 'True or False')
                 for name in ('flip', 'largest', 'fill_holes', 'invert')
