@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 
-from mmbirefnet.imaging.maps import crop_of_box, process_map, resize_map, to_uint8
+from mmbirefnet.imaging.maps import blend_crop, box_to_predict_again, crop_of_box, process_map, resize_map, to_uint8
 from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.imaging.sources import Source, describe_left_out, is_single, is_video, list_sources
+from mmbirefnet.imaging.tiles import predict_in_tiles
 from mmbirefnet.utils.prefetch import prefetch
 from mmbirefnet.zoo.catalog import CHECKPOINT_SUFFIXES
 from mmbirefnet.zoo.download import is_model_name
@@ -114,6 +115,9 @@ class BiRefNetInferencer:
         grow: int = 0,
         feather: float = 0,
         invert: bool = False,
+        tile: int | None = None,
+        tile_overlap: int | None = None,
+        two_pass: bool = False,
         crop: float | None = None,
         max_pixels: int | None = None,
         decoder: ImageDecoder | None = None,
@@ -151,6 +155,11 @@ class BiRefNetInferencer:
             feather: Standard deviation, in pixels, of a Gaussian that softens the edge.
             invert: Whether to exchange object and background. The operations on the map are applied in the order that
                 :class:`~mmbirefnet.imaging.settings.Settings` documents.
+            tile: Largest side that the model is given, in multiples of 32: an image with a longer side is predicted at
+                its own size in overlapping tiles. The model sees no more than a tile at a time, see docs/inference.md.
+            tile_overlap: Pixels that neighboring tiles share; by default a quarter of ``tile``.
+            two_pass: Whether to locate the object first, and to predict it again in a crop with ``margin`` around it,
+                for small objects in large images.
             crop: Writes files cropped to the object, with this share of the box's sides as a margin; ``<file>.json``
                 has the offset. The maps returned are whole.
             max_pixels: Largest image that is read; ``None`` for Pillow's limit, 179 million pixels.
@@ -183,6 +192,9 @@ class BiRefNetInferencer:
             grow,
             feather,
             invert,
+            tile,
+            tile_overlap,
+            two_pass,
         )
         if is_video(inputs):
             raise ValueError(f'{inputs}: is a video. Fix: use the command mmbirefnet video, or mmbirefnet.video')
@@ -280,7 +292,23 @@ class BiRefNetInferencer:
         """The maps of images, each float32 ``(H, W)``; those of one input size go through the model together."""
         settings = settings or Settings()
         regions = [_region(image, settings) for image in images]
+        names = [image.name for image in images]
         crops = [image.visible()[outer] for image, (outer, _) in zip(images, regions)]
+        maps = self._predict_crops(names, crops, settings)
+        if settings.two_pass:
+            self._predict_objects(names, crops, maps, settings)
+        return [_finish(soft_map, *each, settings) for soft_map, *each in zip(maps, images, regions)]
+
+    def _predict_objects(self, names: list[str], crops: list[np.ndarray], maps: list[np.ndarray], settings: Settings):
+        """Predict again what was located, and blend it into the maps in place."""
+        found = [box_to_predict_again(soft_map, settings.margin) for soft_map in maps]
+        again = [index for index, box in enumerate(found) if box is not None]
+        closer = self._predict_crops([names[k] for k in again], [crops[k][found[k]] for k in again], settings)
+        for index, soft_map in zip(again, closer):
+            blend_crop(maps[index], soft_map, found[index], settings.margin)
+
+    def _predict_crops(self, names: list[str], crops: list[np.ndarray], settings: Settings) -> list[np.ndarray]:
+        """Maps of uint8 ``(H, W, 3)`` arrays, float32 ``(H, W)``, averaged over the scales."""
         sums = [np.zeros(crop.shape[:2], np.float32) for crop in crops]
         groups = defaultdict(list)  # input size: images
         for index, crop in enumerate(crops):
@@ -288,20 +316,27 @@ class BiRefNetInferencer:
             for size in settings.sizes(crop.shape[:2], self.backend.input_size, side_range):
                 groups[size].append(index)
         for size, members in groups.items():
-            self._check_size(size)
-            inputs = np.stack([cv2.resize(crops[index], size[::-1]) for index in members])
-            for index, soft_map in zip(members, self._run(inputs, settings.flip)):
+            for index, soft_map in zip(members, self._run_size([crops[index] for index in members], size, settings)):
                 if not np.isfinite(soft_map).all():
                     raise ValueError(
-                        f'{images[index].name}: {self.backend.name} predicts NaN or Inf: damaged parameters, '
+                        f'{names[index]}: {self.backend.name} predicts NaN or Inf: damaged parameters, '
                         'or numbers too large for float16 (bfloat16 or float32 hold them)'
                     )
                 sums[index] += resize_map(soft_map, sums[index].shape)
         views = len(settings.scales)
-        return [
-            _finish(total / views if views > 1 else total, image, region, settings)
-            for total, image, region in zip(sums, images, regions)
-        ]
+        return [total / views if views > 1 else total for total in sums]
+
+    def _run_size(self, crops: list[np.ndarray], size: tuple[int, int], settings: Settings) -> Iterator[np.ndarray]:
+        """Maps at an input size, whole or in tiles."""
+        tile = settings.tile
+        if tile is None or max(size) <= tile:
+            self._check_size(size)
+            yield from self._run(np.stack([cv2.resize(crop, size[::-1]) for crop in crops]), settings.flip)
+            return
+        self._check_size(tuple(min(side, tile) for side in size))
+        for crop in crops:
+            crop = crop if crop.shape[:2] == size else cv2.resize(crop, size[::-1])
+            yield predict_in_tiles(lambda images: list(self._run(images, settings.flip)), crop, tile, settings.overlap)
 
     def _predict_batch(
         self, batch: list[tuple[Source, LoadedImage]], settings: Settings, on_error: OnError | None

@@ -42,6 +42,9 @@ def remove_background(
     grow: int = 0,
     feather: float = 0,
     invert: bool = False,
+    tile: int | None = None,
+    tile_overlap: int | None = None,
+    two_pass: bool = False,
     foreground: bool = True,
     channel_order: str = 'rgb',
     max_pixels: int | None = None,
@@ -76,6 +79,11 @@ def remove_background(
         feather: Standard deviation, in pixels, of a Gaussian that softens the edge.
         invert: Whether to exchange object and background. The operations on alpha are applied in the order that
             :class:`~mmbirefnet.imaging.settings.Settings` documents.
+        tile: Largest side that the model is given, in multiples of 32: an image with a longer side is predicted at its
+            own size in overlapping tiles. The model sees no more than a tile at a time, see docs/inference.md.
+        tile_overlap: Pixels that neighboring tiles share; by default a quarter of ``tile``.
+        two_pass: Whether to locate the object first, and to predict it again in a crop with ``margin`` around it, for
+            small objects in large images.
         foreground: Whether to estimate the object's own colors at the edges; without, a fringe of the old background
             stays.
         channel_order: Of arrays with colors: ``'rgb'`` as Pillow has them, or ``'bgr'`` as OpenCV has them.
@@ -108,6 +116,9 @@ def remove_background(
         grow=grow,
         feather=feather,
         invert=invert,
+        tile=tile,
+        tile_overlap=tile_overlap,
+        two_pass=two_pass,
     )
     name = None
     if is_url(image):
