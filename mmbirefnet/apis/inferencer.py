@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 
-from mmbirefnet.imaging.maps import crop_of_box, process_map, resize_map, to_uint8
+from mmbirefnet.imaging.maps import blend_crop, box_to_predict_again, crop_of_box, process_map, resize_map, to_uint8
 from mmbirefnet.imaging.read import LoadedImage, LoadedSequence
 from mmbirefnet.imaging.refine import refine_map
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.imaging.sources import Source, describe_left_out, is_single, is_video, list_sources
+from mmbirefnet.imaging.tiles import predict_in_tiles
 from mmbirefnet.imaging.urls import MAX_BYTES
 from mmbirefnet.utils.prefetch import prefetch
 from mmbirefnet.zoo.catalog import CHECKPOINT_SUFFIXES
@@ -120,6 +121,9 @@ class BiRefNetInferencer:
         feather: float = 0,
         invert: bool = False,
         refine: str | None = None,
+        tile: int | None = None,
+        tile_overlap: int | None = None,
+        two_pass: bool = False,
         crop: float | None = None,
         max_pixels: int | None = None,
         decoder: ImageDecoder | None = None,
@@ -168,6 +172,11 @@ class BiRefNetInferencer:
             invert: Whether to exchange object and background. The operations on the map are applied in the order that
                 :class:`~mmbirefnet.imaging.settings.Settings` documents.
             refine: Refines uncertain edges by the colors of the image: ``'guided'`` or ``'closed-form'``.
+            tile: Largest side that the model is given, in multiples of 32: an image with a longer side is predicted at
+                its own size in overlapping tiles. The model sees no more than a tile at a time, see docs/inference.md.
+            tile_overlap: Pixels that neighboring tiles share; by default a quarter of ``tile``.
+            two_pass: Whether to locate the object first, and to predict it again in a crop with ``margin`` around it,
+                for small objects in large images.
             crop: Writes files cropped to the object, with this share of the box's sides as a margin; ``<file>.json``
                 has the offset. The maps returned are whole.
             max_pixels: Largest image that is read; ``None`` for Pillow's limit, 179 million pixels.
@@ -213,6 +222,9 @@ class BiRefNetInferencer:
             feather,
             invert,
             refine,
+            tile,
+            tile_overlap,
+            two_pass,
         )
         if is_video(inputs):
             raise ValueError(f'{inputs}: is a video. Fix: use the command mmbirefnet video, or mmbirefnet.video')
@@ -323,7 +335,9 @@ class BiRefNetInferencer:
     def input_sizes(self, image: LoadedImage, settings: Settings) -> list[tuple[int, int]]:
         """Sizes (H, W) of the model's inputs for an image, one for each scale."""
         rows, columns = _region(image, settings)[0]
-        shape = rows.stop - rows.start, columns.stop - columns.start
+        return self._sizes_of((rows.stop - rows.start, columns.stop - columns.start), settings)
+
+    def _sizes_of(self, shape: tuple[int, int], settings: Settings) -> list[tuple[int, int]]:
         return settings.sizes(shape, self.backend.input_size, getattr(self.backend, 'side_range', None))
 
     def predict_image(self, image: LoadedImage, settings: Settings | None = None) -> np.ndarray:
@@ -334,27 +348,50 @@ class BiRefNetInferencer:
         """The maps of images, each float32 ``(H, W)``; those of one input size go through the model together."""
         settings = settings or Settings()
         regions = [_region(image, settings) for image in images]
+        names = [image.name for image in images]
         crops = [image.visible()[outer] for image, (outer, _) in zip(images, regions)]
+        maps = self._predict_crops(names, crops, settings)
+        if settings.two_pass:
+            self._predict_objects(names, crops, maps, settings)
+        return [_finish(soft_map, *each, settings) for soft_map, *each in zip(maps, images, regions)]
+
+    def _predict_objects(self, names: list[str], crops: list[np.ndarray], maps: list[np.ndarray], settings: Settings):
+        """Predict again what was located, and blend it into the maps in place."""
+        found = [box_to_predict_again(soft_map, settings.margin) for soft_map in maps]
+        again = [index for index, box in enumerate(found) if box is not None]
+        closer = self._predict_crops([names[k] for k in again], [crops[k][found[k]] for k in again], settings)
+        for index, soft_map in zip(again, closer):
+            blend_crop(maps[index], soft_map, found[index], settings.margin)
+
+    def _predict_crops(self, names: list[str], crops: list[np.ndarray], settings: Settings) -> list[np.ndarray]:
+        """Maps of uint8 ``(H, W, 3)`` arrays, float32 ``(H, W)``, averaged over the scales."""
         sums = [np.zeros(crop.shape[:2], np.float32) for crop in crops]
         groups = defaultdict(list)  # input size: images
-        for index in range(len(crops)):
-            for size in self.input_sizes(images[index], settings):
+        for index, crop in enumerate(crops):
+            for size in self._sizes_of(crop.shape[:2], settings):
                 groups[size].append(index)
         for size, members in groups.items():
-            self._check_size(size)
-            inputs = np.stack([cv2.resize(crops[index], size[::-1]) for index in members])
-            for index, soft_map in zip(members, self._run(inputs, settings.flip)):
+            for index, soft_map in zip(members, self._run_size([crops[index] for index in members], size, settings)):
                 if not np.isfinite(soft_map).all():
                     raise ValueError(
-                        f'{images[index].name}: {self.backend.name} predicts NaN or Inf: damaged parameters, '
+                        f'{names[index]}: {self.backend.name} predicts NaN or Inf: damaged parameters, '
                         'or numbers too large for float16 (bfloat16 or float32 hold them)'
                     )
                 sums[index] += resize_map(soft_map, sums[index].shape)
         views = len(settings.scales)
-        return [
-            _finish(total / views if views > 1 else total, image, region, settings)
-            for total, image, region in zip(sums, images, regions)
-        ]
+        return [total / views if views > 1 else total for total in sums]
+
+    def _run_size(self, crops: list[np.ndarray], size: tuple[int, int], settings: Settings) -> Iterator[np.ndarray]:
+        """Maps at an input size, whole or in tiles."""
+        tile = settings.tile
+        if tile is None or max(size) <= tile:
+            self._check_size(size)
+            yield from self._run(np.stack([cv2.resize(crop, size[::-1]) for crop in crops]), settings.flip)
+            return
+        self._check_size(tuple(min(side, tile) for side in size))
+        for crop in crops:
+            crop = crop if crop.shape[:2] == size else cv2.resize(crop, size[::-1])
+            yield predict_in_tiles(lambda images: list(self._run(images, settings.flip)), crop, tile, settings.overlap)
 
     def _predict_batch(
         self, batch: list[tuple[Source, LoadedImage]], settings: Settings, on_error: OnError | None

@@ -45,6 +45,9 @@ def remove_background(
     invert: bool = False,
     refine: str | None = None,
     mask: str | os.PathLike | bytes | np.ndarray | Image.Image | None = None,
+    tile: int | None = None,
+    tile_overlap: int | None = None,
+    two_pass: bool = False,
     foreground: bool = True,
     channel_order: str = 'rgb',
     max_pixels: int | None = None,
@@ -83,6 +86,11 @@ def remove_background(
             :class:`~mmbirefnet.imaging.settings.Settings` documents.
         mask: Mask in place of a model's prediction, see :class:`~mmbirefnet.apis.masks.MaskInferencer`: path, bytes,
             array or PIL image. No model is loaded then.
+        tile: Largest side that the model is given, in multiples of 32: an image with a longer side is predicted at its
+            own size in overlapping tiles. The model sees no more than a tile at a time, see docs/inference.md.
+        tile_overlap: Pixels that neighboring tiles share; by default a quarter of ``tile``.
+        two_pass: Whether to locate the object first, and to predict it again in a crop with ``margin`` around it, for
+            small objects in large images.
         foreground: Whether to estimate the object's own colors at the edges; without, a fringe of the old background
             stays.
         channel_order: Of arrays with colors: ``'rgb'`` as Pillow has them, or ``'bgr'`` as OpenCV has them.
@@ -116,6 +124,9 @@ def remove_background(
         feather=feather,
         invert=invert,
         refine=refine,
+        tile=tile,
+        tile_overlap=tile_overlap,
+        two_pass=two_pass,
     )
     name = None
     if is_url(image):

@@ -69,6 +69,23 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         help='longer side at most, with --size image (default: %(default)s)',
     )
     group.add_argument('--batch-size', type=int, metavar='N', default=default.batch_size, help='images at once')
+    group.add_argument(
+        '--tile',
+        type=int,
+        metavar='N',
+        help="predict images with a side above N pixels at the image's own size (or at --size) in overlapping tiles",
+    )
+    group.add_argument(
+        '--tile-overlap',
+        type=int,
+        metavar='N',
+        help='pixels that neighboring tiles share (default: a quarter of --tile)',
+    )
+    group.add_argument(
+        '--two-pass',
+        action='store_true',
+        help='locate the object, and predict it again in a crop with --margin around it; for small objects',
+    )
     group.add_argument('--flip', action='store_true', help='average with the map of the mirrored image')
     group.add_argument(
         '--scales',
@@ -86,7 +103,8 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=default.margin,
         metavar='F',
-        help="what the model sees around the box, as a share of the box's sides (default: %(default)s)",
+        help='what the model sees around --box, and around the object in the second of --two-pass, as a share of the '
+        "box's sides (default: %(default)s)",
     )
     group.add_argument(
         '--refine',
