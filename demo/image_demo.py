@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/en/notes/performance.md; read when torch is imported
 
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.apis.job import ImageJob

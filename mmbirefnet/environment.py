@@ -15,7 +15,8 @@ from pathlib import Path
 
 from .version import __version__
 
-# Import name: (lowest version, first version that is too new, distribution to install); tested ones: docs/versions.md.
+# Import name: (lowest version, first version that is too new, distribution to install).
+# The tested versions: docs/en/get_started/versions.md.
 REQUIREMENTS = {
     'mmengine': ('0.10.0', '0.11.0', 'mmengine==0.10.7'),
     'mmcv': ('2.1.0', '2.4.0', 'mmcv==2.1.0'),

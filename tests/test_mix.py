@@ -174,7 +174,7 @@ def test_trains_and_tests(path, data, tmp_path):
         assert truth.unique().numel() > 2  # the mask is still soft
 
 
-PAGE = (ROOT / 'docs/mixing.md').read_text('utf-8')
+PAGE = (ROOT / 'docs/en/advanced_guides/mixing.md').read_text('utf-8')
 
 
 def build(cfg: Config) -> nn.Module:

@@ -106,7 +106,7 @@ def test_our_tools_take_a_config_based_on_the_package(tmp_path):
 
 
 def test_example_of_the_page(tmp_path):
-    (example,) = re.findall(r'```py\n(.+?)```', (ROOT / 'docs/mixing.md').read_text(), re.S)
+    (example,) = re.findall(r'```py\n(.+?)```', (ROOT / 'docs/en/advanced_guides/mixing.md').read_text(), re.S)
     cv2.imwrite(str(tmp_path / 'image.jpg'), np.full((40, 50, 3), 90, np.uint8))
     found = {}
     exec(example.replace('image.jpg', str(tmp_path / 'image.jpg')).replace("f'configs/", f"f'{ROOT}/configs/"), found)

@@ -1,4 +1,4 @@
-"""Tools of mmsegmentation, mmpretrain, mmengine and mim on our configs as they are, see docs/toolbox.md."""
+"""Tools of mmsegmentation, mmpretrain, mmengine and mim on our configs as they are (the toolbox page)."""
 
 import importlib.util
 import inspect

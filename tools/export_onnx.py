@@ -2,7 +2,7 @@
 
     python tools/export_onnx.py CONFIG CHECKPOINT -o model.onnx --pictures data/DIS5K/DIS-VD/im/a.jpg
 
-What is exported is the fused model, from normalised images to logits; see docs/export.md.
+What is exported is the fused model, from normalised images to logits; see docs/en/user_guides/export.md.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import statistics
 import sys
 from pathlib import Path
 
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/en/notes/performance.md; read when torch is imported
 
 import cv2
 import numpy as np

@@ -17,7 +17,7 @@ default_hooks = dict(
             *('maxFm', 'meanFm', 'adpFm', 'wFmeasure', 'maxEm', 'meanEm', 'adpEm', 'Smeasure'),
             *('mBA', 'maxBIoU', 'meanBIoU'),
         ],
-        less_keys=['MAE', 'MSE', 'HCE', 'loss'],
+        less_keys=['MAE', 'MSE', 'HCE', 'SAD', 'Grad', 'Conn', 'SAD-T', 'MSE-T', 'Grad-T', 'Conn-T', 'loss'],
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     sync_buffers=dict(type='mmbirefnet.BufferSyncHook'),

@@ -1,5 +1,5 @@
 # BiRefNet_dynamic or BiRefNet_dynamic-matting on your own images: --cfg-options data_root=DIR load_from=CHECKPOINT.
-# See docs/finetune.md.
+# See docs/en/user_guides/finetune.md.
 _base_ = [
     '../_base_/models/birefnet_swin-l.py',
     '../_base_/datasets/folder_256x256-2304x2304.py',

@@ -1,4 +1,5 @@
-# BiRefNet_512x512 on your own images: --cfg-options data_root=DIR load_from=CHECKPOINT. See docs/finetune.md.
+# BiRefNet_512x512 on your own images: --cfg-options data_root=DIR load_from=CHECKPOINT.
+# See docs/en/user_guides/finetune.md.
 _base_ = [
     '../_base_/models/birefnet_swin-l.py',
     '../_base_/datasets/folder_512x512.py',

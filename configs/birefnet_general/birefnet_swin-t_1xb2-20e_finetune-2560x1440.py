@@ -1,4 +1,5 @@
-# BiRefNet_lite-2K on your own images: --cfg-options data_root=DIR load_from=CHECKPOINT. See docs/finetune.md.
+# BiRefNet_lite-2K on your own images: --cfg-options data_root=DIR load_from=CHECKPOINT.
+# See docs/en/user_guides/finetune.md.
 _base_ = [
     '../_base_/models/birefnet_swin-t.py',
     '../_base_/datasets/folder_2560x1440.py',

@@ -17,6 +17,8 @@ COMMANDS = {
     'video': ('mmbirefnet.cli.video', 'cut objects out of a video'),
     'serve': ('mmbirefnet.cli.serve', 'serve a page in the browser and an HTTP API'),
     'models': ('mmbirefnet.cli.models', 'list the released models, and download them'),
+    'check': ('mmbirefnet.cli.check', 'find faults of images and masks that ruin a training'),
+    'finetune': ('mmbirefnet.cli.finetune', 'fine-tune a model on your own images and masks'),
     'convert': ('mmbirefnet.cli.convert', 'convert a released checkpoint'),
 }
 USAGE_ERROR, INTERRUPTED = 2, 130
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 1 if some of the work failed, 2 if it could not begin, 130 if it was interrupted.
     """
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/en/notes/performance.md; read when torch is imported
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = argparse.ArgumentParser(
         'mmbirefnet',

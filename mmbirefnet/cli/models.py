@@ -70,7 +70,8 @@ def _print_table(names: list[str]) -> None:
     if not console.is_terminal:
         console.width = WIDTH
     console.print(table)
-    print("The terms of a model's training data may exclude commercial use although its weights do not: docs/models.md")
+    print("The terms of a model's training data may exclude commercial use although its weights do not:")
+    print('docs/en/user_guides/models.md')
     if missing:
         print(f'The cache is unknown: {NO_HUB}', file=sys.stderr)
 

@@ -12,7 +12,8 @@ from .benchmarks import (
 )
 from .dichotomous import DichotomousDataset
 from .folder import FolderDataset
-from .samplers import DynamicSizeBatchSampler
+from .mixed import MixedDataset
+from .samplers import DynamicSizeBatchSampler, ShareSampler
 from .transforms import *  # noqa: F403
 
 __all__ = [
@@ -25,4 +26,6 @@ __all__ = [
     'GeneralDataset',
     'HRSODDataset',
     'MattingDataset',
+    'MixedDataset',
+    'ShareSampler',
 ]

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 from mmengine import fileio, list_from_file
 from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
@@ -114,6 +115,8 @@ class DichotomousDataset(BaseSegDataset):
     def prepare_data(self, idx: int | tuple[int, tuple[int, int]]) -> dict:
         """Run the pipeline on an item, and give it the image's ``stem``, with the folders below that of the images.
 
+        In training it also gets ``draw_other``, a function that returns a random item of this data set.
+
         Args:
             idx: The item's index, or this and the size (width, height) of the batch that the item is for, which
                 :class:`mmbirefnet.datasets.DynamicSizeBatchSampler` gives; the pipeline finds it as ``batch_scale``.
@@ -121,7 +124,13 @@ class DichotomousDataset(BaseSegDataset):
         idx, *scale = idx if isinstance(idx, tuple) else (idx,)
         info = self.get_data_info(idx)
         info['stem'] = self.stem_of(info['img_path'])
+        if not self.test_mode:
+            info['draw_other'] = self._draw_item
         return self.pipeline({**info, 'batch_scale': scale[0]} if scale else info)
+
+    def _draw_item(self) -> dict:
+        """A random item, for transforms that take a second image."""
+        return self.get_data_info(np.random.randint(len(self)))  # noqa: NPY002 (seeded by mmengine in every worker)
 
     def stem_of(self, path: str) -> str:
         """Path of an image below the folder of images of its set, without suffix."""

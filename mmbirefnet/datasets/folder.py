@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 from mmengine import fileio
 
@@ -11,6 +12,12 @@ from mmbirefnet.registry import DATASETS
 from .dichotomous import DichotomousDataset
 
 SPLITS = ('train', 'val')
+
+
+def held_out_stems(stems: Sequence[str], share: float) -> set[str]:
+    """The stems with the smallest CRC-32: ``share`` of them, at least one, and not all."""
+    count = min(max(round(share * len(stems)), 1), len(stems) - 1)
+    return set(sorted(stems, key=lambda stem: (zlib.crc32(stem.encode()), stem))[:count])
 
 
 @DATASETS.register_module()
@@ -57,10 +64,9 @@ class FolderDataset(DichotomousDataset):
         items = super().load_data_list()
         if len(items) < 2:
             raise ValueError(f'{self.data_root}: one image can be trained on or held out, not both; add images')
-        checksums = sorted((zlib.crc32(self.stem_of(item['img_path']).encode()), i) for i, item in enumerate(items))
-        count = min(max(round(self.held_out * len(items)), 1), len(items) - 1)
-        held_out = {i for _, i in checksums[:count]}
-        return [item for i, item in enumerate(items) if (i in held_out) == (self.split == 'val')]
+        stems = [self.stem_of(item['img_path']) for item in items]
+        held_out = held_out_stems(stems, self.held_out)
+        return [item for stem, item in zip(stems, items) if (stem in held_out) == (self.split == 'val')]
 
     def _has_images(self, name: str) -> bool:
         folder = fileio.join_path(self.data_root, name, self.data_prefix['img_path'])

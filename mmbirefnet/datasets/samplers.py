@@ -1,10 +1,14 @@
-"""Batches of changing image size."""
+"""Batches of changing image size, and images by the shares of their classes or folders."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+from mmengine.dataset import BaseDataset
+from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import BatchSampler, Sampler
 
 from mmbirefnet.registry import DATA_SAMPLERS
@@ -64,3 +68,72 @@ class DynamicSizeBatchSampler(BatchSampler):
         for number, indices in enumerate(super().__iter__()):
             size = self.size_of(epoch, number)
             yield [(index, size) for index in indices]
+
+
+@DATA_SAMPLERS.register_module()
+class ShareSampler(Sampler):
+    """Shuffled images with a given share of each class, set or folder in every epoch.
+
+    An epoch has as many images as the data set. Each group gives its share of them: all of its images in random order
+    again and again, so that none comes twice before all have come once. Groups without a share are left out. The order
+    depends on the seed and the epoch alone, and all processes draw the same one and take every n-th of it.
+
+    Args:
+        dataset: Data set of this project.
+        shares: Group to its share; positive, any sum.
+        by: What makes a group: ``'class_name'``, ``'set_name'``, or ``'folder'`` for the folders below that of the
+            images, with ``/`` between them.
+        shuffle: Accepted for mmengine; the order is always random.
+        seed: Of the order; by default one for all processes.
+
+    Raises:
+        ValueError: If ``by`` has no meaning, a share is not positive, or the data set has no image of a group.
+    """
+
+    KINDS = ('class_name', 'set_name', 'folder')
+
+    def __init__(
+        self,
+        dataset: BaseDataset,
+        shares: Mapping[str, float],
+        by: str = 'class_name',
+        shuffle: bool = True,
+        seed: int | None = None,
+    ) -> None:
+        if by not in self.KINDS:
+            raise ValueError(f'ShareSampler: by={by!r}, must be one of {", ".join(self.KINDS)}')
+        if not shares or min(shares.values()) <= 0:
+            raise ValueError(f'ShareSampler: shares={dict(shares)}, must be positive')
+        groups = defaultdict(list)
+        for index in range(len(dataset)):
+            info = dataset.get_data_info(index)
+            name = dataset.stem_of(info['img_path']).rpartition('/')[0] if by == 'folder' else info[by]
+            groups[str(name)].append(index)
+        if missing := [name for name in shares if name not in groups]:
+            raise ValueError(
+                f'ShareSampler: no image with {by} {", ".join(missing)}; there are {", ".join(sorted(groups))}'
+            )
+        self.length = len(dataset)
+        self.groups = [np.array(groups[name]) for name in shares]
+        ends = np.cumsum([*shares.values()]) / sum(shares.values()) * self.length
+        self.counts = np.diff(np.rint(ends).astype(int), prepend=0)
+        self.rank, self.world_size = get_dist_info()
+        self.seed = sync_random_seed() if seed is None else seed
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        chosen = []
+        for group, count in zip(self.groups, self.counts, strict=True):
+            rounds = [rng.permutation(group) for _ in range(math.ceil(count / len(group)))]
+            chosen.extend(np.concatenate(rounds)[:count] if rounds else ())
+        order = rng.permutation(chosen)
+        order = np.resize(order, len(self) * self.world_size)  # the first ones again, so that all have as many
+        return iter(order[self.rank :: self.world_size].tolist())
+
+    def __len__(self) -> int:
+        return math.ceil(self.length / self.world_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order of this epoch."""
+        self.epoch = epoch

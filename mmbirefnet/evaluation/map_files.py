@@ -12,6 +12,7 @@ import numpy as np
 from mmbirefnet.datasets.dichotomous import refuse_circles
 from mmbirefnet.datasets.preparation.find_sets import list_folder
 from mmbirefnet.datasets.transforms.decode import read_map, read_mask
+from mmbirefnet.imaging.formats import IMAGE_SUFFIXES
 
 from .scoring import score_pair
 
@@ -62,6 +63,58 @@ def match_maps(mask_folder: str | Path, map_folder: str | Path) -> MapFiles:
     return MapFiles(pairs, [s for s in masks if s not in maps], [s for s in maps if s not in masks])
 
 
+def find_trimap(mask_path: str | Path, stem: str, folder: str) -> Path:
+    """The trimap of a mask.
+
+    Args:
+        mask_path: The mask's file.
+        stem: Its path below the folder of masks, without suffix.
+        folder: Name of the folder of trimaps beside that of the masks, or an absolute path.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    place = Path(mask_path).parents[stem.count('/') + 1] / folder
+    for suffix in IMAGE_SUFFIXES:
+        if (path := place / f'{stem}{suffix}').is_file():
+            return path
+    raise FileNotFoundError(f'{mask_path}: no trimap at {place / stem}.png')
+
+
+def unknown_region(alpha: np.ndarray, trimap: int | str | Path) -> np.ndarray:
+    """The unknown region of a trimap, bool (H, W).
+
+    Args:
+        alpha: Soft mask, (H, W) in [0, 1].
+        trimap: A file, unknown where it is neither 0 nor 255; or pixels: unknown is what is closer than this to a
+            pixel that is neither fully opaque nor fully transparent, or to the edge between such regions.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If its size is not the mask's.
+    """
+    if isinstance(trimap, int):
+        disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * trimap + 1,) * 2)
+        known = [cv2.erode((alpha == value).astype(np.uint8), disk) for value in (0, 1)]  # outside the image is known
+        return (known[0] | known[1]) == 0
+    levels = read_map(str(trimap))
+    if levels.shape != alpha.shape:
+        sizes = ' and '.join('x'.join(map(str, shape[::-1])) for shape in (alpha.shape, levels.shape))
+        raise ValueError(f'{trimap}: mask and trimap must have one size, got {sizes}')
+    return (levels > 0) & (levels < 255)
+
+
+def check_trimap(trimap: int | str | None) -> int | str | None:
+    """``trimap`` as it is.
+
+    Raises:
+        ValueError: If it is neither ``None``, the name of a folder, nor a number of pixels from 1 on.
+    """
+    if trimap is None or (isinstance(trimap, str) and trimap) or (type(trimap) is int and trimap > 0):
+        return trimap
+    raise ValueError(f'trimap={trimap!r}: expected the name of a folder, or pixels from 1 on')
+
+
 OBJECT_ABOVE = 128.5 / 255  # levels above 128 are the object; between levels, so that rounding is harmless
 
 
@@ -90,14 +143,17 @@ def score_files(
     measures: Sequence[str] | None = None,
     soft_masks: bool = False,
     stretch_hce: bool = False,
+    trimap: int | str | Path | None = None,
 ) -> dict | str:
     """Scores of a map in a file (see ``score_pair``), or what is wrong with the files.
 
-    With ``soft_masks``, ``MAE`` and ``MSE`` compare the grey levels, as in matting.
+    With ``soft_masks``, ``MAE`` and ``MSE`` compare the gray levels, as in matting. ``trimap`` is a file or pixels, see
+    :func:`unknown_region`.
     """
     try:
         score_map, alpha = read_pair(mask_path, map_path)
         mask = alpha > OBJECT_ABOVE
-        return score_pair(score_map, mask, measures, alpha if soft_masks else None, stretch_hce)
+        unknown = None if trimap is None else unknown_region(alpha, trimap)
+        return score_pair(score_map, mask, measures, alpha if soft_masks else None, stretch_hce, unknown)
     except (OSError, ValueError) as error:
         return str(error)

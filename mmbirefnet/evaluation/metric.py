@@ -14,7 +14,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.structures import BaseDataElement
 
 from mmbirefnet.datasets.transforms.decode import read_mask
-from mmbirefnet.evaluation.map_files import OBJECT_ABOVE
+from mmbirefnet.evaluation.map_files import OBJECT_ABOVE, check_trimap, find_trimap, unknown_region
 from mmbirefnet.evaluation.report.tables import MEANS, to_keys, with_means
 from mmbirefnet.evaluation.scoring import Scores, aggregate, check_measures, score_pair
 from mmbirefnet.evaluation.scoring_pool import ScoringPool, resolve_workers
@@ -25,19 +25,20 @@ _ROUNDING = 1e-4  # bilinear resizing may leave [0, 1] by a few last bits
 
 @METRICS.register_module()
 class DichotomousMetric(BaseMetric):
-    """F, E, S, weighted F, MAE, MSE, HCE, boundary accuracy and boundary IoU of soft maps.
+    """F, E, S, weighted F, MAE, MSE, HCE, boundary accuracy, boundary IoU, and the errors of mattes, of soft maps.
 
     Maps are scored as 8 bits (probability times 255, truncated) against masks above 128 of 255, both at the
-    photograph's size, as the published numbers were. See ``docs/benchmark.md`` for each measure, its source and its
-    value in the edge cases (empty or full mask, constant map).
+    original size of the image, as the published numbers were. ``docs/en/user_guides/benchmark.md`` describes each
+    measure, its source and its value in the edge cases (empty or full mask, constant map).
 
     Data samples need ``seg_logits`` (probabilities, (1, H, W)) and ``gt_sem_seg`` (float (1, H, W) in [0, 1], or
     integer labels 0 and 1), or else ``seg_map_path``. Images whose ``set_name`` differs are scored set by set; then
     the keys read ``<set>/<metric>``.
 
     Args:
-        measures: which to compute, out of ``mmbirefnet.evaluation.MEASURES``; all by default. (mmengine takes a dict
-            with the key ``metrics`` for an evaluator's.)
+        measures: which to compute, out of ``mmbirefnet.evaluation.MEASURES``; by default all, those of mattes (``SAD``,
+            ``Grad``, ``Conn``) only with ``soft_masks`` and those over a trimap only with ``trimap``. (mmengine takes a
+            dict with the key ``metrics`` for an evaluator's.)
         means: rows to add, each the mean over several sets' rows; by default ``DIS-TE(1-4)``. One whose sets are not
             all there is left out.
         output_dir: folder to write the maps to, as ``<stem>.png``, in subfolders by set if there are several. The stem
@@ -45,7 +46,11 @@ class DichotomousMetric(BaseMetric):
         format_only: write the maps and compute nothing; for images without masks.
         keep_results: accepted for mmsegmentation's ``test.py``; maps that are written are always kept.
         soft_masks: take ``MAE`` and ``MSE`` of the map and the mask as they are, in [0, 1], as matting does: the map is
-            not stretched, the mask not cut at 128. The other measures do not change.
+            not stretched, the mask not cut at 128, and adds ``SAD``, ``Grad`` and ``Conn``. The other measures do not
+            change.
+        trimap: adds ``SAD-T``, ``MSE-T``, ``Grad-T`` and ``Conn-T``, over the unknown region of a trimap: the name of
+            the folder of trimaps beside the folder of masks (unknown where a trimap is neither 0 nor 255), or a number
+            of pixels that the region of fractional alpha is grown by.
         stretch_hce: compute ``HCE`` as PySODMetrics does, from the map stretched to [0, 1] and cut at 0.5; it forgives
             objects that are predicted weakly. By default the map is cut above 128 as it is, as in the reference
             evaluation.
@@ -68,6 +73,7 @@ class DichotomousMetric(BaseMetric):
         keep_results: bool = True,
         soft_masks: bool = False,
         stretch_hce: bool = False,
+        trimap: int | str | None = None,
         num_workers: int | str = 0,
         collect_device: str = 'cpu',
         prefix: str | None = None,
@@ -78,13 +84,21 @@ class DichotomousMetric(BaseMetric):
             raise ValueError('format_only=True writes maps only: give output_dir')
         if not keep_results and output_dir is not None:
             raise ValueError('keep_results=False: maps in output_dir are always kept; leave output_dir out')
-        self.measures = () if format_only else check_measures(measures)
-        self.means = MEANS if means is None else means
+        self.trimap = check_trimap(trimap)
+        self.format_only = format_only
+        self._measures = measures
         self.soft_masks = soft_masks
+        check_measures(measures, soft_masks, trimap is not None)
+        self.means = MEANS if means is None else means
         self.stretch_hce = stretch_hce
         self.output_dir = None if output_dir is None else Path(output_dir)
         self._pool = ScoringPool(_score_sample, resolve_workers(num_workers))
         self._map_paths: dict[Path, str] = {}
+
+    @property
+    def measures(self) -> tuple:
+        """Names of the measures that are computed; ``MaskKindHook`` may set ``soft_masks``, which adds some."""
+        return () if self.format_only else check_measures(self._measures, self.soft_masks, self.trimap is not None)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict | BaseDataElement]) -> None:
         """Score one batch, or hand it to the worker processes."""
@@ -97,9 +111,10 @@ class DichotomousMetric(BaseMetric):
                 annotation = _annotation_of(sample) if self.measures else None
                 mask = None if annotation is None else to_mask(annotation)
                 alpha = to_alpha(annotation) if self.soft_masks and self.measures else None
+                trimap = _trimap_of(sample, self.trimap) if self.measures else None
             except (TypeError, ValueError) as error:
                 raise type(error)(f'{image["image"]}: {error}') from error
-            self._pool.submit(image, score_map, mask, alpha, self.measures, self.stretch_hce, map_path)
+            self._pool.submit(image, score_map, mask, alpha, self.measures, self.stretch_hce, trimap, map_path)
         self.results.extend(self._pool.take())
 
     def evaluate(self, size: int) -> dict[str, float]:
@@ -248,6 +263,15 @@ def _annotation_of(sample: dict) -> torch.Tensor | np.ndarray:
     return read_mask(str(path))
 
 
+def _trimap_of(sample: dict, trimap: int | str | None) -> int | Path | None:
+    if not isinstance(trimap, str):
+        return trimap
+    path = sample.get('seg_map_path')
+    if path is None:
+        raise ValueError(f'trimap={trimap!r}: the data sample has no seg_map_path. Fix: give pixels, such as trimap=25')
+    return find_trimap(path, sample.get('stem') or Path(path).stem, trimap)
+
+
 def _score_sample(
     image: dict,
     score_map: np.ndarray,
@@ -255,6 +279,7 @@ def _score_sample(
     alpha: np.ndarray | None,
     measures: Sequence[str],
     stretch_hce: bool,
+    trimap: int | Path | None,
     map_path: Path | None,
 ) -> dict:
     """Write and score one map; runs in a worker process."""
@@ -264,7 +289,8 @@ def _score_sample(
     if not measures:
         return image
     try:
-        return dict(image, scores=score_pair(score_map, mask, measures, alpha, stretch_hce))
+        unknown = None if trimap is None else unknown_region(mask if alpha is None else alpha, trimap)
+        return dict(image, scores=score_pair(score_map, mask, measures, alpha, stretch_hce, unknown))
     except ValueError as error:
         raise ValueError(f'{image["image"]}: {error}') from error
 

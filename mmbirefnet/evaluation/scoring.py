@@ -13,18 +13,27 @@ from .functional.threshold_curves import precision_recall_curves
 Scores = dict  # name of a measure or curve -> float, or curve float64 (256,)
 
 
-def check_measures(measures: Sequence[str] | None) -> tuple:
-    """The names in the order of ``MEASURES``; all of them for ``None``.
+def check_measures(measures: Sequence[str] | None, soft_masks: bool = False, trimaps: bool = False) -> tuple:
+    """The names in the order of ``MEASURES``; for ``None`` all that the masks allow.
+
+    Args:
+        measures: Names, or ``None``.
+        soft_masks: Whether masks are soft: adds the measures of mattes to the default.
+        trimaps: Whether there are trimaps: adds the measures of their unknown region to the default.
 
     Raises:
-        ValueError: If one is unknown, or none is given.
+        ValueError: If one is unknown or needs a trimap that is not there, or none is given.
     """
+    there = {None, *(['soft mask'] if soft_masks else []), *(['trimap'] if trimaps else [])}
     if measures is None:
-        return tuple(MEASURES)
+        return tuple(name for name, measure in MEASURES.items() if measure.needs in there)
     measures = [measures] if isinstance(measures, str) else list(measures)
     unknown = sorted(set(measures) - set(MEASURES))
     if unknown or not measures:
         raise ValueError(f'measures: expected some of {", ".join(MEASURES)}; got {", ".join(unknown) or "none"}')
+    without = [name for name in measures if MEASURES[name].needs == 'trimap' and not trimaps]
+    if without:
+        raise ValueError(f'measures: {", ".join(without)} need trimaps. Fix: give trimap, a folder or pixels')
     return tuple(name for name in MEASURES if name in measures)
 
 
@@ -39,17 +48,20 @@ def score_pair(
     measures: Sequence[str] | None = None,
     alpha: np.ndarray | None = None,
     stretch_hce: bool = False,
+    unknown: np.ndarray | None = None,
 ) -> Scores:
     """Score one map.
 
     Args:
         score_map: uint8 (H, W), the probability times 255, truncated.
         mask: bool (H, W), the annotation above 128 of 255.
-        measures: Names out of ``MEASURES``; all by default.
-        alpha: float32 (H, W) in [0, 1], the soft annotation. If given, ``MAE`` and ``MSE`` compare the map, not
-            stretched, with this soft mask; all other measures use ``mask``.
+        measures: Names out of ``MEASURES``; by default all, but those of mattes only with ``alpha`` and those of a
+            trimap only with ``unknown``.
+        alpha: float32 (H, W) in [0, 1], the soft annotation. If given, ``MAE``, ``MSE`` and the measures of mattes
+            compare the map, not stretched, with this soft mask; all other measures use ``mask``.
         stretch_hce: ``HCE`` as PySODMetrics computes it, of the stretched map above 0.5. By default it is that of the
             map above 128, as in the reference evaluation.
+        unknown: bool (H, W), the unknown region of a trimap.
 
     Returns:
         The measures that do not depend on a threshold as floats; of those that do, the curves ``Fm``, ``Em`` and
@@ -61,9 +73,9 @@ def score_pair(
         >>> score_pair(mask * np.uint8(255), mask, measures=['MAE', 'HCE'])
         {'MAE': 0.0, 'HCE': 0.0}
     """
-    pair = Pair(score_map, mask, alpha, stretch_hce)
+    pair = Pair(score_map, mask, alpha, stretch_hce, unknown)
     scores: Scores = {}
-    for measure in (MEASURES[name] for name in check_measures(measures)):
+    for measure in (MEASURES[name] for name in check_measures(measures, alpha is not None, unknown is not None)):
         key = measure.curve or measure.name
         if key not in scores:
             scores[key] = measure.function(pair)
@@ -101,4 +113,4 @@ def aggregate(scores: Iterable[Scores], measures: Sequence[str] | None = None) -
         measures: Names out of ``MEASURES``; all those that were scored by default.
     """
     summary = summarize(mean_scores(scores))
-    return summary if measures is None else {name: summary[name] for name in check_measures(measures)}
+    return summary if measures is None else {name: summary[name] for name in check_measures(measures, trimaps=True)}

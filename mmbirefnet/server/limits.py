@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 MIB = 2**20
 
-# Peak bytes per pixel of an image in each step, measured; see docs/server.md.
+# Peak bytes per pixel of an image in each step, measured; see docs/en/user_guides/server.md.
 HELD = 8  # the image with its alpha, and the prediction
 DECODING = 24
 DECODED = 4

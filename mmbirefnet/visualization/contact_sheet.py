@@ -26,6 +26,8 @@ class SheetRow(NamedTuple):
     """uint8 (H, W)."""
     caption: str = ''
     """Written above the row; ASCII."""
+    before: np.ndarray | None = None
+    """An earlier map, drawn before ``score_map``; uint8 (H, W)."""
 
 
 def draw_contact_sheet(rows: Iterable[SheetRow], width: int = 320, with_error: bool = False) -> np.ndarray:
@@ -57,7 +59,7 @@ def _draw_row(row: SheetRow, width: int, with_error: bool) -> np.ndarray:
     height = max(1, round(row.mask.shape[0] * width / row.mask.shape[1]))
     mask, score_map = fit(row.mask, (height, width)), fit(row.score_map, (height, width))
     panels = [] if row.image is None else [fit(row.image, (height, width))]
-    panels += [mask, score_map]
+    panels += [mask, score_map] if row.before is None else [mask, fit(row.before, (height, width)), score_map]
     if with_error:
         panels.append(error_panel(score_map, mask))
     strip = side_by_side(panels)

@@ -1,7 +1,9 @@
-"""Precision-recall and F-threshold curves."""
+"""Precision-recall and F-threshold curves, and the course of a training."""
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,4 +36,35 @@ def draw_curves(curves: Mapping[str, Mapping[str, np.ndarray]], title: str, path
         axes.grid(alpha=0.3)
     right.legend(loc='lower center', fontsize='small')
     figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def draw_history(work_dir: str | Path, path: str | Path) -> None:
+    """Write a picture of a run: training and validation loss on the left, scores of the validations on the right.
+
+    Args:
+        work_dir: Of the run; the scalars that ``LocalVisBackend`` wrote in it are read, of all its sessions.
+        path: File to write.
+    """
+    losses, scores = defaultdict(list), defaultdict(list)
+    for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
+        for line in file.read_text('utf-8').splitlines():
+            entry = json.loads(line)
+            if 'epoch' in entry:  # of training
+                losses['training'].append((entry['epoch'], entry['loss']))
+            else:  # of a validation, whose step is the epoch
+                if 'loss' in entry:
+                    losses['validation'].append((entry['step'], entry['loss']))
+                for name, value in entry.items():
+                    if 'loss' not in name and 'time' not in name and name != 'step':
+                        scores[name].append((entry['step'], value))
+    figure = Figure(figsize=(10, 4), layout='constrained')
+    FigureCanvasAgg(figure)
+    for axes, curves, label in zip(figure.subplots(1, 2), (losses, scores), ('loss', 'score')):
+        for name, points in curves.items():
+            axes.plot(*zip(*points), marker='.', label=name)
+        axes.set(xlabel='epoch', ylabel=label)
+        axes.grid(alpha=0.3)
+        if curves:
+            axes.legend(fontsize='small')
     figure.savefig(path, dpi=120)

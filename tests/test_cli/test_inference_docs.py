@@ -1,4 +1,4 @@
-"""What docs/inference.md shows is run."""
+"""Run the commands and examples of the inference page."""
 
 import argparse
 import importlib
@@ -14,7 +14,7 @@ from mmbirefnet.apis import BiRefNetInferencer, inferencer
 from mmbirefnet.cli import cut, main
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / 'docs/inference.md').read_text('utf-8')
+PAGE = (ROOT / 'docs/en/user_guides/inference.md').read_text('utf-8')
 COMMANDS = re.findall(r'^mmbirefnet .+$', PAGE, re.M)
 PYTHON = re.findall(r'```python\n(.+?)```', PAGE, re.S)
 
@@ -66,7 +66,7 @@ def test_options_exist():
 
 def test_links_and_configs():
     for path in re.findall(r'\]\(((?!http)[^)#]+)\)', PAGE):
-        assert (ROOT / 'docs' / path).exists(), path
+        assert (ROOT / 'docs/en/user_guides' / path).exists(), path
     for path in re.findall(r'`(tests/[\w/.]+)`', PAGE):
         assert (ROOT / path).exists(), path
     for name in re.findall(r'`(birefnet_swin[\w-]+)`', PAGE):

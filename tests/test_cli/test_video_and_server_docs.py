@@ -1,4 +1,4 @@
-"""What docs/video.md and docs/server.md show is what there is."""
+"""Check the commands, options, and figures of the video and server pages."""
 
 import argparse
 import os
@@ -20,8 +20,8 @@ from mmbirefnet.cli.main import main
 from mmbirefnet.server.app import create_app
 from mmbirefnet.server.limits import Limits, cost
 
-DOCS = Path(__file__).parents[2] / 'docs'
-VIDEO, SERVER = ((DOCS / f'{name}.md').read_text('utf-8') for name in ('video', 'server'))
+ROOT = Path(__file__).parents[2]
+VIDEO, SERVER = ((ROOT / f'docs/en/user_guides/{name}.md').read_text('utf-8') for name in ('video', 'server'))
 
 
 @pytest.mark.parametrize('command', re.findall(r'^mmbirefnet video [^#\n]+', VIDEO, re.M))
@@ -68,10 +68,9 @@ def test_limits_of_the_service():
 def test_figures_of_the_temporal_smoother(tmp_path):
     (command,) = re.findall(r'^python (tools/analysis_tools/temporal_smoothing.py .+)$', VIDEO, re.M)
     script, out = command.split()
-    root = DOCS.parent
     done = subprocess.run(
-        [sys.executable, root / script, tmp_path / out], capture_output=True, text=True, timeout=120,
-        env=os.environ | {'PYTHONPATH': str(root)},
+        [sys.executable, ROOT / script, tmp_path / out], capture_output=True, text=True, timeout=120,
+        env=os.environ | {'PYTHONPATH': str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = [[float(value) for value in re.findall(r' (0\.\d{3,4})\b', line)] for line in done.stdout.splitlines()]

@@ -105,8 +105,7 @@ def test_names_that_are_not_utf8_in_a_terminal_of_ascii(tmp_path):
         'video.inferencer_of = lambda args: BiRefNetInferencer(backend=TakesRed()); '
         'sys.exit(main(["video", sys.argv[1], "-o", sys.argv[2]]))'
     )
-    tests = os.path.dirname(os.path.dirname(__file__))
-    environment = os.environ | {'PYTHONIOENCODING': 'ascii', 'PYTHONPATH': os.pathsep.join([tests, *sys.path])}
+    environment = os.environ | {'PYTHONIOENCODING': 'ascii', 'PYTHONPATH': os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, '-c', script, *names], env=environment, capture_output=True, text=True, timeout=120
     )

@@ -1,4 +1,4 @@
-"""What docs/export.md shows is held to the code."""
+"""What docs/en/user_guides/export.md shows is held to the code."""
 
 import inspect
 import re
@@ -16,7 +16,7 @@ pytest.importorskip('mmbirefnet.deploy.program', exc_type=ImportError)  # torch 
 from mmbirefnet.deploy.onnx import LOWEST_OPSETS  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / 'docs/export.md').read_text('utf-8')
+PAGE = (ROOT / 'docs/en/user_guides/export.md').read_text('utf-8')
 COMMANDS = re.findall(r'^ *python tools/export_onnx\.py (.+)$', PAGE.replace('\\\n', ''), re.M)
 
 
@@ -43,4 +43,4 @@ def test_names_are_those_of_the_code():
 
 @pytest.mark.parametrize('path', sorted(set(re.findall(r'\]\(((?!http)[^)#]+)\)', PAGE))))
 def test_links(path):
-    assert (ROOT / 'docs' / path).exists()
+    assert (ROOT / 'docs/en/user_guides' / path).exists()

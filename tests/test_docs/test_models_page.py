@@ -1,4 +1,4 @@
-"""The table of docs/models.md is the catalog."""
+"""The table of docs/en/user_guides/models.md is the catalog."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from mmbirefnet.zoo import get_info, list_models
 from mmbirefnet.zoo.download import is_model_name
 
-PAGE = (Path(__file__).parents[2] / 'docs/models.md').read_text('utf-8')
+PAGE = (Path(__file__).parents[2] / 'docs/en/user_guides/models.md').read_text('utf-8')
 ROWS = [
     [cell.strip() for cell in line.strip('|').split('|')]
     for line in PAGE.split('|---|---|---|---|---|---|\n')[1].splitlines()

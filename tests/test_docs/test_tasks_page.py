@@ -1,4 +1,4 @@
-"""docs/tasks.md says what is the case."""
+"""Check the tables of the tasks page against the configs."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / 'docs/tasks.md').read_text('utf-8')
+PAGE = (ROOT / 'docs/en/user_guides/tasks.md').read_text('utf-8')
 LOSSES = ('BCELoss', 'IoULoss', 'SSIMLoss', 'MAELoss')
 
 
@@ -39,7 +39,7 @@ TASKS = table('config')
 @pytest.mark.parametrize('row', TASKS, ids=[row[1].strip('`') for row in TASKS])
 def test_task(row):
     link, released, losses, epochs, last_epochs, lr, tested = row
-    name, folder = re.fullmatch(r'\[`(.+)`\]\(\.\./(.+)\)', link).groups()
+    name, folder = re.fullmatch(r'\[`(.+)`\]\((?:\.\./)+(.+)\)', link).groups()
     cfg = Config.fromfile(ROOT / folder / f'{name}.py')
     assert cfg.train_cfg.max_epochs == int(epochs)
     assert cfg.default_hooks.loss_schedule.last_epochs == int(last_epochs)
@@ -103,6 +103,7 @@ def test_example_of_dynamic_sizes(example):
 
 def test_example_of_flat_backgrounds(example):
     _, loader = example(1)
+    np.random.seed(7)  # noqa: NPY002, the transform draws from it; a shift near 0 keeps the color
     loader.dataset.pipeline[2].scale = (60, 40)
     for batch in Runner.build_dataloader(loader, seed=7):
         for image, sample in zip(batch['inputs'], batch['data_samples'], strict=True):

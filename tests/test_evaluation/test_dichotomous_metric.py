@@ -13,7 +13,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from mmbirefnet.datasets import DichotomousDataset
-from mmbirefnet.evaluation import MEASURES, DichotomousMetric, scoring_pool
+from mmbirefnet.evaluation import DichotomousMetric, scoring_pool
 from mmbirefnet.evaluation.scoring_pool import ScoringPool, resolve_workers
 
 GOLDEN = Path(__file__).parents[1] / 'data' / 'metrics'
@@ -139,7 +139,7 @@ def test_maps_of_several_sets_do_not_overwrite_each_other(tmp_path):
     scores = metric.evaluate(2)
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob('maps/*/*')}
     assert written == {'maps/A/pair0.png', 'maps/B/pair0.png'}
-    assert set(scores) == {f'{s}/{m}' for s in 'AB' for m in MEASURES}
+    assert set(scores) == {f'{s}/{m}' for s in 'AB' for m in metric.measures}
 
 
 def test_errors_name_the_image(tmp_path):

@@ -1,4 +1,4 @@
-"""Our models in rembg itself, which does not install beside the other requirements of the tests (docs/rembg.md)."""
+"""Our models in rembg itself, which does not install beside the other requirements of the tests (the rembg page)."""
 
 import io
 import json
@@ -97,7 +97,7 @@ def test_example_of_the_page(onnx_model, image, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(onnx_model, 'model.onnx')
     Image.open(image).convert('RGB').save('photo.jpg')
-    (example,) = re.findall(r'```python\n(.+?)```', (ROOT / 'docs/rembg.md').read_text(), re.S)
+    (example,) = re.findall(r'```python\n(.+?)```', (ROOT / 'docs/en/user_guides/rembg.md').read_text(), re.S)
     found = {}
     exec(example, found)
     assert found['cutout'].size == (120, 80)

@@ -31,7 +31,7 @@ def build() -> nn.Module:
 
 
 def assert_compiled_logits(model: nn.Module, backend: str, *sizes: tuple[int, int]) -> None:
-    # With symbolic sizes tracing the padded and shifted windows takes minutes, see docs/performance.md.
+    # With symbolic sizes tracing the padded and shifted windows takes minutes, see docs/en/notes/performance.md.
     compiled = torch.compile(model.forward, backend=backend, dynamic=False)
     with torch.no_grad():
         for size in sizes:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+import small_training
 import torch
 from mmengine.hooks import Hook
 from processes import finish, start
@@ -92,7 +93,7 @@ def test_crash_of_a_worker(uninterrupted, tmp_path):
     script = tmp_path / 'crash.py'
     script.write_text(CRASH)
     # In a process of its own: torch may tell of a dead worker at any later moment.
-    finish(start(tmp_path, script, PYTHONPATH=str(Path(__file__).parents[1])), status=1)
+    finish(start(tmp_path, script, PYTHONPATH=str(Path(small_training.__file__).parent)), status=1)
     second = train(tmp_path / 'run', resume=True)
     assert 0 < len(second.model.seen) < ITERATIONS
     assert second.model.seen == seen[-len(second.model.seen) :]

@@ -430,7 +430,7 @@ running.serve(app.create_app(BiRefNetInferencer(backend=Slow()), limits.Limits(*
 
 @contextmanager
 def server_process(seconds, bounds=None, **options):
-    path = [str(HERE.parent), str(HERE.parents[1])]
+    path = [str(HERE.parent / 'helpers'), str(HERE.parents[1])]
     command = [sys.executable, '-c', SERVER.format(path=path, seconds=seconds, bounds=bounds or {})]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options) as process:
         try:

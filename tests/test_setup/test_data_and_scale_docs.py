@@ -1,4 +1,4 @@
-"""What docs/data.md and docs/scale.md show is run, or looked up."""
+"""Run the commands of the data and scale pages, and check the options they name."""
 
 import re
 import runpy
@@ -12,7 +12,9 @@ from mmengine.config import Config, DictAction
 from mmbirefnet.datasets.preparation.check import KINDS, check_sets
 
 ROOT = Path(__file__).parents[2]
-DATA, SCALE = ((ROOT / f'docs/{name}.md').read_text('utf-8') for name in ('data', 'scale'))
+DATA, SCALE = (
+    (ROOT / f'docs/en/{name}.md').read_text('utf-8') for name in ('user_guides/data', 'advanced_guides/scale')
+)
 CONFIGS = ROOT / 'configs/birefnet'
 
 

@@ -148,7 +148,7 @@ def test_checkpoints_run_without_what_only_training_needs(tmp_path):
     assert imported_by(code, modules) == []
 
 
-# Not train.py: a training is usually alone, and passive waiting slows it, see docs/performance.md.
+# Not train.py: a training is usually alone, and passive waiting slows it, see docs/en/notes/performance.md.
 TOOLS = ['test.py', 'export_onnx.py', 'model_converters/birefnet2mmbirefnet.py']
 TOOLS += [f'analysis_tools/{name}.py' for name in ('benchmark', 'benchmark_metrics', 'eval_maps', 'rank_checkpoints')]
 COMMAND = 'from mmbirefnet.cli.main import main; main(["cut", "a.png", "-o", "out", "--checkpoint", "model.pth"])'

@@ -91,6 +91,7 @@ def test_soft_masks_change_the_mean_errors_alone(tool, tmp_path):
     assert float(soft['MAE']) == pytest.approx(np.abs(difference).mean(), abs=1e-6)
     assert float(soft['MSE']) == pytest.approx(np.square(difference).mean(), abs=1e-6)
     assert {name for name in hard if hard[name] != soft[name]} == {'MAE', 'MSE'}
+    assert soft.keys() - hard.keys() == {'SAD', 'Grad', 'Conn'}
 
 
 def test_weak_maps_are_forgiven_by_the_stretched_hce_alone(tool, tmp_path):

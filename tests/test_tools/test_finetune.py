@@ -149,7 +149,7 @@ def test_from_a_released_checkpoint(tool, tmp_path):
         assert torch.equal(parameter, start[name]), name
 
 
-PAGE = (ROOT / 'docs/finetune.md').read_text('utf-8')
+PAGE = (ROOT / 'docs/en/user_guides/finetune.md').read_text('utf-8')
 WALK = PAGE.split('## A walk through')[1]
 
 

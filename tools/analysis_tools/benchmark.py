@@ -25,7 +25,7 @@ from contextlib import contextmanager, nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/en/notes/performance.md; read when torch is imported
 
 import torch
 from mmengine.optim import build_optim_wrapper

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/en/notes/performance.md; read when torch is imported
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ from mmengine.utils import ProgressBar
 
 from mmbirefnet.datasets.transforms.decode import read_image
 from mmbirefnet.evaluation import MEASURES, lower_is_better
-from mmbirefnet.evaluation.map_files import list_images, match_maps, read_pair, score_files
+from mmbirefnet.evaluation.map_files import check_trimap, find_trimap, list_images, match_maps, read_pair, score_files
 from mmbirefnet.evaluation.report.tables import (
     TASK_COLUMNS,
     TableRow,
@@ -51,8 +51,21 @@ def parse_args():
         help='folders of maps, with subfolders by set if any',
     )
     parser.add_argument('--out', default='eval_maps', metavar='DIR', help='where to write (default: %(default)s)')
-    parser.add_argument('--measures', '--metrics', nargs='+', help=f'some of {", ".join(MEASURES)} (default: all)')
-    parser.add_argument('--soft-masks', action='store_true', help='MAE and MSE of the grey levels, as for matting')
+    parser.add_argument(
+        '--measures',
+        '--metrics',
+        nargs='+',
+        help=f'some of {", ".join(MEASURES)} (default: all that the options allow)',
+    )
+    parser.add_argument(
+        '--soft-masks', action='store_true', help='MAE, MSE, SAD, Grad and Conn of the gray levels, for mattes'
+    )
+    parser.add_argument(
+        '--trimap',
+        metavar='DIR|N',
+        help='also SAD-T, MSE-T, Grad-T and Conn-T over the unknown region of trimaps: the name of their folder beside '
+        'that of the masks, or pixels that the region of fractional alpha is grown by',
+    )
     parser.add_argument(
         '--stretch-hce', action='store_true', help='HCE of maps stretched to the whole range, as in PySODMetrics'
     )
@@ -63,7 +76,8 @@ def parse_args():
     parser.add_argument('--workers', default='auto', help="processes, or 'auto' (default)")
     args = parser.parse_args()
     try:
-        args.measures = check_measures(args.measures)
+        args.trimap = check_trimap(int(args.trimap) if args.trimap and args.trimap.isdecimal() else args.trimap)
+        args.measures = check_measures(args.measures, args.soft_masks, args.trimap is not None)
         args.workers = resolve_workers(args.workers if args.workers == 'auto' else int(args.workers))
         args.gt = named_folders(args.gt, lambda path: path.parent if path.name == 'gt' else path)
         args.pred = named_folders(args.pred, lambda path: path)
@@ -104,9 +118,12 @@ def score_all(args):
 
     pool = ScoringPool(score_files, args.workers)
     jobs = [(key, stem) for key, matched in files.items() for stem in matched.pairs]
+    trimaps = [args.trimap] * len(jobs)
+    if isinstance(args.trimap, str):
+        trimaps = [find_trimap(files[key].pairs[stem][0], stem, args.trimap) for key, stem in jobs]
     results, progress = [], ProgressBar(len(jobs), file=sys.stderr) if jobs else None
-    for key, stem in jobs:
-        pool.submit(*files[key].pairs[stem], args.measures, args.soft_masks, args.stretch_hce)
+    for (key, stem), trimap in zip(jobs, trimaps, strict=True):
+        pool.submit(*files[key].pairs[stem], args.measures, args.soft_masks, args.stretch_hce, trimap)
         results += pool.take()
         progress.update()
     results += pool.finish()

@@ -9,7 +9,7 @@ import json
 import os
 from pathlib import Path
 
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/performance.md; read when torch is imported
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/en/notes/performance.md; read when torch is imported
 
 from mmengine.runner import Runner
 

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import cv2
+import numpy as np
 from mmengine import fileio
+from PIL import Image
 
-from mmbirefnet.datasets.preparation.find_sets import IMAGES, MASKS, PUBLISHED_SIZES, find_sets, list_folder
-from mmbirefnet.datasets.transforms.decode import read_image, read_mask_levels
+from mmbirefnet.datasets.folder import held_out_stems
+from mmbirefnet.datasets.preparation.find_sets import (
+    IMAGES,
+    MASKS,
+    PUBLISHED_SIZES,
+    common_ending,
+    find_sets,
+    list_folder,
+    pair_of,
+)
+from mmbirefnet.datasets.transforms.decode import mask_to_float, read_image, read_mask_levels
 
 KINDS = {
     'missing-set': 'a set, or its folder of images or masks, is not there',
@@ -26,10 +38,28 @@ KINDS = {
     'unreadable': 'an image or mask that is empty, truncated, damaged or no image',
     'not-a-mask': 'a mask with colors, color and alpha that both vary, class ids, or other than 8 or 16 bits',
     'size': 'a mask of another size than its image',
+    'unturned': 'a mask of the image without its EXIF orientation, that is, turned or mirrored',
+    'inverted': 'a mask that is white around a black object',
     'empty-mask': 'a mask without foreground',
     'duplicate': 'an image with the same pixels as another one, in any of the sets',
+    'near-duplicate': 'an image that looks like one of another set; of a set alone, training and held-out images',
 }
 """What a :class:`Problem` can be."""
+RUINOUS = ('missing-set', 'no-mask', 'no-image', 'same-stem', 'unreadable', 'not-a-mask', 'size', 'unturned')
+"""Kinds that stop a training, or make it learn the wrong thing, if there is one of them."""
+_HASH_BITS = 16  # gradients per row and rows of the perceptual hash
+_NEAR = 10  # bits of 256; other images differ in about half of them
+_EDGE_RATIO = 1.5  # how much better an unturned mask has to fit the edges of its image
+_ORIENTATION = 0x0112  # EXIF tag
+_TURNS = {
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(np.transpose(pixels), 2),
+    8: np.rot90,
+}
 
 
 class Problem(NamedTuple):
@@ -40,6 +70,15 @@ class Problem(NamedTuple):
     detail: str
 
 
+class Pair(NamedTuple):
+    """Paths of an image, of its mask, or of both."""
+
+    set_name: str
+    image: str | None
+    mask: str | None
+    stem: str
+
+
 @dataclass
 class SetReport:
     """What was found in one set."""
@@ -48,18 +87,30 @@ class SetReport:
     masks: int = 0
     published: int | None = None
     problems: list[Problem] = field(default_factory=list)
+    pairs: dict[str, Pair] = field(default_factory=dict)
+    """Image and mask by the path of either."""
 
     def kinds(self) -> Counter:
         """Number of problems of each kind."""
         return Counter(problem.kind for problem in self.problems)
 
 
-class _File(NamedTuple):
-    """An image, its mask, or both."""
+class _Found(NamedTuple):
+    """What a pair is found to be."""
 
-    set_name: str
-    image: str | None
-    mask: str | None
+    problems: list[Problem]
+    digest: bytes | None
+    """Of the pixels of the image."""
+    looks: np.ndarray | None
+    """Perceptual hash of the image, uint8 (32,)."""
+
+
+def ruinous(reports: Mapping[str, SetReport]) -> list[Problem]:
+    """Problems that ruin a training: those of :data:`RUINOUS`, and inverted masks if half of them are."""
+    problems = [problem for report in reports.values() for problem in report.problems]
+    inverted = [problem for problem in problems if problem.kind == 'inverted']
+    found = [problem for problem in problems if problem.kind in RUINOUS]
+    return found + inverted * (2 * len(inverted) >= max(sum(report.masks for report in reports.values()), 1))
 
 
 def check_sets(
@@ -67,6 +118,8 @@ def check_sets(
     names: Sequence[str] | None = None,
     processes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    further: Sequence[str] = (),
+    held_out: float = 0.1,
 ) -> dict[str, SetReport]:
     """Check sets file by file, in several processes.
 
@@ -75,6 +128,8 @@ def check_sets(
         names: Sets or families that have to be there; all that are by default.
         processes: Number of processes; one for each core by default.
         progress: Called with the number of files, or pairs of them, that are checked, and that of all.
+        further: Further sets to check together with those of ``root``.
+        held_out: Share of the images that :class:`~mmbirefnet.datasets.FolderDataset` holds out of a set that is alone.
 
     Returns:
         Report by name of the set. Duplicates are reported for the later one of two equal images.
@@ -83,29 +138,61 @@ def check_sets(
         FileNotFoundError: ``root`` has no set at all.
     """
     reports, files = {}, []
-    for name, path in find_sets(root, names).items():
+    places = {name: path and fileio.join_path(root, path) for name, path in find_sets(root, names).items()}
+    for name, path in [*places.items(), *((folder, folder) for folder in further)]:
         reports[name] = report = SetReport(published=PUBLISHED_SIZES.get(name.rpartition('/')[2]))
         if path is None:
             report.problems.append(Problem('missing-set', name, f'no such folder below {root}'))
         else:
-            files += _match(name, fileio.join_path(root, path) if path else root, report)
-    first_of = {}
+            pairs = _match(name, path or root, report)
+            report.pairs = {each: pair for pair in pairs for each in (pair.image, pair.mask) if each}
+            files += pairs
+    first_of, looks = {}, {}
     with ProcessPoolExecutor(processes or os.cpu_count(), initializer=cv2.setNumThreads, initargs=(0,)) as pool:
         chunk = max(1, min(16, len(files) // (4 * (processes or os.cpu_count()))))
-        for index, (file, (problems, digest)) in enumerate(zip(files, pool.map(_check, files, chunksize=chunk))):
-            reports[file.set_name].problems += problems
+        for index, (file, found) in enumerate(zip(files, pool.map(_check, files, chunksize=chunk))):
+            reports[file.set_name].problems += found.problems
+            digest = found.digest
+            if found.looks is not None:
+                looks[file] = found.looks
             if digest is not None and (first := first_of.setdefault(digest, file.image)) != file.image:
                 problem = Problem('duplicate', file.image, f'the same pixels as {first}')
                 reports[file.set_name].problems.append(problem)
             if progress:
                 progress(index + 1, len(files))
+    if len(reports) == 1 and len(looks) > 1:
+        held_out = held_out_stems([file.stem for file in looks], held_out)
+        groups = {file: f'{"held-out" if file.stem in held_out else "training"} images' for file in looks}
+    else:
+        groups = {file: file.set_name for file in looks}
+    same = {problem.path for report in reports.values() for problem in report.problems if problem.kind == 'duplicate'}
+    for file, other, bits in _near_duplicates(looks, groups):
+        if file.image not in same:
+            detail = f'{bits} of 256 bits of its perceptual hash differ from {other.image} ({groups[other]})'
+            reports[file.set_name].problems.append(Problem('near-duplicate', file.image, detail))
     return reports
 
 
-def _match(set_name: str, folder: str, report: SetReport) -> list[_File]:
+def _near_duplicates(looks: Mapping[Pair, np.ndarray], groups: Mapping[Pair, str]) -> Iterator[tuple[Pair, Pair, int]]:
+    """Images that look like an earlier one of another group, each with that one and the number of bits that differ."""
+    files = list(looks)
+    if not files:
+        return
+    hashes = np.stack([looks[file] for file in files])
+    for matches in cv2.BFMatcher(cv2.NORM_HAMMING).radiusMatch(hashes, hashes, _NEAR):
+        for match in matches:
+            file, other = files[match.queryIdx], files[match.trainIdx]
+            if match.trainIdx < match.queryIdx and groups[file] != groups[other]:
+                yield file, other, int(match.distance)
+                break
+
+
+def _match(set_name: str, folder: str, report: SetReport) -> list[Pair]:
     """Files of a set, put together by stem; what does not match goes into the report."""
     found = {}
-    for kind in (IMAGES, MASKS):
+    names = pair_of([*fileio.list_dir_or_file(folder, list_file=False)] if fileio.isdir(folder) else [])
+    image_folder, mask_folder = names or (IMAGES, MASKS)
+    for kind in (image_folder, mask_folder):
         path = fileio.join_path(folder, kind)
         stems, others = list_folder(path) if fileio.isdir(path) else ({}, [])
         if not stems:
@@ -117,25 +204,33 @@ def _match(set_name: str, folder: str, report: SetReport) -> list[_File]:
         for name in others:
             report.problems.append(Problem('other-file', fileio.join_path(path, name), 'not used'))
         found[kind] = stems
-    images, masks = found[IMAGES], found[MASKS]
+    images, masks = found[image_folder], found[mask_folder]
+    if ending := common_ending(images, masks):
+        masks = {stem.removesuffix(ending): path for stem, path in masks.items()}
     report.images, report.masks = len(images), len(masks)
     if report.published is not None and images and report.images != report.published:
         report.problems.append(
-            Problem('count', fileio.join_path(folder, IMAGES), f'{report.images} images, published: {report.published}')
+            Problem(
+                'count',
+                fileio.join_path(folder, image_folder),
+                f'{report.images} images, published: {report.published}',
+            )
         )
     for stem in sorted(images.keys() ^ masks.keys()):
         kind, path = ('no-mask', images[stem]) if stem in images else ('no-image', masks[stem])
-        report.problems.append(Problem(kind, path, f'nothing of that stem in {MASKS if stem in images else IMAGES}/'))
-    return [_File(set_name, images.get(stem), masks.get(stem)) for stem in sorted(images.keys() | masks.keys())]
+        other = mask_folder if stem in images else image_folder
+        report.problems.append(Problem(kind, path, f'nothing of that stem in {other}/'))
+    return [Pair(set_name, images.get(stem), masks.get(stem), stem) for stem in sorted(images.keys() | masks.keys())]
 
 
-def _check(file: _File) -> tuple[list[Problem], bytes | None]:
-    """Problems of a pair, and the digest of the image's pixels."""
-    problems, image, mask, digest = [], None, None, None
+def _check(file: Pair) -> _Found:
+    """Problems of a pair, and what makes its image recognizable."""
+    problems, image, mask, digest, looks = [], None, None, None, None
     if file.image:
         try:
             image = read_image(file.image)
             digest = hashlib.blake2b(image.tobytes() + str(image.shape).encode(), digest_size=16).digest()
+            looks = perceptual_hash(image)
         except OSError as error:
             problems.append(Problem('unreadable', file.image, _told(error, file.image)))
     if file.mask:
@@ -147,11 +242,65 @@ def _check(file: _File) -> tuple[list[Problem], bytes | None]:
             problems.append(Problem('not-a-mask', file.mask, _told(error, file.mask)))
     if mask is not None and not mask.any():
         problems.append(Problem('empty-mask', file.mask, 'no foreground'))
-    if image is not None and mask is not None and image.shape[:2] != mask.shape:
+    elif mask is not None and _is_inverted(mask):
+        problems.append(Problem('inverted', file.mask, 'white along the border, and black inside'))
+    if image is not None and mask is not None:
+        turn = _turn_of(file.image)
         height, width = image.shape[:2]
-        sizes = f'{mask.shape[1]}x{mask.shape[0]}, its image {width}x{height} (EXIF orientation applied)'
-        problems.append(Problem('size', file.mask, sizes))
-    return problems, digest
+        if turn is not None and (turn(mask).shape == (height, width) != mask.shape or _fits_turned(image, mask, turn)):
+            detail = f'fits {file.image} without its EXIF orientation; turn the mask, or save the image upright'
+            problems.append(Problem('unturned', file.mask, detail))
+        elif mask.shape != (height, width):
+            sizes = f'{mask.shape[1]}x{mask.shape[0]}, its image {width}x{height} (EXIF orientation applied)'
+            problems.append(Problem('size', file.mask, sizes))
+    return _Found(problems, digest, looks)
+
+
+def perceptual_hash(image: np.ndarray) -> np.ndarray:
+    """Whether brightness grows from each cell of a 16x17 grid to the next one in its row ("dHash", 256 bits).
+
+    Args:
+        image: BGR, uint8 (H, W, 3).
+
+    Returns:
+        uint8 (32,).
+    """
+    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32)
+    cells = cv2.resize(gray, (_HASH_BITS + 1, _HASH_BITS), interpolation=cv2.INTER_AREA)
+    return np.packbits(cells[:, 1:] > cells[:, :-1])
+
+
+def _is_inverted(mask: np.ndarray) -> bool:
+    """Whether nine tenths of the border are white, and a black object is inside."""
+    object_ = mask_to_float(mask) > 0.5
+    border = np.concatenate([object_[0], object_[-1], object_[:, 0], object_[:, -1]])
+    return bool(border.mean() > 0.9 and object_.mean() < border.mean() and not object_.all())
+
+
+def _turn_of(path: str) -> Callable[[np.ndarray], np.ndarray] | None:
+    """The turn that an image's EXIF orientation asks for; ``None`` if it asks for none."""
+    try:
+        with Image.open(io.BytesIO(fileio.get(path))) as image:
+            orientation = image.getexif().get(_ORIENTATION, 1)
+    except OSError:  # read by another decoder
+        return None
+    return _TURNS.get(orientation)
+
+
+def _fits_turned(image: np.ndarray, mask: np.ndarray, turn: Callable[[np.ndarray], np.ndarray]) -> bool:
+    """Whether the edges of the turned mask lie on stronger edges of the image than those of the mask as it is."""
+    mask = mask_to_float(mask)
+    if not mask.shape == turn(mask).shape == image.shape[:2]:
+        return False
+    kernel = np.ones((3, 3), np.uint8)
+    gray = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (0, 0), 1.5)
+    edges = cv2.morphologyEx(gray, cv2.MORPH_GRADIENT, kernel)
+
+    def strength(mask: np.ndarray) -> float:
+        outline = cv2.morphologyEx(np.ascontiguousarray(mask), cv2.MORPH_GRADIENT, kernel) > 0.5
+        return float(edges[outline].mean()) if outline.any() else 0.0
+
+    return strength(turn(mask)) > _EDGE_RATIO * strength(mask)
 
 
 def _told(error: Exception, path: str) -> str:

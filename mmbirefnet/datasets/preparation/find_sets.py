@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from mmengine import fileio
 
@@ -14,10 +16,16 @@ FAMILIES = {family.FAMILY: family.SET_SIZES for family in (DIS5KDataset, CODData
 PUBLISHED_SIZES = {name: size for sizes in FAMILIES.values() for name, size in sizes.items()}
 """Published number of images of each known set."""
 IMAGES, MASKS = 'im', 'gt'
+IMAGE_FOLDERS = (IMAGES, 'images', 'image', 'imgs', 'img')
+MASK_FOLDERS = (MASKS, 'masks', 'mask', 'alphas', 'alpha', 'mattes', 'matte', 'labels')
+"""Names of the folders in a set, whatever their case; other names than the first ones only where both are there."""
+TRAIN_FOLDERS, VAL_FOLDERS = ('train', 'training'), ('val', 'valid', 'validation')
 
 
 def find_sets(root: str, names: Sequence[str] | None = None) -> dict[str, str | None]:
-    """Sets below a data root: folders that have ``im/`` or ``gt/``, in it, two levels deep.
+    """Sets below a data root: folders that have ``im/`` or ``gt/``, or a pair such as ``images/`` and ``masks/``.
+
+    They are looked for in the data root and two levels below.
 
     Args:
         root: Data root, or a set itself.
@@ -47,8 +55,8 @@ def find_sets(root: str, names: Sequence[str] | None = None) -> dict[str, str | 
 
 def _search(root: str, path: str, depth: int) -> list[str]:
     folder = fileio.join_path(root, path) if path else root
-    children = sorted(fileio.list_dir_or_file(folder, list_file=False)) if fileio.isdir(folder) else []
-    if IMAGES in children or MASKS in children:
+    children = _children(folder)
+    if pair_of(children) is not None:
         return [path]
     if not depth:
         return []
@@ -57,6 +65,94 @@ def _search(root: str, path: str, depth: int) -> list[str]:
 
 def _last(path: str) -> str:
     return path.rstrip('/').rpartition('/')[2]
+
+
+def pair_of(children: Sequence[str]) -> tuple[str, str] | None:
+    """The folders of images and masks among those of a set; ``None`` if these are not a set's."""
+    if IMAGES in children or MASKS in children:
+        return IMAGES, MASKS
+    by_name = {name.lower(): name for name in children}
+    found = [
+        next((by_name[name] for name in names if name in by_name), None) for names in (IMAGE_FOLDERS, MASK_FOLDERS)
+    ]
+    return None if None in found else tuple(found)
+
+
+def common_ending(image_stems: Collection[str], mask_stems: Collection[str]) -> str:
+    """What all masks have behind the stem of their image, such as ``_mask``; empty if nothing."""
+    if not image_stems or not mask_stems or set(mask_stems) & set(image_stems):
+        return ''
+    first = min(mask_stems)
+    endings = [first[len(stem) :] for stem in image_stems if first.startswith(stem)]
+    return next((end for end in sorted(endings, key=len) if all(stem.endswith(end) for stem in mask_stems)), '')
+
+
+class DataFolder(NamedTuple):
+    """One set of images and masks, or two to train and to validate on."""
+
+    root: str
+    """Folder of the set to train on."""
+    val_root: str | None
+    """Folder of the set to validate on, if there is one."""
+    prefix: dict[str, str]
+    """Folders of images and masks in them, as ``data_prefix`` of a data set."""
+    mask_ending: str
+    """What the names of masks have behind their image's stem."""
+    stems: list[str]
+    """Stems of the images to train on."""
+
+    @property
+    def mask_suffixes(self) -> list[str]:
+        """What the names of masks end with, as ``seg_map_suffix`` of a data set."""
+        return [self.mask_ending + suffix for suffix in IMAGE_SUFFIXES]
+
+
+def find_data_folder(data: str | os.PathLike, val: str | os.PathLike | None = None) -> DataFolder:
+    """Anybody's images and masks.
+
+    Args:
+        data: A folder with ``im/`` and ``gt/``, ``images/`` and ``masks/``, or alike, or one with ``train/`` and
+            ``val/`` that have these in them.
+        val: Another such folder to validate on.
+
+    Raises:
+        FileNotFoundError: If ``data`` has none of these forms.
+        ValueError: If the folders to train and to validate on have other names, or there are no images.
+    """
+    data = os.fspath(data)
+    if not fileio.isdir(data):
+        raise FileNotFoundError(f'{data}: no such folder')
+    root, val_root = data, None if val is None else os.fspath(val)
+    children = _children(data)
+    if pair_of(children) is None:
+        by_name = {name.lower(): name for name in children}
+        train, validation = (
+            next((by_name[name] for name in names if name in by_name), None) for names in (TRAIN_FOLDERS, VAL_FOLDERS)
+        )
+        if train is not None:
+            root = fileio.join_path(data, train)
+            val_root = val_root or (validation and fileio.join_path(data, validation))
+    pair = pair_of(_children(root))
+    if pair is None:
+        found = ', '.join(f'{name}/' for name in _children(root)) or 'no folder'
+        raise FileNotFoundError(
+            f'{root}: expected a folder of images ({", ".join(IMAGE_FOLDERS)}) and one of masks '
+            f'({", ".join(MASK_FOLDERS)}), or train/ and val/ with these in them; found {found}'
+        )
+    if val_root is not None and (not fileio.isdir(val_root) or pair_of(_children(val_root)) != pair):
+        raise ValueError(f'{val_root}: expected {pair[0]}/ and {pair[1]}/ to validate on, as in {root}')
+    images, masks = (
+        list_folder(fileio.join_path(root, name))[0] if fileio.isdir(fileio.join_path(root, name)) else {}
+        for name in pair
+    )
+    if not images:
+        raise ValueError(f'{root}/{pair[0]}: no image')
+    ending = common_ending(images, masks)
+    return DataFolder(root, val_root, dict(img_path=pair[0], seg_map_path=pair[1]), ending, sorted(images))
+
+
+def _children(folder: str) -> list[str]:
+    return sorted(fileio.list_dir_or_file(folder, list_file=False)) if fileio.isdir(folder) else []
 
 
 def list_folder(folder: str) -> tuple[dict[str, list[str]], list[str]]:

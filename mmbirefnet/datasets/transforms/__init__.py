@@ -1,20 +1,28 @@
-"""Transforms that keep soft masks soft, and the reference's augmentations.
+"""Transforms that keep soft masks soft: the reference's augmentations, and further ones for fine-tuning.
 
 All draw from NumPy's global random state, which mmengine seeds in every worker.
 """
 
+from .blur_and_compress import BlurAndCompress
+from .copy_paste import CopyPaste
+from .edge_crop import EdgeCrop
 from .formatting import PackDichotomousInputs
 from .geometric import RandomCenterCrop, RandomRotate, Resize, ResizeToBatch
 from .loading import LoadImage, LoadMask
 from .photometric import ColorEnhance, SaltAndPepper, SyntheticBackground
+from .zoom_crop import RandomZoomCrop
 
 __all__ = [
+    'BlurAndCompress',
     'ColorEnhance',
+    'CopyPaste',
+    'EdgeCrop',
     'LoadImage',
     'LoadMask',
     'PackDichotomousInputs',
     'RandomCenterCrop',
     'RandomRotate',
+    'RandomZoomCrop',
     'Resize',
     'ResizeToBatch',
     'SaltAndPepper',

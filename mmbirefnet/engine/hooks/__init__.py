@@ -1,5 +1,6 @@
 from .benchmark_table_hook import BenchmarkTableHook
 from .finite_hook import FiniteHook
+from .first_batch_hook import FirstBatchHook
 from .loss_schedule import LossScheduleHook
 from .mask_kind_hook import MaskKindHook
 from .model_hooks import BufferSyncHook, FuseHook, MatmulPrecisionHook
@@ -15,6 +16,7 @@ __all__ = [
     'BenchmarkTableHook',
     'BufferSyncHook',
     'FiniteHook',
+    'FirstBatchHook',
     'FuseHook',
     'LossScheduleHook',
     'MaskKindHook',

@@ -20,9 +20,9 @@ class MaskKindHook(Hook):
     """Tells soft masks (mattes) from hard ones and says so in the log.
 
     Masks are trained on as they are, whichever kind they are. If they are soft, losses that compare regions are
-    switched off, since they are least where a map is black and white, and ``MAE`` and ``MSE`` of
-    :class:`~mmbirefnet.evaluation.DichotomousMetric` are taken of the grey levels (``soft_masks=True``). Hard masks
-    change nothing.
+    switched off, since they are least where a map is black and white, and
+    :class:`~mmbirefnet.evaluation.DichotomousMetric` computes ``MAE`` and ``MSE`` of the gray levels, and the errors of
+    mattes (``soft_masks=True``). Hard masks change nothing.
 
     Args:
         kind: ``'soft'``, ``'hard'``, or ``'auto'`` for what

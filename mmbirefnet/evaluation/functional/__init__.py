@@ -13,7 +13,7 @@ for _module in pkgutil.iter_modules(__path__):
 # Tables print the measures of the papers first.
 _ORDER = (
     'maxFm', 'wFmeasure', 'MAE', 'Smeasure', 'meanEm', 'HCE', 'maxEm', 'meanFm', 'adpEm', 'adpFm', 'mBA', 'maxBIoU',
-    'meanBIoU', 'MSE',
+    'meanBIoU', 'MSE', 'SAD', 'Grad', 'Conn', 'SAD-T', 'MSE-T', 'Grad-T', 'Conn-T',
 )  # fmt: skip
 _registered = dict(MEASURES)
 MEASURES.clear()

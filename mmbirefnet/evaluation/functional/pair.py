@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import cv2
@@ -24,8 +25,10 @@ class Pair:
     Args:
         score_map: uint8 (H, W), probability times 255.
         mask: bool (H, W), True for foreground.
-        alpha: float32 (H, W) in [0, 1], the soft mask that MAE and MSE compare with in place of ``mask``.
+        alpha: float32 (H, W) in [0, 1], the soft mask that MAE, MSE and the measures of mattes compare with in place of
+            ``mask``.
         stretch_hce: Compute HCE from the stretched map above 0.5, as PySODMetrics does.
+        unknown: bool (H, W), the unknown region of a trimap.
 
     Raises:
         TypeError: if the map is not uint8 or the mask not bool.
@@ -38,6 +41,7 @@ class Pair:
         mask: np.ndarray,
         alpha: np.ndarray | None = None,
         stretch_hce: bool = False,
+        unknown: np.ndarray | None = None,
     ) -> None:
         if score_map.dtype != np.uint8:
             raise TypeError(f'score map must be uint8 (probability times 255), got {score_map.dtype}')
@@ -47,14 +51,34 @@ class Pair:
             raise ValueError(f'score map and mask must have one shape (H, W), got {score_map.shape} and {mask.shape}')
         if alpha is not None and alpha.shape != mask.shape:
             raise ValueError(f'mask and soft mask must have one shape (H, W), got {mask.shape} and {alpha.shape}')
+        if unknown is not None and unknown.shape != mask.shape:
+            raise ValueError(f'mask and trimap must have one shape (H, W), got {mask.shape} and {unknown.shape}')
         if mask.size < 2:
             raise ValueError(f'at least two pixels are needed, got shape {mask.shape}')
         self.score_map = np.ascontiguousarray(score_map)
         self.mask = np.ascontiguousarray(mask)
         self.alpha = alpha
         self.stretch_hce = stretch_hce
+        self.unknown = unknown
+        self._computed: dict[Callable, np.ndarray] = {}
         self.shape = mask.shape
         self.size = mask.size
+
+    def once(self, function: Callable[[Pair], np.ndarray]) -> np.ndarray:
+        """``function(self)``, computed at the first call; for what several measures of one file share."""
+        if function not in self._computed:
+            self._computed[function] = function(self)
+        return self._computed[function]
+
+    @cached_property
+    def matte(self) -> np.ndarray:
+        """float32 (H, W): the map in [0, 1], not stretched."""
+        return self.score_map * np.float32(1 / 255)
+
+    @cached_property
+    def true_matte(self) -> np.ndarray:
+        """float32 (H, W): the soft mask in [0, 1], or the mask as 0 and 1 where there is none."""
+        return self.mask.astype(np.float32) if self.alpha is None else self.alpha
 
     @cached_property
     def levels(self) -> np.ndarray:

@@ -25,12 +25,16 @@ class Measure(NamedTuple):
     """Name of the curve, for measures that reduce one."""
     reduce: Callable[[np.ndarray], float] = np.asarray
     """Computes the set's value from its mean curve."""
+    needs: str | None = None
+    """``'soft mask'`` or ``'trimap'``: by default, the measure is computed only where there is one."""
 
 
 MEASURES: dict[str, Measure] = {}
 
 
-def register_measure(name: str, latex: str, lower_is_better: bool = False, digits: int = 3) -> Callable:
+def register_measure(
+    name: str, latex: str, lower_is_better: bool = False, digits: int = 3, needs: str | None = None
+) -> Callable:
     """Decorator of a function of a ``Pair`` that returns a float.
 
     Args:
@@ -38,13 +42,14 @@ def register_measure(name: str, latex: str, lower_is_better: bool = False, digit
         latex: Its column head in LaTeX, such as ``'$MAE$'``.
         lower_is_better: Whether smaller values are better.
         digits: Digits after the point in tables.
+        needs: ``'soft mask'`` or ``'trimap'`` for a measure that is computed by default only where there is one.
 
     Raises:
         ValueError: If the name is taken.
     """
 
     def register(function: Callable[[Pair], float]) -> Callable[[Pair], float]:
-        _add(Measure(name, latex, function, lower_is_better, digits))
+        _add(Measure(name, latex, function, lower_is_better, digits, needs=needs))
         return function
 
     return register

@@ -28,7 +28,7 @@ def mean_squared_error(pair: Pair) -> float:
 
 def _difference(pair: Pair) -> np.ndarray:
     """Map less soft mask, float32 (H, W); a matte is not stretched, for its level matters."""
-    return pair.score_map * np.float32(1 / 255) - pair.alpha
+    return pair.matte - pair.alpha
 
 
 @register_measure('Smeasure', r'$S_{\alpha}$')

@@ -19,7 +19,10 @@ TASK_COLUMNS = {
     'DIS5K': ('maxFm', 'wFmeasure', 'MAE', 'Smeasure', 'meanEm', 'HCE'),
     'COD': ('Smeasure', 'wFmeasure', 'meanFm', 'meanEm', 'maxEm', 'MAE'),
     'HRSOD': ('Smeasure', 'maxFm', 'meanEm', 'MAE', 'wFmeasure'),
-    'Matting': ('Smeasure', 'wFmeasure', 'MAE', 'MSE', 'maxFm', 'meanEm'),
+    'Matting': (
+        *('SAD', 'MSE', 'MAE', 'Grad', 'Conn', 'SAD-T', 'MSE-T', 'Grad-T', 'Conn-T'),
+        *('Smeasure', 'wFmeasure', 'maxFm', 'meanEm'),
+    ),
 }
 """Columns by task, for the first three as Zheng et al. (2024) print them; others also report wFmeasure of HRSOD.
 

@@ -1,4 +1,5 @@
 from .birefnet import BiRefNet
+from .lora import LoRABiRefNet
 from .tta import SoftMapTTAModel
 
-__all__ = ['BiRefNet', 'SoftMapTTAModel']
+__all__ = ['BiRefNet', 'LoRABiRefNet', 'SoftMapTTAModel']

@@ -1,4 +1,4 @@
-"""docs/backbones.md says what is the case."""
+"""Check the tables of the backbones page against the models."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmbirefnet.registry import MODELS
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / 'docs/backbones.md').read_text('utf-8')
+PAGE = (ROOT / 'docs/en/advanced_guides/backbones.md').read_text('utf-8')
 EXPERIMENT = 'birefnet_{}_8xb4-500e_dis5k-1024x1024'
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 _context = multiprocessing.get_context('forkserver')
 _context.set_forkserver_preload(
     [

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GOLDEN = Path(__file__).parent / 'data' / 'golden'
+GOLDEN = Path(__file__).parents[1] / 'data' / 'golden'
 CHANNELS = (192, 384, 768, 1536)
 
 

@@ -16,7 +16,7 @@ from mmbirefnet.datasets.preparation.synthetic import make_sample
 from mmbirefnet.fileio.checkpoints import write_checkpoint
 from mmbirefnet.registry import MODELS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NANO = ROOT / 'configs/birefnet_synthetic/birefnet_swin-nano_1xb4-6e_synthetic-256x256.py'
 SIDE = 96
 ITERATIONS, BATCH, RATE = 80, 4, 2e-3

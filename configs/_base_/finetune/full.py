@@ -1,0 +1,1 @@
+# Recipe: train all parameters at one learning rate, that of the config.

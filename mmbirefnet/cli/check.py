@@ -1,0 +1,72 @@
+"""``mmbirefnet check``: faults of sets of images and masks, and ``tools/dataset_converters/check_dataset.py``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from mmbirefnet.utils.console import escape_unprintable
+
+if TYPE_CHECKING:
+    from mmbirefnet.datasets.preparation.check import SetReport
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from mmbirefnet.datasets.preparation.check import KINDS
+
+    kinds = '\n'.join(f'  {kind:15}{meaning}' for kind, meaning in KINDS.items())
+    parser.epilog = f'problems:\n{kinds}\n\nexit status: 1 if there is any'
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        'root', metavar='DATA', help='a set (a folder with im/ and gt/, images/ and masks/, or alike), or sets below'
+    )
+    parser.add_argument('--sets', nargs='+', metavar='SET', help='sets or families that must be there (all that are)')
+    parser.add_argument('--allow', nargs='+', choices=KINDS, default=[], metavar='KIND', help='no problem in this data')
+    parser.add_argument('--sheet', metavar='FILE', help='draw the problems as thumbnails, .png or .jpg')
+    parser.add_argument('--processes', type=int, help='processes (one for each core)')
+    parser.add_argument('--json', action='store_true', help='print JSON')
+
+
+def show_progress(done: int, total: int) -> None:
+    print(f'\r{done}/{total}', end='' if done < total else '\r', file=sys.stderr, flush=True)
+
+
+def show(reports: dict[str, SetReport]) -> None:
+    """One line a problem, one line a set."""
+    for report in reports.values():
+        for problem in report.problems:
+            print(f'{problem.path}: {problem.kind}: {problem.detail}')
+    for name, report in reports.items():
+        published = f' of {report.published} published' if report.published else ''
+        found = ', '.join(f'{count} {kind}' for kind, count in report.kinds().items()) or 'no problem'
+        print(f'{name}: {report.images} images{published}, {report.masks} masks: {found}')
+
+
+def as_json(reports: dict[str, SetReport]) -> dict:
+    counts = {
+        name: dict(images=report.images, masks=report.masks, published=report.published, problems=report.kinds())
+        for name, report in reports.items()
+    }
+    problems = [dict(set=name, **problem._asdict()) for name, report in reports.items() for problem in report.problems]
+    return dict(sets=counts, problems=problems)
+
+
+def run(args: argparse.Namespace) -> int:
+    from mmbirefnet.datasets.preparation.check import check_sets
+    from mmbirefnet.visualization.problem_sheet import draw_problems
+
+    escape_unprintable()
+    progress = show_progress if sys.stderr.isatty() else None
+    reports = check_sets(args.root, args.sets, args.processes, progress)
+    for report in reports.values():
+        report.problems = [problem for problem in report.problems if problem.kind not in args.allow]
+    if args.json:
+        print(json.dumps(as_json(reports), indent=1))
+    else:
+        show(reports)
+    if args.sheet:
+        drawn = draw_problems(reports, args.sheet)
+        print(f'{args.sheet}: {drawn} problems' if drawn else 'no problem to draw', file=sys.stderr)
+    return int(any(report.problems for report in reports.values()))

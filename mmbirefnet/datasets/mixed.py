@@ -1,0 +1,54 @@
+"""New data with some old data mixed in, so that fine-tuning does not forget."""
+
+# ruff: noqa: NPY002 (mmengine seeds NumPy's global random state in every worker)
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from mmengine.dataset import BaseDataset, ConcatDataset
+
+from mmbirefnet.registry import DATASETS
+
+
+@DATASETS.register_module()
+class MixedDataset(ConcatDataset):
+    """Several data sets in given shares, as rehearsal against forgetting (Robins, 1995).
+
+    An epoch holds every item of the first data set once, and of each other one as many random items as its share asks
+    for, other ones in each epoch.
+
+    Args:
+        datasets: Configs or data sets; the first is the one to learn.
+        shares: Share of each in an epoch; positive, their sum is 1.
+        **kwargs: Arguments of :class:`mmengine.dataset.ConcatDataset`.
+
+    Raises:
+        ValueError: If there is not one share for each data set, or their sum is not 1.
+    """
+
+    def __init__(self, datasets: Sequence[BaseDataset | dict], shares: Sequence[float], **kwargs) -> None:
+        if len(shares) != len(datasets) or min(shares) <= 0 or not np.isclose(sum(shares), 1):
+            raise ValueError(
+                f'MixedDataset: shares={list(shares)}, must be {len(datasets)} positive numbers, one for each data '
+                'set, whose sum is 1'
+            )
+        self.shares = tuple(shares)
+        super().__init__(datasets, **{'ignore_keys': ['sets'], **kwargs})
+
+    def full_init(self) -> None:
+        """Initialize the data sets, and count the items of each in an epoch."""
+        super().full_init()
+        first = len(self.datasets[0])
+        others = [max(round(first * share / self.shares[0]), 1) for share in self.shares[1:]]
+        self.ends = np.cumsum([first, *others])
+
+    def __len__(self) -> int:
+        self.full_init()
+        return int(self.ends[-1])
+
+    def _get_ori_dataset_idx(self, idx: int) -> tuple[int, int]:
+        """Data set and item of an index; of all but the first data set a random item."""
+        which = int(np.searchsorted(self.ends, idx, side='right'))
+        return which, idx if which == 0 else int(np.random.randint(len(self.datasets[which])))
