@@ -12,6 +12,7 @@ _MODULES = {
     'MaskInferencer': 'mmbirefnet.apis.masks',
     'Prediction': 'mmbirefnet.apis.inferencer',
     'Settings': 'mmbirefnet.imaging.settings',
+    'compare': 'mmbirefnet.apis.comparison',
     'estimate_foreground': 'mmbirefnet.imaging.foreground',
     'load_frames': 'mmbirefnet.imaging.read',
     'load_image': 'mmbirefnet.imaging.read',
