@@ -45,11 +45,11 @@ def models(config):
     return plain, adapted
 
 
-def draw_adapters(model):
+def draw_adapters(model, deviation):
     generator = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
         if '.lora_' in name:
-            parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+            parameter.data = deviation * torch.randn(parameter.shape, generator=generator)
 
 
 @torch.no_grad()
@@ -75,7 +75,7 @@ def test_every_adapter_has_a_gradient(models):
     """An adapter around a layer whose kernel is read directly would have none."""
     _, adapted = models
     adapted = copy.deepcopy(adapted)
-    draw_adapters(adapted)
+    draw_adapters(adapted, 0.1)
     adapted(torch.randn(4, 3, 64, 64), mode='tensor').square().sum().backward()
     dead = [n for n, p in adapted.named_parameters() if '.lora_' in n and (p.grad is None or not p.grad.any())]
     # Side outputs are for training alone.
@@ -85,7 +85,7 @@ def test_every_adapter_has_a_gradient(models):
 def test_merged_and_split(models, tmp_path):
     plain, adapted = models
     adapted = copy.deepcopy(adapted)
-    draw_adapters(adapted)
+    draw_adapters(adapted, 0.3)
     expected = logits(adapted)
     assert (expected - logits(plain)).abs().max() > 1e-2
     state, adapters = split_adapters(adapted.state_dict())
