@@ -45,7 +45,8 @@ from mmbirefnet.zoo.convert import load_birefnet
 from mmbirefnet.zoo.download import fetch
 
 MEASURES = ('maxFm', 'wFmeasure', 'MAE', 'Smeasure', 'meanEm')
-FEW, SOME = 50, 500  # images
+FEW = 25  # images that strong augmentation is for
+SMALL = 100  # images of which a fifth is held out
 IMAGES_SEEN = 4000  # over all epochs, of a small set
 SHEET_ROWS = 8
 GIB = 2**30
@@ -202,7 +203,7 @@ def _check(folder: DataFolder, report: Callable[[str], None]) -> None:
 
 def _share_held_out(folder: DataFolder) -> float:
     """A tenth, and a fifth of less than 100 images, whose scores would depend on a few of them."""
-    return 0.2 if len(folder.stems) < 2 * FEW else 0.1
+    return 0.2 if len(folder.stems) < SMALL else 0.1
 
 
 def _find_model(model: str, config: str | os.PathLike | None) -> tuple[str, Path]:
@@ -229,13 +230,12 @@ def _misfit(state_dict: Mapping[str, torch.Tensor], model: dict) -> str:
         return misfit(state_dict, MODELS.build(model).state_dict(), ('neck.classifier.',))
 
 
-def choose_recipes(images: int, soft: bool, old_data: bool = False) -> list[str]:
+def choose_recipes(images: int, soft: bool) -> list[str]:
     """The recipes that ``'auto'`` stands for; ``docs/finetune.md`` has the measurements behind them.
 
     Args:
         images: Number of training images.
         soft: Whether the masks are mattes.
-        old_data: Whether old data is mixed in.
     """
     recipes = ['frozen_batchnorm']
     if images <= FEW:
