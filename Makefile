@@ -1,5 +1,5 @@
-# make setup | test | demo | lint | clean        Variables: see tools/setup_env.sh, for example
-# make test PYTHON=python3.12 VENV=/tmp/env TORCH=2.11.0 TORCHVISION=0.26.0 ARGS='-m "not slow"'
+# make setup | test | test-soak | lint | docs | demo | clean        Variables: see tools/setup_env.sh, for example
+# make test PYTHON=python3.12 VENV=/tmp/env TORCH=2.11.0 TORCHVISION=0.26.0 ARGS='-k losses'
 
 VENV ?= .venv
 export VENV PYTHON TORCH TORCHVISION MMCV MMENGINE MMSEG MMPRETRAIN CUDA_OPS MAX_JOBS
@@ -8,14 +8,23 @@ RUN = $(VENV)/bin/python
 PARALLEL ?= -n 4 --dist worksteal
 MAKEFLAGS += --no-print-directory
 
-.PHONY: setup test demo lint clean
+.PHONY: setup test test-soak demo lint docs clean
 .DEFAULT_GOAL := setup
 
 setup:
 	@tools/setup_env.sh
 
+# Lint and the quick tests: everything that a change can break, in at most 5 minutes on two cores.
 test: lint
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest $(PARALLEL) $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -m 'not soak' $(PARALLEL) $(ARGS)
+
+# Long runs, many fuzzed files, exports, large models, and the documentation.
+test-soak: setup docs
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -m soak $(PARALLEL) $(ARGS)
+
+# The site, in docs/_build/html. A warning is an error.
+docs: setup
+	$(RUN) -m sphinx -W --keep-going -q docs/en docs/_build/html
 
 lint: setup
 	$(RUN) -m ruff check .

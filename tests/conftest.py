@@ -1,3 +1,4 @@
+import collections
 import gc
 import os
 import signal
@@ -5,6 +6,18 @@ import signal
 import pytest
 from filelock import FileLock
 from mmengine.registry import DefaultScope
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items):
+    """Let the first cases of a parametrized test that is marked ``soak(keep=N)`` run with the quick tests."""
+    seen = collections.Counter()
+    for item in items:
+        for mark in list(item.iter_markers('soak')):
+            function = item.nodeid.partition('[')[0]
+            if seen[function] < mark.kwargs.get('keep', 0):
+                item.own_markers.remove(mark)
+            seen[function] += 1
 
 
 def pytest_collection_finish():

@@ -291,6 +291,7 @@ ARCHITECTURES = {
 
 
 @pytest.mark.parametrize('path', sorted(ARCHITECTURES.values()), ids=lambda path: path.stem)
+@pytest.mark.soak(keep=4)
 def test_forward_pass(path):
     """Maps of an image's own size that depend on the image."""
     torch.manual_seed(0)

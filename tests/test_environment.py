@@ -93,6 +93,7 @@ def run_python(code, *paths):
         ('__init__.py', 'raise ImportError("libGL.so.1: cannot open")', 'opencv-python-headless'),
     ],
 )
+@pytest.mark.soak(keep=1)
 def test_setup_names_unusable_mmcv(tmp_path, module, code, expected):
     folder = tmp_path / 'mmcv'
     folder.mkdir()
@@ -133,6 +134,7 @@ def test_checkpoints_need_openmmlab(tmp_path):
     assert run_python(HIDE + code).stderr.strip().splitlines()[-1].startswith(MISSING)
 
 
+@pytest.mark.soak
 def test_setup_makes_mmengine_read_its_own_checkpoints(tmp_path):
     """With stock tools, which import this package only when they meet its scope in a config."""
     code = f"""
@@ -169,6 +171,7 @@ def run_report(*paths):
     return done.stdout
 
 
+@pytest.mark.soak
 def test_report():
     import mmcv
     import torch
@@ -183,6 +186,7 @@ def test_report():
     assert ('DCNv2 of mmcv, GPU: ok' in output) == torch.cuda.is_available()
 
 
+@pytest.mark.soak
 def test_report_on_a_broken_environment(tmp_path):
     """mmcv without ops, and a torchvision built for another torch."""
     for name in ('mmcv', 'torchvision'):

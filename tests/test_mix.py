@@ -142,6 +142,7 @@ class Record(Hook):
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=ids)
+@pytest.mark.soak
 def test_trains_and_tests(path, data, tmp_path):
     runner = Runner.from_cfg(small(path, data, tmp_path))
     record = Record()
@@ -186,6 +187,7 @@ def build(cfg: Config) -> nn.Module:
 
 
 @pytest.mark.skipif(not STOCK, reason='onedl-mmengine does not find the base configs of onedl-mmsegmentation')
+@pytest.mark.soak
 def test_page_lists_the_configs():
     rows = dict(re.findall(r'^\| `(\S+\.py)` \|.+\| ([\d.]+) M \|$', PAGE, re.M))
     assert sorted(rows) == [path.name for path in CONFIGS]
@@ -195,6 +197,7 @@ def test_page_lists_the_configs():
 
 
 @pytest.mark.parametrize('example', re.findall(r'```python\n(.+?)```', PAGE, re.S))
+@pytest.mark.soak(keep=1)
 def test_examples_of_the_page(example, tmp_path):
     path = tmp_path / 'example.py'
     path.write_text(example.replace("_base_ = '", f"_base_ = '{ROOT}/configs/mix/"))

@@ -96,6 +96,7 @@ def test_hub_get_model():
     assert DefaultScope.get_current_instance().scope_name == before
 
 
+@pytest.mark.soak
 def test_our_tools_take_a_config_based_on_the_package(tmp_path):
     path = tmp_path / 'mine.py'
     path.write_text(f"_base_ = 'mmbirefnet::{NAME}'\n")

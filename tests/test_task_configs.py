@@ -155,6 +155,7 @@ def reference_state_dict(arch, classifier=False):
 
 
 @pytest.mark.parametrize('name', RECIPES)
+@pytest.mark.soak(keep=8)
 def test_released_checkpoint_fits(name):
     """Without a missing or unexpected key, and each of its shape."""
     cfg = Config.fromfile(ROOT / f'{name}.py')

@@ -65,6 +65,7 @@ def run(name, data, work_dir, epochs=3, size=(64, 32)):
     return runner, recorder, [json.loads(line) for line in log.read_text().splitlines()][-1]
 
 
+@pytest.mark.soak
 def test_matting_keeps_masks_soft_and_has_no_iou(data, tmp_path):
     name = 'birefnet_matting/birefnet_swin-l_8xb4-150e_matting-1024x1024.py'
     runner, recorder, scores = run(name, data, tmp_path)
@@ -77,6 +78,7 @@ def test_matting_keeps_masks_soft_and_has_no_iou(data, tmp_path):
     assert [path.name for path in tmp_path.glob('best_*')] == ['best_MAE_epoch_3.pth']
 
 
+@pytest.mark.soak
 def test_dynamic_sizes_are_the_samplers(data, tmp_path):
     name = 'birefnet_dynamic/birefnet_swin-l_8xb2-200e_general-256x256-2304x2304.py'
     _, recorder, scores = run(name, data, tmp_path)

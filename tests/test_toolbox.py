@@ -60,6 +60,7 @@ def test_print_config(run, tmp_path):
     assert Config.fromfile(tmp_path / 'example.py').model == Config.fromfile(NANO).model
 
 
+@pytest.mark.soak
 def test_complexity_of_a_model():
     """What mmsegmentation's get_flops.py is for, which itself fails on every model with this mmengine."""
     model = MODELS.build(Config.fromfile(NANO).model).eval()
@@ -110,6 +111,7 @@ def assert_works(config, checkpoint):
     assert iou(soft_map, drawn.mask) > 0.6
 
 
+@pytest.mark.soak
 def test_analyze_logs(run, trained, tmp_path):
     pytest.importorskip('seaborn', reason="needs seaborn, as mmsegmentation's analyze_logs.py does")
     (log,) = trained.glob('*/vis_data/scalars.json')
@@ -144,6 +146,7 @@ def test_published_keys_of_mmengine(trained, trained_checkpoint):
     assert_works(trained_checkpoint.config, published)
 
 
+@pytest.mark.soak
 def test_tta(run, data, trained_checkpoint, tmp_path, monkeypatch):
     """The mean over three sizes and mirroring, as the inferencer computes it from the same options."""
     monkeypatch.setenv('MMBIREFNET_DATA', str(data))

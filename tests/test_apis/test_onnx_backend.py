@@ -287,7 +287,7 @@ sys.exit(main(['cut', 'picture.png', '-o', 'by_command.png', '--checkpoint', 'mo
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_cuts_out_without_torch(trained_checkpoint, tmp_path):
     """The exported model gives the maps of its checkpoint on a machine that has no torch."""
     from mmbirefnet.apis.torch_backend import TorchBackend

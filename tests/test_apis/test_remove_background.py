@@ -44,6 +44,7 @@ def png(drawing):
     return buffer.getvalue()
 
 
+@pytest.mark.soak
 def test_all_kinds_of_images(inferencer, drawing, png, tmp_path, monkeypatch):
     rgb, mask = drawing
     (tmp_path / 'a.png').write_bytes(png)
@@ -108,6 +109,7 @@ def test_the_color_profile_is_kept(inferencer, drawing):
     assert Image.open(buffer).info['icc_profile'] == profile
 
 
+@pytest.mark.soak
 def test_models_are_kept_between_calls(trained_checkpoint, drawing, monkeypatch):
     config, checkpoint = trained_checkpoint
     loaded = []

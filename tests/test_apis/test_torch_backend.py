@@ -99,6 +99,7 @@ def test_mixed_precision(trained_checkpoint, inferencer, dtype):
     assert iou(mixed, full * 255) > 0.95
 
 
+@pytest.mark.soak
 def test_ways_to_name_a_model(trained_checkpoint, model, inferencer, monkeypatch):
     image = make_sample(0, 'DIS-VD', 3, (96, 96)).image
     expected = inferencer(image)
@@ -134,6 +135,7 @@ def test_config_of_the_caller_stays_as_it_is(trained_checkpoint):
     assert before['model']['backbone']['init_cfg']['checkpoint'] == 'not_there.pth'
 
 
+@pytest.mark.soak
 def test_released_checkpoint_tells_its_architecture(released):
     model = MODELS.build(model_config())
     model.load_state_dict(convert_birefnet_state_dict(reference_state_dict()))
@@ -194,6 +196,7 @@ def test_dynamic_models_run_at_the_size_of_the_image(released, tmp_path, monkeyp
     assert shapes == [(288, 416), (64, 64)]
 
 
+@pytest.mark.soak
 def test_the_meta_and_the_config_give_the_size(released, tmp_path, logged):
     meta = dict(model_name='BiRefNet_lite-2K', input_size=(1440, 2560), crop_order='columns')
     write_checkpoint(tmp_path / 'mine.pth', load_birefnet_state_dict(released), meta)
@@ -205,6 +208,7 @@ def test_the_meta_and_the_config_give_the_size(released, tmp_path, logged):
     assert re.search('the config tests at 1024x1024 .* the model was trained at 1440x2560', logged[1])
 
 
+@pytest.mark.soak
 def test_the_order_of_the_crops_can_be_given(released):
     state = {
         order: BiRefNetInferencer(released, device='cpu', fuse=False, crop_order=order).backend.model.state_dict()

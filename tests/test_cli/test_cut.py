@@ -94,6 +94,7 @@ def test_max_pixels(backend, folder, tmp_path, capsys, options):
     assert run('in/large.png', '-o', 'out', '--max-pixels', '0.002', *options) == 0
 
 
+@pytest.mark.soak
 def test_a_file_that_hangs_its_decoder_does_not_stop_the_folder(backend, folder, capsys, monkeypatch):
     """Pillow's IPTC plugin would run Ghostscript on the PostScript inside; a progressive JPEG may take minutes."""
     monkeypatch.setattr(cut, 'DECODE_SECONDS', 2)
@@ -107,6 +108,7 @@ def test_a_file_that_hangs_its_decoder_does_not_stop_the_folder(backend, folder,
     assert lines[1] == 'failed: in/slow.jpg: decoding took longer than 2 s and was stopped'
 
 
+@pytest.mark.soak
 def test_existing_files(backend, folder, tmp_path, capsys):
     mine = tmp_path / 'out/a_png.png'
     mine.parent.mkdir()

@@ -30,6 +30,7 @@ def drawing(tmp_path):
     return tmp_path / 'gear.jpg', sample.mask
 
 
+@pytest.mark.soak
 def test_cut_end_to_end(trained_checkpoint, drawing, tmp_path, monkeypatch):
     """In a process of its own, as users call it: a real cut-out."""
     path, mask = drawing
@@ -54,6 +55,7 @@ def test_image_demo(trained_checkpoint, drawing, tmp_path, monkeypatch, capsys):
     assert 'mask.png' in capsys.readouterr().out
 
 
+@pytest.mark.soak
 def test_convert(tmp_path, capsys):
     state = reference_state_dict()
     torch.save(state, tmp_path / 'released.pth')

@@ -52,6 +52,7 @@ def image(tmp_path):
     return tmp_path / 'gear.png'
 
 
+@pytest.mark.soak
 def test_inferencer(hub, trained_checkpoint, image):
     config, checkpoint = trained_checkpoint
     expected = BiRefNetInferencer(config, checkpoint, device='cpu')(image)
@@ -60,6 +61,7 @@ def test_inferencer(hub, trained_checkpoint, image):
 
 
 @pytest.mark.parametrize('arguments', [('BiRefNet_lite-2K',), (None, 'ZhengPeng7/BiRefNet_lite-2K'), ()])
+@pytest.mark.soak(keep=1)
 def test_inferencer_without_a_config(hub, released, arguments):
     backend = BiRefNetInferencer(*arguments, device='cpu', fuse=False, crop_order='rows').backend
     expected = ('BiRefNet_lite-2K', (1440, 2560)) if arguments else ('BiRefNet', (1024, 1024))
@@ -70,6 +72,7 @@ def test_inferencer_without_a_config(hub, released, arguments):
     assert all(torch.equal(found[key], state[key]) for key in state)
 
 
+@pytest.mark.soak
 def test_mmengine(hub, trained_checkpoint, released):
     """What ``load_from``, ``tools/test.py`` and ``init_cfg`` load by."""
     expected = torch.load(trained_checkpoint.checkpoint)['state_dict']
@@ -79,6 +82,7 @@ def test_mmengine(hub, trained_checkpoint, released):
     assert found.keys() == reference_state_dict().keys()
 
 
+@pytest.mark.soak
 def test_cut(hub, trained_checkpoint, image, tmp_path):
     words = ['cut', str(image), '--config', str(trained_checkpoint.config), '--device', 'cpu', '--save', 'mask']
     for name, checkpoint in (('by_name', PICO), ('by_file', str(trained_checkpoint.checkpoint))):
@@ -88,6 +92,7 @@ def test_cut(hub, trained_checkpoint, image, tmp_path):
     assert np.ptp(by_file) > 200
 
 
+@pytest.mark.soak
 def test_convert(hub, released, tmp_path, capsys):
     words = ['convert', 'BiRefNet_lite-2K', str(tmp_path / 'ours.pth'), '--crop-order', 'rows']
     assert main(words) == 0
@@ -98,6 +103,7 @@ def test_convert(hub, released, tmp_path, capsys):
     assert found['meta']['model_name'] == 'BiRefNet_lite-2K'
 
 
+@pytest.mark.soak
 def test_models(hub, capsys):
     assert main(['models', 'lite']) == 0
     rows = [re.split(r'\s{2,}', line.strip()) for line in capsys.readouterr().out.splitlines() if 'swin' in line]

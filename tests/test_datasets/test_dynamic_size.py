@@ -36,6 +36,7 @@ def sizes_of(batches):
     return list(sizes)
 
 
+@pytest.mark.soak
 def test_sizes_are_evenly_drawn_multiples_of_32():
     sampler = make_sampler()
     sizes = np.array([sampler.size_of(0, batch) for batch in range(20000)])

@@ -56,7 +56,7 @@ def logits(model, x):
         return model(x, mode='tensor').numpy()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_standard_form_at_any_batch(model, tmp_path):
     path = tmp_path / 'folder' / 'model.onnx'
     written = export_onnx(model, path, SIZE, None, 'standard', config='pico', checkpoint='pico.pth')
@@ -97,7 +97,7 @@ def test_standard_form_at_any_batch(model, tmp_path):
     assert b'site-packages' not in path.read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_grid_sample_form_by_the_tool(export):
     printed, path = export('out/model.onnx')
     first, second, third = printed.splitlines()
@@ -116,7 +116,7 @@ def test_grid_sample_form_by_the_tool(export):
     assert batch.dim_value == 1
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_torch_export_needs_torch_alone(export, model, tmp_path):
     printed, path = export('model.pt2', '--format', 'torch-export', '--dynamic-batch', '--size', 64, 96)
     assert 'drawing.png: logits differ by ' in printed
@@ -138,7 +138,7 @@ def test_torch_export_needs_torch_alone(export, model, tmp_path):
     assert use['output'] == 'logits'
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_fixed_batch_is_compared_and_disagreement_fails(export):
     with pytest.raises(SystemExit, match=r'model.pt2 differs from PyTorch by more than 1e-12 \(--tolerance\)'):
         export('model.pt2', '--format', 'torch-export', '--batch-size', 2, '--tolerance', 1e-12)

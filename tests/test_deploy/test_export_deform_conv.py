@@ -51,6 +51,7 @@ def test_same_function(form, case):
 
 @pytest.mark.parametrize('case', ['stride', 'groups that cross deform groups', 'one pixel'])
 @pytest.mark.parametrize('form', FORMS)
+@pytest.mark.soak(keep=1)
 def test_onnxruntime_computes_it(form, case):
     (x, offset, mask, weight, bias), options = make_inputs(**CASES[case])
     module = convolution(FORMS[form], weight, bias, options)

@@ -74,6 +74,7 @@ def log(monkeypatch):
 
 
 @pytest.mark.parametrize(('seed', 'size'), [(0, (256, 256)), (1, (160, 224))])
+@pytest.mark.soak(keep=1)
 def test_golden_logits(seed, size):
     model = MODELS.build(model_config())
     model.load_state_dict(convert_birefnet_state_dict(reference_state_dict()), strict=True)

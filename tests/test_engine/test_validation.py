@@ -67,6 +67,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.soak
 def test_processes_validate_the_same_buffers(folder):
     trained, validated = (
         [torch.load(folder / f'run/{when}{rank}.pth') for rank in '01'] for when in ('trained', 'validated')

@@ -39,6 +39,7 @@ def guard(loader, **options):
     WorkerGuardHook(**options).before_test(SimpleNamespace(test_loop=loop))
 
 
+@pytest.mark.soak
 def test_a_loader_that_hangs_is_an_error():
     loader = DataLoader(Hanging(), num_workers=1)
     guard(loader, timeout=1)

@@ -136,6 +136,7 @@ def test_no_program_is_started_and_no_container_opened(decoder, data):
     assert not [process for process in children() if 'gs' in process.name()]
 
 
+@pytest.mark.soak
 def test_time_is_limited():
     data, others = slow_jpeg(), set(children())
     with ImageDecoder(seconds=1) as decoder:
@@ -150,6 +151,7 @@ def test_time_is_limited():
 
 
 @pytest.mark.parametrize('format', ['PNG', 'JPEG', 'TIFF'])
+@pytest.mark.soak(keep=1)
 def test_memory_is_limited(format):
     """By OpenCV and by Pillow."""
     data = bad_files.encoded(

@@ -44,6 +44,7 @@ def samples(golden: np.lib.npyio.NpzFile) -> list[SegDataSample]:
 
 
 @pytest.mark.parametrize(('seed', 'size'), [(0, (256, 256)), (1, (160, 224))])
+@pytest.mark.soak(keep=1)
 def test_logits_in_evaluation(seed, size):
     model = MODELS.build(model_config())
     model.load_state_dict(convert_birefnet_state_dict(reference_state_dict()), strict=True)
@@ -75,6 +76,7 @@ def assert_reproduces(runs: list[dict], expected: dict) -> None:
         assert error <= tolerance * np.abs(value).max() + 5 * spread + 1e-6, (name, error, spread)
 
 
+@pytest.mark.soak
 def test_supervised_maps_in_training():
     golden = np.load(GOLDEN / 'train_swin_t.npz')
     runs = []
@@ -102,6 +104,7 @@ def test_supervised_maps_in_training():
 
 
 @pytest.mark.parametrize('task', LOSSES)
+@pytest.mark.soak(keep=1)
 def test_losses_in_training(task):
     golden = np.load(GOLDEN / 'train_swin_t.npz')
     classifier = task == 'DIS5K'
@@ -140,7 +143,7 @@ def gradient_norms(x: torch.Tensor, targets: list[SegDataSample]) -> dict[str, f
     return {key: value.grad.norm().item() for key, value in parameters.items() if value.requires_grad}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_gradient_of_every_parameter():
     """The recorded float32 norms are as far from our float64 norms as float32 runs of ours are.
 

@@ -1,5 +1,6 @@
 """Gradient checkpointing changes what is kept, not what is computed."""
 
+import pytest
 import torch
 from golden import image, model_config
 from mmengine.structures import PixelData
@@ -54,6 +55,7 @@ def assert_same_step(ours: dict, expected: dict) -> None:
         torch.testing.assert_close(ours[name], value, msg=lambda text, name=name: f'{name}: {text}')
 
 
+@pytest.mark.soak
 def test_cheap_maps_are_made_again():
     ours, our_bytes = step(build(with_cp=False))
     token = checkpointing._checkpointed.set(True)  # as inside a module that is checkpointed as a whole
@@ -63,6 +65,7 @@ def test_cheap_maps_are_made_again():
     assert our_bytes < 0.7 * kept_bytes
 
 
+@pytest.mark.soak
 def test_same_step_in_less_memory():
     plain, plain_bytes = step(build(with_cp=False))
     checkpointed, checkpointed_bytes = step(build(with_cp=True))
@@ -74,6 +77,7 @@ def test_same_step_in_less_memory():
     assert checkpointed_bytes < 0.4 * plain_bytes
 
 
+@pytest.mark.soak
 def test_statistics_are_tracked_after_the_backward_pass():
     model = build(with_cp=True)
     step(model)

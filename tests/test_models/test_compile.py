@@ -10,7 +10,7 @@ from torch import nn
 from mmbirefnet.deploy import fuse
 from mmbirefnet.registry import MODELS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 # Tracing takes the time: few blocks and branches, but a shifted window and two branches that share their offsets.
 ARCH = dict(embed_dims=8, depths=(2, 1, 1, 1), num_heads=(1, 2, 2, 2), window_size=4)
 ASPP = dict(branch_channels=16, kernel_sizes=(1, 1), dilations=(1, 1))

@@ -46,6 +46,7 @@ def to_cuda(model: nn.Module, monkeypatch) -> nn.Module:
 
 
 @pytest.mark.parametrize('form', [nn.Module.eval, fuse], ids=['plain', 'fused'])
+@pytest.mark.soak
 def test_inference(form, backend, monkeypatch):
     model = form(build(backend))
     with FakeTensorMode(), torch.no_grad():  # in which an operation on tensors of two devices is an error
@@ -53,6 +54,7 @@ def test_inference(form, backend, monkeypatch):
     assert logits.device.type == 'cuda'
 
 
+@pytest.mark.soak(keep=1)
 def test_training(backend, monkeypatch):
     model = build(backend).train()
     with FakeTensorMode():

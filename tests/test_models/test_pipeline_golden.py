@@ -48,7 +48,7 @@ def write_map(model, item, folder) -> np.ndarray:
     return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason='no photographs: set MMBIREFNET_PHOTOGRAPHS')
 @pytest.mark.parametrize('name', ['girl-3', 'bike'])
 def test_photograph_to_map(model, name, tmp_path):

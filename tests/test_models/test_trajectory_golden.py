@@ -24,6 +24,7 @@ def samples(masks: np.ndarray) -> list[SegDataSample]:
     return [SegDataSample(gt_sem_seg=PixelData(data=torch.from_numpy(mask).double())) for mask in masks]
 
 
+@pytest.mark.soak
 def test_losses_and_changes_of_three_steps():
     golden = np.load(GOLDEN / 'trajectory_swin_t.npz')
     expected = json.loads((GOLDEN / 'trajectory_swin_t.json').read_text())

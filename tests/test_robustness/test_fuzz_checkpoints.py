@@ -69,7 +69,7 @@ def test_changed(tmp_path, form):
         assert found is None or form != 'zip' or equal(found, STATE), case.name
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize('form', FORMS)
 def test_changed_in_many_ways(tmp_path, form):
     if form == 'legacy' and torch.__version__ < '2.2':
@@ -166,12 +166,13 @@ def mutated_parameters(tmp_path, small_state, seeds) -> None:
         assert found is None, f'{seed}: {how}'
 
 
+@pytest.mark.soak
 def test_parameters_of_another_model(tmp_path, small_state):
     """Whatever differs from the config's model: names, shapes, types, values."""
     mutated_parameters(tmp_path, small_state, range(MUTATED))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_parameters_of_many_other_models(tmp_path, small_state):
     mutated_parameters(tmp_path, small_state, range(100, 500))
 
@@ -206,15 +207,17 @@ def mutated_conversions(tmp_path, released, convert, seeds) -> None:
         assert not dst.exists()
 
 
+@pytest.mark.soak
 def test_conversion_of_another_model(tmp_path, released, convert):
     mutated_conversions(tmp_path, released, convert, range(12))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_conversion_of_many_other_models(tmp_path, released, convert):
     mutated_conversions(tmp_path, released, convert, range(100, 250))
 
 
+@pytest.mark.soak
 def test_the_architecture_is_told_or_it_is_an_error(tmp_path, small_state):
     """Without a config, of parameters of each kind of network, and of shapes that fit none."""
     others = dict(
@@ -244,6 +247,7 @@ def test_the_architecture_is_told_or_it_is_an_error(tmp_path, small_state):
         assert outcome(lambda path: BiRefNetInferencer(weights=path), path) is None
 
 
+@pytest.mark.soak
 def test_a_checkpoint_of_another_model_is_not_resumed(tmp_path):
     train(tmp_path / 'run')
     content = load_guarded(newest_checkpoint(tmp_path / 'run'))

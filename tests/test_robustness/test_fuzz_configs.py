@@ -86,6 +86,7 @@ def misspelt(name: str, rng: np.random.Generator) -> str:
     return ways[rng.integers(3)]
 
 
+@pytest.mark.soak
 def test_misspelt_settings():
     cfg = Config.fromfile(CONFIG)
     names = [name for name in cfg if name not in ('data_root', 'lr') and not name.startswith('_')]

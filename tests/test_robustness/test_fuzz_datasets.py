@@ -111,7 +111,7 @@ def test_changed(tmp_path, load):
         outcome(load, written(tmp_path, case))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize('load', [load_image, load_mask])
 def test_changed_in_many_ways(tmp_path, load):
     files = {name: data for name, (data, _) in whole_files(load, tmp_path).items()}

@@ -88,7 +88,7 @@ def test_changed(tmp_path, name):
         outcome(load_image, written(tmp_path, case))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize('name', WHOLE)
 def test_changed_in_many_ways(tmp_path, name):
     for case in bad_files.changed({name: WHOLE[name]}, 400, seed=1):

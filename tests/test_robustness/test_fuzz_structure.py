@@ -72,6 +72,7 @@ def decode_cases(build) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize('build', [structured_files.nested, structured_files.claims])
+@pytest.mark.soak
 def test_images(canary, build):
     """In a worker process: within its time and memory, without starting a program."""
     # In a process of its own, whose only children are the workers.

@@ -29,7 +29,7 @@ def saved_state(folder, work_dir):
     return state
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_terminated_killed_and_resumed_equals_uninterrupted(folder):
     whole = train(folder, 'whole', '--cfg-options', 'train_dataloader.num_workers=1')
     finish(whole)

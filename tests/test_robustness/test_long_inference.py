@@ -30,7 +30,7 @@ class Bright(nn.Module):
         return self.conv(x)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(not MEASURABLE, reason='reads /proc, which is of Linux')
 def test_two_thousand_pictures_leave_nothing_behind(tmp_path):
     """Four good ones of each format and two broken ones in a folder, again and again."""

@@ -88,7 +88,7 @@ def median_slope(x, y):
     return np.median((y[second] - y[first]) / (x[second] - x[first]))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(not MEASURABLE, reason='reads /proc, which is of Linux')
 def test_training_and_testing_stay_flat(folder):
     finish(train(folder, 'run'))

@@ -60,7 +60,7 @@ def start_ranks(folder, number, script, *arguments, **environment):
     return ranks
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize('how', ['raise', 'SIGKILL'])
 def test_a_rank_that_dies_ends_the_others(folder, how):
     other, failing = start_ranks(folder, 2, 'tools/train.py', 'tiny.py', '--work-dir', how, FAILURE=how)
@@ -72,7 +72,7 @@ def test_a_rank_that_dies_ends_the_others(folder, how):
     assert message in (folder / f'rank{how == "raise":d}/output.txt').read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_launcher_names_rank_and_reason(folder):
     environment = os.environ | ENVIRONMENT | dict(PORT=free_port(), PYTHON=sys.executable, FAILURE='raise')
     environment['PYTHONPATH'] = f'{folder}:{ROOT}'
@@ -82,7 +82,7 @@ def test_the_launcher_names_rank_and_reason(folder):
     assert re.search(r'Root Cause.*?rank +: 1 .*?the disk of rank 1 is on fire', done.stderr, re.DOTALL)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_signal_to_one_rank_stops_all_after_the_same_iteration(folder):
     arguments = ['tools/train.py', 'tiny.py', '--work-dir']
     for rank in start_ranks(folder, 2, *arguments, 'whole'):
@@ -96,7 +96,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_iteration(folder):
     assert all(torch.equal(value, stopped[name]) for name, value in whole.items())
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_second_run_in_the_folder_is_refused(folder):
     first = train(folder, 'shared', '--cfg-options', 'train_cfg.max_epochs=1000')
     wait_for((folder / 'shared/iter_2.pth').exists)
@@ -111,7 +111,7 @@ def test_a_second_run_in_the_folder_is_refused(folder):
         finish(rank)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_scores_are_the_same_to_the_last_digit(folder):
     finish(train(folder, 'trained', '--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=9'))
     scores = []

@@ -88,6 +88,7 @@ small_training.train('run', loader=dict(num_workers=1))
 """
 
 
+@pytest.mark.soak
 def test_crash_of_a_worker(uninterrupted, tmp_path):
     state, seen = uninterrupted
     script = tmp_path / 'crash.py'
@@ -141,6 +142,7 @@ class StopInValidation(Hook):
         raise Stop
 
 
+@pytest.mark.soak
 def test_validation_that_was_cut_off_is_made_up_for(tmp_path):
     best = BY_EPOCH | dict(save_best='score', rule='greater')
     whole = train(tmp_path / 'whole', checkpoint=best)

@@ -208,6 +208,7 @@ def test_idle_connections_do_not_shut_others_out(square):
         assert post(address, square).status_code == 200
 
 
+@pytest.mark.soak
 def test_uploads_that_stall_give_way_to_others(square):
     big = noise(700, 1000)
     with service(upload_bytes=2**20 * 3, memory=2**20 * 700, megapixels=1) as address, ExitStack() as stack:
@@ -225,6 +226,7 @@ def test_uploads_that_stall_give_way_to_others(square):
             stalled[-1].recv(100)
 
 
+@pytest.mark.soak
 def test_answers_that_are_not_read_are_bounded(monkeypatch):
     monkeypatch.setattr(running, 'STALL_SECONDS', 0.5)
     content = noise(1500, 2000)
@@ -331,6 +333,7 @@ def test_clients_that_left_are_not_predicted_for(square):
         assert backend.calls == 1
 
 
+@pytest.mark.soak
 def test_images_that_take_too_long_to_decode(square):
     file = io.BytesIO()
     Image.new('L', (4000, 4000), 100).save(file, 'JPEG', progressive=True)
@@ -346,6 +349,7 @@ def test_images_that_take_too_long_to_decode(square):
         wait_until(lambda: post(address, square).status_code == 200, 60)
 
 
+@pytest.mark.soak
 def test_images_that_the_memory_does_not_suffice_for():
     with service(memory=600 * 2**20, megapixels=3, upload_bytes=14 * 2**20) as address:
         content = noise(1200, 2500)
@@ -451,7 +455,7 @@ def test_shutdown_finishes_what_was_accepted(square):
             socket.create_connection(address)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(not MEASURABLE, reason='reads /proc, which is of Linux')
 def test_memory_and_files_stay_flat_over_500_requests_of_8_clients(square):
     with server_process(seconds=0) as (process, address):
@@ -487,7 +491,7 @@ def memory_of_tree(pid):
     return total + 1024 * int(re.search(r'RssShmem:\s+(\d+) kB', status)[1])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(not MEASURABLE, reason='reads /proc, which is of Linux')
 @pytest.mark.parametrize('fields', [{}, {'format': 'webp', 'output': 'mask'}, {'output': 'foreground'}])
 def test_eight_clients_at_the_limits_stay_within_the_memory(square, fields):
@@ -521,6 +525,7 @@ def test_eight_clients_at_the_limits_stay_within_the_memory(square, fields):
         assert post(address, square).status_code == 200
 
 
+@pytest.mark.soak
 def test_few_file_descriptors_do_not_flood_the_log(square):
     limit = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))  # noqa: E731
     with server_process(0, stderr=subprocess.PIPE, preexec_fn=limit) as (process, address), ExitStack() as stack:
@@ -548,6 +553,7 @@ def test_addresses_that_cannot_be_listened_on(capsys):
         running.listen('127.0.0.1', 70000)
 
 
+@pytest.mark.soak
 def test_command_says_where_it_listens(trained_checkpoint):
     config, checkpoint = trained_checkpoint
     words = ['serve', '--port', '0', '--config', str(config), '--checkpoint', str(checkpoint)]

@@ -184,6 +184,7 @@ def test_phone(browser, scheme):
         page.close()
 
 
+@pytest.mark.soak
 def test_a_key_is_asked_for(browser):
     with service(options=dict(api_key='secret')) as (host, port):
         page = browser.new_page()

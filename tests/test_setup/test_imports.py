@@ -135,6 +135,7 @@ def test_onnx_models_run_without_torch(tmp_path):
     assert Image.open(tmp_path / 'out/a.png').size == (40, 30)
 
 
+@pytest.mark.soak
 def test_checkpoints_run_without_what_only_training_needs(tmp_path):
     """Not imported either: timm and torchvision, which mmseg imports where they are installed, and torch's compiler."""
     (tmp_path / 'pico.py').write_text(pico.CONFIG)

@@ -39,6 +39,7 @@ def source(tmp_path):
     return folder
 
 
+@pytest.mark.soak
 def test_wheel_holds_configs_and_tools_and_works_by_itself(source, tmp_path):
     python('-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', tmp_path, source, cwd=tmp_path)
     site = tmp_path / 'site'
@@ -85,6 +86,7 @@ def test_read_only_sources_are_built_elsewhere(source, tmp_path):
     assert 'mmbirefnet/.mim/tools/train.py' in zipfile.ZipFile(wheel).namelist()
 
 
+@pytest.mark.soak
 def test_source_distribution_is_complete(source, tmp_path):
     python('-c', f'from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})', cwd=source)
     (archive,) = tmp_path.glob('mmbirefnet-*.tar.gz')

@@ -199,7 +199,7 @@ def test_refusals(tool, monkeypatch, capsys, words, message):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_variants_of_birefnet(tmp_path):
     base = ROOT / 'configs/birefnet/birefnet_swin-t_8xb4-500e_dis5k-1024x1024.py'
     (tmp_path / 'tiny.py').write_text(TINY.format(base))

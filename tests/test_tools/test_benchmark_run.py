@@ -88,6 +88,7 @@ def rank_checkpoints(monkeypatch, *arguments):
     runpy.run_path(str(ROOT / 'tools/analysis_tools/rank_checkpoints.py'))['main']()
 
 
+@pytest.mark.soak
 def test_train_test_and_rank(tool, setup, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('MMBIREFNET_DATA', str(tmp_path / 'data'))
     run = tmp_path / 'run'

@@ -52,6 +52,7 @@ def printed_command(output: str, line: str) -> tuple[Config, list[str]]:
     return cfg, words
 
 
+@pytest.mark.soak
 def test_convert(main, reference, tmp_path, capsys):
     src, dst = tmp_path / 'released.pth', tmp_path / 'new' / 'birefnet.pth'
     torch.save({f'module.{key}': value for key, value in reference.items()}, src)
@@ -112,6 +113,7 @@ def test_the_order_of_the_crops_can_be_given(main, reference, tmp_path, capsys):
     assert torch.load(dst, weights_only=True)['meta']['crop_order'] == 'rows'
 
 
+@pytest.mark.soak
 def test_other_depths_of_swin(main, reference, tmp_path, capsys):
     """As options that replace the architecture's name, which the printed commands have."""
     deeper = {
@@ -129,6 +131,7 @@ def test_other_depths_of_swin(main, reference, tmp_path, capsys):
         check_fit(torch.load(tmp_path / 'ours.pth', weights_only=True)['state_dict'], cfg.model)
 
 
+@pytest.mark.soak
 def test_back_to_the_reference(main, reference, tmp_path, capsys):
     src, ours, back = tmp_path / 'released.pth', tmp_path / 'ours.pth', tmp_path / 'release'
     torch.save(without(reference, 'cls_head'), src)

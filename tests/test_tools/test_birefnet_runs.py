@@ -76,7 +76,7 @@ def maps(folder) -> dict[str, np.ndarray]:
     return {path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(Path(folder).rglob('*.png'))}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_stock_and_own_tools_give_the_same(folder):
     """mmsegmentation's train.py and test.py run our configs and write what ours write."""
     trained, written = {}, {}
@@ -104,7 +104,7 @@ def test_stock_and_own_tools_give_the_same(folder):
         assert np.abs(image.astype(int) - written['stock'][stem]).max() <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_resume_and_amp(folder):
     work_dir = folder / 'amp'
     train = ['tools/train.py', 'tiny.py', '--work-dir', work_dir, '--amp']
@@ -117,7 +117,7 @@ def test_resume_and_amp(folder):
         assert value.dtype in (torch.float32, torch.int64), key
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_ranks_hold_the_same_parameters(folder):
     """Two iterations on two gloo processes; an unused parameter would stop DistributedDataParallel in the second."""
     work_dir = folder / 'two'

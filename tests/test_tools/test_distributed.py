@@ -59,7 +59,7 @@ def run(tmp_path, tiny_data):
     return command
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_train_and_test_like_one(run, tiny_config, tiny_data, tmp_path):
     """Two iterations of one image each on two ranks are two iterations of two images on one."""
     tiny_config.write_text(tiny_config.read_text() + DUMP_CONFIG)

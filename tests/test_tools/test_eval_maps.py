@@ -191,6 +191,7 @@ def test_contact_sheet(tool, folders, capsys):
         tool('contact_sheet', '--gt', set_folder / 'gt', '--pred', folders / 'ours' / 'DIS-TE1', '--out', sheet)
 
 
+@pytest.mark.soak
 def test_benchmark_of_metrics(tool, capsys):
     tool('benchmark_metrics', '--pairs', 2, '--size', 90, 150, '--rounds', 1, '--workers', 1)
     printed = capsys.readouterr().out
@@ -220,6 +221,7 @@ def test_subfolders(tool, folders):
 
 
 @pytest.mark.parametrize('suffix', ['png', 'webp'])
+@pytest.mark.soak(keep=1)
 def test_cutouts_are_scored_by_their_alpha(tool, folders, suffix):
     rng = np.random.default_rng(0)
     expected, names = [], sorted((folders / 'ours' / 'DIS-VD').iterdir())

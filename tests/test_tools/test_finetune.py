@@ -88,6 +88,7 @@ def finetune(tool, small, tmp_path):
     return run
 
 
+@pytest.mark.soak
 def test_starts_from_the_checkpoint(finetune):
     """Without a learning rate it stays there; the held-out image is scored."""
     runner, start = finetune('optim_wrapper.optimizer.lr=0')
@@ -101,6 +102,7 @@ def test_starts_from_the_checkpoint(finetune):
     assert not runner.val_evaluator.metrics[0].soft_masks
 
 
+@pytest.mark.soak
 def test_frozen_stages_and_a_rate_for_a_part(finetune):
     runner, start = finetune(
         'model.backbone.frozen_stages=2',
@@ -121,6 +123,7 @@ def test_frozen_stages_and_a_rate_for_a_part(finetune):
         assert rates[parameter] == pytest.approx(0.001 if name.startswith('backbone.') else 0.01), name
 
 
+@pytest.mark.soak
 def test_soft_masks_are_noticed(finetune):
     runner, _ = finetune(blur=4)
     weights = {type(loss).__name__: loss.loss_weight for loss in runner.model.decode_head.loss_decode}
@@ -129,12 +132,13 @@ def test_soft_masks_are_noticed(finetune):
     assert runner.val_evaluator.metrics[0].soft_masks
 
 
+@pytest.mark.soak
 def test_without_a_checkpoint(finetune):
     with pytest.raises(ValueError, match='fine-tuning starts from a checkpoint'):
         finetune('load_from=None')
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_from_a_released_checkpoint(tool, tmp_path):
     """The reference's Swin-T parameters, under the names that it has, in the config of that model."""
     released = reference_state_dict()
@@ -175,7 +179,7 @@ def test_options_of_the_page_exist():
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_walk(tool, tmp_path):
     """Its commands one after another, with fewer and smaller images, and a model of as few parameters."""
     torch.manual_seed(0)

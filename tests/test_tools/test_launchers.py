@@ -11,6 +11,7 @@ TOOLS = Path(__file__).parents[2] / 'tools'
 
 
 @pytest.mark.parametrize('name', ['train', 'test'])
+@pytest.mark.soak
 def test_help_names_the_options_of_mmsegmentation(name):
     environment = os.environ | {'PYTHONPATH': str(TOOLS.parent)}
     command = [sys.executable, TOOLS / f'{name}.py', '--help']

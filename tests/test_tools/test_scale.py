@@ -83,14 +83,14 @@ def difference(first, second):
     return max(float((first[key] - second[key]).abs().max()) for key in first)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_ddp_steps_like_one_process(folder, reference):
     options = ['--work-dir', 'ddp', '--cfg-options', 'train_dataloader.batch_size=2']
     run(folder, ROOT / 'tools/dist_train.sh', 'exact.py', 2, *options)
     assert difference(parameters(folder / 'ddp/epoch_1.pth'), reference) < 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(torch.__version__ < '2.2', reason='FSDP of torch 2.1 needs GPUs')
 def test_fsdp_steps_like_one_process_and_its_checkpoint_is_whole(folder, reference):
     options = ['--work-dir', 'fsdp', '--cfg-options', 'train_dataloader.batch_size=2']
@@ -117,19 +117,21 @@ def test_fsdp_needs_processes(tool, folder, monkeypatch):
         tool('train', 'fsdp.py')
 
 
+@pytest.mark.soak
 def test_accumulated_batches_step_like_their_sum(train, reference):
     runner, after = train('accumulate', 'train_dataloader.batch_size=2', 'optim_wrapper.accumulative_counts=2')
     assert runner.iter == 2
     assert difference(after, reference) < 1e-5
 
 
+@pytest.mark.soak
 def test_iou_weighs_more_in_a_larger_batch(train, reference):
     """What the halved weight is for."""
     _, after = train('unscaled')
     assert difference(after, reference) > 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(torch.__version__ < '2.2', reason='torch 2.1 cannot compile a step that is watched')
 def test_compiled_step(train):
     """Of a model with fewer parts, since tracing takes the time."""
@@ -154,6 +156,7 @@ class KeepParametersHook(Hook):
         self.states.append(copy.deepcopy(runner.model.state_dict()))
 
 
+@pytest.mark.soak
 def test_checkpoint_holds_the_ema(train, tool, folder, monkeypatch):
     """The average that its momentum says is what tools/test.py takes from the checkpoint."""
     ema = ['default_hooks.ema.type=EMAHook', 'default_hooks.ema.momentum=0.25']
@@ -185,6 +188,7 @@ def test_checkpoint_holds_the_ema(train, tool, folder, monkeypatch):
         ('linear', ['train_dataloader.batch_size=2'], 1e-3 / 16),
     ],
 )
+@pytest.mark.soak(keep=1)
 def test_learning_rate_follows_the_batch(tool, folder, monkeypatch, rule, options, lr):
     """base_batch_per_gpu 4 and base_batch_size 32, as in the schedules."""
     schedule = Config.fromfile(ROOT / 'configs/_base_/schedules/adamw_500e.py').auto_scale_lr

@@ -35,6 +35,7 @@ def test_out_writes_maps(trained, tmp_path):
         assert set(np.unique(cv2.imread(str(tmp_path / f'maps/{index}.png'), 0))) <= {0, 1}
 
 
+@pytest.mark.soak
 def test_out_goes_to_the_first_metric_of_a_list_that_takes_it(trained, tmp_path):
     metrics = "test_evaluator = [dict(type='DumpResults', out_file_path='all.pkl'), dict(type='IoUMetric')]\n"
     trained('--out', tmp_path / 'maps', config=metrics)
@@ -42,11 +43,13 @@ def test_out_goes_to_the_first_metric_of_a_list_that_takes_it(trained, tmp_path)
     assert (tmp_path / 'all.pkl').is_file()
 
 
+@pytest.mark.soak
 def test_show_dir_draws_every_prediction(trained, tmp_path):
     trained('--show-dir', tmp_path / 'pictures', config="default_hooks['visualization']['interval'] = 1\n")
     assert len(list((tmp_path / 'pictures').rglob('*.png'))) == 4
 
 
+@pytest.mark.soak
 def test_tta_predicts_on_the_augmented_images(trained):
     runner = trained('--tta', config=TTA)
     assert type(runner.model).__name__ == 'SegTTAModel'
@@ -54,6 +57,7 @@ def test_tta_predicts_on_the_augmented_images(trained):
 
 
 @pytest.mark.parametrize(('options', 'fuses'), [([], True), (['--no-fuse'], False)])
+@pytest.mark.soak(keep=1)
 def test_fuses_by_default(trained, options, fuses):
     assert any(type(hook).__name__ == 'FuseHook' for hook in trained(*options).hooks) == fuses
 

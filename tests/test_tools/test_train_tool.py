@@ -18,6 +18,7 @@ def test_data_root_option_reaches_the_data_sets(tool, tiny_config, tiny_data):
     assert runner.work_dir == str(Path('work_dirs/tiny').absolute())
 
 
+@pytest.mark.soak
 def test_resume_goes_on(tool, tiny_config, tiny_data, tmp_path):
     options = ['--work-dir', tmp_path / 'run', '--cfg-options', f'data_root={tiny_data}']
     tool('train', tiny_config, *options)

@@ -172,7 +172,7 @@ def test_hdr_is_rejected(tmp_path, transfer, names):
         VideoReader(make_hdr(tmp_path / 'a.mkv', transfer))
 
 
-@pytest.mark.slow  # libswscale computes a table of colors, 9 s of one core
+@pytest.mark.soak  # libswscale computes a table of colors, 9 s of one core
 def test_hdr_is_tone_mapped(tmp_path):
     frames, video = read(make_hdr(tmp_path / 'a.mkv', 16), tone_map=True)
     black, middle, white = (frame.image.rgb[40, 40] for frame in frames)

@@ -34,6 +34,7 @@ def converted(reference) -> dict:
     return convert_birefnet_state_dict(reference)
 
 
+@pytest.mark.soak
 def test_every_parameter_has_its_place(reference, converted):
     model = MODELS.build(model_config(classifier=True))
     model.load_state_dict(converted, strict=True)
@@ -73,6 +74,7 @@ def without_norms(reference: dict) -> dict:
     return {key: value for key, value in reference.items() if key.rpartition('.')[0] not in norms}
 
 
+@pytest.mark.soak
 def test_batch_size_one_checkpoint(reference):
     state = convert_birefnet_state_dict(without_norms(reference_state_dict()))
     model = MODELS.build(model_config())

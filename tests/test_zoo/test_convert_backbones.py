@@ -28,6 +28,7 @@ def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @torch.no_grad()
+@pytest.mark.soak
 def test_the_independent_network():
     """With Swin-T, of which there are the reference's own numbers, its logits are those."""
     state = reference_state_dict()
@@ -42,6 +43,7 @@ def test_the_independent_network():
 
 @pytest.mark.parametrize('name', SMALL)
 @torch.no_grad()
+@pytest.mark.soak(keep=1)
 def test_same_maps(name):
     shapes, load = build(name)
     state = draw_all({key: value for key, value in shapes.items() if not key.startswith('cls_head')})
@@ -61,6 +63,7 @@ def test_same_maps(name):
 
 
 @pytest.mark.parametrize('name', SMALL + LARGE)
+@pytest.mark.soak(keep=3)
 def test_every_parameter_has_its_place(name):
     with torch.device('meta'):
         shapes, _ = build(name)

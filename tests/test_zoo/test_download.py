@@ -127,6 +127,7 @@ def test_a_download_with_another_hash_is_removed(hub, machine):
     assert Path(path).read_bytes() == b'right'
 
 
+@pytest.mark.soak
 def test_without_network(hub, machine, tmp_path):
     hub.files['ZhengPeng7/BiRefNet'] = {'model.safetensors': b'general'}
     machine.fetch('BiRefNet')

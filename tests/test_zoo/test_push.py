@@ -108,6 +108,7 @@ def main():
     return runpy.run_path(str(SCRIPT))['main']
 
 
+@pytest.mark.soak
 def test_command(main, hub, reference, tmp_path, capsys):
     src, dst = tmp_path / 'ours.pth', tmp_path / 'release'
     write_checkpoint(src, convert_birefnet_state_dict(reference), {})

@@ -163,6 +163,7 @@ def test_folder(checkpoint, reference, ours, tmp_path):
     assert_equal(loaded.state_dict, ours)
 
 
+@pytest.mark.soak
 def test_crops_by_columns_become_rows(reference, ours, tmp_path):
     """A released file in, the form that the present code of the reference computes rightly out."""
     torch.save(reference, tmp_path / 'old.pth')

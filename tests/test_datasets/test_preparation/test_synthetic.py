@@ -40,6 +40,7 @@ def test_mask_is_the_blending_weight(monkeypatch):
     assert len(np.unique(sample.mask)) > 40  # soft edges
 
 
+@pytest.mark.soak
 def test_every_kind_is_large_solid_enough_and_soft():
     for index in range(3 * len(KINDS)):
         sample = make_sample(1, 'DIS-VD', index, (256, 256))

@@ -31,6 +31,7 @@ def snippets(language: str) -> list[str]:
 
 
 @pytest.mark.parametrize('row', table('backbone'), ids=lambda row: row[0])
+@pytest.mark.soak(keep=8)
 def test_parameters(row):
     name, whole, trained, backbone, _, channels, network, _ = row
     cfg = config(name).model
@@ -53,6 +54,7 @@ def test_every_config_is_in_the_table():
     assert stems == {EXPERIMENT.format(row[0]) for row in table('backbone')}
 
 
+@pytest.mark.soak
 def test_work(capsys, monkeypatch):
     """The snippet that counts, run for two of them."""
     monkeypatch.chdir(ROOT)

@@ -86,6 +86,7 @@ def samples(n: int, size: tuple[int, int]) -> list[SegDataSample]:
 
 
 @pytest.mark.parametrize('name', BACKBONES)
+@pytest.mark.soak(keep=1)
 def test_trains_and_fuses(name):
     model = build(name)
     model.train()

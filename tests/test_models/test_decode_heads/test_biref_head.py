@@ -90,6 +90,7 @@ def assert_every_parameter_trains(model: nn.Module) -> None:
 
 
 @pytest.mark.parametrize('off', ['', *SWITCHES])
+@pytest.mark.soak(keep=3)
 def test_each_part_can_be_off(off):
     model = seeded(MODELS.build(config(off)))
     losses = train_step(model)
@@ -461,6 +462,7 @@ def test_other_initial_values_are_those_of_torch():
     assert {nn.Conv2d, nn.Linear, nn.BatchNorm2d, DCNv2} <= seen
 
 
+@pytest.mark.soak
 def test_loss_in_evaluation():
     """All losses of training, with the norms' running statistics, which stay as they are."""
     model = seeded(MODELS.build(config()))

@@ -55,6 +55,7 @@ def test_log_odds_of_random_maps():
     torch.testing.assert_close(log_odds(logits, 2), (1 - p[:, 2:3]).logit())
 
 
+@pytest.mark.soak
 def test_two_classes_train_as_one_map_does():
     """A softmax of the logits 0 and z is a sigmoid of z: losses and the other parts' gradients are the same."""
     one = seeded(MODELS.build(config('aux_classifier', loss_decode=dict(CE, use_sigmoid=True))))

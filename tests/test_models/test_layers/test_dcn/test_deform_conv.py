@@ -39,6 +39,7 @@ def test_channels_last():
 
 
 @pytest.mark.parametrize('case', [dict(), dict(groups=2, deform_groups=2, stride=2, dilation=2)])
+@pytest.mark.soak
 def test_gradcheck(case):
     tensors, options = make_inputs(n=1, channels=4, out_channels=2, size=(5, 4), padding=2, dtype=torch.float64, **case)
     assert torch.autograd.gradcheck(lambda *t: modulated_deform_conv2d(*t, *options), tensors)

@@ -75,6 +75,7 @@ def compare_layers():
 
 
 @needs_triton
+@pytest.mark.soak
 def test_kernels():
     env = os.environ if DEVICE == 'cuda' else {**os.environ, 'TRITON_INTERPRET': '1'}
     env = {**env, 'PYTHONPATH': os.pathsep.join(sys.path)}
