@@ -34,6 +34,10 @@ class Report:
     failed: int = 0
     seconds: float = 0
 
+    def counts(self) -> dict[str, int]:
+        """The counts alone, by name."""
+        return dict(written=self.written, skipped=self.skipped, failed=self.failed)
+
 
 class ImageJob:
     """Predicts images and writes their files.

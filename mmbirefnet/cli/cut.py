@@ -16,6 +16,7 @@ from mmbirefnet.imaging.read import MAX_PIXELS
 from mmbirefnet.imaging.sandbox import ImageDecoder
 from mmbirefnet.imaging.sources import Source, describe_left_out, is_single, is_video, list_sources
 from mmbirefnet.imaging.write import FORMATS, KINDS, OutputWriter
+from mmbirefnet.utils.shares import Share
 
 from .options import add_model_arguments, add_settings_arguments, inferencer_of, settings_of
 from .progress import ImageProgress
@@ -96,12 +97,18 @@ def run(args: argparse.Namespace) -> int:
     # Everything that can be wrong about the options shows before the model is loaded.
     settings, writer = settings_of(args), _writer_of(args, max_pixels)
     left_out: list[Path] = []
+    share = Share.from_environment()
+    if share.size > 1 and (args.watch is not None or writer.single_file):
+        raise ValueError(
+            f'{share.size} processes share one folder of outputs: leave out --watch, and name a folder with -o'
+        )
     if args.watch is None:
         sources = list_sources(args.inputs, exclude=args.out, left_out=left_out)
     else:
         _check_folders(args.inputs, args.out, args.watch)
     decoder = ImageDecoder(args.workers, DECODE_SECONDS, max_pixels=max_pixels) if args.sandbox else None
-    inferencer = inferencer_of(args)
+    share.begin(args.out)
+    inferencer = inferencer_of(args, share)
     writer.device = inferencer.foreground_device
     job = ImageJob(
         inferencer,
@@ -121,11 +128,15 @@ def run(args: argparse.Namespace) -> int:
                 watch(job, args.inputs, args.watch, stop, args.quiet)
         else:
             try:
-                _cut(job, job.plan(sources), quiet=args.quiet)
+                _cut(job, job.plan(sources, sources[share.rank :: share.size]), quiet=args.quiet or share.rank > 0)
             except KeyboardInterrupt:
                 _print_report(job, left_out, failures)
                 raise
+    if share.size > 1:
+        print(f'process {share.rank} of {share.size}: ', end='')
     _print_report(job, left_out, failures)
+    if share.size > 1 and (total := share.join(args.out, job.report.counts())) is not None:
+        print('all processes: ' + ', '.join(f'{count} {name}' for name, count in total.items()))
     return 1 if job.report.failed else 0
 
 
