@@ -61,6 +61,10 @@ class Report:
         except OSError as error:
             raise OSError(f'{path}: the report cannot be written ({error})') from error
 
+    def counts(self) -> dict[str, int]:
+        """The counts alone, by name."""
+        return dict(written=self.written, skipped=self.skipped, failed=self.failed)
+
 
 class ImageJob:
     """Predicts images and writes their files.

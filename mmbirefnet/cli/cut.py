@@ -20,6 +20,7 @@ from mmbirefnet.imaging.sandbox import ImageDecoder
 from mmbirefnet.imaging.sources import Source, describe_left_out, is_single, is_video, list_sources
 from mmbirefnet.imaging.urls import MAX_BYTES
 from mmbirefnet.imaging.write import FORMATS, KINDS, OutputWriter
+from mmbirefnet.utils.shares import Share
 
 from .options import add_model_arguments, add_settings_arguments, inferencer_of, settings_of
 from .progress import ImageProgress
@@ -164,12 +165,20 @@ def _run(args: argparse.Namespace, stream: BinaryIO | None) -> int:
         max_bytes=int(args.max_download * 2**20),
         allow_private_urls=args.allow_private_urls,
     )
+    share = Share.from_environment()
+    if share.size > 1 and (args.watch is not None or args.report is not None or writer.single_file or stream):
+        raise ValueError(
+            f'{share.size} processes share one folder of outputs: leave out --watch and --report, and name a folder '
+            'with -o'
+        )
     if args.watch is None:
         sources = find([_standard_input() if name == '-' else name for name in args.inputs], left_out=left_out)
     else:
         _check_folders(args.inputs, args.out, args.watch)
     decoder = ImageDecoder(args.workers, DECODE_SECONDS, max_pixels=max_pixels) if args.sandbox else None
-    inferencer = inferencer_of(args) if args.mask is None else MaskInferencer(args.mask, decoder)
+    if share.size > 1:
+        share.begin(args.out)
+    inferencer = inferencer_of(args, share) if args.mask is None else MaskInferencer(args.mask, decoder)
     job = ImageJob(
         inferencer,
         writer,
@@ -190,11 +199,16 @@ def _run(args: argparse.Namespace, stream: BinaryIO | None) -> int:
                 with _stopped_by_signals() as stop:
                     watch(job, args.inputs, args.watch, stop, args.quiet, find)
             else:
-                _cut(job, job.plan(sources, limit=args.limit), quiet=args.quiet)
+                wanted = sources[share.rank :: share.size]
+                _cut(job, job.plan(sources, wanted, args.limit), quiet=args.quiet or share.rank > 0)
         finally:
+            if share.size > 1:
+                print(f'process {share.rank} of {share.size}: ', end='')
             _print_report(job, left_out, failures)
             if args.report is not None:
                 job.report.save(args.report)
+    if share.size > 1 and (total := share.join(args.out, job.report.counts())) is not None:
+        print('all processes: ' + ', '.join(f'{count} {name}' for name, count in total.items()))
     return 1 if job.report.failed else 0
 
 

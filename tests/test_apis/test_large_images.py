@@ -1,6 +1,5 @@
 """Tiles and the second pass, through the inferencer."""
 
-import cv2
 import numpy as np
 import pytest
 from fake_backend import RedBackend
@@ -82,25 +81,23 @@ def test_the_second_pass_is_left_out_where_it_shows_nothing_new():
 
 
 def small_object(index):
-    """A drawn object of 120x160 on a blurred background of 480x640, and its mask."""
+    """A drawn object of 120x160 on a plain background of 480x640, and its mask."""
     drawn, rng = make_sample(0, 'DIS-VD', index, (120, 160)), np.random.default_rng(index)
-    background = cv2.GaussianBlur(rng.standard_normal((480, 640, 3)), (0, 0), 40)
-    background = 150 + 40 * background / background.std() + 4 * rng.standard_normal((480, 640, 1))
+    image = np.zeros((480, 640, 3)) + np.median(drawn.image[drawn.mask == 0], axis=0)
     mask = np.zeros((480, 640), np.uint8)
     top, left = rng.integers(0, 360), rng.integers(0, 480)
     place = np.s_[top : top + 120, left : left + 160]
     mask[place] = drawn.mask
-    alpha = drawn.mask[..., None] / 255
-    background[place] += alpha * (drawn.image - background[place])
-    return background.clip(0, 255).astype(np.uint8), mask
+    image[place] += drawn.mask[..., None] / 255 * (drawn.image - image[place])
+    return image.astype(np.uint8), mask
 
 
 def test_small_objects_with_a_trained_model(trained_checkpoint):
+    """Mean IoU 0.53 in one pass, 0.73 in two."""
     inferencer = BiRefNetInferencer(*trained_checkpoint, device='cpu')
-    images, masks = zip(*map(small_object, range(11)))
-    scores = [
+    images, masks = zip(*map(small_object, range(8)))
+    once, twice = (
         np.mean([iou(soft_map, mask) for soft_map, mask in zip(inferencer(list(images), two_pass=two_pass), masks)])
         for two_pass in (False, True)
-    ]
-
-    assert scores[1] > scores[0] + 0.05
+    )
+    assert twice > once + 0.1

@@ -5,8 +5,8 @@ Each size runs in a process of its own, through BiRefNetInferencer, from an arra
     python tools/analysis_tools/benchmark_growth.py birefnet_swin-t_8xb4-500e_dis5k-1024x1024 --tile 1024
 
 Images up to the tile's size are predicted whole, at their own size. Without --checkpoint the weights are random, which
-changes neither time nor memory. Memory is what the process needs at its highest beyond that with the model loaded
-and the image read; seconds are the median of --runs after one run that is not counted.
+changes neither time nor memory. Memory is what the process needs at its highest beyond what it has with the model
+loaded and the image read; seconds are the median of --runs after one run that is not counted.
 """
 
 import argparse
@@ -103,7 +103,7 @@ def main() -> None:
     if args.one:
         print(json.dumps(measure(args)))
         return
-    print(f'| image | input | seconds | us a pixel | MiB | bytes a pixel |\n|{" ---: |" * 6}')
+    print('| image | input | seconds | us a pixel | MiB | bytes a pixel |\n' + '| ---: ' * 6 + '|')
     for side in args.sizes:
         command = [sys.executable, *sys.argv, '--one', str(side)]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
