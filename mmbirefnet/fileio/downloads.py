@@ -62,12 +62,14 @@ def _download(url: str, path: Path, progress: bool) -> None:
         error.close()
         if not start or error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
-        return _restart(url, path, progress, partial)
+        _restart(url, path, progress, partial)
+        return
     with answer:
         target = _partial_name(path, answer)
         if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
             if target != partial or not (answer.headers['Content-Range'] or '').startswith(f'bytes {start}-'):
-                return _restart(url, path, progress, partial)
+                _restart(url, path, progress, partial)
+                return
         elif partial:  # the whole file comes
             partial.unlink()
             start = 0

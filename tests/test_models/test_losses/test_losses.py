@@ -242,7 +242,7 @@ def test_class_ids_are_refused_and_ignored_objects_are_noted():
 
 def test_padding_of_a_data_set_of_mmseg_has_no_gradient():
     """Integers of mmseg's LoadAnnotations, padded by mmcv's Pad with its default."""
-    padded = MMSEG_TRANSFORMS.build(dict(type='Pad', size=(4, 6)))(
+    padded = MMSEG_TRANSFORMS.build(dict(type='Pad', size=(6, 4)))(
         dict(img=np.zeros((4, 4, 3), np.uint8), gt_seg_map=np.eye(4, dtype=np.uint8), seg_fields=['gt_seg_map'])
     )
     target = torch.from_numpy(padded['gt_seg_map']).long()[None]
