@@ -384,8 +384,9 @@ def _fit_memory(plan: Plan, cfg: Config, overrides: dict, batch_size: int | None
         merged.model.backbone.with_cp = merged.model.decode_head.with_cp = checkpointing
         fixed, per_pixel = estimate_memory(merged.model, amp)
         for batch in range(largest, 0, -1):
-            plan.memory_gib = round((fixed + per_pixel * width * height * batch) / GIB, 2)
-            if plan.memory_gib <= limit:
+            needed = (fixed + per_pixel * width * height * batch) / GIB
+            plan.memory_gib = round(needed, 2)
+            if needed <= limit:
                 plan.batch_size, plan.accumulate = batch, math.ceil(wanted / batch)
                 plan.checkpointing = checkpointing
                 if checkpointing and not already:

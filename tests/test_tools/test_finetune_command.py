@@ -63,6 +63,7 @@ def small(tmp_path_factory):
     return folder / 'small.py', folder / 'small.pth'
 
 
+@pytest.mark.slow
 def test_from_folder_to_weights(small, tool, tmp_path, capsys):
     """With everything decided for 10 images: some held out, old data mixed in, scores, pictures and weights."""
     config, checkpoint = small
@@ -95,6 +96,7 @@ def test_from_folder_to_weights(small, tool, tmp_path, capsys):
     assert 'run: not empty' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_adapters(small, tmp_path):
     pytest.importorskip('peft')
     data = write_images(tmp_path / 'data', range(6))
@@ -136,9 +138,10 @@ def test_memory_decides_the_batch(small, tmp_path):
             report=lambda line: None,
         )
 
-    enough = (fixed + 2.01 * per_pixel * 64**2) / gib
-    one = (fixed + 1.01 * per_pixel * 64**2) / gib
-    assert (plan(enough, 'a').batch_size, plan(enough, 'b').accumulate) == (2, 1)
+    enough = (fixed + 2.5 * per_pixel * 64**2) / gib
+    one = (fixed + 1.5 * per_pixel * 64**2) / gib
+    larger = plan(enough, 'a')
+    assert (larger.batch_size, larger.accumulate) == (2, 1)
     smaller = plan(one, 'c')
     assert (smaller.batch_size, smaller.accumulate, smaller.checkpointing) == (1, 2, False)
     assert Config.fromfile(tmp_path / 'c/config.py').optim_wrapper.accumulative_counts == 2
