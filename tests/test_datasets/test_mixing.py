@@ -28,7 +28,8 @@ def test_new_data_whole_and_old_data_by_its_share(folders):
     new = sorted(str(path) for path in (folders / 'new/im').rglob('*.jpg'))
     assert all(sorted(epoch[:6]) == new for epoch in epochs)
     old = {path for epoch in epochs for path in epoch[6:]}
-    assert len(old) > 8 and all(path.startswith(str(folders / 'old')) for path in old)
+    assert len(old) > 8
+    assert all(path.startswith(str(folders / 'old')) for path in old)
     with pytest.raises(ValueError, match='sum is 1'):
         MixedDataset([dataset(folders / 'new')] * 2, shares=[0.75, 0.75])
 
@@ -45,7 +46,8 @@ def test_shares_of_folders(folders):
         stems = [data.stem_of(data.get_data_info(i)['img_path']).partition('/')[0] for i in order]
         assert Counter(stems) == {'cats': 12, 'dogs': 4}
         cats = Counter(i for i, name in zip(order, stems) if name == 'cats')
-        assert set(cats.values()) == {1, 2} and len(cats) == 8  # all eight before one comes again
+        assert set(cats.values()) == {1, 2}
+        assert len(cats) == 8
     assert orders[0] != orders[1]
     sampler.set_epoch(0)
     assert list(sampler) == orders[0]

@@ -63,6 +63,7 @@ def small(tmp_path_factory):
     return folder / 'small.py', folder / 'small.pth'
 
 
+@pytest.mark.slow
 def test_from_folder_to_weights(small, tool, tmp_path, capsys):
     """With everything decided for 10 images: some held out, old data mixed in, scores, pictures and weights."""
     config, checkpoint = small
@@ -71,11 +72,13 @@ def test_from_folder_to_weights(small, tool, tmp_path, capsys):
     assert main([*map(str, words), '--epochs', '2', '--old-data', str(old)]) == 0
     out = tmp_path / 'run'
     result = json.loads((out / 'result.json').read_text())
-    assert result['plan']['train_images'] == 8 and len(result['plan']['val_images']) == 2
+    assert result['plan']['train_images'] == 8
+    assert len(result['plan']['val_images']) == 2
     assert result['plan']['recipes'] == choose_recipes(8, soft=False)
     lines = capsys.readouterr().out
     assert '8 images to train on, 2 to validate on' in lines
-    assert '| validation | before |' in lines and '| validation | after |' in lines
+    assert '| validation | before |' in lines
+    assert '| validation | after |' in lines
     for name in ('contact_sheet.png', 'curves.png'):
         assert cv2.imread(str(out / name)).std() > 10, name
     assert len(list(out.glob('work_dir/*/first_batch.png'))) == 1
@@ -95,6 +98,7 @@ def test_from_folder_to_weights(small, tool, tmp_path, capsys):
     assert 'run: not empty' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_adapters(small, tmp_path):
     pytest.importorskip('peft')
     data = write_images(tmp_path / 'data', range(6))
@@ -108,7 +112,8 @@ def test_adapters(small, tmp_path):
     )
     start, trained = read_state_dict(small[1]), read_state_dict(result.weights)
     changed = {key for key in start if not torch.equal(start[key], trained[key])}
-    assert changed and all(start[key].dim() in (2, 4) for key in changed)  # no norm and no bias
+    assert changed
+    assert all(start[key].dim() in (2, 4) for key in changed)
     assert Path(result.adapters).stat().st_size < 0.2 * small[1].stat().st_size
     assert result.trained_parameters < 0.2 * sum(value.numel() for value in start.values())
 
@@ -136,9 +141,10 @@ def test_memory_decides_the_batch(small, tmp_path):
             report=lambda line: None,
         )
 
-    enough = (fixed + 2.01 * per_pixel * 64**2) / gib
-    one = (fixed + 1.01 * per_pixel * 64**2) / gib
-    assert (plan(enough, 'a').batch_size, plan(enough, 'b').accumulate) == (2, 1)
+    enough = (fixed + 2.5 * per_pixel * 64**2) / gib
+    one = (fixed + 1.5 * per_pixel * 64**2) / gib
+    larger = plan(enough, 'a')
+    assert (larger.batch_size, larger.accumulate) == (2, 1)
     smaller = plan(one, 'c')
     assert (smaller.batch_size, smaller.accumulate, smaller.checkpointing) == (1, 2, False)
     assert Config.fromfile(tmp_path / 'c/config.py').optim_wrapper.accumulative_counts == 2
