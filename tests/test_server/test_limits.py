@@ -28,6 +28,7 @@ from PIL import Image
 from red import TakesRed, red_square
 from running_service import service
 
+from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.server import requests, running
 
 HERE = Path(__file__).parent
@@ -369,6 +370,40 @@ def test_waiting_requests_are_predicted_together(square):
         assert len(answers) == 1
         assert metric(address, 'mmbirefnet_predicted_images_total') == 6
         assert metric(address, 'mmbirefnet_batches_total') == backend.calls == 3
+
+
+def test_copies_of_a_model_work_at_once(square):
+    """Copies stand for devices here: none is idle while a request waits, and the queue is one."""
+
+    class Meets(TakesRed):
+        together = threading.Barrier(2)
+
+        def __init__(self):
+            self.calls = 0
+
+        def __call__(self, images):
+            self.calls += 1
+            self.together.wait(20)  # raises unless the other copy works at the same time
+            return super().__call__(images)
+
+    backends = [Meets(), Meets()]
+    models = {'red': [BiRefNetInferencer(backend=backend) for backend in backends]}
+    with service(models, queue=4) as address, ThreadPoolExecutor(4) as clients:
+        answers = list(clients.map(lambda _: post(address, square), range(4)))
+        assert [answer.status_code for answer in answers] == [200] * 4
+        assert httpx.get(url(address).replace('cut', 'health')).json()['devices'] == 2
+    assert [backend.calls for backend in backends] == [2, 2]
+
+
+def test_own_size_of_a_dynamic_model_is_in_the_cost():
+    class Dynamic(TakesRed):
+        side_range = (256, 2304)
+
+    answers = {}
+    for backend in (TakesRed(), Dynamic()):
+        with service(backend, memory=900 * 2**20, megapixels=2, upload_bytes=7 * 2**20) as address:
+            answers[type(backend)] = post(address, noise(1000, 2000)).status_code
+    assert answers == {TakesRed: 200, Dynamic: 413}  # 2 megapixels through the model take 2 GB
 
 
 def test_one_image_that_fails_leaves_its_batch_alone(square):
