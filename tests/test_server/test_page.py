@@ -13,6 +13,7 @@ from running_service import service
 
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.imaging.compose import cut_out
+from mmbirefnet.imaging.maps import box_of_object
 from mmbirefnet.imaging.read import LoadedImage
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
@@ -224,9 +225,14 @@ def test_crop_shows_the_same_part_before_and_after(page):
     drop(page, 'square.png', encode(RGB))
     page.wait_for_selector('#result:not([hidden])')
     sizes = page.evaluate("['after', 'before'].map(id => [$(id).naturalWidth, $(id).naturalHeight])")
-    # The square is 64 x 48; a margin of 5 % on each side, rounded outward.
-    assert sizes[0] == sizes[1] == [72, 54]
-    assert page.evaluate("$('result').hidden") is False
+    rows, columns = box_of_object(BiRefNetInferencer(backend=TakesRed()).predict_image(LoadedImage(RGB)), 0.05)
+    assert sizes[0] == sizes[1] == [columns.stop - columns.start, rows.stop - rows.start]
+    with page.expect_download() as download:  # pixels of the image before are those inside the box
+        page.evaluate(
+            "() => { const link = document.createElement('a'); link.href = $('before').src; link.download = 'b.png';"
+            ' link.click(); }'
+        )
+    np.testing.assert_array_equal(Image.open(download.value.path()).convert('RGB'), RGB[rows, columns])
 
 
 class TakesBlue(TakesRed):
