@@ -91,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
     )
     logging.basicConfig(format='%(asctime)s %(levelname)s %(message)s')
     logging.getLogger('mmbirefnet.server').setLevel(logging.INFO)
+    logging.getLogger('python_multipart').setLevel(logging.ERROR)  # it warns of every malformed form
     with listen(args.host, args.port) as listener:
         app = create_app(
             inferencers_of(args),

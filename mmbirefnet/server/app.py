@@ -343,10 +343,10 @@ def _numbers(field: str, text: str | None, names: str) -> tuple[float, ...] | No
     if not text:
         return None
     try:
-        numbers = tuple(float(number) for number in text.split(','))
+        numbers = tuple(float(number) for number in text[:199].split(','))
     except ValueError:
         numbers = ()
-    if len(numbers) != names.count(',') + 1:
+    if len(numbers) != names.count(',') + 1 or len(text) > 199:
         raise ValueError(f"{field}={text!r:.99}, must be numbers: '{names}'")
     return numbers
 
