@@ -16,8 +16,13 @@ from mmbirefnet.utils.shares import Share
 from mmbirefnet.zoo.weights import CHECKPOINT_VARIABLE, DEFAULT_MODEL
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """What makes an inferencer."""
+def add_model_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Add the options of :func:`inferencer_of`.
+
+    Args:
+        parser: Parser of the sub-command.
+        several: Whether ``--checkpoint`` may be repeated and give its model a name.
+    """
     group = parser.add_argument_group('model')
     group.add_argument(
         '--config',
@@ -26,9 +31,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         '--checkpoint',
-        metavar='MODEL',
+        action='append' if several else 'store',
+        metavar='[NAME=]MODEL' if several else 'MODEL',
         help='name of a released model (see mmbirefnet models), Hugging Face id USER/REPO[@REVISION][:FILE], URL, or '
-        f'file or folder, of this project or released; .onnx too; by default ${CHECKPOINT_VARIABLE} or {DEFAULT_MODEL}',
+        f'file or folder, of this project or released; .onnx too; by default ${CHECKPOINT_VARIABLE} or {DEFAULT_MODEL}'
+        + ('; repeat it for several models, the first is the default' if several else ''),
     )
     add_crop_order_argument(group)
     group.add_argument('--device', help='for example cpu or cuda:1; by default a GPU where there is one')
@@ -143,12 +150,21 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--invert', action='store_true', help='exchange object and background')
 
 
-def inferencer_of(args: argparse.Namespace, share: Share | None = None) -> BiRefNetInferencer:
-    """The inferencer of the options; with several processes, each on the GPU of its local rank by default."""
+def set_threads(args: argparse.Namespace) -> None:
+    """Apply ``--threads``.
+
+    Raises:
+        ValueError: If the number is less than 1.
+    """
     if args.threads is not None:
         if args.threads < 1:
             raise ValueError(f'--threads {args.threads}: must be 1 or more')
         os.environ['OMP_NUM_THREADS'] = str(args.threads)  # torch reads it when it is imported, which it is not yet
+
+
+def inferencer_of(args: argparse.Namespace, share: Share | None = None) -> BiRefNetInferencer:
+    """The inferencer of the options; with several processes, each on the GPU of its local rank by default."""
+    set_threads(args)
     device = args.device
     if device is None and share is not None and share.size > 1:
         import torch

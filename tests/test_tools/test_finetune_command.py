@@ -63,7 +63,7 @@ def small(tmp_path_factory):
     return folder / 'small.py', folder / 'small.pth'
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_from_folder_to_weights(small, tool, tmp_path, capsys):
     """With everything decided for 10 images: some held out, old data mixed in, scores, pictures and weights."""
     config, checkpoint = small
@@ -98,7 +98,7 @@ def test_from_folder_to_weights(small, tool, tmp_path, capsys):
     assert 'run: not empty' in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_adapters(small, tmp_path):
     pytest.importorskip('peft')
     data = write_images(tmp_path / 'data', range(6))
