@@ -107,8 +107,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         _check_folders(args.inputs, args.out, args.watch)
     decoder = ImageDecoder(args.workers, DECODE_SECONDS, max_pixels=max_pixels) if args.sandbox else None
-    share.begin(args.out)
-    inferencer = inferencer_of(args, share)
+    if share.size > 1:
+        share.begin(args.out)
+        args.device = args.device or _device_of(share)
+    inferencer = inferencer_of(args)
     writer.device = inferencer.foreground_device
     job = ImageJob(
         inferencer,
@@ -138,6 +140,14 @@ def run(args: argparse.Namespace) -> int:
     if share.size > 1 and (total := share.join(args.out, job.report.counts())) is not None:
         print('all processes: ' + ', '.join(f'{count} {name}' for name, count in total.items()))
     return 1 if job.report.failed else 0
+
+
+def _device_of(share: Share) -> str | None:
+    """The GPU of a process among several; ``None`` where there is none."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    return f'cuda:{share.local_rank % gpus}' if gpus else None
 
 
 class Failures:

@@ -8,7 +8,6 @@ import os
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
 from mmbirefnet.imaging.settings import STRIDE, Settings
-from mmbirefnet.utils.shares import Share
 from mmbirefnet.zoo.weights import CHECKPOINT_VARIABLE, DEFAULT_MODEL
 
 
@@ -133,20 +132,13 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--invert', action='store_true', help='exchange object and background')
 
 
-def inferencer_of(args: argparse.Namespace, share: Share | None = None) -> BiRefNetInferencer:
-    """The inferencer of the options; with several processes, each on the GPU of its local rank by default."""
+def inferencer_of(args: argparse.Namespace) -> BiRefNetInferencer:
     if args.threads is not None:
         if args.threads < 1:
             raise ValueError(f'--threads {args.threads}: must be 1 or more')
         os.environ['OMP_NUM_THREADS'] = str(args.threads)  # torch reads it when it is imported, which it is not yet
-    device = args.device
-    if device is None and share is not None and share.size > 1:
-        import torch
-
-        if gpus := torch.cuda.device_count():
-            device = f'cuda:{share.local_rank % gpus}'
     return BiRefNetInferencer(
-        args.config, args.checkpoint, device, args.dtype, not args.no_fuse, crop_order=args.crop_order
+        args.config, args.checkpoint, args.device, args.dtype, not args.no_fuse, crop_order=args.crop_order
     )
 
 

@@ -35,9 +35,7 @@ def images(tmp_path):
 @pytest.fixture
 def cut(images, tmp_path, monkeypatch, capsys):
     """Runs the command as one rank; returns its exit status and what it printed."""
-    monkeypatch.setattr(
-        'mmbirefnet.cli.cut.inferencer_of', lambda args, share=None: BiRefNetInferencer(backend=RedBackend())
-    )
+    monkeypatch.setattr('mmbirefnet.cli.cut.inferencer_of', lambda args: BiRefNetInferencer(backend=RedBackend()))
 
     def run(environment, *words):
         for name in ('RANK', 'WORLD_SIZE', 'SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_STEP_ID', 'SLURM_STEP_NUM_TASKS'):
