@@ -11,12 +11,12 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from mmbirefnet.apis.job import ImageJob
+from mmbirefnet.apis.shares import Share
 from mmbirefnet.imaging.formats import IMAGE_SUFFIXES
 from mmbirefnet.imaging.read import MAX_PIXELS
 from mmbirefnet.imaging.sandbox import ImageDecoder
 from mmbirefnet.imaging.sources import Source, describe_left_out, is_single, is_video, list_sources
 from mmbirefnet.imaging.write import FORMATS, KINDS, OutputWriter
-from mmbirefnet.utils.shares import Share
 
 from .options import add_model_arguments, add_settings_arguments, inferencer_of, settings_of
 from .progress import ImageProgress
