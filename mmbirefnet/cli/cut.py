@@ -14,15 +14,15 @@ from typing import BinaryIO
 
 from mmbirefnet.apis.job import ImageJob
 from mmbirefnet.apis.masks import MaskInferencer
+from mmbirefnet.apis.shares import Share
 from mmbirefnet.imaging.formats import IMAGE_SUFFIXES
 from mmbirefnet.imaging.read import MAX_PIXELS, suffix_of
 from mmbirefnet.imaging.sandbox import ImageDecoder
 from mmbirefnet.imaging.sources import Source, describe_left_out, is_single, is_video, list_sources
 from mmbirefnet.imaging.urls import MAX_BYTES
 from mmbirefnet.imaging.write import FORMATS, KINDS, OutputWriter
-from mmbirefnet.utils.shares import Share
 
-from .options import add_model_arguments, add_settings_arguments, inferencer_of, settings_of
+from .options import add_model_arguments, add_settings_arguments, inferencer_of, set_threads, settings_of
 from .progress import ImageProgress
 
 DECODE_SECONDS = 30
@@ -178,7 +178,9 @@ def _run(args: argparse.Namespace, stream: BinaryIO | None) -> int:
     decoder = ImageDecoder(args.workers, DECODE_SECONDS, max_pixels=max_pixels) if args.sandbox else None
     if share.size > 1:
         share.begin(args.out)
-    inferencer = inferencer_of(args, share) if args.mask is None else MaskInferencer(args.mask, decoder)
+        set_threads(args)  # before torch is imported
+        args.device = args.device or _device_of(share)
+    inferencer = inferencer_of(args) if args.mask is None else MaskInferencer(args.mask, decoder)
     job = ImageJob(
         inferencer,
         writer,
@@ -234,6 +236,14 @@ def _standard_input() -> Source:
     """The image on the standard input, which is read to its end."""
     content = sys.stdin.buffer.read()
     return Source(content, Path(f'stdin{suffix_of(content) or ""}'), 'standard input')
+
+
+def _device_of(share: Share) -> str | None:
+    """The GPU of a process among several; ``None`` where there is none."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    return f'cuda:{share.local_rank % gpus}' if gpus else None
 
 
 class Failures:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
 from mmbirefnet.imaging.refine import METHODS
 from mmbirefnet.imaging.settings import STRIDE, Settings
-from mmbirefnet.utils.shares import Share
 from mmbirefnet.zoo.weights import CHECKPOINT_VARIABLE, DEFAULT_MODEL
 
 
@@ -162,18 +161,11 @@ def set_threads(args: argparse.Namespace) -> None:
         os.environ['OMP_NUM_THREADS'] = str(args.threads)  # torch reads it when it is imported, which it is not yet
 
 
-def inferencer_of(args: argparse.Namespace, share: Share | None = None) -> BiRefNetInferencer:
-    """The inferencer of the options; with several processes, each on the GPU of its local rank by default."""
+def inferencer_of(args: argparse.Namespace) -> BiRefNetInferencer:
     set_threads(args)
-    device = args.device
-    if device is None and share is not None and share.size > 1:
-        import torch
-
-        if gpus := torch.cuda.device_count():
-            device = f'cuda:{share.local_rank % gpus}'
     with log_to_stderr():
         return BiRefNetInferencer(
-            args.config, args.checkpoint, device, args.dtype, not args.no_fuse, crop_order=args.crop_order
+            args.config, args.checkpoint, args.device, args.dtype, not args.no_fuse, crop_order=args.crop_order
         )
 
 

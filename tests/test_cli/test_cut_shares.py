@@ -10,8 +10,8 @@ import pytest
 from fake_backend import RedBackend
 
 from mmbirefnet.apis import BiRefNetInferencer
+from mmbirefnet.apis.shares import Share
 from mmbirefnet.cli.main import main
-from mmbirefnet.utils.shares import Share
 
 
 def torchrun(rank, size):
@@ -35,9 +35,7 @@ def images(tmp_path):
 @pytest.fixture
 def cut(images, tmp_path, monkeypatch, capsys):
     """Runs the command as one rank; returns its exit status and what it printed."""
-    monkeypatch.setattr(
-        'mmbirefnet.cli.cut.inferencer_of', lambda args, share=None: BiRefNetInferencer(backend=RedBackend())
-    )
+    monkeypatch.setattr('mmbirefnet.cli.cut.inferencer_of', lambda args: BiRefNetInferencer(backend=RedBackend()))
 
     def run(environment, *words):
         for name in ('RANK', 'WORLD_SIZE', 'SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_STEP_ID', 'SLURM_STEP_NUM_TASKS'):
@@ -90,7 +88,7 @@ def test_one_file_or_a_watched_folder_is_not_shared(cut):
 def test_processes_at_once(images, tmp_path):
     """Two processes, one report with the sums, on counts alone."""
     code = (
-        'from pathlib import Path; from mmbirefnet.utils.shares import Share; share = Share.from_environment(); '
+        'from pathlib import Path; from mmbirefnet.apis.shares import Share; share = Share.from_environment(); '
         f'total = share.join(Path({str(tmp_path)!r}), dict(written=share.rank + 1)); print(dict(total or {{}}))'
     )
     running = [
