@@ -61,7 +61,8 @@ class BiRefNetInferencer:
             :func:`mmbirefnet.zoo.download.fetch`. By default that of the environment variable
             ``MMBIREFNET_CHECKPOINT``, or without a config ``'BiRefNet'``; not needed with a model or ONNX.
         device: For example ``'cuda:1'``; ``None`` for a GPU where there is one.
-        dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for mixed precision; an ONNX file has its own.
+        dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for mixed precision, or ``'auto'`` for bfloat16 on
+            a CPU with AVX512-BF16 or AMX and float32 elsewhere; an ONNX file has its own.
         fuse: Whether to fuse the model, which is faster and gives the same maps.
         backend: Something else that predicts; the arguments above are not used then. A callable of uint8 RGB
             ``(N, H, W, 3)`` that returns float32 ``(N, H, W)``, with the attributes ``input_size``, ``fixed_size``,

@@ -65,7 +65,8 @@ def remove_background(
         model: Name of a released model, Hugging Face id, URL, file or folder, see :func:`mmbirefnet.zoo.fetch`; or a
             :class:`BiRefNetInferencer`, for other configs and backends, which has its own device and dtype.
         device: For example ``'cuda:1'``; ``None`` for a GPU where there is one.
-        dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for mixed precision.
+        dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for mixed precision; ``'auto'`` for bfloat16 on a CPU
+            with AVX512-BF16 or AMX, and float32 elsewhere.
         input_size: Size the image is resized to for the model: ``None`` for the one it was trained at, pixels of a
             square, (height, width), or ``'image'`` for the image's own, rounded to multiples of 32.
         max_size: At the image's own size, the longer side is at most this many pixels.

@@ -39,7 +39,11 @@ def add_model_arguments(parser: argparse.ArgumentParser, several: bool = False) 
     add_crop_order_argument(group)
     group.add_argument('--device', help='for example cpu or cuda:1; by default a GPU where there is one')
     group.add_argument(
-        '--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32', help='of the arithmetic'
+        '--dtype',
+        choices=('float32', 'bfloat16', 'float16', 'auto'),
+        default='float32',
+        help='of the arithmetic; auto is bfloat16 on a CPU with AVX512-BF16 or AMX, and float32 elsewhere '
+        '(default: %(default)s)',
     )
     group.add_argument(
         '--threads', type=int, metavar='N', help='of the model on the CPU; by default $OMP_NUM_THREADS, or one a core'
