@@ -29,9 +29,10 @@ docs: setup
 lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 demo: setup
 	PATH="$(abspath $(VENV))/bin:$$PATH" tools/demo.sh $(ARGS)
 
 clean:
-	rm -rf build dist .pytest_cache .ruff_cache
+	rm -rf build dist docs/_build .mypy_cache .pytest_cache .ruff_cache

@@ -10,7 +10,7 @@ from setuptools.command.build_py import build_py
 from setuptools.command.develop import develop
 
 ROOT = Path(__file__).resolve().parent
-EXTRAS = ('optional', 'deploy', 'export', 'formats', 'hub', 'matting', 'peft', 'server', 'video', 'tests')
+EXTRAS = ('optional', 'deploy', 'export', 'formats', 'hub', 'matting', 'peft', 'server', 'video', 'docs', 'tests')
 MIM_ITEMS = ('configs', 'tools', 'model-index.yml')
 
 

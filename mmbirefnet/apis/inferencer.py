@@ -91,7 +91,7 @@ class BiRefNetInferencer:
     ) -> None:
         if isinstance(model, (str, os.PathLike)) and not weights and _is_checkpoint(model):
             model, weights = None, model
-        self.backend = backend or _make_backend(model, weights, device, dtype, fuse, providers, crop_order)
+        self.backend = backend or make_backend(model, weights, device, dtype, fuse, providers, crop_order)
 
     def __call__(
         self,
@@ -464,7 +464,7 @@ def _is_checkpoint(model: str | os.PathLike) -> bool:
     )
 
 
-def _make_backend(model, weights, device, dtype, fuse, providers, crop_order):
+def make_backend(model, weights, device, dtype, fuse, providers, crop_order):
     if model is None:
         weights = find_weights(weights)
         if weights.suffix == '.onnx':

@@ -139,7 +139,7 @@ def remove_background(
         inferencer = model
     else:
         with _lock:
-            inferencer = _inferencer(os.fspath(model), device, dtype)
+            inferencer = cached_inferencer(os.fspath(model), device, dtype)
     alpha = inferencer.predict_image(loaded, settings)
     cutout = Image.fromarray(cut_out(loaded, alpha, foreground, inferencer.foreground_device))
     if loaded.icc_profile:
@@ -148,5 +148,5 @@ def remove_background(
 
 
 @functools.lru_cache(maxsize=KEPT_MODELS)
-def _inferencer(model: str, device: str | None, dtype: str) -> BiRefNetInferencer:
+def cached_inferencer(model: str, device: str | None, dtype: str) -> BiRefNetInferencer:
     return BiRefNetInferencer(model, device=device, dtype=dtype)

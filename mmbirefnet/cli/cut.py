@@ -349,7 +349,7 @@ def watch(
     job.skip_existing = not writer.overwrite
     while not stop.is_set():
         sources = _look(find, folders, writer.out_dir)
-        now = {source.path: _state(source.path) for source in sources}
+        now = {source.path: file_state(source.path) for source in sources}
         ready = [s for s in sources if before.get(s.path) == now[s.path] != handled.get(s.path)]
         if ready:
             changed = [source for source in ready if source.path in handled]
@@ -370,7 +370,7 @@ def _look(find: Callable[..., list[Source]], folders: list[str], out_dir: Path) 
         return []
 
 
-def _state(path: Path) -> tuple | None:
+def file_state(path: Path) -> tuple | None:
     """What changes when a file does; ``None`` if it is gone."""
     try:
         stat = path.stat()

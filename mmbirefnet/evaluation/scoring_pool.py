@@ -18,7 +18,7 @@ import mmengine.dist
 from mmbirefnet.utils.process_guard import guard_process
 
 _MOST_WORKERS = 8
-_WAITING_PER_WORKER = 2
+WAITING_PER_WORKER = 2
 TIMEOUT = 1800.0  # seconds; HCE of a map of a hundred megapixels takes some minutes
 _pids = None  # in a worker: the process that each waiting call runs in, 0 if none
 
@@ -68,7 +68,7 @@ class ScoringPool:
         self._timeout = timeout
         self._executor = None
         self._submitted = 0
-        self._pending: deque[_Call] = deque()
+        self.pending: deque[_Call] = deque()
         self._results: list = []
 
     def submit(self, *args, name: object = None) -> None:
@@ -79,20 +79,20 @@ class ScoringPool:
         if self._executor is None:
             # The start method is the program's: mmengine sets it by env_cfg.mp_cfg.
             context = multiprocessing.get_context()
-            self._pids = context.RawArray('q', _WAITING_PER_WORKER * self._workers)
+            self._pids = context.RawArray('q', WAITING_PER_WORKER * self._workers)
             self._executor = ProcessPoolExecutor(
                 self._workers, context, initializer=_prepare_worker, initargs=(self._pids,)
             )
-        while len(self._pending) >= len(self._pids):
+        while len(self.pending) >= len(self._pids):
             self._collect_oldest()
         slot = self._submitted % len(self._pids)
         self._submitted += 1
         future = self._executor.submit(_call_in_worker, slot, self._function, *args)
-        self._pending.append(_Call(str(args[0] if name is None else name), slot, future))
+        self.pending.append(_Call(str(args[0] if name is None else name), slot, future))
 
     def take(self) -> list:
         """Results that are there by now, without waiting; each is handed out once."""
-        while self._pending and self._pending[0].future.done():
+        while self.pending and self.pending[0].future.done():
             self._collect_oldest()
         results, self._results = self._results, []
         return results
@@ -100,7 +100,7 @@ class ScoringPool:
     def finish(self) -> list:
         """Wait for all calls, end the worker processes and return the results not yet taken."""
         try:
-            while self._pending:
+            while self.pending:
                 self._collect_oldest()
         finally:
             self._shut_down()
@@ -108,11 +108,11 @@ class ScoringPool:
 
     def _collect_oldest(self) -> None:
         # It runs already: calls are begun in their order, and those before it have ended.
-        name, slot, future = oldest = self._pending.popleft()
+        name, slot, future = oldest = self.pending.popleft()
         try:
             self._results.append(future.result(self._timeout or None))
         except BrokenProcessPool as error:
-            running = [call.name for call in (oldest, *self._pending) if self._pids[call.slot]] or [name]
+            running = [call.name for call in (oldest, *self.pending) if self._pids[call.slot]] or [name]
             self._shut_down()
             raise RuntimeError(
                 f'a worker died that scored {" or ".join(running)}, most often for lack of memory: '
@@ -130,7 +130,7 @@ class ScoringPool:
             ) from None
 
     def _shut_down(self) -> None:
-        self._pending.clear()
+        self.pending.clear()
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
             self._executor = None

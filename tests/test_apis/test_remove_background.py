@@ -120,10 +120,10 @@ def test_models_are_kept_between_calls(trained_checkpoint, drawing, monkeypatch)
             super().__init__(config, model, device, dtype)
 
     monkeypatch.setattr(module, 'BiRefNetInferencer', Counted)
-    module._inferencer.cache_clear()
+    module.cached_inferencer.cache_clear()
     for dtype in ('float32', 'float32', 'bfloat16', 'float32', 'bfloat16'):
         remove_background(drawing[0], checkpoint, device='cpu', dtype=dtype)
-    module._inferencer.cache_clear()
+    module.cached_inferencer.cache_clear()
     assert loaded == [(str(checkpoint), 'float32'), (str(checkpoint), 'bfloat16')]
 
 

@@ -288,7 +288,7 @@ def test_watch_waits_until_a_file_stays_the_same(backend, folder, monkeypatch):
             stop.set()
         return (len(looks), 0) if path.name == 'a.png' else (0, 0)
 
-    monkeypatch.setattr(cut, '_state', state)
+    monkeypatch.setattr(cut, 'file_state', state)
     writer = OutputWriter('out', 'mask', overwrite=False)
     job = ImageJob(BiRefNetInferencer(backend=backend), writer, on_error=lambda *_: None)
     cut.watch(job, ['in'], 0.001, stop)

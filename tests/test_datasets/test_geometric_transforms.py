@@ -64,7 +64,7 @@ def cubic_rotation(pixels, degrees, x, y):
 class TestRandomRotate:
     def rotate(self, monkeypatch, degrees, results):
         transform = RandomRotate()
-        monkeypatch.setattr(transform, '_draw', lambda: degrees)
+        monkeypatch.setattr(transform, 'draw', lambda: degrees)
         return transform(results)
 
     def test_quarter_turn_is_counter_clockwise(self, monkeypatch):
@@ -101,13 +101,13 @@ class TestRandomRotate:
     def test_probability_and_angles(self):
         np.random.seed(0)  # noqa: NPY002
         transform = RandomRotate()
-        drawn = [transform._draw() for _ in range(5000)]
+        drawn = [transform.draw() for _ in range(5000)]
         angles = [angle for angle in drawn if angle is not None]
         assert set(angles) == set(range(-15, 15))
         assert len(angles) / len(drawn) == pytest.approx(0.2, abs=0.02)
         assert np.mean(angles) == pytest.approx(-0.5, abs=0.9)
         never = RandomRotate(prob=0.0)
-        assert {never._draw() for _ in range(20)} == {None}
+        assert {never.draw() for _ in range(20)} == {None}
 
     def test_options(self):
         with pytest.raises(ValueError, match='prob'):
@@ -120,7 +120,7 @@ class TestRandomCenterCrop:
     def test_window_is_central(self, monkeypatch):
         mask = np.arange(100, dtype=np.uint8).reshape(10, 10)
         transform = RandomCenterCrop()
-        monkeypatch.setattr(transform, '_draw', lambda height, width: (6, 7))
+        monkeypatch.setattr(transform, 'draw', lambda height, width: (6, 7))
         results = transform(results_of(mask))
         # rows (10 - 6) / 2 = 2 to 8; columns (10 - 7) // 2 = 1 to (10 + 7) // 2 = 8
         np.testing.assert_array_equal(results['gt_seg_map'], mask[2:8, 1:8])
@@ -130,7 +130,7 @@ class TestRandomCenterCrop:
     def test_sizes_drawn(self):
         np.random.seed(0)  # noqa: NPY002
         transform = RandomCenterCrop()
-        heights, widths = zip(*(transform._draw(100, 200) for _ in range(500)), strict=True)
+        heights, widths = zip(*(transform.draw(100, 200) for _ in range(500)), strict=True)
         assert (set(heights), set(widths)) == (set(range(90, 100)), set(range(190, 200)))  # 10 % of the shorter side
 
     def test_options(self):

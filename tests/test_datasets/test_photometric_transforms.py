@@ -30,7 +30,7 @@ def enhanced(image, name, factor):
 class TestColorEnhance:
     def apply(self, monkeypatch, image, **factors):
         transform = ColorEnhance()
-        monkeypatch.setattr(transform, '_draw', lambda: {n: factors.get(n, 1.0) for n in transform.ranges})
+        monkeypatch.setattr(transform, 'draw', lambda: {n: factors.get(n, 1.0) for n in transform.ranges})
         return transform({'img': image})['img']
 
     @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ class TestColorEnhance:
     def test_factors_drawn(self):
         np.random.seed(0)
         transform = ColorEnhance()
-        drawn = [transform._draw() for _ in range(3000)]
+        drawn = [transform.draw() for _ in range(3000)]
         for name, (low, high) in {
             'Brightness': (5, 15), 'Contrast': (5, 15), 'Color': (0, 20), 'Sharpness': (0, 30)
         }.items():  # fmt: skip
@@ -110,7 +110,7 @@ class TestSyntheticBackground:
 
     def apply(self, monkeypatch, kind, color, shift=0.0, mask=None):
         transform = SyntheticBackground()
-        monkeypatch.setattr(transform, '_draw', lambda: (kind, np.array(color), shift))
+        monkeypatch.setattr(transform, 'draw', lambda: (kind, np.array(color), shift))
         return transform({'img': self.IMAGE.copy(), 'gt_seg_map': self.HARD if mask is None else mask})['img']
 
     def test_gray(self, monkeypatch):
@@ -143,7 +143,7 @@ class TestSyntheticBackground:
     def test_draws(self):
         np.random.seed(0)
         transform = SyntheticBackground()
-        kinds, colors, shifts = zip(*(transform._draw() for _ in range(5000)), strict=True)
+        kinds, colors, shifts = zip(*(transform.draw() for _ in range(5000)), strict=True)
         for kind, share in (('gray', 0.4), ('similar', 0.4), ('any', 0.2)):
             assert kinds.count(kind) / len(kinds) == pytest.approx(share, abs=0.025)
         assert set(np.ravel(colors)) == set(range(256))
@@ -151,7 +151,7 @@ class TestSyntheticBackground:
         assert 0.19 < max(shifts) <= 0.2
         assert np.mean(shifts) == pytest.approx(0, abs=0.01)
         half = SyntheticBackground(prob=0.5)
-        assert sum(half._draw()[0] is None for _ in range(2000)) == pytest.approx(1000, abs=100)
+        assert sum(half.draw()[0] is None for _ in range(2000)) == pytest.approx(1000, abs=100)
 
     @pytest.mark.parametrize('weights', [(0.5, 0.5), (0.5, 0.5, 0.5), (-0.5, 1.0, 0.5)])
     def test_options(self, weights):

@@ -167,7 +167,7 @@ def test_pool_bounds_what_waits_and_keeps_order():
     pool = ScoringPool(divmod, 1)
     for k in range(20):
         pool.submit(k, 7)
-        assert len(pool._pending) <= scoring_pool._WAITING_PER_WORKER
+        assert len(pool.pending) <= scoring_pool.WAITING_PER_WORKER
     assert pool.finish() == [divmod(k, 7) for k in range(20)]
     pool.submit(1, 7)  # a second round
     assert pool.finish() == [(0, 1)]

@@ -118,7 +118,7 @@ def test_strips_of_weighted_f_join_without_seams(monkeypatch):
     field = cv2.GaussianBlur(rng.random((150, 90)), (0, 0), 1.5)
     mask, score_map = field > 0.5, rng.integers(0, 256, (150, 90), dtype=np.uint8)
     whole = score_pair(score_map, mask, ['wFmeasure'])['wFmeasure']
-    monkeypatch.setattr(weighted_fmeasure, '_STRIP', 1)  # as narrow as they get
+    monkeypatch.setattr(weighted_fmeasure, 'STRIP', 1)  # as narrow as they get
     assert score_pair(score_map, mask, ['wFmeasure'])['wFmeasure'] == pytest.approx(whole, abs=1e-14)
 
 

@@ -58,9 +58,9 @@ def assert_same_step(ours: dict, expected: dict) -> None:
 @pytest.mark.soak
 def test_cheap_maps_are_made_again():
     ours, our_bytes = step(build(with_cp=False))
-    token = checkpointing._checkpointed.set(True)  # as inside a module that is checkpointed as a whole
+    token = checkpointing.inside_checkpoint.set(True)  # as inside a module that is checkpointed as a whole
     kept, kept_bytes = step(build(with_cp=False))
-    checkpointing._checkpointed.reset(token)
+    checkpointing.inside_checkpoint.reset(token)
     assert_same_step(ours, kept)
     assert our_bytes < 0.7 * kept_bytes
 

@@ -51,9 +51,9 @@ def make_sample(seed: int, set_name: str, index: int, size: tuple[int, int] = (5
     mask = _downsample((pixels > 0).view(np.uint8) * 255, size)
     shade = _downsample(pixels, size).astype(np.float32) / FULL_SHADE  # premultiplied by the coverage
 
-    image = _cast_shadow(_background(rng, size), mask, rng)
+    image = cast_shadow(draw_background(rng, size), mask, rng)
     coverage = mask[..., None].astype(np.float32) / 255
-    image = image * (1 - coverage) + _surface(rng, size) * shade[..., None]
+    image = image * (1 - coverage) + draw_surface(rng, size) * shade[..., None]
     image += rng.standard_normal(image.shape, np.float32) * rng.uniform(0.004, 0.016)
     image = np.clip(image * 255, 0, 255).astype(np.uint8)
     return SyntheticSample(f'12#Synthetic#{KINDS.index(kind) + 1}#{kind}#{index + 1:06d}', image, mask)
@@ -141,7 +141,7 @@ def _color(hue: float, saturation: float, value: float) -> np.ndarray:
     return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value)[::-1], np.float32)
 
 
-def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+def draw_background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Pale, muted texture in [0, 1], float32 (H, W, 3): noise, a lit gradient, and on some of them a pattern."""
     hue, value = rng.choice(_SCENERY_HUES), rng.uniform(0.6, 0.85)
     near = _color(hue, rng.uniform(0.05, 0.3), value)
@@ -166,7 +166,7 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     return (near + (far - near) * mix[..., None]) * light[..., None]
 
 
-def _cast_shadow(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def cast_shadow(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Darken the background where the object's soft shadow falls."""
     side = min(mask.shape)
     offset, angle = rng.uniform(0.02, 0.06) * side, rng.uniform(0.2, np.pi - 0.2)
@@ -176,7 +176,7 @@ def _cast_shadow(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) 
     return image * (1 - rng.uniform(0.15, 0.4) * shadow[..., None])
 
 
-def _surface(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+def draw_surface(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """The object's own colour in [0, 1], float32 (H, W, 3): dark, or strongly coloured, with a faint texture."""
     hue = rng.choice(_PAINT_HUES) + rng.normal(0, 0.02)
     if rng.random() < 0.5:

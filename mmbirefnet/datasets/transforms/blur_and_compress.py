@@ -44,14 +44,14 @@ class BlurAndCompress(BaseTransform):
         self.quality = tuple(quality)
 
     @cache_randomness
-    def _draw(self) -> tuple[float | None, int | None]:
+    def draw(self) -> tuple[float | None, int | None]:
         """Standard deviation and quality; None for no change."""
         blur, compress = np.random.rand(2) < (self.blur_prob, self.jpeg_prob)
         sigma, quality = np.random.uniform(*self.sigma), np.random.randint(self.quality[0], self.quality[1] + 1)
         return float(sigma) if blur else None, int(quality) if compress else None
 
     def transform(self, results: dict) -> dict:
-        sigma, quality = self._draw()
+        sigma, quality = self.draw()
         if sigma is not None:
             results['img'] = cv2.GaussianBlur(results['img'], (0, 0), sigma)
         if quality is not None:

@@ -36,12 +36,12 @@ class CopyPaste(BaseTransform):
         self.scale = tuple(scale)
 
     @cache_randomness
-    def _draw(self) -> tuple[bool, float, float, float]:
+    def draw(self) -> tuple[bool, float, float, float]:
         """Whether to paste, the scale, and the place, as shares of the room that is left."""
         return np.random.rand() < self.prob, np.random.uniform(*self.scale), *np.random.rand(2)
 
     def transform(self, results: dict) -> dict:
-        wanted, scale, at_y, at_x = self._draw()
+        wanted, scale, at_y, at_x = self.draw()
         if not wanted:
             return results
         if 'draw_other' not in results:

@@ -37,12 +37,12 @@ class EdgeCrop(BaseTransform):
         self.prob = prob
 
     @cache_randomness
-    def _draw(self) -> tuple[bool, float, float]:
+    def draw(self) -> tuple[bool, float, float]:
         """Whether to crop, which of the edge's pixels, and where to crop without an edge."""
         return np.random.rand() < self.prob, *np.random.rand(2)
 
     def transform(self, results: dict) -> dict:
-        wanted, which, other = self._draw()
+        wanted, which, other = self.draw()
         if not wanted:
             return results
         mask = mask_to_float(results['gt_seg_map'])

@@ -82,12 +82,12 @@ class RandomRotate(BaseTransform):
         self.max_degrees = max_degrees
 
     @cache_randomness
-    def _draw(self) -> int | None:
+    def draw(self) -> int | None:
         rotate, angle = np.random.rand() < self.prob, np.random.randint(-self.max_degrees, self.max_degrees)
         return int(angle) if rotate else None
 
     def transform(self, results: dict) -> dict:
-        angle = self._draw()
+        angle = self.draw()
         if angle is not None:
             # As the reference does: PIL's kernel here is Keys' with a = -1, OpenCV's has a = -0.75.
             _apply(lambda image: image.rotate(angle, Image.Resampling.BICUBIC), results)
@@ -111,13 +111,13 @@ class RandomCenterCrop(BaseTransform):
         self.max_border = max_border
 
     @cache_randomness
-    def _draw(self, height: int, width: int) -> tuple[int, int]:
+    def draw(self, height: int, width: int) -> tuple[int, int]:
         border = max(int(min(height, width) * self.max_border), 1)
         return np.random.randint(height - border, height), np.random.randint(width - border, width)
 
     def transform(self, results: dict) -> dict:
         height, width = results['img'].shape[:2]
-        crop_height, crop_width = self._draw(height, width)
+        crop_height, crop_width = self.draw(height, width)
         rows = slice((height - crop_height) // 2, (height + crop_height) // 2)
         columns = slice((width - crop_width) // 2, (width + crop_width) // 2)
         for key in ['img', *results.get('seg_fields', [])]:

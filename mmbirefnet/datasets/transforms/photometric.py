@@ -37,13 +37,13 @@ class ColorEnhance(BaseTransform):
                 raise ValueError(f'ColorEnhance: {name.lower()}=({low}, {high}), must be 0 <= smallest <= largest')
 
     @cache_randomness
-    def _draw(self) -> dict[str, float]:
+    def draw(self) -> dict[str, float]:
         ends = {name: (round(low * 10), round(high * 10)) for name, (low, high) in self.ranges.items()}
         return {name: np.random.randint(low, high + 1) / 10 for name, (low, high) in ends.items()}
 
     def transform(self, results: dict) -> dict:
         image = Image.fromarray(np.ascontiguousarray(results['img'][..., ::-1]))
-        for name, factor in self._draw().items():
+        for name, factor in self.draw().items():
             image = getattr(ImageEnhance, name)(image).enhance(factor)
         results['img'] = np.ascontiguousarray(np.asarray(image)[..., ::-1])
         return results
@@ -66,12 +66,12 @@ class SaltAndPepper(BaseTransform):
         self.ratio = ratio
 
     @cache_randomness
-    def _draw(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def draw(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         count = int(self.ratio * height * width)
         return tuple(np.random.randint(0, end, count) for end in (height, width, 2))
 
     def transform(self, results: dict) -> dict:
-        rows, columns, white = self._draw(*results['img'].shape[:2])
+        rows, columns, white = self.draw(*results['img'].shape[:2])
         image = results['img'].copy()
         image[rows, columns] = 255 * white[:, None].astype(np.uint8)
         results['img'] = image
@@ -109,14 +109,14 @@ class SyntheticBackground(BaseTransform):
         self.max_shift = max_shift
 
     @cache_randomness
-    def _draw(self) -> tuple[str | None, np.ndarray, float]:
+    def draw(self) -> tuple[str | None, np.ndarray, float]:
         """Kind (None: leave the image), a colour (3,) in 0..255, and a shift in [-max_shift, max_shift]."""
         kind = np.random.choice(self.KINDS, p=self.weights) if np.random.rand() < self.prob else None
         color = np.random.randint(0, 256, 3)
         return kind, color, np.random.uniform(-self.max_shift, self.max_shift)
 
     def transform(self, results: dict) -> dict:
-        kind, color, shift = self._draw()
+        kind, color, shift = self.draw()
         if kind is None:
             return results
         image, mask = results['img'].astype(np.float32), mask_to_float(results['gt_seg_map'])[..., None]

@@ -43,7 +43,7 @@ class RandomZoomCrop(BaseTransform):
         self.min_object = min_object
 
     @cache_randomness
-    def _draw(self) -> np.ndarray:
+    def draw(self) -> np.ndarray:
         """Shares of height and width, and where in the rest the crop begins; (10, 4), empty for no crop."""
         count = self.ATTEMPTS if np.random.rand() < self.prob else 0
         side = np.random.uniform(self.min_side, 1, count)
@@ -55,7 +55,7 @@ class RandomZoomCrop(BaseTransform):
         height, width = results['img'].shape[:2]
         mask = results.get('gt_seg_map')
         total = 0 if mask is None else mask.sum(dtype=np.float64)
-        for share_y, share_x, at_y, at_x in self._draw():
+        for share_y, share_x, at_y, at_x in self.draw():
             crop_height, crop_width = max(round(share_y * height), 1), max(round(share_x * width), 1)
             top, left = round(at_y * (height - crop_height)), round(at_x * (width - crop_width))
             box = slice(top, top + crop_height), slice(left, left + crop_width)

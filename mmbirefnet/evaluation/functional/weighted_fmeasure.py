@@ -17,7 +17,7 @@ _OFFSETS = sorted(
 )
 _PAD = 4  # the largest offset
 _HALO = _RADIUS + _PAD  # rows that the smoothed error of a row depends on
-_STRIP = 2**18  # pixels worked on at once: their arrays stay in the processor's cache
+STRIP = 2**18  # pixels worked on at once: their arrays stay in the processor's cache
 
 
 @register_measure('wFmeasure', r'$F^{\omega}_{\beta}$')
@@ -31,7 +31,7 @@ def weighted_fmeasure(pair: Pair, beta2: float = 1.0) -> float:
         return 0.0
     distance = cv2.distanceTransform(1 - pair.mask_u8, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     height, width = pair.shape
-    step = max(_STRIP // width, 2 * _HALO)
+    step = max(STRIP // width, 2 * _HALO)
     inside = outside = 0.0
     for start in range(0, height, step):
         stop = min(start + step, height)

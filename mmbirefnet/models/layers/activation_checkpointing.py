@@ -31,7 +31,7 @@ class _RunningStatisticsKept:
 
 
 # Whether this thread is inside a module whose activations are not kept anyway.
-_checkpointed = ContextVar('checkpointed', default=False)
+inside_checkpoint = ContextVar('checkpointed', default=False)
 
 
 # torch.compile does not know context_fn.
@@ -43,11 +43,11 @@ def checkpoint_module(module: nn.Module, *inputs: Tensor | None) -> tuple[Tensor
     """
 
     def run(*inputs: Tensor | None) -> tuple[Tensor | None, ...]:
-        token = _checkpointed.set(True)
+        token = inside_checkpoint.set(True)
         try:
             return module(*inputs)
         finally:
-            _checkpointed.reset(token)
+            inside_checkpoint.reset(token)
 
     return checkpoint(
         run, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _RunningStatisticsKept(module))
@@ -65,7 +65,7 @@ def recompute(module: nn.Module, function: Callable[..., Tensor], *inputs: Tenso
         *inputs: What is kept for it.
         random: Whether it draws random numbers, to be drawn again.
     """
-    needed = module.training and torch.is_grad_enabled() and not _checkpointed.get()
+    needed = module.training and torch.is_grad_enabled() and not inside_checkpoint.get()
     if not needed or is_compiling():
         return function(*inputs)
     return checkpoint(

@@ -22,7 +22,7 @@ class BCELoss(PixelLoss):
 
 @MODELS.register_module()
 class MAELoss(PixelLoss):
-    """Mean absolute error of the probabilities: |p - g|."""
+    """Mean absolute error of the probabilities: ``|p - g|``."""
 
     default_name = 'loss_mae'
 

@@ -29,9 +29,9 @@ def test_strokes_have_their_width():
 
 def test_mask_is_the_blending_weight(monkeypatch):
     """Of a black object on white without shadow or noise, the picture is the mask's complement."""
-    monkeypatch.setattr(synthetic, '_background', lambda rng, size: np.ones((*size, 3), np.float32))
-    monkeypatch.setattr(synthetic, '_cast_shadow', lambda image, mask, rng: image)
-    monkeypatch.setattr(synthetic, '_surface', lambda rng, size: np.zeros((*size, 3), np.float32))
+    monkeypatch.setattr(synthetic, 'draw_background', lambda rng, size: np.ones((*size, 3), np.float32))
+    monkeypatch.setattr(synthetic, 'cast_shadow', lambda image, mask, rng: image)
+    monkeypatch.setattr(synthetic, 'draw_surface', lambda rng, size: np.zeros((*size, 3), np.float32))
     sample = make_sample(0, 'DIS-TR', 0, (96, 128))
     assert sample.image.shape == (96, 128, 3)
     grain = sample.image.mean(-1) - (255.0 - sample.mask)

@@ -80,7 +80,7 @@ def _scatter(grad_x_ptr, grad, y, x, c, c_valid, height, width, channels):
 
 # fmt: off
 @triton.jit
-def _forward_kernel(
+def forward_kernel(
     x_ptr, offset_ptr, mask_ptr, weight_ptr, bias_ptr, out_ptr,
     height, width, pixels, out_width, taps, kernel_width,
     stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x,
@@ -127,7 +127,7 @@ def _forward_kernel(
 
 
 @triton.jit
-def _backward_taps_kernel(
+def backward_taps_kernel(
     x_ptr, offset_ptr, mask_ptr, weight_ptr, grad_ptr, grad_x_ptr, grad_offset_ptr, grad_mask_ptr,
     height, width, pixels, out_width, taps, kernel_width,
     stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x,
@@ -188,7 +188,7 @@ def _backward_taps_kernel(
 
 
 @triton.jit
-def _backward_weight_kernel(
+def backward_weight_kernel(
     x_ptr, offset_ptr, mask_ptr, grad_ptr, grad_weight_ptr,
     height, width, pixels, out_width, taps, kernel_width,
     stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x,
@@ -282,7 +282,7 @@ class _ModulatedDeformConv2d(Function):
         )
         kernel = weight.permute(2, 3, 1, 0).contiguous()
         with torch.cuda.device_of(x):
-            _forward_kernel[grid](
+            forward_kernel[grid](
                 x, offset, mask, kernel, kernel if bias is None else bias, out, HAS_BIAS=bias is not None, **arguments
             )
         return out
@@ -306,7 +306,7 @@ class _ModulatedDeformConv2d(Function):
                 kernel = weight.permute(2, 3, 1, 0).contiguous()
                 grid = (triton.cdiv(geometry.pixels, BLOCK_P), geometry.deform_groups * geometry.taps, len(x))
                 outputs = (kernel if g is None else g for g in (grad_x, grad_offset, grad_mask))
-                _backward_taps_kernel[grid](
+                backward_taps_kernel[grid](
                     x, offset, mask, kernel, grad, *outputs, NEED_X=need_x, NEED_TAPS=need_taps, **arguments
                 )
             if need_weight:
@@ -317,7 +317,7 @@ class _ModulatedDeformConv2d(Function):
                 grid = (tiles, triton.cdiv(arguments['group_outputs'], arguments['BLOCK_O']), len(x) * splits)
                 shape = (*geometry.kernel_size, weight.shape[1], len(weight))
                 grad_weight = torch.zeros(shape, device=x.device)
-                _backward_weight_kernel[grid](x, offset, mask, grad, grad_weight, splits=splits, **arguments)
+                backward_weight_kernel[grid](x, offset, mask, grad, grad_weight, splits=splits, **arguments)
                 grad_weight = grad_weight.permute(3, 2, 0, 1).to(weight.dtype)
         if need_bias:
             grad_bias = grad.sum((0, 2, 3), dtype=torch.float32).to(grad.dtype)
@@ -358,7 +358,7 @@ def modulated_deform_conv2d(
             f"backend 'triton' computes in float32, float16 or bfloat16, got {x.dtype} maps and {weight.dtype} "
             "weights; backend 'torch' takes float64"
         )
-    if not x.is_cuda and isinstance(_forward_kernel, triton.JITFunction):
+    if not x.is_cuda and isinstance(forward_kernel, triton.JITFunction):
         raise RuntimeError(f"backend 'triton' needs CUDA tensors, got {x.device.type}; use backend 'torch' or 'auto'")
     geometry = Geometry.of(x, offset, mask, weight, stride, padding, dilation, groups, deform_groups)
     return _ModulatedDeformConv2d.apply(x, offset, mask, weight, bias, geometry)

@@ -99,7 +99,7 @@ def arguments_for_compiler(kernel, arguments, dtype):
 
 
 @needs_triton
-@pytest.mark.parametrize('name', ['_forward_kernel', '_backward_taps_kernel', '_backward_weight_kernel'])
+@pytest.mark.parametrize('name', ['forward_kernel', 'backward_taps_kernel', 'backward_weight_kernel'])
 def test_kernels_compile_for_a_gpu_that_is_not_there(name):
     """For compute capability 9.0 in bfloat16, with the matrix unit and within its shared memory."""
     import triton

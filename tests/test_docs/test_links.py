@@ -1,0 +1,29 @@
+"""Relative links of the documentation lead to files, and every page is on the site."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SITE = ROOT / 'docs/en'
+PAGES = sorted(SITE.rglob('*.md'))
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: str(path.relative_to(SITE)))
+def test_relative_links(page):
+    text = page.read_text('utf-8')
+    for target, anchor in re.findall(r'\]\((?!https?:|mailto:)([^)\s#]*)#?([^)\s]*)\)', text):
+        path = page.parent / target if target else page
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r'^#+ (.+)$', path.read_text('utf-8'), re.M)
+            slugs = [re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings]
+            assert anchor in slugs, (target, anchor)
+
+
+def test_every_page_is_in_the_contents():
+    contents = (SITE / 'index.md').read_text('utf-8')
+    for page in PAGES:
+        name = str(page.relative_to(SITE).with_suffix(''))
+        assert name == 'index' or name.startswith('notes/') or f'\n{name}\n' in contents, name
