@@ -354,7 +354,7 @@ class BiRefNetInferencer:
         maps = self._predict_crops(names, crops, settings)
         if settings.two_pass:
             self._predict_objects(names, crops, maps, settings)
-        return [_finish(soft_map, *each, settings) for soft_map, *each in zip(maps, images, regions)]
+        return [_finish(soft_map, image, region, settings) for soft_map, image, region in zip(maps, images, regions)]
 
     def _predict_objects(self, names: list[str], crops: list[np.ndarray], maps: list[np.ndarray], settings: Settings):
         """Predict again what was located, and blend it into the maps in place."""
