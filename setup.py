@@ -10,7 +10,7 @@ from setuptools.command.build_py import build_py
 from setuptools.command.develop import develop
 
 ROOT = Path(__file__).resolve().parent
-EXTRAS = ('optional', 'deploy', 'export', 'hub', 'peft', 'server', 'video', 'docs', 'tests')
+EXTRAS = ('optional', 'deploy', 'export', 'formats', 'hub', 'matting', 'peft', 'server', 'video', 'docs', 'tests')
 MIM_ITEMS = ('configs', 'tools', 'model-index.yml')
 
 
@@ -95,7 +95,11 @@ if __name__ == '__main__':
         license='Apache-2.0',
         keywords='computer vision, dichotomous image segmentation, salient object detection, matting, OpenMMLab',
         packages=find_packages(include=('mmbirefnet', 'mmbirefnet.*')),
-        package_data={'mmbirefnet': ['py.typed'], 'mmbirefnet.server': ['page.html']},
+        package_data={
+            'mmbirefnet': ['py.typed'],
+            'mmbirefnet.imaging': ['comparison.html'],
+            'mmbirefnet.server': ['page.html'],
+        },
         python_requires='>=3.10',
         entry_points={'console_scripts': ['mmbirefnet = mmbirefnet.cli.main:main']},
         install_requires=requirements('runtime'),

@@ -114,3 +114,13 @@ def test_example_of_the_page(tmp_path):
     assert found['probability'].shape == (40, 50)
     assert torch.equal(found['result'].pred_sem_seg.data[0], (found['probability'] > 0.5).float())
     assert found['cfg'].model.type == 'mmbirefnet.BiRefNet'
+
+
+def test_hub_names_configs_without_parameters():
+    """mmengine's own error says to check the metafile, without a name."""
+    name = 'birefnet/birefnet_swin-t_8xb4-500e_dis5k-1024x1024.py'
+    for path in (f'mmbirefnet::{name}', 'mmbirefnet::_base_/default_runtime.py'):
+        with pytest.raises(
+            ValueError, match=f'{path}: no parameters are published .*pretrained=False, or .*birefnet_hr/'
+        ):
+            hub.get_model(path, pretrained=True)

@@ -22,7 +22,7 @@ from mmbirefnet.apis.torch_backend import TorchBackend
 from mmbirefnet.deploy import fuse
 from mmbirefnet.deploy.onnx import export_onnx
 from mmbirefnet.deploy.program import export_program
-from mmbirefnet.deploy.verify import compare, load_program
+from mmbirefnet.deploy.verify import Comparison, compare, load_program
 from mmbirefnet.imaging.sources import list_sources
 
 SUFFIXES = {'onnx': '.onnx', 'torch-export': '.pt2'}
@@ -46,18 +46,35 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images at once (default: 1)')
     parser.add_argument('--dynamic-batch', action='store_true', help='any number of images at once')
+    parser.add_argument(
+        '--dynamic-size', action='store_true', help='any height and width, multiples of 32; only for Swin and ONNX'
+    )
+    parser.add_argument(
+        '--weights',
+        choices=('float32', 'float16'),
+        default='float32',
+        help='how ONNX stores the kernels: float16 halves the file, the arithmetic stays in float32 '
+        '(default: %(default)s)',
+    )
     parser.add_argument('--opset', type=int, metavar='N', help='of ONNX; by default 18, with standard 19')
     parser.add_argument(
         '--pictures', nargs='+', metavar='PATH', help='pictures or folders to compare on; noise without'
     )
     parser.add_argument(
-        '--tolerance', type=float, default=1e-3, metavar='T', help='of the logits (default: %(default)s)'
+        '--tolerance',
+        type=float,
+        metavar='T',
+        help='of the logits (default: 1e-3), or with --weights float16 of the probabilities (default: 0.02)',
     )
     args = parser.parse_args()
     if args.out.suffix != SUFFIXES[args.format]:
         parser.error(f'-o {args.out}: with --format {args.format} the file ends in {SUFFIXES[args.format]}')
     if args.format != 'onnx' and (args.deform_conv == 'standard' or args.opset is not None):
         parser.error('--deform-conv standard and --opset are for --format onnx')
+    if args.format != 'onnx' and (args.dynamic_size or args.weights != 'float32'):
+        parser.error('--dynamic-size and --weights are for --format onnx')
+    if args.tolerance is None:
+        args.tolerance = 0.02 if args.weights == 'float16' else 1e-3
     return args
 
 
@@ -69,6 +86,10 @@ def read_images(paths: list[str] | None, size: tuple[int, int]) -> dict[str, np.
         source.name: cv2.resize(np.ascontiguousarray(source.read().visible()), size[::-1])
         for source in list_sources(paths)
     }
+
+
+def _report(name: str, result: Comparison) -> None:
+    print(f'{name}: logits differ by {result.logits:.1e}, probabilities by {result.probabilities:.1e}')
 
 
 def main() -> None:
@@ -83,12 +104,14 @@ def main() -> None:
         batch_size = None if args.dynamic_batch else args.batch_size
         args.out.parent.mkdir(parents=True, exist_ok=True)
         if args.format == 'onnx':
-            export_onnx(backend.model, args.out, size, batch_size, args.deform_conv, args.opset, **names)
+            options = args.deform_conv, args.opset, args.dynamic_size, args.weights
+            export_onnx(backend.model, args.out, size, batch_size, *options, **names)
         else:
             export_program(backend.model, args.out, size, batch_size, **names)
     except (OSError, ValueError, TypeError) as error:
         sys.exit(f'error: {error}')
-    print(f'wrote {args.out}, {args.out.stat().st_size / 1e6:.1f} MB, {size[0]}x{size[1]}')
+    takes = 'any size, ' if args.dynamic_size else ''
+    print(f'wrote {args.out}, {args.out.stat().st_size / 1e6:.1f} MB, {takes}{size[0]}x{size[1]}')
 
     model = fuse(backend.model)
     exported = (
@@ -97,10 +120,15 @@ def main() -> None:
     results = []
     for name, image in images.items():
         results.append(compare(model, exported, image))
-        print(f'{name}: logits differ by {results[-1].logits:.1e}, probabilities by {results[-1].probabilities:.1e}')
+        _report(name, results[-1])
+        if args.dynamic_size:  # another size and aspect ratio than that of the trace
+            image = cv2.resize(image, (image.shape[1] + 64, image.shape[0] + 32))
+            results.append(compare(model, exported, image))
+            _report(f'{name}, {image.shape[0]}x{image.shape[1]}', results[-1])
     seconds = [statistics.median(column) for column in zip(*results)][2:]
     print(f'median seconds an image: PyTorch, fused {seconds[0]:.2f}, exported {seconds[1]:.2f}')
-    if not max(result.logits for result in results) <= args.tolerance:  # NaN is no agreement either
+    measure = 'logits' if args.weights == 'float32' else 'probabilities'
+    if not max(getattr(result, measure) for result in results) <= args.tolerance:  # NaN is no agreement either
         sys.exit(f'error: {args.out} differs from PyTorch by more than {args.tolerance:g} (--tolerance)')
 
 

@@ -136,7 +136,7 @@ pip() { "$py" -m pip --disable-pip-version-check --no-input "$@"; }
 make_venv() {
     [[ -x $py ]] || "$PYTHON" -m venv "$venv"
     pip --version || "$py" -m ensurepip # where making the environment was interrupted
-    pip install -c $constraints 'setuptools<82' wheel ninja psutil packaging
+    pip install -c $constraints 'setuptools>=78.1.1,<82' wheel ninja psutil packaging
 }
 
 install_torch() { pip install -c $constraints "torch==$torch" "torchvision==$torchvision"; }

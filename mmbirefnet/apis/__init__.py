@@ -8,9 +8,13 @@ import importlib
 _MODULES = {
     'BiRefNetInferencer': 'mmbirefnet.apis.inferencer',
     'LoadedImage': 'mmbirefnet.imaging.read',
+    'LoadedSequence': 'mmbirefnet.imaging.read',
+    'MaskInferencer': 'mmbirefnet.apis.masks',
     'Prediction': 'mmbirefnet.apis.inferencer',
     'Settings': 'mmbirefnet.imaging.settings',
+    'compare': 'mmbirefnet.apis.comparison',
     'estimate_foreground': 'mmbirefnet.imaging.foreground',
+    'load_frames': 'mmbirefnet.imaging.read',
     'load_image': 'mmbirefnet.imaging.read',
 }
 __all__ = [*_MODULES]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,10 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 
-from mmbirefnet.imaging.maps import crop_of_box, process_map, resize_map, to_uint8
-from mmbirefnet.imaging.read import LoadedImage
+from mmbirefnet.imaging.maps import blend_crop, box_to_predict_again, crop_of_box, process_map, resize_map, to_uint8
+from mmbirefnet.imaging.read import LoadedImage, LoadedSequence
+from mmbirefnet.imaging.refine import refine_map
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.imaging.sources import Source, describe_left_out, is_single, is_video, list_sources
+from mmbirefnet.imaging.tiles import predict_in_tiles
+from mmbirefnet.imaging.urls import MAX_BYTES
 from mmbirefnet.utils.prefetch import prefetch
 from mmbirefnet.zoo.catalog import CHECKPOINT_SUFFIXES
 from mmbirefnet.zoo.download import is_model_name
@@ -35,9 +39,11 @@ class Prediction(NamedTuple):
     """An image and its map."""
 
     source: Source
-    image: LoadedImage
-    soft_map: np.ndarray
-    """Probability of the foreground, float32 ``(H, W)`` at the image's size."""
+    image: LoadedImage | LoadedSequence
+    soft_map: np.ndarray | list[np.ndarray]
+    """Probability of the foreground, float32 ``(H, W)`` at the image's size; of a sequence, one for each frame."""
+    seconds: float = 0.0
+    """Time of the prediction; of images that were predicted together, the mean."""
 
 
 class BiRefNetInferencer:
@@ -55,7 +61,8 @@ class BiRefNetInferencer:
             :func:`mmbirefnet.zoo.download.fetch`. By default that of the environment variable
             ``MMBIREFNET_CHECKPOINT``, or without a config ``'BiRefNet'``; not needed with a model or ONNX.
         device: For example ``'cuda:1'``; ``None`` for a GPU where there is one.
-        dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for mixed precision; an ONNX file has its own.
+        dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for mixed precision, or ``'auto'`` for bfloat16 on
+            a CPU with AVX512-BF16 or AMX and float32 elsewhere; an ONNX file has its own.
         fuse: Whether to fuse the model, which is faster and gives the same maps.
         backend: Something else that predicts; the arguments above are not used then. A callable of uint8 RGB
             ``(N, H, W, 3)`` that returns float32 ``(N, H, W)``, with the attributes ``input_size``, ``fixed_size``,
@@ -114,14 +121,27 @@ class BiRefNetInferencer:
         grow: int = 0,
         feather: float = 0,
         invert: bool = False,
+        refine: str | None = None,
+        tile: int | None = None,
+        tile_overlap: int | None = None,
+        two_pass: bool = False,
         crop: float | None = None,
         max_pixels: int | None = None,
         decoder: ImageDecoder | None = None,
+        frames: str = 'first',
+        recursive: bool = True,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        limit: int | None = None,
+        max_bytes: int = MAX_BYTES,
+        allow_private_urls: bool = False,
+        report: str | os.PathLike | None = None,
     ):
         """Predict, and write files if ``out_dir`` is given.
 
         Args:
-            inputs: Path, folder (with its sub-folders), glob, bytes of a file, array, PIL image, or a list of them.
+            inputs: Path, folder (with its sub-folders), glob, URL, bytes of a file, array, PIL image, or a list of
+                them.
             out_dir: Folder to write to, in the folders that the images are in below the one given as ``inputs``.
             save: What is written: ``'mask'`` (gray), ``'cutout'`` (RGBA), ``'foreground'`` (on ``background``), or
                 several of them, each in a folder of its name. By default the cut-out, or the foreground if there is a
@@ -132,7 +152,8 @@ class BiRefNetInferencer:
             foreground: Whether to estimate the colors of the foreground for ``'cutout'`` and ``'foreground'``; without,
                 these keep a fringe of the old background.
             background: Color (``'#rrggbb'`` or a name) or image behind ``'foreground'``; white by default.
-            format: Suffix of what is written, such as ``'webp'``; by default png, for ``'foreground'`` the image's.
+            format: Suffix of what is written, such as ``'webp'``; by default png, for ``'foreground'``, animations and
+                pages the image's.
             overwrite: Whether files that exist may be replaced.
             batch_size: Images that the model is given at once, where their input sizes agree.
             input_size: Size the image is resized to for the model: ``None`` for the one it was trained at, pixels of a
@@ -151,15 +172,32 @@ class BiRefNetInferencer:
             feather: Standard deviation, in pixels, of a Gaussian that softens the edge.
             invert: Whether to exchange object and background. The operations on the map are applied in the order that
                 :class:`~mmbirefnet.imaging.settings.Settings` documents.
+            refine: Refines uncertain edges by the colors of the image: ``'guided'`` or ``'closed-form'``.
+            tile: Largest side that the model is given, in multiples of 32: an image with a longer side is predicted at
+                its own size in overlapping tiles. The model sees no more than a tile at a time, see docs/inference.md.
+            tile_overlap: Pixels that neighboring tiles share; by default a quarter of ``tile``.
+            two_pass: Whether to locate the object first, and to predict it again in a crop with ``margin`` around it,
+                for small objects in large images.
             crop: Writes files cropped to the object, with this share of the box's sides as a margin; ``<file>.json``
                 has the offset. The maps returned are whole.
             max_pixels: Largest image that is read; ``None`` for Pillow's limit, 179 million pixels.
             decoder: Reads files in worker processes with limits, for files you do not trust; see
                 :class:`~mmbirefnet.imaging.sandbox.ImageDecoder`, whose ``max_pixels`` counts then. ``None`` reads
                 them in this process.
+            frames: ``'all'`` predicts all frames of an animation and all pages of a TIFF file, ``'first'`` the first.
+            recursive: Whether to search the sub-folders of folders.
+            include: Patterns such as ``'*.jpg'``: of folders and globs, only files that match one of them are taken;
+                see :func:`~mmbirefnet.imaging.sources.list_sources`.
+            exclude: Patterns of files that are left alone.
+            limit: Most images that are predicted; ``None`` for all.
+            max_bytes: Largest file that is read from a URL.
+            allow_private_urls: Whether a URL may lead to an address that is not public, see
+                :func:`mmbirefnet.imaging.urls.read_url`.
+            report: JSON file to write, with a record for each image, see :class:`~mmbirefnet.apis.job.Report`.
 
         Returns:
-            For one image its map ``(H, W)`` at the original size, otherwise a list of them.
+            For one image its map ``(H, W)`` at the original size, otherwise a list of them. With ``frames='all'`` the
+            map of a file with several frames or pages is itself a list.
 
         Raises:
             ValueError: If an option is out of range, or ``inputs`` is a video.
@@ -167,6 +205,7 @@ class BiRefNetInferencer:
         """
         if output not in ('float32', 'uint8'):
             raise ValueError(f"output={output!r}, must be 'float32' or 'uint8'")
+        check_frames(frames)
         settings = Settings(
             input_size,
             max_size,
@@ -183,6 +222,10 @@ class BiRefNetInferencer:
             grow,
             feather,
             invert,
+            refine,
+            tile,
+            tile_overlap,
+            two_pass,
         )
         if is_video(inputs):
             raise ValueError(f'{inputs}: is a video. Fix: use the command mmbirefnet video, or mmbirefnet.video')
@@ -199,12 +242,20 @@ class BiRefNetInferencer:
                 background,
                 format,
                 overwrite,
-                device=self.foreground_device,
                 max_pixels=max_pixels,
                 crop=crop,
             )
         left_out: list[Path] = []
-        sources = list_sources(inputs, exclude=Path(out_dir) if out_dir is not None else None, left_out=left_out)
+        sources = list_sources(
+            inputs,
+            Path(out_dir) if out_dir is not None else None,
+            left_out,
+            recursive=recursive,
+            include=include,
+            exclude=exclude,
+            max_bytes=max_bytes,
+            allow_private_urls=allow_private_urls,
+        )
         if left_out:
             warnings.warn(f'{len(sources)} images{describe_left_out(left_out)}', stacklevel=2)
         job = ImageJob(
@@ -215,11 +266,16 @@ class BiRefNetInferencer:
             channel_order=channel_order,
             decoder=decoder,
             max_pixels=max_pixels,
+            frames=frames,
+            records=report is not None,
         )
-        maps = [
-            to_uint8(prediction.soft_map) if output == 'uint8' else prediction.soft_map
-            for prediction in job.run(job.plan(sources))
-        ]
+        try:
+            maps = [prediction.soft_map for prediction in job.run(job.plan(sources, limit=limit))]
+        finally:
+            if report is not None:
+                job.report.save(report)
+        if output == 'uint8':
+            maps = [list(map(to_uint8, each)) if isinstance(each, list) else to_uint8(each) for each in maps]
         return maps[0] if is_single(inputs) else maps
 
     def predict(
@@ -232,6 +288,7 @@ class BiRefNetInferencer:
         workers: int = 2,
         max_pixels: int | None = None,
         decoder: ImageDecoder | None = None,
+        frames: str = 'first',
     ) -> Iterator[Prediction]:
         """Predict one after another, in order, with few images in memory.
 
@@ -244,12 +301,16 @@ class BiRefNetInferencer:
             workers: Threads that read ahead.
             max_pixels: Largest image that is read in this process.
             decoder: Reads files in worker processes.
+            frames: ``'first'`` or ``'all'`` of a file with several frames or pages.
 
         Yields:
             Predictions; none for images in error.
         """
         settings = settings or Settings()
-        images = prefetch(lambda source: source.read(channel_order, decoder, max_pixels), list_sources(inputs), workers)
+        check_frames(frames)
+        images = prefetch(
+            lambda source: source.read(channel_order, decoder, max_pixels, frames), list_sources(inputs), workers
+        )
         while batch := list(itertools.islice(images, settings.batch_size)):
             read = []
             for source, image, error in batch:
@@ -272,6 +333,14 @@ class BiRefNetInferencer:
         device = getattr(self.backend, 'device', None)
         return device if getattr(device, 'type', 'cpu') != 'cpu' else None
 
+    def input_sizes(self, image: LoadedImage, settings: Settings) -> list[tuple[int, int]]:
+        """Sizes (H, W) of the model's inputs for an image, one for each scale."""
+        rows, columns = _region(image, settings)[0]
+        return self._sizes_of((rows.stop - rows.start, columns.stop - columns.start), settings)
+
+    def _sizes_of(self, shape: tuple[int, int], settings: Settings) -> list[tuple[int, int]]:
+        return settings.sizes(shape, self.backend.input_size, getattr(self.backend, 'side_range', None))
+
     def predict_image(self, image: LoadedImage, settings: Settings | None = None) -> np.ndarray:
         """The map of one image, float32 ``(H, W)``."""
         return self.predict_images([image], settings)[0]
@@ -280,34 +349,57 @@ class BiRefNetInferencer:
         """The maps of images, each float32 ``(H, W)``; those of one input size go through the model together."""
         settings = settings or Settings()
         regions = [_region(image, settings) for image in images]
+        names = [image.name for image in images]
         crops = [image.visible()[outer] for image, (outer, _) in zip(images, regions)]
+        maps = self._predict_crops(names, crops, settings)
+        if settings.two_pass:
+            self._predict_objects(names, crops, maps, settings)
+        return [_finish(soft_map, image, region, settings) for soft_map, image, region in zip(maps, images, regions)]
+
+    def _predict_objects(self, names: list[str], crops: list[np.ndarray], maps: list[np.ndarray], settings: Settings):
+        """Predict again what was located, and blend it into the maps in place."""
+        found = [box_to_predict_again(soft_map, settings.margin) for soft_map in maps]
+        again = [index for index, box in enumerate(found) if box is not None]
+        closer = self._predict_crops([names[k] for k in again], [crops[k][found[k]] for k in again], settings)
+        for index, soft_map in zip(again, closer):
+            blend_crop(maps[index], soft_map, found[index], settings.margin)
+
+    def _predict_crops(self, names: list[str], crops: list[np.ndarray], settings: Settings) -> list[np.ndarray]:
+        """Maps of uint8 ``(H, W, 3)`` arrays, float32 ``(H, W)``, averaged over the scales."""
         sums = [np.zeros(crop.shape[:2], np.float32) for crop in crops]
         groups = defaultdict(list)  # input size: images
         for index, crop in enumerate(crops):
-            side_range = getattr(self.backend, 'side_range', None)
-            for size in settings.sizes(crop.shape[:2], self.backend.input_size, side_range):
+            for size in self._sizes_of(crop.shape[:2], settings):
                 groups[size].append(index)
         for size, members in groups.items():
-            self._check_size(size)
-            inputs = np.stack([cv2.resize(crops[index], size[::-1]) for index in members])
-            for index, soft_map in zip(members, self._run(inputs, settings.flip)):
+            for index, soft_map in zip(members, self._run_size([crops[index] for index in members], size, settings)):
                 if not np.isfinite(soft_map).all():
                     raise ValueError(
-                        f'{images[index].name}: {self.backend.name} predicts NaN or Inf: damaged parameters, '
+                        f'{names[index]}: {self.backend.name} predicts NaN or Inf: damaged parameters, '
                         'or numbers too large for float16 (bfloat16 or float32 hold them)'
                     )
                 sums[index] += resize_map(soft_map, sums[index].shape)
         views = len(settings.scales)
-        return [
-            _finish(total / views if views > 1 else total, image, region, settings)
-            for total, image, region in zip(sums, images, regions)
-        ]
+        return [total / views if views > 1 else total for total in sums]
+
+    def _run_size(self, crops: list[np.ndarray], size: tuple[int, int], settings: Settings) -> Iterator[np.ndarray]:
+        """Maps at an input size, whole or in tiles."""
+        tile = settings.tile
+        if tile is None or max(size) <= tile:
+            self._check_size(size)
+            yield from self._run(np.stack([cv2.resize(crop, size[::-1]) for crop in crops]), settings.flip)
+            return
+        self._check_size(tuple(min(side, tile) for side in size))
+        for crop in crops:
+            crop = crop if crop.shape[:2] == size else cv2.resize(crop, size[::-1])
+            yield predict_in_tiles(lambda images: list(self._run(images, settings.flip)), crop, tile, settings.overlap)
 
     def _predict_batch(
         self, batch: list[tuple[Source, LoadedImage]], settings: Settings, on_error: OnError | None
     ) -> Iterator[Prediction]:
+        start = time.perf_counter()
         try:
-            maps = self.predict_images([image for _, image in batch], settings)
+            maps = self.predict_batch(batch, settings)
         except Exception as error:
             if on_error is None:
                 raise
@@ -318,8 +410,23 @@ class BiRefNetInferencer:
             for pair in batch:
                 yield from self._predict_batch([pair], replace(settings, batch_size=1), on_error)
             return
+        seconds = (time.perf_counter() - start) / max(1, len(batch))
         for (source, image), soft_map in zip(batch, maps):
-            yield Prediction(source, image, soft_map)
+            yield Prediction(source, image, soft_map, seconds)
+
+    def predict_batch(
+        self, batch: list[tuple[Source, LoadedImage | LoadedSequence]], settings: Settings
+    ) -> list[np.ndarray | list[np.ndarray]]:
+        """The maps of images and sequences that were read, at most ``settings.batch_size`` frames at a time."""
+        frames = [frame for _, image in batch for frame in _frames(image)]
+        step = settings.batch_size
+        maps = itertools.chain.from_iterable(
+            self.predict_images(frames[start : start + step], settings) for start in range(0, len(frames), step)
+        )
+        return [
+            list(itertools.islice(maps, len(image.frames))) if isinstance(image, LoadedSequence) else next(maps)
+            for _, image in batch
+        ]
 
     def _run(self, inputs: np.ndarray, flip: bool) -> Iterator[np.ndarray]:
         step = self.backend.max_batch or len(inputs)
@@ -336,6 +443,16 @@ class BiRefNetInferencer:
                 f'{self.backend.name} takes images of {"x".join(map(str, self.backend.input_size))} (height x width) '
                 f'only, not {"x".join(map(str, size))}: leave input_size and scales as they are'
             )
+
+
+def _frames(image: LoadedImage | LoadedSequence) -> list[LoadedImage]:
+    return image.frames if isinstance(image, LoadedSequence) else [image]
+
+
+def check_frames(frames: str) -> None:
+    """Raise ``ValueError`` for what ``frames`` cannot be."""
+    if frames not in ('first', 'all'):
+        raise ValueError(f"frames={frames!r}, must be 'first' or 'all'")
 
 
 def _is_checkpoint(model: str | os.PathLike) -> bool:
@@ -384,6 +501,8 @@ def _region(image: LoadedImage, settings: Settings):
 
 def _finish(soft_map: np.ndarray, image: LoadedImage, region, settings: Settings) -> np.ndarray:
     outer, inner = region
+    if settings.refine is not None:
+        soft_map = refine_map(image.visible()[outer], soft_map, settings.refine)
     if soft_map.shape != image.size or outer != inner:
         whole = np.zeros(image.size, np.float32)
         whole[outer] = soft_map

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
+from mmbirefnet.fileio.atomic import replacing
+from mmbirefnet.imaging.compose import opacity
+from mmbirefnet.imaging.maps import VISIBLE, box_of_object
+from mmbirefnet.imaging.read import LoadedSequence
 from mmbirefnet.imaging.sandbox import ImageDecoder
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.imaging.sources import Source
@@ -20,19 +27,43 @@ if TYPE_CHECKING:
 
 @dataclass
 class Report:
-    """Counts of a job.
+    """What became of the images of a job.
 
     Attributes:
         written: Images whose files were written.
         skipped: Images that were left alone because their files exist.
         failed: Images that failed.
         seconds: Time that the job ran.
+        model: Name of the model.
+        images: If asked for, a record for each image in the order they were finished: ``input``; ``outputs``, files by
+            kind; ``width``, ``height`` and ``frames``; ``box`` of the object in all frames, left, top, right and bottom
+            in pixels, ``None`` if nothing is visible; ``input_sizes`` of the model, (height, width) for each scale;
+            ``seconds`` of prediction and writing; ``error``. An image that failed has ``input`` and ``error`` alone.
     """
 
     written: int = 0
     skipped: int = 0
     failed: int = 0
     seconds: float = 0
+    model: str | None = None
+    images: list[dict] = field(default_factory=list)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the report as JSON; an older one is replaced.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        content = json.dumps(asdict(self), indent=1)  # escapes what is not ASCII, names that are not UTF-8 too
+        try:
+            with replacing(path, sync=False) as temporary:
+                temporary.write_text(f'{content}\n')
+        except OSError as error:
+            raise OSError(f'{path}: the report cannot be written ({error})') from error
+
+    def counts(self) -> dict[str, int]:
+        """The counts alone, by name."""
+        return dict(written=self.written, skipped=self.skipped, failed=self.failed)
 
 
 class ImageJob:
@@ -47,6 +78,8 @@ class ImageJob:
         channel_order: Of arrays.
         decoder: Reads files in worker processes; ``None`` reads them in this process.
         max_pixels: Largest image read in this process; see :func:`~mmbirefnet.imaging.read.load_image`.
+        frames: ``'first'`` or ``'all'`` of a file with several frames or pages.
+        records: Whether to keep a record of each image in the report.
         on_error: Called with an image and its error, also from other threads; the other images go on. ``None`` raises
             the first error.
         on_done: Called after each image, whatever became of it, also from other threads.
@@ -63,35 +96,45 @@ class ImageJob:
         channel_order: str = 'bgr',
         decoder: ImageDecoder | None = None,
         max_pixels: int | None = None,
+        frames: str = 'first',
+        records: bool = False,
         on_error: Callable[[Source, Exception], None] | None = None,
         on_done: Callable[[], None] = lambda: None,
     ) -> None:
         self.inferencer, self.writer, self.settings = inferencer, writer, settings or Settings()
         self.workers, self.skip_existing, self.channel_order = workers, skip_existing, channel_order
-        self.decoder, self.max_pixels = decoder, max_pixels
+        self.decoder, self.max_pixels, self.frames, self.records = decoder, max_pixels, frames, records
         self.on_error, self.on_done = on_error, on_done
-        self.report = Report()
+        self.report = Report(model=getattr(inferencer.backend, 'name', None))
+        if writer is not None and writer.device is None:
+            writer.device = inferencer.foreground_device
         self._first_error: Exception | None = None
         self._lock = threading.Lock()
 
-    def plan(self, sources: list[Source], wanted: list[Source] | None = None) -> list[Source]:
+    def plan(self, sources: list[Source], wanted: list[Source] | None = None, limit: int | None = None) -> list[Source]:
         """Name the outputs of all sources, which only together show what collides.
 
         Args:
             sources: All images of the job.
             wanted: Those to predict now; by default all.
+            limit: Most images to predict, without those that are skipped.
 
         Returns:
             Those to predict whose files do not exist yet and can be written.
 
         Raises:
-            OSError, ValueError: If a file cannot be written and there is no ``on_error``.
+            OSError, ValueError: If a file cannot be written and there is no ``on_error``, or ``limit`` is below 1.
         """
+        if limit is not None and limit < 1:
+            raise ValueError(f'limit={limit!r}, must be 1 or more')
         wanted = sources if wanted is None else wanted
         if self.writer is None:
-            return wanted
-        self.writer.plan(sources)
-        return [source for source in wanted if self._is_wanted(source)]
+            return wanted[:limit]
+        sequences = ()
+        if self.frames == 'all' and self.writer.format is None:
+            sequences = {source for source in sources if source.is_sequence(self.decoder, self.max_pixels)}
+        self.writer.plan(sources, sequences)
+        return list(islice(filter(self._is_wanted, wanted), limit))
 
     def _is_wanted(self, source: Source) -> bool:
         if self.skip_existing and len(self.writer.existing(source)) == len(self.writer.save):
@@ -124,31 +167,55 @@ class ImageJob:
             workers=self.workers,
             decoder=self.decoder,
             max_pixels=self.max_pixels,
+            frames=self.frames,
         )
         try:
             with BoundedWorkers(self.workers) as writers:
                 for prediction in predictions:
-                    if self.writer is not None:
-                        writers.submit(self._write, prediction)
+                    if self.writer is not None or self.records:
+                        writers.submit(self._finish, prediction)
                     yield prediction
                     self._raise_first()
             self._raise_first()
         finally:
             self.report.seconds += time.perf_counter() - start
 
-    def _write(self, prediction: Prediction) -> None:
+    def _finish(self, prediction: Prediction) -> None:
+        start = time.perf_counter()
         try:
-            self.writer.write(prediction)
+            record = self._describe(prediction) if self.records else None
+            if self.writer is not None:
+                self.writer.write(prediction)
         except Exception as error:
             self._fail(prediction.source, error)
-        else:
-            with self._lock:
-                self.report.written += 1
-            self.on_done()
+            return
+        with self._lock:
+            self.report.written += self.writer is not None
+            if record is not None:
+                record['seconds'] = round(prediction.seconds + time.perf_counter() - start, 4)
+                self.report.images.append(record)
+        self.on_done()
+
+    def _describe(self, prediction: Prediction) -> dict:
+        source, image, soft_map, _ = prediction
+        sequence = isinstance(image, LoadedSequence)
+        frames, maps = (image.frames, soft_map) if sequence else ([image], [soft_map])
+        targets = {} if self.writer is None else self.writer.targets(source)
+        return dict(
+            input=source.name,
+            outputs={kind: str(path) for kind, path in targets.items()},
+            width=image.size[1],
+            height=image.size[0],
+            frames=len(frames),
+            box=_box(frames, maps),
+            input_sizes=self.inferencer.input_sizes(frames[0], self.settings),
+        )
 
     def _fail(self, source: Source, error: Exception) -> None:
         with self._lock:
             self.report.failed += 1
+            if self.records:
+                self.report.images.append(dict(input=source.name, error=str(error) or type(error).__name__))
             if self.on_error is not None:
                 self.on_error(source, error)
             elif self._first_error is None:
@@ -162,3 +229,17 @@ class ImageJob:
                 raise error
             finally:
                 del error  # the error holds this frame, which would hold the error and the images of its frames
+
+
+def _box(frames, maps) -> list[int] | None:
+    """(left, top, right, bottom) around what is visible in any frame."""
+    boxes = []
+    for frame, soft_map in zip(frames, maps):
+        alpha = opacity(frame, soft_map)
+        if alpha.max() >= VISIBLE:
+            rows, columns = box_of_object(alpha)
+            boxes.append((columns.start, rows.start, columns.stop, rows.stop))
+    if not boxes:
+        return None
+    left, top, right, bottom = zip(*boxes)
+    return [min(left), min(top), max(right), max(bottom)]

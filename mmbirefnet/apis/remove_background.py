@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
+from mmbirefnet.apis.masks import MaskInferencer
 from mmbirefnet.imaging.compose import cut_out
 from mmbirefnet.imaging.read import load_image
 from mmbirefnet.imaging.settings import Settings
@@ -42,6 +43,11 @@ def remove_background(
     grow: int = 0,
     feather: float = 0,
     invert: bool = False,
+    refine: str | None = None,
+    mask: str | os.PathLike | bytes | np.ndarray | Image.Image | None = None,
+    tile: int | None = None,
+    tile_overlap: int | None = None,
+    two_pass: bool = False,
     foreground: bool = True,
     channel_order: str = 'rgb',
     max_pixels: int | None = None,
@@ -59,7 +65,8 @@ def remove_background(
         model: Name of a released model, Hugging Face id, URL, file or folder, see :func:`mmbirefnet.zoo.fetch`; or a
             :class:`BiRefNetInferencer`, for other configs and backends, which has its own device and dtype.
         device: For example ``'cuda:1'``; ``None`` for a GPU where there is one.
-        dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for mixed precision.
+        dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for mixed precision; ``'auto'`` for bfloat16 on a CPU
+            with AVX512-BF16 or AMX, and float32 elsewhere.
         input_size: Size the image is resized to for the model: ``None`` for the one it was trained at, pixels of a
             square, (height, width), or ``'image'`` for the image's own, rounded to multiples of 32.
         max_size: At the image's own size, the longer side is at most this many pixels.
@@ -74,8 +81,17 @@ def remove_background(
         fill_holes: Whether to set what an object encloses to 1.
         grow: Pixels that the object grows by; a negative number shrinks it.
         feather: Standard deviation, in pixels, of a Gaussian that softens the edge.
-        invert: Whether to exchange object and background. The operations on alpha are applied in the order that
+        invert: Whether to exchange object and background.
+        refine: Refines uncertain edges by the colors of the image: ``'guided'`` or ``'closed-form'``. The
+            operations on alpha are applied in the order that
             :class:`~mmbirefnet.imaging.settings.Settings` documents.
+        mask: Mask in place of a model's prediction, see :class:`~mmbirefnet.apis.masks.MaskInferencer`: path, bytes,
+            array or PIL image. No model is loaded then.
+        tile: Largest side that the model is given, in multiples of 32: an image with a longer side is predicted at its
+            own size in overlapping tiles. The model sees no more than a tile at a time, see docs/inference.md.
+        tile_overlap: Pixels that neighboring tiles share; by default a quarter of ``tile``.
+        two_pass: Whether to locate the object first, and to predict it again in a crop with ``margin`` around it, for
+            small objects in large images.
         foreground: Whether to estimate the object's own colors at the edges; without, a fringe of the old background
             stays.
         channel_order: Of arrays with colors: ``'rgb'`` as Pillow has them, or ``'bgr'`` as OpenCV has them.
@@ -108,12 +124,18 @@ def remove_background(
         grow=grow,
         feather=feather,
         invert=invert,
+        refine=refine,
+        tile=tile,
+        tile_overlap=tile_overlap,
+        two_pass=two_pass,
     )
     name = None
     if is_url(image):
         image, name = read_url(image, max_bytes=max_bytes, allow_private=allow_private_urls), image
     loaded = load_image(image, name, channel_order, max_pixels)
-    if isinstance(model, BiRefNetInferencer):
+    if mask is not None:
+        inferencer = MaskInferencer(mask, channel_order=channel_order)
+    elif isinstance(model, BiRefNetInferencer):
         inferencer = model
     else:
         with _lock:

@@ -13,6 +13,7 @@ from mmbirefnet.version import __version__
 # Sub-command: its module, and what it does in a line. Modules are imported when they are asked for.
 COMMANDS = {
     'cut': ('mmbirefnet.cli.cut', 'cut objects out of images'),
+    'compare': ('mmbirefnet.cli.compare', 'compare models and settings on one page'),
     'video': ('mmbirefnet.cli.video', 'cut objects out of a video'),
     'serve': ('mmbirefnet.cli.serve', 'serve a page in the browser and an HTTP API'),
     'models': ('mmbirefnet.cli.models', 'list the released models, and download them'),

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
+import sys
+from collections.abc import Iterator
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
+from mmbirefnet.imaging.refine import METHODS
 from mmbirefnet.imaging.settings import STRIDE, Settings
 from mmbirefnet.zoo.weights import CHECKPOINT_VARIABLE, DEFAULT_MODEL
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """What makes an inferencer."""
+def add_model_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Add the options of :func:`inferencer_of`.
+
+    Args:
+        parser: Parser of the sub-command.
+        several: Whether ``--checkpoint`` may be repeated and give its model a name.
+    """
     group = parser.add_argument_group('model')
     group.add_argument(
         '--config',
@@ -21,14 +30,20 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         '--checkpoint',
-        metavar='MODEL',
+        action='append' if several else 'store',
+        metavar='[NAME=]MODEL' if several else 'MODEL',
         help='name of a released model (see mmbirefnet models), Hugging Face id USER/REPO[@REVISION][:FILE], URL, or '
-        f'file or folder, of this project or released; .onnx too; by default ${CHECKPOINT_VARIABLE} or {DEFAULT_MODEL}',
+        f'file or folder, of this project or released; .onnx too; by default ${CHECKPOINT_VARIABLE} or {DEFAULT_MODEL}'
+        + ('; repeat it for several models, the first is the default' if several else ''),
     )
     add_crop_order_argument(group)
     group.add_argument('--device', help='for example cpu or cuda:1; by default a GPU where there is one')
     group.add_argument(
-        '--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32', help='of the arithmetic'
+        '--dtype',
+        choices=('float32', 'bfloat16', 'float16', 'auto'),
+        default='float32',
+        help='of the arithmetic; auto is bfloat16 on a CPU with AVX512-BF16 or AMX, and float32 elsewhere '
+        '(default: %(default)s)',
     )
     group.add_argument(
         '--threads', type=int, metavar='N', help='of the model on the CPU; by default $OMP_NUM_THREADS, or one a core'
@@ -65,6 +80,23 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         help='longer side at most, with --size image (default: %(default)s)',
     )
     group.add_argument('--batch-size', type=int, metavar='N', default=default.batch_size, help='images at once')
+    group.add_argument(
+        '--tile',
+        type=int,
+        metavar='N',
+        help="predict images with a side above N pixels at the image's own size (or at --size) in overlapping tiles",
+    )
+    group.add_argument(
+        '--tile-overlap',
+        type=int,
+        metavar='N',
+        help='pixels that neighboring tiles share (default: a quarter of --tile)',
+    )
+    group.add_argument(
+        '--two-pass',
+        action='store_true',
+        help='locate the object, and predict it again in a crop with --margin around it; for small objects',
+    )
     group.add_argument('--flip', action='store_true', help='average with the map of the mirrored image')
     group.add_argument(
         '--scales',
@@ -82,7 +114,14 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=default.margin,
         metavar='F',
-        help="what the model sees around the box, as a share of the box's sides (default: %(default)s)",
+        help='what the model sees around --box, and around the object in the second of --two-pass, as a share of the '
+        "box's sides (default: %(default)s)",
+    )
+    group.add_argument(
+        '--refine',
+        choices=METHODS,
+        help='refine uncertain edges by the colors of the image: a guided filter, or closed-form matting, which takes '
+        'far more time and memory',
     )
     group.add_argument('--threshold', type=float, metavar='P', help='make maps binary: 1 where they exceed P')
     group.add_argument(
@@ -114,14 +153,31 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--invert', action='store_true', help='exchange object and background')
 
 
-def inferencer_of(args: argparse.Namespace) -> BiRefNetInferencer:
+def set_threads(args: argparse.Namespace) -> None:
+    """Apply ``--threads``.
+
+    Raises:
+        ValueError: If the number is less than 1.
+    """
     if args.threads is not None:
         if args.threads < 1:
             raise ValueError(f'--threads {args.threads}: must be 1 or more')
         os.environ['OMP_NUM_THREADS'] = str(args.threads)  # torch reads it when it is imported, which it is not yet
-    return BiRefNetInferencer(
-        args.config, args.checkpoint, args.device, args.dtype, not args.no_fuse, crop_order=args.crop_order
-    )
+
+
+def inferencer_of(args: argparse.Namespace) -> BiRefNetInferencer:
+    set_threads(args)
+    with log_to_stderr():
+        return BiRefNetInferencer(
+            args.config, args.checkpoint, args.device, args.dtype, not args.no_fuse, crop_order=args.crop_order
+        )
+
+
+@contextlib.contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Let mmengine's logger, which is made with the first model, write to the standard error output, for good."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def settings_of(args: argparse.Namespace) -> Settings:

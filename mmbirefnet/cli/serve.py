@@ -5,12 +5,29 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 
-from .options import add_model_arguments, inferencer_of
+from mmbirefnet.apis.inferencer import BiRefNetInferencer
+from mmbirefnet.server.limits import MIB, Limits
+from mmbirefnet.zoo.catalog import CHECKPOINT_SUFFIXES
+from mmbirefnet.zoo.weights import DEFAULT_MODEL
+
+from .options import add_model_arguments, inferencer_of, set_threads
 
 LOOPBACK = '127.0.0.1'
 API_KEY_VARIABLE = 'MMBIREFNET_API_KEY'
 _UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30}
+# Option: the field of Limits whose default it has, how to read it, its unit, and its help.
+_LIMITS = {
+    '--max-pixels': ('megapixels', float, 'MP', 'of an image'),
+    '--max-size': ('input_size', int, 'N', "side of the model's input"),
+    '--queue': ('queue', int, 'N', 'requests that wait or are processed; 429 beyond'),
+    '--upload-seconds': ('upload_seconds', float, 'S', 'time for an upload'),
+    '--decode-seconds': ('decode_seconds', float, 'S', 'time to decode an image'),
+    '--seconds': ('seconds', float, 'S', 'from upload to answer'),
+    '--decoders': ('decoders', int, 'N', 'processes that decode images'),
+    '--batch': ('batch', int, 'N', 'waiting requests that the model predicts at once'),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--host', default=LOOPBACK, help='address to listen on; 0.0.0.0 for all of this machine (default: %(default)s)'
     )
     parser.add_argument('--port', type=int, default=8000, help='0 takes a free one (default: %(default)s)')
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=1,
+        metavar='N',
+        help='GPUs to use, each with a copy of the models; on the CPU, copies that work at once (default: %(default)s)',
+    )
     group = parser.add_argument_group('access', f'${API_KEY_VARIABLE}: key that requests must carry, if set')
     group.add_argument(
         '--allowed-hosts',
@@ -30,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--cors', nargs='+', default=(), metavar='ORIGIN', help='sites whose pages may use the service, * for all'
     )
-    group = parser.add_argument_group('limits')
+    group = parser.add_argument_group('limits and throughput')
     group.add_argument(
         '--memory',
         type=_bytes,
@@ -39,46 +63,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='for all requests together, beside the model: such as 512M or 8G (default: %(default)s)',
     )
     group.add_argument(
-        '--max-upload', type=float, default=32, metavar='MIB', help='of a request (default: %(default)s)'
+        '--max-upload',
+        type=float,
+        default=Limits.upload_bytes / MIB,
+        metavar='MIB',
+        help='of a request (default: %(default)g)',
     )
-    group.add_argument('--max-pixels', type=float, default=50, metavar='MP', help='of an image (default: %(default)s)')
-    group.add_argument(
-        '--max-size', type=int, default=2048, metavar='N', help="side of the model's input (default: %(default)s)"
-    )
-    group.add_argument(
-        '--queue',
-        type=int,
-        default=8,
-        metavar='N',
-        help='requests that wait or are processed; 429 beyond (default: %(default)s)',
-    )
-    group.add_argument(
-        '--upload-seconds', type=float, default=30, metavar='S', help='time for an upload (default: %(default)s)'
-    )
-    group.add_argument(
-        '--decode-seconds', type=float, default=10, metavar='S', help='time to decode an image (default: %(default)s)'
-    )
-    group.add_argument(
-        '--seconds', type=float, default=120, metavar='S', help='from upload to answer (default: %(default)s)'
-    )
-    group = parser.add_argument_group('throughput')
-    group.add_argument(
-        '--decoders', type=int, default=1, metavar='N', help='processes that decode images (default: %(default)s)'
-    )
-    group.add_argument(
-        '--batch',
-        type=int,
-        default=1,
-        metavar='N',
-        help='waiting requests that the model predicts at once (default: %(default)s)',
-    )
-    add_model_arguments(parser)
+    for option, (field, kind, unit, text) in _LIMITS.items():
+        default = getattr(Limits, field)
+        group.add_argument(option, type=kind, default=default, metavar=unit, help=f'{text} (default: {default:g})')
+    add_model_arguments(parser, several=True)
 
 
 def run(args: argparse.Namespace) -> int:
     try:
         from mmbirefnet.server.app import create_app
-        from mmbirefnet.server.limits import Limits
         from mmbirefnet.server.running import listen, serve
     except ModuleNotFoundError as error:
         raise ImportError(f"mmbirefnet serve needs {error.name}: pip install 'mmbirefnet[server]'") from error
@@ -86,22 +85,16 @@ def run(args: argparse.Namespace) -> int:
         if not 0 < value < float('inf'):
             raise ValueError(f'{option} {value}: must be more than 0 and finite')
     limits = Limits(
-        upload_bytes=int(args.max_upload * 2**20),
-        upload_seconds=args.upload_seconds,
-        megapixels=args.max_pixels,
-        input_size=args.max_size,
-        queue=args.queue,
+        upload_bytes=int(args.max_upload * MIB),
         memory=args.memory,
-        decoders=args.decoders,
-        decode_seconds=args.decode_seconds,
-        seconds=args.seconds,
-        batch=args.batch,
+        **{field: getattr(args, option[2:].replace('-', '_')) for option, (field, *_) in _LIMITS.items()},
     )
     logging.basicConfig(format='%(asctime)s %(levelname)s %(message)s')
     logging.getLogger('mmbirefnet.server').setLevel(logging.INFO)
+    logging.getLogger('python_multipart').setLevel(logging.ERROR)  # it warns of every malformed form
     with listen(args.host, args.port) as listener:
         app = create_app(
-            inferencer_of(args),
+            inferencers_of(args),
             limits,
             allowed_hosts=args.allowed_hosts,
             cors=args.cors,
@@ -112,6 +105,71 @@ def run(args: argparse.Namespace) -> int:
         print(f'http://{address}:{port} (API: /openapi.json); Ctrl-C ends it', flush=True)
         serve(app, listener)
     return 0
+
+
+def inferencers_of(args: argparse.Namespace) -> dict[str, list[BiRefNetInferencer]]:
+    """The models by name, a copy of each for every worker.
+
+    Raises:
+        ValueError: If two models have one name, or there are fewer GPUs than workers.
+    """
+    models = named_checkpoints(args.checkpoint)
+    if args.workers < 1:
+        raise ValueError(f'--workers {args.workers}: must be 1 or more')
+    set_threads(args)
+    devices = _devices(args.device, args.workers)
+    inferencers = {}
+    for name, checkpoint in models.items():
+        one = [argparse.Namespace(**vars(args) | dict(checkpoint=checkpoint, device=device)) for device in devices]
+        copies = [inferencer_of(arguments) for arguments in one]
+        inferencers[name or copies[0].backend.name] = copies
+    return inferencers
+
+
+def named_checkpoints(texts: list[str] | None) -> dict[str | None, str | None]:
+    """Checkpoints by the names of their models; a single one without a name gets the name ``None``.
+
+    Args:
+        texts: Values of ``--checkpoint``: ``NAME=CHECKPOINT``, or a checkpoint that is named for itself.
+
+    Raises:
+        ValueError: If two models have one name.
+    """
+    models: dict[str | None, str | None] = {}
+    for text in texts or [None]:
+        named = re.fullmatch(r'([\w.-]{1,64})=(.+)', text or '')
+        if named and not os.path.exists(text):
+            name, checkpoint = named.groups()
+        else:
+            name, checkpoint = (_stem(text) if len(texts or ()) > 1 else None), text
+        if name in models:
+            raise ValueError(f'--checkpoint {text}: another model is named {name}. Fix: write NAME={checkpoint}')
+        models[name] = checkpoint
+    return models
+
+
+def _stem(text: str) -> str:
+    name = re.split(r'[/\\]', text.rstrip('/\\'))[-1] or DEFAULT_MODEL
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in (*CHECKPOINT_SUFFIXES, '.onnx') else name
+
+
+def _devices(device: str | None, workers: int) -> list[str | None]:
+    if workers == 1 or device == 'cpu':
+        return [device] * workers
+    try:
+        import torch
+
+        count = torch.cuda.device_count()
+    except ModuleNotFoundError:  # ONNX models run without it
+        count = 0
+    if device is None and not count:
+        return ['cpu'] * workers
+    if device not in (None, 'cuda'):
+        raise ValueError(f'--workers {workers}: --device {device} is one device. Fix: leave --device out')
+    if count < workers:
+        raise ValueError(f'--workers {workers}: this machine has {count} GPUs. Fix: --workers {max(1, count)}')
+    return [f'cuda:{index}' for index in range(workers)]
 
 
 def _bytes(text: str) -> int:

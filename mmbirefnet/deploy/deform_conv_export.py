@@ -138,20 +138,21 @@ class GridSampleDeformConv(_ExportedDeformConv):
 FORMS = {'standard': OperatorDeformConv, 'gridsample': GridSampleDeformConv}
 
 
-def replace_deform_convs(model: nn.Module, form: str) -> nn.Module:
+def replace_deform_convs(model: nn.Module, form: str | type[_ExportedDeformConv]) -> nn.Module:
     """Put export forms in the place of a model's DCNv2 layers, in place.
 
     Args:
         model: Any model.
-        form: ``'standard'`` or ``'gridsample'``.
+        form: ``'standard'``, ``'gridsample'``, or a class of such a form.
 
     Raises:
         ValueError: If there is no such form.
     """
-    if form not in FORMS:
+    if isinstance(form, str) and form not in FORMS:
         raise ValueError(f'deform_conv must be one of {", ".join(map(repr, FORMS))}, got {form!r}')
+    form = FORMS.get(form, form)
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, ModulatedDeformConv2dPack):
-                setattr(module, name, FORMS[form](child))
+                setattr(module, name, form(child))
     return model

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import torch
 
 try:
     import onnx
-    from onnxscript import opset19
+
+    from .onnx_operators import translations
 except ModuleNotFoundError as error:
     raise ImportError(f"{error.name} is missing: export to ONNX needs pip install 'mmbirefnet[export]'") from error
 
@@ -20,26 +22,7 @@ from .program import INPUT, OUTPUT, describe, trace
 
 # The first with the operators that each form needs and the exporter writes.
 LOWEST_OPSETS = {'standard': 19, 'gridsample': 18}
-
-
-def _deform_conv(x, weight, offset, mask, stride, padding, dilation, groups, deform_groups):
-    """ONNX's name for the operator (opset 19)."""
-    return opset19.DeformConv(
-        x,
-        weight,
-        offset,
-        None,
-        mask,
-        kernel_shape=list(weight.shape)[2:],
-        strides=list(stride),
-        pads=[*padding, *padding],
-        dilations=list(dilation),
-        group=groups,
-        offset_group=deform_groups,
-    )
-
-
-TRANSLATIONS = {torch.ops.mmbirefnet.deform_conv2d.default: _deform_conv}
+WEIGHTS = ('float32', 'float16')
 
 
 def export_onnx(
@@ -49,6 +32,8 @@ def export_onnx(
     batch_size: int | None = 1,
     deform_conv: str = 'gridsample',
     opset: int | None = None,
+    dynamic_size: bool = False,
+    weights: str = 'float32',
     **names: str,
 ) -> OnnxMetadata:
     """Write the fused model to an ONNX file, which carries how to use it.
@@ -64,6 +49,10 @@ def export_onnx(
         deform_conv: ``'gridsample'`` for ``GridSample`` and ``Conv``, or ``'standard'`` for the operator
             ``DeformConv``, which not every runtime has.
         opset: Version of the operators; by default the lowest of the form, 18 or 19.
+        dynamic_size: Whether the file takes any height and width, multiples of 32; ``size`` is then the one it is run
+            at by default. Only for models with this project's ``SwinTransformer``.
+        weights: ``'float32'``, or ``'float16'`` for a file of half the size: kernels are stored in half precision, and
+            the arithmetic stays in float32.
         **names: ``config`` and ``checkpoint``, for the metadata.
 
     Returns:
@@ -78,7 +67,11 @@ def export_onnx(
     opset = lowest if opset is None else opset
     if opset < lowest:
         raise ValueError(f'deform_conv={deform_conv!r} needs opset {lowest} or later, got {opset}')
-    program = trace(model, size, batch_size, deform_conv)
+    if weights not in WEIGHTS:
+        raise ValueError(f'weights must be one of {", ".join(map(repr, WEIGHTS))}, got {weights!r}')
+    if dynamic_size and deform_conv not in LOWEST_OPSETS:
+        raise ValueError(f'deform_conv must be one of {", ".join(map(repr, LOWEST_OPSETS))}, got {deform_conv!r}')
+    program = trace(model, size, batch_size, deform_conv, dynamic_size)
     proto = torch.onnx.export(
         program,
         dynamo=True,
@@ -86,15 +79,39 @@ def export_onnx(
         input_names=[INPUT],
         output_names=[OUTPUT],
         dynamic_shapes=None if batch_size is not None else {INPUT: {0: torch.export.Dim('batch')}},
-        custom_translation_table=TRANSLATIONS,
+        custom_translation_table=translations(deform_conv),
+        optimize=not dynamic_size,  # would take the sizes of the trace for constants; runtimes optimize what they load
         verbose=False,
     ).model_proto
+    if dynamic_size:
+        del proto.graph.value_info[:]
+        for value in (*proto.graph.input, *proto.graph.output):
+            for axis, name in ((2, 'height'), (3, 'width')):
+                value.type.tensor_type.shape.dim[axis].dim_param = name
+    if weights == 'float16':
+        _store_as_float16(proto.graph)
     # The exporter's own notes hold stack traces with this machine's paths.
     for item in (*proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.value_info, proto.graph):
         del item.metadata_props[:]
         item.doc_string = ''
-    metadata = describe(model, size, deform_conv, **names)
+    metadata = describe(model, size, deform_conv, dynamic_size=dynamic_size, **names)
     onnx.helper.set_model_props(proto, metadata.to_props())
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(proto, path)
     return metadata
+
+
+def _store_as_float16(graph: onnx.GraphProto) -> None:
+    """Store kernels, which are float32 tensors of two or more axes, as float16, each with a ``Cast`` to float32."""
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2:
+            continue
+        values, name = onnx.numpy_helper.to_array(tensor), tensor.name
+        if np.abs(values).max(initial=0) > np.finfo(np.float16).max:  # would become infinite
+            continue
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f'{name}_float16'))
+        casts.append(onnx.helper.make_node('Cast', [tensor.name], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)

@@ -16,6 +16,7 @@ from mmbirefnet.models.normalization import get_normalization
 from mmbirefnet.version import __version__
 
 from .deform_conv_export import replace_deform_convs
+from .dynamic_size import DynamicLogits
 from .fuse import fuse
 
 INPUT, OUTPUT = 'input_image', 'output_image'
@@ -33,7 +34,9 @@ class Logits(nn.Module):
         return self.model(input_image, mode='tensor')
 
 
-def trace(model: BiRefNet, size: tuple[int, int], batch_size: int | None, deform_conv: str) -> ExportedProgram:
+def trace(
+    model: BiRefNet, size: tuple[int, int], batch_size: int | None, deform_conv: str, dynamic_size: bool = False
+) -> ExportedProgram:
     """The graph of the fused model.
 
     Args:
@@ -41,6 +44,7 @@ def trace(model: BiRefNet, size: tuple[int, int], batch_size: int | None, deform
         size: (H, W) in pixels, multiples of 32.
         batch_size: Number of images; ``None`` for any.
         deform_conv: ``'standard'`` (one operator) or ``'gridsample'``, see :mod:`.deform_conv_export`.
+        dynamic_size: Trace operators that fit any size, for ONNX; ``size`` is then the one of the trace.
 
     Returns:
         A program from ``input_image (N, 3, H, W)``, normalised, to logits ``(N, 1, H, W)``.
@@ -56,17 +60,22 @@ def trace(model: BiRefNet, size: tuple[int, int], batch_size: int | None, deform
     fused = fuse(model)
     if fused.out_channels != 1:
         raise ValueError(f'only models of one channel can be exported, this one gives {fused.out_channels}')
-    wrapper = Logits(replace_deform_convs(fused, deform_conv)).eval()
+    wrapper = DynamicLogits(fused) if dynamic_size else Logits(replace_deform_convs(fused, deform_conv))
     # An example of one would be taken for a constant.
     example = torch.zeros(batch_size or 2, 3, *size, device=next(fused.parameters()).device)
     shapes = None if batch_size is not None else {INPUT: {0: torch.export.Dim('batch')}}
     # Without gradients the model works in parts and in place.
     with torch.enable_grad():
-        return torch.export.export(wrapper, (example,), dynamic_shapes=shapes)
+        return torch.export.export(wrapper.eval(), (example,), dynamic_shapes=shapes)
 
 
 def describe(
-    model: BiRefNet, size: tuple[int, int], deform_conv: str, config: str = '', checkpoint: str = ''
+    model: BiRefNet,
+    size: tuple[int, int],
+    deform_conv: str,
+    config: str = '',
+    checkpoint: str = '',
+    dynamic_size: bool = False,
 ) -> OnnxMetadata:
     """What is written into an exported file about its use, from the model's own data preprocessor."""
     return OnnxMetadata(
@@ -76,6 +85,7 @@ def describe(
         config=config,
         checkpoint=checkpoint,
         mmbirefnet_version=__version__,
+        dynamic_size=dynamic_size,
     )
 
 

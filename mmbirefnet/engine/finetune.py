@@ -11,7 +11,7 @@ import math
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ from mmbirefnet.zoo.convert import load_birefnet
 from mmbirefnet.zoo.download import fetch
 
 MEASURES = ('maxFm', 'wFmeasure', 'MAE', 'Smeasure', 'meanEm')
-FEW, SOME = 50, 500  # images
+FEW = 25  # images that strong augmentation is for
+SMALL = 100  # images of which a fifth is held out
 IMAGES_SEEN = 4000  # over all epochs, of a small set
 SHEET_ROWS = 8
 GIB = 2**30
@@ -81,7 +82,6 @@ class Plan:
     checkpointing: bool
     memory_gib: float
     """Estimated memory of training."""
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -202,7 +202,7 @@ def _check(folder: DataFolder, report: Callable[[str], None]) -> None:
 
 def _share_held_out(folder: DataFolder) -> float:
     """A tenth, and a fifth of less than 100 images, whose scores would depend on a few of them."""
-    return 0.2 if len(folder.stems) < 2 * FEW else 0.1
+    return 0.2 if len(folder.stems) < SMALL else 0.1
 
 
 def _find_model(model: str, config: str | os.PathLike | None) -> tuple[str, Path]:
@@ -229,13 +229,12 @@ def _misfit(state_dict: Mapping[str, torch.Tensor], model: dict) -> str:
         return misfit(state_dict, MODELS.build(model).state_dict(), ('neck.classifier.',))
 
 
-def choose_recipes(images: int, soft: bool, old_data: bool = False) -> list[str]:
+def choose_recipes(images: int, soft: bool) -> list[str]:
     """The recipes that ``'auto'`` stands for; ``docs/finetune.md`` has the measurements behind them.
 
     Args:
         images: Number of training images.
         soft: Whether the masks are mattes.
-        old_data: Whether old data is mixed in.
     """
     recipes = ['frozen_batchnorm']
     if images <= FEW:
@@ -294,6 +293,8 @@ def _plan(
     total = epochs or min(max(round(IMAGES_SEEN / images), cfg.train_cfg.max_epochs), 100)
     size = next((tuple(step['scale']) for step in pipeline if step['type'] == 'mmbirefnet.Resize'), None)
     plan = Plan(checkpoint, os.path.abspath(base), recipes, images, _stems(val_set), size, 0, 1, total, False, 0.0)
+    if torch.cuda.is_available() and torch.cuda.is_bf16_supported() and cfg.optim_wrapper.type == 'OptimWrapper':
+        overrides = _merge(dict(optim_wrapper=dict(type='mmbirefnet.BFloat16OptimWrapper')), overrides)
     _fit_memory(plan, cfg, overrides, batch_size, memory)
     interval = max(1, total // 20)
     loader = dict(
@@ -384,8 +385,9 @@ def _fit_memory(plan: Plan, cfg: Config, overrides: dict, batch_size: int | None
         merged.model.backbone.with_cp = merged.model.decode_head.with_cp = checkpointing
         fixed, per_pixel = estimate_memory(merged.model, amp)
         for batch in range(largest, 0, -1):
-            plan.memory_gib = round((fixed + per_pixel * width * height * batch) / GIB, 2)
-            if plan.memory_gib <= limit:
+            needed = (fixed + per_pixel * width * height * batch) / GIB
+            plan.memory_gib = round(needed, 2)
+            if needed <= limit:
                 plan.batch_size, plan.accumulate = batch, math.ceil(wanted / batch)
                 plan.checkpointing = checkpointing
                 if checkpointing and not already:
@@ -474,7 +476,6 @@ def _describe(plan: Plan, path: Path) -> list[str]:
         f'{plan.epochs} epochs at {size}, {plan.batch_size} images at once, {plan.accumulate} times for a step'
         f'{", with checkpointing" if plan.checkpointing else ""}: about {plan.memory_gib} GiB',
         f'config: {path}',
-        *plan.notes,
     ]
 
 

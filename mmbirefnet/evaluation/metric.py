@@ -17,7 +17,7 @@ from mmbirefnet.datasets.transforms.decode import read_mask
 from mmbirefnet.evaluation.map_files import OBJECT_ABOVE, check_trimap, find_trimap, unknown_region
 from mmbirefnet.evaluation.report.tables import MEANS, to_keys, with_means
 from mmbirefnet.evaluation.scoring import Scores, aggregate, check_measures, score_pair
-from mmbirefnet.evaluation.scoring_pool import ScoringPool, resolve_workers
+from mmbirefnet.evaluation.scoring_pool import TIMEOUT, ScoringPool, resolve_workers
 from mmbirefnet.registry import METRICS
 
 _ROUNDING = 1e-4  # bilinear resizing may leave [0, 1] by a few last bits
@@ -56,6 +56,8 @@ class DichotomousMetric(BaseMetric):
             evaluation.
         num_workers: processes that score while the model works on; 0 scores in this one, ``'auto'`` takes the
             machine's cores. Each needs about 20 bytes per pixel of its map.
+        timeout: seconds that a worker process may take for an image, after which the run ends with an error that names
+            it; 0 for no limit.
         collect_device, prefix, collect_dir: see ``mmengine.evaluator.BaseMetric``.
 
     Raises:
@@ -75,6 +77,7 @@ class DichotomousMetric(BaseMetric):
         stretch_hce: bool = False,
         trimap: int | str | None = None,
         num_workers: int | str = 0,
+        timeout: float = TIMEOUT,
         collect_device: str = 'cpu',
         prefix: str | None = None,
         collect_dir: str | None = None,
@@ -92,7 +95,7 @@ class DichotomousMetric(BaseMetric):
         self.means = MEANS if means is None else means
         self.stretch_hce = stretch_hce
         self.output_dir = None if output_dir is None else Path(output_dir)
-        self._pool = ScoringPool(_score_sample, resolve_workers(num_workers))
+        self._pool = ScoringPool(_score_sample, resolve_workers(num_workers), timeout)
         self._map_paths: dict[Path, str] = {}
 
     @property
@@ -114,7 +117,8 @@ class DichotomousMetric(BaseMetric):
                 trimap = _trimap_of(sample, self.trimap) if self.measures else None
             except (TypeError, ValueError) as error:
                 raise type(error)(f'{image["image"]}: {error}') from error
-            self._pool.submit(image, score_map, mask, alpha, self.measures, self.stretch_hce, trimap, map_path)
+            options = (self.measures, self.stretch_hce, trimap, map_path)
+            self._pool.submit(image, score_map, mask, alpha, *options, name=image['image'])
         self.results.extend(self._pool.take())
 
     def evaluate(self, size: int) -> dict[str, float]:

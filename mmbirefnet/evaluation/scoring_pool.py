@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple
 
 import cv2
 import mmengine.dist
@@ -16,6 +19,8 @@ from mmbirefnet.utils.process_guard import guard_process
 
 _MOST_WORKERS = 8
 WAITING_PER_WORKER = 2
+TIMEOUT = 1800.0  # seconds; HCE of a map of a hundred megapixels takes some minutes
+_pids = None  # in a worker: the process that each waiting call runs in, 0 if none
 
 
 def resolve_workers(workers: int | str) -> int:
@@ -33,6 +38,12 @@ def resolve_workers(workers: int | str) -> int:
     return workers
 
 
+class _Call(NamedTuple):
+    name: str
+    slot: int
+    future: Future
+
+
 class ScoringPool:
     """Calls a function in worker processes and keeps the results in the order of the calls.
 
@@ -41,32 +52,47 @@ class ScoringPool:
     Args:
         function: importable by name, as its arguments are sent to other processes.
         workers: number of processes; 0 calls the function at once in this one.
+        timeout: seconds that a call in a worker may take; 0 for no limit.
+
+    Raises:
+        ValueError: if ``timeout`` is negative.
+        RuntimeError: if a worker dies or takes longer; the message names the call. ``submit``, ``take`` and ``finish``
+            raise it, and what the function raises.
     """
 
-    def __init__(self, function: Callable, workers: int) -> None:
+    def __init__(self, function: Callable, workers: int, timeout: float = TIMEOUT) -> None:
+        if not timeout >= 0:
+            raise ValueError(f'timeout={timeout!r}, must be a number of seconds, or 0 for no limit')
         self._function = function
         self._workers = workers
+        self._timeout = timeout
         self._executor = None
-        self.pending: deque = deque()
+        self._submitted = 0
+        self.pending: deque[_Call] = deque()
         self._results: list = []
 
-    def submit(self, *args) -> None:
-        """Call the function with ``args`` soon."""
+    def submit(self, *args, name: object = None) -> None:
+        """Call the function with ``args`` soon; errors call it ``name``, by default the first argument."""
         if self._workers == 0:
             self._results.append(self._function(*args))
             return
         if self._executor is None:
             # The start method is the program's: mmengine sets it by env_cfg.mp_cfg.
+            context = multiprocessing.get_context()
+            self._pids = context.RawArray('q', WAITING_PER_WORKER * self._workers)
             self._executor = ProcessPoolExecutor(
-                self._workers, multiprocessing.get_context(), initializer=_prepare_worker
+                self._workers, context, initializer=_prepare_worker, initargs=(self._pids,)
             )
-        while len(self.pending) >= WAITING_PER_WORKER * self._workers:
+        while len(self.pending) >= len(self._pids):
             self._collect_oldest()
-        self.pending.append(self._executor.submit(self._function, *args))
+        slot = self._submitted % len(self._pids)
+        self._submitted += 1
+        future = self._executor.submit(_call_in_worker, slot, self._function, *args)
+        self.pending.append(_Call(str(args[0] if name is None else name), slot, future))
 
     def take(self) -> list:
         """Results that are there by now, without waiting; each is handed out once."""
-        while self.pending and self.pending[0].done():
+        while self.pending and self.pending[0].future.done():
             self._collect_oldest()
         results, self._results = self._results, []
         return results
@@ -81,14 +107,27 @@ class ScoringPool:
         return self.take()
 
     def _collect_oldest(self) -> None:
+        # It runs already: calls are begun in their order, and those before it have ended.
+        name, slot, future = oldest = self.pending.popleft()
         try:
-            self._results.append(self.pending.popleft().result())
+            self._results.append(future.result(self._timeout or None))
         except BrokenProcessPool as error:
+            running = [call.name for call in (oldest, *self.pending) if self._pids[call.slot]] or [name]
             self._shut_down()
             raise RuntimeError(
-                'a scoring worker died, most often for lack of memory: '
+                f'a worker died that scored {" or ".join(running)}, most often for lack of memory: '
                 f'set num_workers of the metric below {self._workers}'
             ) from error
+        except FutureTimeoutError:
+            if future.done():  # the function's own
+                raise
+            if pid := self._pids[slot]:
+                os.kill(pid, signal.SIGKILL)
+            self._shut_down()
+            raise RuntimeError(
+                f'{name}: scoring takes longer than {self._timeout:g} s and was stopped. Fix: a larger timeout of the '
+                'metric, or 0 for no limit'
+            ) from None
 
     def _shut_down(self) -> None:
         self.pending.clear()
@@ -97,7 +136,17 @@ class ScoringPool:
             self._executor = None
 
 
-def _prepare_worker() -> None:
+def _call_in_worker(slot: int, function: Callable, *args):
+    _pids[slot] = os.getpid()
+    try:
+        return function(*args)
+    finally:
+        _pids[slot] = 0
+
+
+def _prepare_worker(pids) -> None:
+    global _pids
+    _pids = pids
     guard_process()
     # 0, not 1: OpenCV then leaves alone the threads of the parent, which a forked process does not have.
     cv2.setNumThreads(0)

@@ -17,7 +17,8 @@ from mmengine.logging import print_log
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from mmbirefnet.fileio.checkpoints import read_checkpoint
+from mmbirefnet.fileio.checkpoints import read_checkpoint, state_dict_of
+from mmbirefnet.fileio.downloads import download_file
 from mmbirefnet.fileio.hashing import sha256_of
 
 # The end of a file's name that torchvision and OpenMMLab give to what they publish: the start of its SHA-256.
@@ -38,6 +39,8 @@ def load_from_local(filename: str, map_location: str | Callable | None = None) -
         raise ValueError(f'{filename}: no checkpoint, but a {type(checkpoint).__name__}')
     if Path(filename).suffix == '.safetensors':
         return dict(state_dict=checkpoint)
+    if not checkpoint.keys().isdisjoint(('state_dict', 'meta')):
+        state_dict_of(checkpoint, filename)
     state = checkpoint.get('state_dict')
     if isinstance(state, dict) and state and all(str(key).startswith(_COMPILED) for key in state):
         checkpoint['state_dict'] = {key.removeprefix(_COMPILED): value for key, value in state.items()}
@@ -82,19 +85,11 @@ def download(url: str, folder: str = '', progress: bool = False) -> Path:
     named = _NAMED_HASH.search(path.name)
     digest = fragment.removeprefix(_SHA256).lower() if fragment.startswith(_SHA256) else named[1] if named else None
     if int(os.environ.get('LOCAL_RANK', get_dist_info()[0])) == 0 and not path.is_file():
-        _download(url, path, progress)
+        print_log(f'downloading {url} to {path}', 'current')
+        download_file(url, path, progress)
     barrier()
     _check_digest(path, digest, url)
     return path
-
-
-def _download(url: str, path: Path, progress: bool) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    print_log(f'downloading {url} to {path}', 'current')
-    try:
-        torch.hub.download_url_to_file(url, str(path), progress=progress)  # renames what is complete
-    except OSError as error:
-        raise OSError(f'{url}: cannot be downloaded ({error}); or put the file at {path}') from error
 
 
 def _check_digest(path: Path, wanted: str | None, url: str) -> None:

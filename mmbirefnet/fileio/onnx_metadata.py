@@ -22,7 +22,7 @@ class OnnxMetadata:
     """How to feed a model and to read what it gives.
 
     Args:
-        input_size: (H, W) in pixels.
+        input_size: (H, W) in pixels; with ``dynamic_size`` that of the training, which predictions are best at.
         mean: Of the three channels in ``channel_order``, in grey levels 0 to 255: subtracted from the image.
         std: Likewise: what the difference is divided by.
         channel_order: ``'RGB'`` or ``'BGR'``.
@@ -32,6 +32,8 @@ class OnnxMetadata:
         checkpoint: Name of the file its weights are from.
         mmbirefnet_version: Version that wrote the file.
         format_version: Of these properties.
+        dynamic_size: Whether the model takes any height and width, multiples of 32. Files written before there was
+            this property take one size.
     """
 
     input_size: tuple[int, int]
@@ -44,6 +46,7 @@ class OnnxMetadata:
     checkpoint: str = ''
     mmbirefnet_version: str = ''
     format_version: int = FORMAT_VERSION
+    dynamic_size: bool = False
 
     def to_props(self) -> dict[str, str]:
         """The properties, ``{'mmbirefnet.<field>': text}``; numbers and sequences as JSON."""
@@ -67,8 +70,13 @@ class OnnxMetadata:
             )
         try:
             values = {}
+            props = {f'{PREFIX}dynamic_size': 'false', **props}
             for field in fields(cls):
-                text = props[PREFIX + field.name]
+                text = (
+                    props.get(PREFIX + field.name, 'false')
+                    if field.name == 'dynamic_size'
+                    else props[PREFIX + field.name]
+                )
                 value = text if field.type == 'str' else json.loads(text)
                 values[field.name] = tuple(value) if isinstance(value, list) else value
             meta = cls(**values)

@@ -13,6 +13,8 @@ from mmbirefnet.imaging.settings import Settings
 _COLUMN_COST = 3  # of a value that is interpolated along a row, relative to one along a column
 OBJECT = 0.5  # from here on a pixel counts as part of an object
 VISIBLE = 0.05  # and from here on it is part of what a crop keeps
+_SPECK = 0.1  # of the largest component: what is smaller does not widen the crop of the second pass
+_MOST = 0.8  # of the image's sides: a crop above this shows the model little more
 
 
 def resize_map(soft_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -163,6 +165,54 @@ def fill_holes(soft_map: np.ndarray, threshold: float = OBJECT) -> np.ndarray:
     hole = (left > 0) & (top > 0) & (left + width < soft_map.shape[1]) & (top + height < soft_map.shape[0])
     hole[0] = False  # the objects
     return np.where(hole[labels], np.float32(1), soft_map)
+
+
+def box_to_predict_again(soft_map: np.ndarray, margin: float) -> tuple[slice, slice] | None:
+    """(rows, columns) of the object with a margin, for a second look at it.
+
+    Args:
+        soft_map: float32 ``(H, W)`` in [0, 1]. What exceeds half its maximum, at most 0.5, is the object: a small
+            object may be found weakly. Components below a tenth of the largest do not count.
+        margin: Share of the box's sides that is added on each side, as far as the image goes.
+
+    Returns:
+        ``None`` if nothing is visible, or if the box is most of the image: both sides above 80 % of it.
+    """
+    height, width = soft_map.shape
+    level = min(OBJECT, float(soft_map.max()) / 2)
+    if level < VISIBLE:
+        return None
+    _, _, stats, _ = cv2.connectedComponentsWithStats((soft_map >= level).view(np.uint8))
+    left, top, w, h, areas = stats[1:].T
+    parts = areas >= _SPECK * areas.max()
+    box = (left[parts].min(), top[parts].min(), (left + w)[parts].max(), (top + h)[parts].max())
+    (rows, columns), _ = crop_of_box(box, margin, soft_map.shape, 'map')
+    if rows.stop - rows.start > _MOST * height and columns.stop - columns.start > _MOST * width:
+        return None
+    return rows, columns
+
+
+def blend_crop(soft_map: np.ndarray, crop_map: np.ndarray, box: tuple[slice, slice], margin: float) -> None:
+    """Put the map of a crop into the map of the whole, in place; it fades in over the margin.
+
+    Args:
+        soft_map: float32 ``(H, W)``.
+        crop_map: float32 ``(h, w)``, for ``box``.
+        box: (rows, columns) of the crop, whose margin is ``margin`` times the object's sides; a side of the box that
+            lies on the image's border does not fade.
+    """
+    weights = []
+    for side, length in zip(box, soft_map.shape):
+        size = side.stop - side.start
+        fade = max(size * margin / (1 + 2 * margin), 1)
+        inside = np.arange(size, dtype=np.float32) + np.float32(0.5)
+        weight = np.ones(size, np.float32)
+        if side.start > 0:
+            weight = np.minimum(weight, inside / fade)
+        if side.stop < length:
+            weight = np.minimum(weight, (size - inside) / fade)
+        weights.append(weight.astype(np.float32))
+    soft_map[box] += (crop_map - soft_map[box]) * weights[0][:, None] * weights[1]
 
 
 def box_of_object(alpha: np.ndarray, margin: float = 0) -> tuple[slice, slice]:

@@ -24,6 +24,11 @@ VISIBLE_BEHIND = 128  # gray level that the model sees behind what is transparen
 MAX_PIXELS = 178_956_970  # where Pillow's default limit raises an error
 MAX_SIDE = 2**20  # pixels; OpenCV's limit
 _TILE_PIXELS = 2**22  # a TIFF's tile may have as many, or four times those of its image
+MAX_FRAMES = 2000  # of an animation, pages of a file
+# A further image of a JPEG, HEIF or PSD file is a preview, another view or a layer; of an icon, another size.
+_SEQUENCE_FORMATS = ('GIF', 'PNG', 'WEBP', 'AVIF', 'TIFF')
+_SUBFILE_TYPE, _REDUCED_OR_MASK = 254, 0b101  # TIFF tag, and its bits for pages that only accompany another
+_AVIF_BRANDS = (b'avif', b'avis')
 _HEIF_BRANDS = (b'heic', b'heix', b'hevc', b'hevx', b'heim', b'heis', b'mif1', b'msf1')
 _JPEG_START = b'\xff\xd8'
 _JPEG_MARKER = re.compile(rb'\xff[^\x00\x01\xff\xd0-\xd7]')  # not: stuffing, fill bytes, markers without a segment
@@ -68,10 +73,34 @@ class LoadedImage:
         return np.rint(self.rgb * alpha + VISIBLE_BEHIND * (1 - alpha)).astype(np.uint8)
 
 
+@dataclass
+class LoadedSequence:
+    """The frames of an animation as they are shown one after another, or the pages of a TIFF file.
+
+    Attributes:
+        frames: The images; two or more.
+        durations: Milliseconds that each frame is shown; ``None`` for pages.
+        plays: How often an animation is played; 0 stands for without end.
+        name: What messages call it.
+        path: The file it was read from.
+    """
+
+    frames: list[LoadedImage]
+    durations: list[float] | None = None
+    plays: int = 0
+    name: str = 'sequence'
+    path: Path | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the first image in pixels."""
+        return self.frames[0].size
+
+
 def load_image(
     source, name: str | None = None, channel_order: str = 'bgr', max_pixels: int | None = None
 ) -> LoadedImage:
-    """Read an image; of several frames or pages, the first.
+    """Read an image; of several frames or pages, the first (see :func:`load_frames`).
 
     16-bit channels are scaled to 8 bits. CMYK, Lab and gray images with a color profile go through it to sRGB; RGB
     stays as it is, beside its profile. Only the formats of :data:`~mmbirefnet.imaging.formats.FORMATS` are opened.
@@ -106,6 +135,101 @@ def load_image(
     if hasattr(source, 'read'):
         return _from_file(source, name or getattr(source, 'name', 'file'), None, max_pixels)
     raise TypeError(f'an image is a path, bytes, file, PIL image or array, not {type(source).__name__}')
+
+
+def load_frames(
+    source: str | os.PathLike | bytes, name: str | None = None, max_pixels: int | None = None
+) -> LoadedImage | LoadedSequence:
+    """Read all frames of an animation (GIF, PNG, WebP, AVIF) or all pages of a TIFF file.
+
+    Every frame is complete: what a file stores as a change of the frame before is composed. A PNG's picture that is not
+    part of its animation, and a TIFF's thumbnails and masks, are left out.
+
+    Args:
+        source: Path, or bytes of a file.
+        name: What messages call it.
+        max_pixels: Most pixels of all frames together; ``None`` for Pillow's limit.
+
+    Returns:
+        The image that :func:`load_image` returns for a file with one frame.
+
+    Raises:
+        OSError, ValueError: As :func:`load_image`.
+    """
+    path = None if isinstance(source, bytes) else Path(source)
+    name = name or str(path or 'bytes')
+    with open_source(source) as file:
+        frames, durations, plays = zip(*iter_frames(file, name, path, max_pixels))
+    return as_sequence(frames, durations, plays[0], name, path)
+
+
+def open_source(source: str | os.PathLike | bytes) -> io.BufferedIOBase:
+    """Open a path or the bytes of a file for reading; errors as :func:`open_regular_file`."""
+    return io.BytesIO(source) if isinstance(source, bytes) else open_regular_file(Path(source))
+
+
+def as_sequence(frames, durations, plays: int, name: str, path: Path | None) -> LoadedImage | LoadedSequence:
+    """What :func:`iter_frames` yields, put together; one frame is an image."""
+    if len(frames) == 1:
+        return frames[0]
+    return LoadedSequence(list(frames), None if durations[0] is None else list(durations), plays, name, path)
+
+
+def iter_frames(
+    file, name: str, path: Path | None = None, max_pixels: int | None = None
+) -> Iterator[tuple[LoadedImage, float | None, int]]:
+    """Yield each frame of an open file, the milliseconds that it is shown, and how often the animation is played."""
+    with _named_errors(name), _open(file, name, max_pixels) as image:
+        indices = _frame_indices(image, name, max_pixels)
+        if len(indices) > 1:
+            if image.format == 'PNG':
+                _read_png_exif(image, name)
+            for index in indices:
+                image.seek(index)
+                frame = _from_pil(image, name, path, max_pixels)  # some plugins set the duration as they decode
+                yield frame, None if image.format == 'TIFF' else float(image.info.get('duration', 0)), _plays(image)
+            return
+    file.seek(0)
+    yield _from_file(file, name, path, max_pixels), None, 0
+
+
+def count_frames(file, name: str, max_pixels: int | None = None) -> int:
+    """Frames or pages in an open file that :func:`iter_frames` yields, from its headers; errors as there."""
+    with _named_errors(name), _open(file, name, max_pixels) as image:
+        return len(_frame_indices(image, name, max_pixels))
+
+
+def _frame_indices(image: Image.Image, name: str, max_pixels: int | None) -> list[int]:
+    """Which frames of an open image are shown."""
+    if image.format not in _SEQUENCE_FORMATS or not getattr(image, 'is_animated', False):
+        return [0]
+    if image.n_frames > MAX_FRAMES:
+        raise TooManyPixelsError(f'{name}: {image.n_frames} frames; at most {MAX_FRAMES} are read')
+    indices = list(range(int(getattr(image, 'default_image', False)), image.n_frames))
+    pixels = len(indices) * image.width * image.height
+    if image.format == 'TIFF':
+        indices, pixels = [], 0
+        for index in range(image.n_frames):
+            image.seek(index)
+            if not indices or not image.tag_v2.get(_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK:
+                _check_tile(image, name)
+                indices.append(index)
+                pixels += image.width * image.height
+        image.seek(0)
+    if pixels > (limit := MAX_PIXELS if max_pixels is None else max_pixels):
+        raise TooManyPixelsError(
+            f'{name}: {len(indices)} frames have {pixels} pixels together, more than the limit of {limit} (max_pixels, '
+            "--max-pixels). Fix: read the first alone (frames='first', --frames first)"
+        )
+    return indices
+
+
+def _plays(image: Image.Image) -> int:
+    """How often an animation is played; a GIF's file counts the repetitions after the first time."""
+    loop = image.info.get('loop')
+    if image.format == 'GIF':
+        return 1 if loop is None else loop and loop + 1
+    return loop or 0
 
 
 def open_regular_file(path: Path) -> io.BufferedReader:
@@ -246,6 +370,8 @@ def _open(file, name: str, max_pixels: int | None) -> Image.Image:
         raise OSError(f'{name}: PostScript is a program, which is not run; convert it to an image')
     if _is_heif(head):
         _register_heif(name)
+    if head[4:8] == b'ftyp' and head[8:12] in _AVIF_BRANDS and 'AVIF' not in available_formats():
+        raise OSError(f"{name}: this build of Pillow does not read AVIF. Fix: pip install 'mmbirefnet[formats]'")
     try:
         with _pillow_limit(max_pixels):
             image = Image.open(file, formats=available_formats())
@@ -254,10 +380,14 @@ def _open(file, name: str, max_pixels: int | None) -> Image.Image:
             f'{name}: not an image that can be read (empty, damaged, or of a format outside {", ".join(FORMATS)})'
         ) from error
     _check_pixels(image.size, name, max_pixels)
+    _check_tile(image, name)
+    return image
+
+
+def _check_tile(image: Image.Image, name: str) -> None:
     tile = [getattr(image, 'tag_v2', {}).get(tag, 0) for tag in (322, 323)]  # TileWidth, TileLength
     if np.prod(tile, dtype=float) > max(_TILE_PIXELS, 4 * image.width * image.height):
         raise OSError(f'{name}: damaged image ({tile[0]}x{tile[1]} tiles in {image.width}x{image.height} pixels)')
-    return image
 
 
 def available_formats() -> list[str]:
@@ -273,12 +403,21 @@ def has_image_signature(path: Path) -> bool:
             head = file.read(16)
     except OSError:
         return False
+    return suffix_of(head) is not None
+
+
+def suffix_of(head: bytes) -> str | None:
+    """The usual suffix of an image that begins with these bytes, 16 or more; ``None`` if it is not recognized."""
+    head = head[:16]
     if len(head) < 16:  # some plugins expect whole numbers
-        return False
+        return None
     if _is_heif(head):
-        return True
-    accepts = (Image.OPEN[format][1] for format in available_formats())
-    return any(accept is not None and accept(head) is True for accept in accepts)
+        return '.heic'
+    for format in available_formats():
+        accept = Image.OPEN[format][1]
+        if accept is not None and accept(head) is True:
+            return FORMATS[format][0]
+    return None
 
 
 def _is_heif(head: bytes) -> bool:
@@ -289,7 +428,9 @@ def _register_heif(name: str) -> None:
     try:
         import pillow_heif
     except ImportError as error:
-        raise OSError(f'{name}: HEIC and HEIF need another package: pip install pillow-heif') from error
+        raise OSError(
+            f"{name}: HEIC and HEIF need the package pillow-heif. Fix: pip install 'mmbirefnet[formats]'"
+        ) from error
     pillow_heif.register_heif_opener()
 
 
@@ -331,7 +472,7 @@ def _read_png_exif(image: Image.Image, name: str, check: bool = True) -> None:
         if kind == b'eXIf':
             image.info['exif'] = file.read(length)
             file.seek(4, io.SEEK_CUR)
-        elif kind != b'IDAT' or not check:
+        elif kind not in (b'IDAT', b'fdAT') or not check:
             file.seek(length + 4, io.SEEK_CUR)
         elif zlib.crc32(file.read(length), zlib.crc32(kind)).to_bytes(4, 'big') != file.read(4):
             raise OSError(f'{name}: damaged or truncated image (checksum of its rows)')

@@ -27,7 +27,11 @@ import numpy as np
 from mmbirefnet.imaging.read import (
     MAX_PIXELS,
     LoadedImage,
+    LoadedSequence,
     TooManyPixelsError,
+    as_sequence,
+    count_frames,
+    iter_frames,
     load_image,
     open_regular_file,
     read_size,
@@ -36,7 +40,7 @@ from mmbirefnet.imaging.read import (
 START_SECONDS = 60  # a worker imports for about 0.3 s; on a machine under load much longer
 HEADER_BYTES = 256 * 2**20  # memory for a file's header, and beside the pixels
 PIXEL_BYTES = 64  # memory for a pixel: JPEG 2000 takes the most
-_REPLY_BYTES = 2**16
+_REPLY_BYTES = 2**18  # the sizes and times of 2000 frames
 _TEXT = 1000  # characters of a message
 _START = (
     'import json, sys; sys.path[:] = json.loads(sys.argv[1]); '
@@ -91,12 +95,16 @@ class ImageDecoder:
             worker.socket.close()
         self._renew()
 
-    def read(self, source: str | os.PathLike | bytes, name: str | None = None) -> LoadedImage:
+    def read(
+        self, source: str | os.PathLike | bytes, name: str | None = None, frames: str = 'first'
+    ) -> LoadedImage | LoadedSequence:
         """Read an image, as :func:`~mmbirefnet.imaging.read.load_image` does.
 
         Args:
             source: Path, or the bytes of a file.
             name: What messages call it; by default the path.
+            frames: ``'all'`` reads all frames or pages, as :func:`~mmbirefnet.imaging.read.load_frames` does, under the
+                same limits on time and pixels as one image.
 
         Raises:
             TimeoutError: Decoding took longer than ``seconds``. It is an ``OSError``.
@@ -105,24 +113,29 @@ class ImageDecoder:
             ValueError: Its pixels are out of range, or the decoder is closed.
             TypeError: ``source`` is neither a path nor bytes.
         """
-        path = None
+        image = self._ask(source, name, frames)
+        image.path = Path(source) if isinstance(source, (str, os.PathLike)) else None
+        return image
+
+    def count_frames(self, source: str | os.PathLike | bytes, name: str | None = None) -> int:
+        """Frames or pages of a file, as :func:`~mmbirefnet.imaging.read.count_frames`; errors as :meth:`read`."""
+        return self._ask(source, name, 'count')
+
+    def _ask(self, source, name: str | None, task: str):
         if isinstance(source, (bytes, bytearray, memoryview)):
             name, file = name or 'bytes', _memory_file()
             file.write(source)
             file.flush()
         elif isinstance(source, (str, os.PathLike)):
-            path = Path(source)
-            name, file = name or str(path), open_regular_file(path)
+            name, file = name or str(source), open_regular_file(Path(source))
         else:
             raise TypeError(f'source must be a path or bytes, not {type(source).__name__}')
         with file, self._slots:
             worker = self._take()
             try:
-                image = worker.read(file.fileno(), name, self.seconds, self.memory, self.max_pixels)
+                return worker.read(file.fileno(), name, self.seconds, self.memory, self.max_pixels, task)
             finally:
                 self._give_back(worker)
-        image.path = path
-        return image
 
     def _take(self) -> _Worker:
         with self._lock:
@@ -207,9 +220,11 @@ class _Worker:
                 raise RuntimeError(f'the process that decodes images does not start: {reason}') from error
         self.usable = True
 
-    def read(self, file: int, name: str, seconds: float, memory: int, max_pixels: int) -> LoadedImage:
+    def read(
+        self, file: int, name: str, seconds: float, memory: int, max_pixels: int, task: str
+    ) -> LoadedImage | LoadedSequence | int:
         end = time.monotonic() + seconds
-        request = dict(name=name[-_TEXT:], seconds=seconds, memory=memory, max_pixels=max_pixels)
+        request = dict(name=name[-_TEXT:], seconds=seconds, memory=memory, max_pixels=max_pixels, task=task)
         self.usable = False  # until the answer is there: whatever is raised before, the worker is in an unknown state
         try:
             socket.send_fds(self.socket, [json.dumps(request).encode() + b'\n'], [file])
@@ -262,24 +277,29 @@ class _Worker:
         self.socket.close()
 
 
-def _image_of(reply: dict, pixels: int | None, name: str, max_pixels: int) -> LoadedImage:
+def _image_of(reply: dict, pixels: int | None, name: str, max_pixels: int) -> LoadedImage | LoadedSequence | int:
     if (kind := reply.get('error')) == 'MemoryError':
         raise OSError(f'{name}: decoding needs more memory than allowed for {reply["size"]}, and was stopped')
     if kind:
         # The worker names the image as it was asked to, at most shortened.
         raise _ERRORS.get(kind, OSError)(reply['message'])
-    height, width, alpha, profile = reply['shape']
-    sizes = [height * width * 3, height * width * alpha, profile]
-    if not 0 < height * width <= max_pixels or alpha not in (0, 1) or os.fstat(pixels).st_size != sum(sizes):
-        raise OSError(f'{name}: decoding returned {reply}')
-    data = np.frombuffer(mmap.mmap(pixels, sum(sizes)), np.uint8)  # closed with the last array on it
-    rgb, opacity, icc = np.split(data, np.cumsum(sizes[:2]))
-    return LoadedImage(
-        rgb.reshape(height, width, 3),
-        opacity.reshape(height, width) if alpha else None,
-        icc.tobytes() or None,
-        name,
-    )
+    if 'count' in reply:
+        return reply['count']
+    shapes = reply['shapes']
+    sizes = [(height * width * 3, height * width * alpha, profile) for height, width, alpha, profile in shapes]
+    areas = [height * width for height, width, *_ in shapes]
+    if min(areas) < 1 or sum(areas) > max_pixels or any(alpha not in (0, 1) for _, _, alpha, _ in shapes):
+        raise OSError(f'{name}: decoding returned images of {shapes[:5]}')
+    if os.fstat(pixels).st_size != (size := sum(map(sum, sizes))):
+        raise OSError(f'{name}: decoding returned {os.fstat(pixels).st_size} bytes instead of {size}')
+    parts = iter(np.split(np.frombuffer(mmap.mmap(pixels, size), np.uint8), np.cumsum(sizes)[:-1]))  # closed with them
+    frames = []
+    for height, width, alpha, _ in shapes:
+        rgb, opacity, icc = next(parts), next(parts), next(parts)
+        opacity = opacity.reshape(height, width) if alpha else None
+        frames.append(LoadedImage(rgb.reshape(height, width, 3), opacity, icc.tobytes() or None, name))
+    durations, plays = zip(*reply['times'])
+    return as_sequence(frames, durations, plays[0], name, None)
 
 
 def _memory_file():
@@ -325,8 +345,12 @@ def run_worker(descriptor: int, parent: int) -> None:
                     socket.send_fds(channel, [message], [pixels.fileno()])
 
 
-def _decode(descriptor: int, base: int, name: str, seconds: float, memory: int, max_pixels: int):
-    """Answer one request: the reply, and a file with the pixels."""
+def _decode(descriptor: int, base: int, name: str, seconds: float, memory: int, max_pixels: int, task: str):
+    """Answer one request: the reply, and a file with the pixels.
+
+    Args:
+        task: ``'first'`` or ``'all'`` frames, or ``'count'`` for their number.
+    """
     import resource
 
     from PIL import Image
@@ -348,11 +372,18 @@ def _decode(descriptor: int, base: int, name: str, seconds: float, memory: int, 
             size = f'{width}x{height} pixels'
             allow(HEADER_BYTES + PIXEL_BYTES * width * height)
             file.seek(0)
-            image = load_image(file, name, max_pixels=max_pixels)
-            pixels = _memory_file()
-            for part in (image.rgb, image.alpha, image.icc_profile):
-                if part is not None:
-                    pixels.write(part)
+            if task == 'count':
+                return dict(count=count_frames(file, name, max_pixels), warnings=[]), None
+            frames = iter_frames(file, name, None, max_pixels)
+            if task == 'first':
+                frames = [(load_image(file, name, max_pixels=max_pixels), None, 0)]
+            pixels, shapes, times = _memory_file(), [], []
+            for image, *shown in frames:
+                for part in (image.rgb, image.alpha, image.icc_profile):
+                    if part is not None:
+                        pixels.write(part)
+                shapes.append((*image.size, int(image.alpha is not None), len(image.icc_profile or b'')))
+                times.append(shown)
             pixels.flush()
         except MemoryError:
             return dict(error='MemoryError', size=size), None
@@ -360,8 +391,8 @@ def _decode(descriptor: int, base: int, name: str, seconds: float, memory: int, 
             kinds = ('TooManyPixelsError', 'ValueError')
             kind = next((kind for kind in kinds if isinstance(error, _ERRORS[kind])), 'OSError')
             return dict(error=kind, message=str(error)[: 2 * _TEXT]), None
-    shape = (*image.size, int(image.alpha is not None), len(image.icc_profile or b''))
-    return dict(shape=shape, warnings=[str(warning.message)[:_TEXT] for warning in caught[:5]]), pixels
+    texts = [str(warning.message)[:_TEXT] for warning in caught[:5]]
+    return dict(shapes=shapes, times=times, warnings=texts), pixels
 
 
 def _allocated() -> int:

@@ -8,6 +8,8 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from mmbirefnet.imaging.refine import METHODS
+
 MOST_PIXELS = 500  # to grow or feather by: the work grows with it
 STRIDE = 32  # heights and widths that a model takes are multiples of it
 LONGEST_SIDE = 2**15  # of a model's input, in pixels
@@ -38,8 +40,14 @@ class Settings:
         grow: Pixels that the object grows by; a negative number shrinks it.
         feather: Standard deviation, in pixels, of a Gaussian that softens the edge; 0 for none.
         invert: Whether to exchange object and background.
+        refine: Refines uncertain edges by the colors of the image: ``'guided'`` or ``'closed-form'``, see
+            :func:`~mmbirefnet.imaging.refine.refine_map`; ``None`` does not.
+        tile: Largest side that the model is given, in multiples of 32. An image with a longer side is predicted at its
+            own size (with ``input_size`` at that size) in overlapping tiles; smaller images are predicted as without.
+        tile_overlap: Pixels that neighboring tiles share, blended in the middle half; by default a quarter of ``tile``.
+        two_pass: Whether to locate the object first, and to predict it again in a crop with ``margin`` around it.
 
-    The operations on the map are applied in this order: levels, min_area, largest, fill_holes, threshold, grow,
+    The operations on the map are applied in this order: refine, levels, min_area, largest, fill_holes, threshold, grow,
     feather, invert.
 
     Raises:
@@ -61,6 +69,10 @@ class Settings:
     grow: int = 0
     feather: float = 0
     invert: bool = False
+    refine: str | None = None
+    tile: int | None = None
+    tile_overlap: int | None = None
+    two_pass: bool = False
 
     def __post_init__(self) -> None:
         input_size, box, levels = self.input_size, self.box, self.levels
@@ -80,17 +92,33 @@ class Settings:
             ('grow', _is_integer(self.grow, -MOST_PIXELS, MOST_PIXELS), f'an integer up to ±{MOST_PIXELS}'),
             ('feather', _is_number(self.feather, 0, MOST_PIXELS), f'in [0, {MOST_PIXELS}]'),
             (
+                'tile',
+                self.tile is None or (_is_integer(self.tile, 2 * STRIDE, LONGEST_SIDE) and self.tile % STRIDE == 0),
+                f'pixels in multiples of {STRIDE}, from {2 * STRIDE} to {LONGEST_SIDE}',
+            ),
+            (
+                'tile_overlap',
+                self.tile_overlap is None or (self.tile and _is_integer(self.tile_overlap, 0, self.tile - STRIDE)),
+                f'pixels, at least {STRIDE} less than tile, which must be given',
+            ),
+            (
                 'box',
                 box is None or _is_box(box),
                 '(left, top, right, bottom) in pixels with left < right, top < bottom',
             ),
+            ('refine', self.refine in (None, *METHODS), f'None or one of {", ".join(METHODS)}'),
             *(
                 (name, isinstance(getattr(self, name), (bool, np.bool_)), 'True or False')
-                for name in ('flip', 'largest', 'fill_holes', 'invert')
+                for name in ('flip', 'largest', 'fill_holes', 'invert', 'two_pass')
             ),
         ):
             if not fits:
                 raise ValueError(f'{name}={getattr(self, name)!r}, must be {wanted}')
+
+    @property
+    def overlap(self) -> int:
+        """Pixels that neighboring tiles share; 0 without tiles."""
+        return (self.tile or 0) // 4 if self.tile_overlap is None else self.tile_overlap
 
     def sizes(
         self, image: tuple[int, int], trained: tuple[int, int], side_range: tuple[int, int] | None = None
@@ -103,7 +131,9 @@ class Settings:
             side_range: Shortest and longest side, for a model that was trained at dynamic size; it is run at the size
                 of ``image`` then, unless ``input_size`` is given.
         """
-        if self.input_size is None and side_range is not None:
+        if self.input_size is None and self.tile is not None and max(image) > self.tile:
+            base = image
+        elif self.input_size is None and side_range is not None:
             base = _own_size(image, side_range[0], min(side_range[1], self.max_size))
         elif self.input_size is None:
             base = trained

@@ -21,6 +21,11 @@ def is_url(source: object) -> bool:
     return isinstance(source, str) and bool(re.match('https?://', source, re.IGNORECASE))
 
 
+def has_scheme(source: object) -> bool:
+    """Whether it is text that begins as a URL of any kind does."""
+    return isinstance(source, str) and re.match(r'[a-z][a-z0-9+.-]+://', source, re.IGNORECASE) is not None
+
+
 def read_url(url: str, *, max_bytes: int = MAX_BYTES, seconds: float = SECONDS, allow_private: bool = False) -> bytes:
     """Read a file from a URL.
 

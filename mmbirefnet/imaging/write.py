@@ -6,8 +6,9 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -15,21 +16,25 @@ from PIL import Image
 from mmbirefnet.fileio.atomic import replacing
 from mmbirefnet.imaging.compose import KINDS, compose_all, opacity, read_background
 from mmbirefnet.imaging.maps import box_of_object
-from mmbirefnet.imaging.read import MAX_SIDE
+from mmbirefnet.imaging.read import MAX_SIDE, LoadedSequence, available_formats
+from mmbirefnet.imaging.sequences import ANIMATIONS, encode_sequence, to_palette
 from mmbirefnet.imaging.sources import Source
 
 # Suffix: Pillow's format and the options it is written with.
 FORMATS = {
     'png': ('PNG', dict(compress_level=4)),
+    'apng': ('PNG', dict(compress_level=4)),
     'webp': ('WEBP', dict(quality=95)),
     'tif': ('TIFF', dict(compression='tiff_lzw')),
     'tiff': ('TIFF', dict(compression='tiff_lzw')),
     'jpg': ('JPEG', dict(quality=95, subsampling=0)),
     'jpeg': ('JPEG', dict(quality=95, subsampling=0)),
+    'gif': ('GIF', {}),
+    'avif': ('AVIF', dict(quality=90, subsampling='4:4:4')),
 }
 LOSSLESS = {'WEBP': dict(lossless=True, exact=True)}  # for masks and cut-outs
 WITHOUT_ALPHA = ('jpg', 'jpeg')
-LONGEST_SIDES = {'WEBP': 16383, 'JPEG': 65500}  # pixels that a file of the format can have
+LONGEST_SIDES = {'WEBP': 16383, 'JPEG': 65500, 'GIF': 65535, 'AVIF': 65535}  # pixels that a file of the format can have
 
 
 class OutputWriter:
@@ -43,13 +48,15 @@ class OutputWriter:
             or the foreground if there is a background.
         foreground: Estimate foreground colors.
         background: Behind ``'foreground'``: see :func:`~mmbirefnet.imaging.compose.read_background`.
-        format: Suffix of all files; by default png, for ``'foreground'`` the image's own.
+        format: Suffix of all files; by default png, for ``'foreground'``, animations and pages the image's own.
         overwrite: Whether to replace files that exist.
         single_file: Write the one source's one kind to ``out_dir``, which names a file.
         device: Where torch estimates foregrounds; ``None`` for OpenCV on the CPU.
         max_pixels: Largest background image; see :func:`~mmbirefnet.imaging.read.load_image`.
         crop: Crops files to the object, with this share of the box's sides as a margin, and writes the box to
-            ``<file>.json``; ``None`` does not crop.
+            ``<file>.json``; ``None`` does not crop. All frames of an animation are cropped to one box.
+        stream: Open binary file that the one source's one kind is written to, in place of a file; ``out_dir`` is what
+            messages call it.
 
     Raises:
         ValueError: An option is none of those possible, or the format cannot hold a cut-out's alpha.
@@ -68,8 +75,9 @@ class OutputWriter:
         device=None,
         max_pixels: int | None = None,
         crop: float | None = None,
+        stream: BinaryIO | None = None,
     ) -> None:
-        self.out_dir = Path(out_dir)
+        self.out_dir, self.stream = Path(out_dir), stream
         if save is None:
             save = 'cutout' if background is None else 'foreground'
         self.save = tuple(dict.fromkeys((save,) if isinstance(save, str) else save))
@@ -79,15 +87,19 @@ class OutputWriter:
             raise ValueError(f'save={self.save!r}, must be one or several of {", ".join(KINDS)}')
         if background is not None and 'foreground' not in self.save:
             raise ValueError(f'background={background!r} is for foreground, which is not in save={self.save}')
+        if len(self.save) > 1 and (single_file or stream is not None):
+            raise ValueError(f'{out_dir}: one file cannot hold {" and ".join(self.save)}; name a folder')
         if single_file:
-            if len(self.save) > 1:
-                raise ValueError(f'{out_dir}: one file cannot hold {" and ".join(self.save)}; name a folder')
             suffix = self.out_dir.suffix.lower().lstrip('.')
             if self.format not in (None, suffix):
                 raise ValueError(f'{out_dir}: its suffix says another format than format={self.format!r}')
             self.format = suffix
         if self.format is not None and self.format not in FORMATS:
             raise ValueError(f'format={self.format!r}, must be one of {", ".join(FORMATS)}')
+        if self.format == 'avif' and 'AVIF' not in available_formats():
+            raise ValueError(
+                "format='avif': this build of Pillow does not write AVIF. Fix: pip install 'mmbirefnet[formats]'"
+            )
         if self.format in WITHOUT_ALPHA and 'cutout' in self.save:
             raise ValueError(f"format='{self.format}' cannot hold the alpha of a cut-out; png, webp and tif can")
         if crop is not None and not 0 <= crop < float('inf'):
@@ -95,10 +107,17 @@ class OutputWriter:
         self.crop = crop
         self.background = read_background(background, max_pixels=max_pixels)
         self._stems: dict[Source, Path] = {}
+        self._sequences: Collection[Source] = ()
         self._inputs: set[str] = set()
 
-    def plan(self, sources: Sequence[Source]) -> None:
-        """Choose the names of all outputs: the source's, and its suffix too where two sources differ in that alone."""
+    def plan(self, sources: Sequence[Source], sequences: Collection[Source] = ()) -> None:
+        """Choose the names of all outputs: the source's, and its suffix too where two sources differ in that alone.
+
+        Args:
+            sources: All of them.
+            sequences: Those that are animations or pages, which keep their format if no other is given.
+        """
+        self._sequences = sequences
         stems = [_relative(source.key).with_suffix('') for source in sources]
         shared = Counter(map(_folded, stems))
         stems = [
@@ -120,7 +139,7 @@ class OutputWriter:
 
     def targets(self, source: Source) -> dict[str, Path]:
         """The file of each kind that :meth:`write` makes of a planned source."""
-        if self.single_file:
+        if self.single_file or self.stream is not None:
             return {self.save[0]: self.out_dir}
         stem = self._stems[source]
         folders = [self.out_dir / kind if len(self.save) > 1 else self.out_dir for kind in self.save]
@@ -132,6 +151,8 @@ class OutputWriter:
 
     def existing(self, source: Source) -> list[Path]:
         """Those of its targets that exist, links that lead nowhere among them."""
+        if self.stream is not None:
+            return []
         return [path for path in self.targets(source).values() if os.path.lexists(path)]
 
     def check(self, source: Source) -> None:
@@ -141,7 +162,7 @@ class OutputWriter:
             FileExistsError: A target exists and may not be replaced.
             ValueError: A target is an input, or lies outside the output folder because of a link.
         """
-        for path in self.targets(source).values():
+        for path in self.targets(source).values() if self.stream is None else ():
             if os.path.realpath(path) in self._inputs:
                 raise ValueError(f'{path}: is an input, which is not overwritten; choose another output folder')
             for file in (path,) if self.crop is None else (path, _box_file(path)):
@@ -156,35 +177,63 @@ class OutputWriter:
         Raises:
             OSError, ValueError: As :meth:`check`, and if a file cannot be written.
         """
-        source, image, soft_map = prediction
+        source, image, soft_map, *_ = prediction
         self.check(source)
         targets = self.targets(source)
-        outputs = compose_all(
-            targets, image, soft_map, self.background, estimate_foreground=self.foreground, device=self.device
-        )
-        rows, columns = slice(None), slice(None)
-        if self.crop is not None:
-            rows, columns = box_of_object(opacity(image, soft_map), self.crop)
+        sequence = image if isinstance(image, LoadedSequence) else None
+        frames, maps = (sequence.frames, soft_map) if sequence else ([image], [soft_map])
+        for kind in targets if sequence else ():
+            _check_sequence(self._suffix(kind, source), sequence)
+        boxes = self._boxes(frames, maps, sequence is not None and sequence.durations is not None)
+        outputs: dict[str, list[np.ndarray]] = {kind: [] for kind in targets}
+        for frame, alpha, box in zip(frames, maps, boxes):
+            composed = compose_all(
+                targets, frame, alpha, self.background, estimate_foreground=self.foreground, device=self.device
+            )
+            for kind in targets:
+                outputs[kind].append(np.ascontiguousarray(composed.pop(kind)[box]))
         for kind, path in targets.items():
-            pixels = np.ascontiguousarray(outputs.pop(kind)[rows, columns])
-            profile = None if kind == 'mask' else image.icc_profile
-            save_image(pixels, path, profile, lossless=kind != 'foreground', overwrite=self.overwrite)
+            profiles = [None if kind == 'mask' else frame.icc_profile for frame in frames]
+            pixels, suffix, lossless = outputs.pop(kind), self._suffix(kind, source), kind != 'foreground'
+            if sequence is None:
+                content = encode_image(pixels[0], suffix, profiles[0], lossless, str(path))
+            else:
+                name = str(path)
+                content = encode_frames(pixels, suffix, sequence.durations, sequence.plays, profiles, lossless, name)
+            if self.stream is not None:
+                self.stream.write(content)
+                self.stream.flush()
+                continue
+            _save(content, path, self.overwrite)
             if self.crop is not None:
-                self._save_box(path, rows, columns, image.size)
+                self._save_boxes(path, frames, boxes)
         return list(targets.values())
 
-    def _save_box(self, path: Path, rows: slice, columns: slice, size: tuple[int, int]) -> None:
-        """Where the file's pixels lie in the image, in a file beside it."""
-        box = dict(left=columns.start, top=rows.start, right=columns.stop, bottom=rows.stop)
-        content = json.dumps(box | dict(image_width=size[1], image_height=size[0]))
+    def _boxes(self, frames, maps, animated: bool) -> list[tuple[slice, slice]]:
+        """What is kept of each frame, (rows, columns)."""
+        if self.crop is None:
+            return [(slice(None), slice(None))] * len(frames)
+        opacities = [opacity(frame, alpha) for frame, alpha in zip(frames, maps)]
+        if animated:
+            return [box_of_object(np.maximum.reduce(opacities), self.crop)] * len(frames)
+        return [box_of_object(alpha, self.crop) for alpha in opacities]
+
+    def _save_boxes(self, path: Path, frames, boxes) -> None:
+        """Where the file's pixels lie in the image, in a file beside it: an object, or a list for different pages."""
+        found = [
+            dict(left=columns.start, top=rows.start, right=columns.stop, bottom=rows.stop)
+            | dict(image_width=frame.size[1], image_height=frame.size[0])
+            for frame, (rows, columns) in zip(frames, boxes)
+        ]
+        one_box = all(box == found[0] for box in found)
         with replacing(_box_file(path), self.overwrite, sync=False) as temporary:
-            temporary.write_text(f'{content}\n')
+            temporary.write_text(f'{json.dumps(found[0] if one_box else found)}\n')
 
     def _suffix(self, kind: str, source: Source) -> str:
         if self.format:
             return self.format
         own = source.key.suffix.lower().lstrip('.')
-        return own if kind == 'foreground' and own in FORMATS else 'png'
+        return own if (kind == 'foreground' or source in self._sequences) and own in FORMATS else 'png'
 
 
 def _box_file(path: Path) -> Path:
@@ -205,7 +254,10 @@ def save_image(
         OSError: If it cannot be written; no part of it is left then.
         ValueError: If the format cannot hold an image of this size.
     """
-    content = encode_image(pixels, path.suffix.lower().lstrip('.'), icc_profile, lossless, str(path))
+    _save(encode_image(pixels, path.suffix.lower().lstrip('.'), icc_profile, lossless, str(path)), path, overwrite)
+
+
+def _save(content: bytes, path: Path, overwrite: bool) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path, overwrite, sync=False) as temporary:
@@ -231,16 +283,46 @@ def encode_image(
     Raises:
         ValueError: If the format cannot hold an image of this size.
     """
+    codec, options = _options(pixels, format, lossless, name)
+    if icc_profile:
+        options['icc_profile'] = icc_profile
+    file = io.BytesIO()
+    (to_palette if codec == 'GIF' else Image.fromarray)(pixels).save(file, codec, **options)
+    return file.getvalue()
+
+
+def encode_frames(
+    frames: Sequence[np.ndarray],
+    format: str,
+    durations: Sequence[float] | None,
+    plays: int = 0,
+    icc_profiles: Sequence[bytes | None] = (),
+    lossless: bool = True,
+    name: str = 'image',
+) -> bytes:
+    """An animation, or with ``tif`` pages, as a file's bytes; arguments as for :func:`encode_image` and
+    :func:`~mmbirefnet.imaging.sequences.encode_sequence`, errors as for the former."""
+    (*_, (codec, options)) = [_options(frame, format, lossless, name) for frame in frames]
+    return encode_sequence(frames, codec, options, durations, plays, icc_profiles)
+
+
+def _options(pixels: np.ndarray, format: str, lossless: bool, name: str) -> tuple[str, dict]:
+    """Pillow's format and options for an image, whose size is checked."""
     codec, options = FORMATS[format]
     height, width = pixels.shape[:2]
     if max(height, width) > (limit := LONGEST_SIDES.get(codec, MAX_SIDE)):
         raise ValueError(f'{name}: {format} holds sides up to {limit} pixels, not {width}x{height}. Fix: use png')
-    options = options | (LOSSLESS.get(codec, {}) if lossless else {})
-    if icc_profile:
-        options['icc_profile'] = icc_profile
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, codec, **options)
-    return file.getvalue()
+    return codec, options | (LOSSLESS.get(codec, {}) if lossless else {})
+
+
+def _check_sequence(format: str, sequence: LoadedSequence) -> None:
+    animated = sequence.durations is not None
+    if FORMATS[format][0] != 'TIFF' and not (animated and FORMATS[format][0] in ANIMATIONS):
+        what, fit = ('frames', 'gif, webp, apng') if animated else ('pages', 'tif')
+        raise ValueError(
+            f'{sequence.name}: {len(sequence.frames)} {what}, which {format} cannot hold. Fix: --format {fit}, or '
+            "--frames first (frames='first') for the first alone"
+        )
 
 
 def _relative(key: Path) -> Path:

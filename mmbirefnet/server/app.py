@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from fastapi import FastAPI, File, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
@@ -29,6 +29,7 @@ from .requests import FILE_HINT, RETRY_AFTER, BoundUploads, Counters, FormRoute,
 
 PAGE = Path(__file__).with_name('page.html')
 MEDIA_TYPES = {'png': 'image/png', 'webp': 'image/webp', 'jpg': 'image/jpeg'}
+EDGE_PIXELS = 20  # to grow or feather by: 50 megapixels take some seconds, and wider edges many times as long
 CLIENT_LEFT = 499  # as nginx logs it; nobody gets this answer
 # The page loads nothing from elsewhere.
 _CONTENT_SECURITY_POLICY = (
@@ -56,7 +57,7 @@ class Problem(BaseModel):
 
 
 def create_app(
-    inferencer: BiRefNetInferencer | Mapping[str, BiRefNetInferencer],
+    inferencer: BiRefNetInferencer | Mapping[str, BiRefNetInferencer | Sequence[BiRefNetInferencer]],
     limits: Limits | None = None,
     *,
     allowed_hosts: Collection[str] = (),
@@ -65,10 +66,11 @@ def create_app(
 ) -> FastAPI:
     """Build the application, to be run by any ASGI server; nothing is written to disk.
 
-    Images are decoded in other processes, and the model predicts in one thread at a time.
+    Images are decoded in other processes. Each device predicts one batch at a time.
 
     Args:
-        inferencer: The model, or several by name, of which the first is the default.
+        inferencer: The model, or several by name, of which the first is the default. In place of a model a list of
+            its copies, one for each device; the copies work at the same time, on requests from one queue.
         limits: Bounds on requests.
         allowed_hosts: Host names by which the service may be reached; ``'*'`` for all. By default all, but only
             loopback names for connections to a loopback address.
@@ -76,12 +78,12 @@ def create_app(
         api_key: Key that requests must carry, as ``Authorization: Bearer KEY``.
 
     Raises:
-        ValueError: If there is no model.
+        ValueError: If there is no model, the models have different numbers of copies, or an origin is none.
     """
     limits = limits or Limits()
-    models = dict(inferencer) if isinstance(inferencer, Mapping) else {inferencer.backend.name: inferencer}
-    if not models:
-        raise ValueError('inferencer={}: name at least one model')
+    models = _copies(inferencer)
+    for origin in cors:
+        _check_origin(origin)
     default_model = next(iter(models))
     pipeline, counters = Pipeline(models, limits), Counters()
 
@@ -101,15 +103,15 @@ def create_app(
     )
     app.router.route_class = FormRoute
     app.add_middleware(BoundUploads, limits=limits, is_full=lambda: pipeline.is_full)
-    if cors:
+    app.add_middleware(Gate, counters=counters, hosts=allowed_hosts, origins=cors, api_key=api_key)
+    if cors:  # outside the gate, so that pages of these origins can read why it refuses a request
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=list(cors),
+            allow_origins=[origin.lower() for origin in cors],
             allow_methods=['GET', 'POST'],
             allow_headers=['Authorization', 'X-API-Key', 'X-Request-ID'],
-            expose_headers=['Content-Disposition', 'X-Request-ID', 'Retry-After'],
+            expose_headers=['Content-Disposition', 'X-Crop-Box', 'X-Request-ID', 'Retry-After'],
         )
-    app.add_middleware(Gate, counters=counters, hosts=allowed_hosts, origins=cors, api_key=api_key)
 
     @app.exception_handler(RequestValidationError)
     async def explain(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -126,8 +128,23 @@ def create_app(
             'version': __version__,
             'model': default_model,
             'models': list(models),
+            'devices': len(models[default_model]),
             'under_way': pipeline.under_way,
             'queue': limits.queue,
+        }
+
+    @app.get('/models', summary='The models, their sizes, and which is the default')
+    async def list_models() -> dict:
+        return {
+            'default': default_model,
+            'models': [
+                {
+                    'name': name,
+                    'input_height': copies[0].backend.input_size[0],
+                    'input_width': copies[0].backend.input_size[1],
+                }
+                for name, copies in models.items()
+            ],
         }
 
     @app.get('/metrics', summary='Counts in the text format of Prometheus', response_class=PlainTextResponse)
@@ -173,7 +190,7 @@ def create_app(
         estimate_foreground: Annotated[
             bool, Form(description='Remove the old background from the colors at the edge.')
         ] = True,
-        model: Annotated[str | None, Form(description='Name of a model; /api/health lists them.')] = None,
+        model: Annotated[str | None, Form(description='Name of a model; /models lists them.')] = None,
         size: Annotated[
             int | None, Form(description="Side of the model's input in pixels, a multiple of 32; by default its own.")
         ] = None,
@@ -185,11 +202,38 @@ def create_app(
         box: Annotated[
             str | None, Form(description="'left,top,right,bottom' in pixels: look for the object inside only.")
         ] = None,
+        margin: Annotated[
+            float, Form(description="What the model sees around the box, as a share of the box's sides.")
+        ] = 0.1,
+        levels: Annotated[
+            str | None, Form(description="'low,high': make the mask 0 up to low and 1 from high on.")
+        ] = None,
+        largest: Annotated[bool, Form(description='Keep only the largest component.')] = False,
+        fill_holes: Annotated[bool, Form(description='Fill holes in objects.')] = False,
+        grow: Annotated[
+            int, Form(description=f'Pixels to grow objects by, or shrink if negative; {EDGE_PIXELS} at most.')
+        ] = 0,
+        feather: Annotated[
+            float, Form(description=f'Sigma in pixels of a Gaussian that softens the edge; {EDGE_PIXELS} at most.')
+        ] = 0,
+        invert: Annotated[bool, Form(description='Exchange object and background.')] = False,
+        crop: Annotated[
+            float | None,
+            Form(
+                description="Crop to the object, with a margin that is a share of the box's sides; X-Crop-Box has "
+                "'left,top,right,bottom'."
+            ),
+        ] = None,
     ) -> Response:
         name = _file_name(file)
         try:
             if size is not None and size > limits.input_size:
                 raise ValueError(f'size={size}, may be {limits.input_size} at most')
+            for option, pixels in (('grow', grow), ('feather', feather)):
+                if abs(pixels) > EDGE_PIXELS:
+                    raise ValueError(f'{option}={pixels:g}: the service takes {EDGE_PIXELS} pixels at most')
+            if crop is not None and not 0 <= crop < float('inf'):
+                raise ValueError(f'crop={crop}, must be finite, 0 or more')
             if output is Output.cutout and format is Format.jpg:
                 raise ValueError('format=jpg has no alpha; send format=png or webp, or output=foreground or mask')
             if model is not None and model not in models:
@@ -199,13 +243,26 @@ def create_app(
                 read=lambda: _contents(file),
                 model=model or default_model,
                 settings=Settings(
-                    input_size=size, flip=flip, threshold=threshold, min_area=min_area, box=_box(box) if box else None
+                    input_size=size,
+                    max_size=limits.input_size,
+                    flip=flip,
+                    box=_numbers('box', box, 'left,top,right,bottom'),
+                    margin=margin,
+                    threshold=threshold,
+                    min_area=min_area,
+                    levels=_numbers('levels', levels, 'low,high'),
+                    largest=largest,
+                    fill_holes=fill_holes,
+                    grow=grow,
+                    feather=feather,
+                    invert=invert,
                 ),
                 output=output.value,
                 format=format.value,
                 background=(lambda: _contents(background_file)) if background_file else parse_color(background[:99]),
                 background_name=_file_name(background_file) if background_file else '',
                 estimate_foreground=estimate_foreground,
+                crop=crop,
                 end=time.monotonic() + limits.seconds,
                 request=request.scope['mmbirefnet']['id'],
             )
@@ -217,6 +274,8 @@ def create_app(
         request.scope['mmbirefnet']['held'].append(result.share)
         shown = quote(f'{Path(name).stem}-{output.value}.{format.value}')
         headers = {'Content-Disposition': f"inline; filename*=UTF-8''{shown}"}
+        if result.box is not None:
+            headers['X-Crop-Box'] = ','.join(map(str, result.box))
         return Response(result.content, media_type=MEDIA_TYPES[format.value], headers=headers)
 
     return app
@@ -279,11 +338,32 @@ def _file_name(file: UploadFile) -> str:
     return PureWindowsPath(PurePosixPath(file.filename or 'image').name).name or 'image'
 
 
-def _box(text: str) -> list[float]:
+def _numbers(field: str, text: str | None, names: str) -> tuple[float, ...] | None:
+    """The numbers in a field, as many as there are names; ``None`` if the field is empty."""
+    if not text:
+        return None
     try:
-        numbers = [float(number) for number in text.split(',')]
+        numbers = tuple(float(number) for number in text[:199].split(','))
     except ValueError:
-        numbers = []
-    if len(numbers) != 4:
-        raise ValueError(f"box={text!r:.99}, must be 'left,top,right,bottom' in pixels")
+        numbers = ()
+    if len(numbers) != names.count(',') + 1 or len(text) > 199:
+        raise ValueError(f"{field}={text!r:.99}, must be numbers: '{names}'")
     return numbers
+
+
+def _copies(inferencer) -> dict[str, list[BiRefNetInferencer]]:
+    """The copies of each model by its name."""
+    models = inferencer if isinstance(inferencer, Mapping) else {inferencer.backend.name: inferencer}
+    models = {name: list(value) if isinstance(value, Sequence) else [value] for name, value in models.items()}
+    counts = sorted({len(copies) for copies in models.values()})
+    if not counts or counts[0] == 0:
+        raise ValueError(f'inferencer={inferencer!r}: give at least one model')
+    if len(counts) > 1:
+        raise ValueError(f'inferencer: models have {" and ".join(map(str, counts))} copies; give as many of each')
+    return models
+
+
+def _check_origin(origin: str) -> None:
+    parts = urlsplit(origin)
+    if origin != '*' and not (parts.scheme and parts.netloc and origin == f'{parts.scheme}://{parts.netloc}'):
+        raise ValueError(f'cors={origin!r}: is no origin. Fix: write it as https://example.org, without a path, or *')

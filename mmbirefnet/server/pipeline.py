@@ -7,14 +7,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
-from mmbirefnet.imaging.compose import compose
+from mmbirefnet.imaging.compose import compose, opacity
+from mmbirefnet.imaging.maps import box_of_object
 from mmbirefnet.imaging.read import LoadedImage, TooManyPixelsError
 from mmbirefnet.imaging.sandbox import ImageDecoder
 from mmbirefnet.imaging.settings import Settings
@@ -40,6 +41,7 @@ class Job:
         background: Color (red, green, blue), or a function that returns the bytes of an image's file.
         background_name: File name of that image.
         estimate_foreground: Whether to estimate the colors of the foreground.
+        crop: Crops the answer to the object, with this share of the box's sides as a margin; ``None`` does not crop.
         end: Value of ``time.monotonic()`` at which the answer is due.
         request: Id of the request, for the log.
         abandoned: Set when the answer is no longer wanted.
@@ -55,6 +57,7 @@ class Job:
     background_name: str
     estimate_foreground: bool
     end: float
+    crop: float | None = None
     request: str = '-'
     abandoned: threading.Event = field(default_factory=threading.Event)
 
@@ -72,25 +75,27 @@ class Result:
         status: HTTP status.
         content: The encoded image, or the reason why there is none.
         share: Memory that the content takes; to be released when it has been sent.
+        box: (left, top, right, bottom) of the content in the image, in pixels, if it was cropped.
     """
 
     status: int
     content: bytes | str
     share: Share | None = None
+    box: tuple[int, int, int, int] | None = None
 
 
 class Pipeline:
     """Works on jobs in threads, as many at a time as fit in the memory.
 
     Args:
-        inferencers: Models by name.
+        inferencers: Models by name; of each, one copy for every device.
         limits: Bounds.
     """
 
-    def __init__(self, inferencers: Mapping[str, BiRefNetInferencer], limits: Limits) -> None:
+    def __init__(self, inferencers: Mapping[str, Sequence[BiRefNetInferencer]], limits: Limits) -> None:
         self.inferencers, self.limits = dict(inferencers), limits
         self.budget = Budget(limits.work_bytes)
-        self.predictor = Predictor(limits.batch)
+        self.predictor = Predictor(limits.batch, min(map(len, inferencers.values())))
         self._decoder = ImageDecoder(limits.decoders, limits.decode_seconds, limits.decode_bytes, limits.pixels)
         # Those that have decoded an image wait for memory inside, so that few decoded images wait.
         self._decoding = threading.Semaphore(limits.decoders)
@@ -128,8 +133,8 @@ class Pipeline:
     def _run(self, job: Job) -> Result:
         held: list[Share] = []
         try:
-            content = self._answer(job, held)
-            return Result(200, content, held.pop())
+            content, box = self._answer(job, held)
+            return Result(200, content, held.pop(), box)
         except Exception as error:
             result = Result(*_explain(error, job))
             _let_go(error)
@@ -138,8 +143,8 @@ class Pipeline:
                 share.release()
         return result
 
-    def _answer(self, job: Job, held: list[Share]) -> bytes:
-        inferencer = self.inferencers[job.model]
+    def _answer(self, job: Job, held: list[Share]) -> tuple[bytes, tuple[int, int, int, int] | None]:
+        copies = self.inferencers[job.model]
         while not self._decoding.acquire(timeout=POLL_SECONDS):
             job.check()
         try:
@@ -155,12 +160,12 @@ class Pipeline:
                     f'{job.name}: {width}x{height} pixels; format={job.format} holds at most {largest} '
                     'on a side, format=png more'
                 )
-            share = self.budget.take(self._cost(job, image, background, inferencer), job.end)
+            share = self.budget.take(self._cost(job, image, background, copies[0]), job.end)
         finally:
             self._decoding.release()
         held.append(share)
         job.check()
-        alpha = self.predictor(inferencer, image, job)
+        alpha, device = self.predictor(copies, image, job)
         job.check()
         pixels = compose(
             job.output,
@@ -168,19 +173,25 @@ class Pipeline:
             alpha,
             background,
             estimate_foreground=job.estimate_foreground,
-            device=inferencer.foreground_device,
+            device=device,
         )
+        box = None
+        if job.crop is not None:
+            rows, columns = box_of_object(opacity(image, alpha), job.crop)
+            pixels = np.ascontiguousarray(pixels[rows, columns])
+            box = columns.start, rows.start, columns.stop, rows.stop
         del alpha, background
         profile = None if job.output == 'mask' else image.icc_profile
         del image
         job.check()
         content = encode_image(pixels, job.format, profile, lossless=job.output != 'foreground')
         share.shrink(len(content))
-        return content
+        return content, box
 
     def _cost(self, job: Job, image: LoadedImage, background, inferencer: BiRefNetInferencer) -> int:
         on_cpu = inferencer.foreground_device is None
-        sizes = job.settings.sizes(image.size, inferencer.backend.input_size) if on_cpu else ()
+        side_range = getattr(inferencer.backend, 'side_range', None)
+        sizes = job.settings.sizes(image.size, inferencer.backend.input_size, side_range) if on_cpu else ()
         return cost(
             image.rgb.size // 3,
             job.output,
@@ -192,44 +203,54 @@ class Pipeline:
 
 
 class Predictor:
-    """Predicts for several threads, one batch at a time, in the order in which they come.
+    """Predicts for several threads, one batch on each device at a time, in the order in which they come.
 
     Args:
         batch: Images that go through the model together; they share model and settings.
+        devices: Batches at a time.
     """
 
-    def __init__(self, batch: int) -> None:
+    def __init__(self, batch: int, devices: int = 1) -> None:
         self.batch = batch
         self.images = self.batches = 0
         self._changed = threading.Condition()
-        self._is_busy = False
+        self._idle = list(range(devices))
         self._waiting: list[_Waiting] = []
 
-    def __call__(self, inferencer: BiRefNetInferencer, image: LoadedImage, job: Job) -> np.ndarray:
-        """Predicted alpha of an image, float32 ``(H, W)``.
+    def __call__(self, copies: Sequence[BiRefNetInferencer], image: LoadedImage, job: Job) -> tuple[np.ndarray, object]:
+        """Predict the alpha of an image.
+
+        Args:
+            copies: The model on each device.
+            image: The image.
+            job: Its request.
+
+        Returns:
+            The alpha, float32 ``(H, W)``, and the torch device to estimate foregrounds on; ``None`` for the CPU.
 
         Raises:
             Exception: As :meth:`BiRefNetInferencer.predict_images`.
             Late: If the answer is no longer wanted.
         """
-        mine = _Waiting(inferencer, image, job)
+        mine = _Waiting(copies, image, job)
         with self._changed:
             self._waiting.append(mine)
         while True:
             with self._changed:
-                while self._is_busy and not mine.is_done:
+                # Another thread may have taken it into its batch already.
+                while not mine.is_done and not (self._idle and mine in self._waiting):
                     self._changed.wait(POLL_SECONDS)
                     if mine in self._waiting:
                         self._leave_if_late(mine)
                 if mine.is_done:
                     break
-                # The thread that finds the model idle predicts for those that came before, too.
-                self._is_busy, group = True, self._next_group()
+                # The thread that finds a device idle predicts for those that came before, too.
+                device, group = self._idle.pop(0), self._next_group()
             try:
-                self._predict([waiting for waiting in group if waiting.is_wanted()])
+                self._predict([waiting for waiting in group if waiting.is_wanted()], device)
             finally:
                 with self._changed:
-                    self._is_busy = False
+                    self._idle.append(device)
                     for waiting in group:
                         waiting.is_done = True
                     self._changed.notify_all()
@@ -237,7 +258,7 @@ class Predictor:
             error, mine.error = mine.error, None
             raise error
         alpha, mine.alpha = mine.alpha, None
-        return alpha
+        return alpha, mine.foreground_device
 
     def _leave_if_late(self, mine: _Waiting) -> None:
         if not mine.is_wanted():
@@ -250,16 +271,17 @@ class Predictor:
         group = [
             other
             for other in self._waiting
-            if other.inferencer is first.inferencer and other.job.settings == first.job.settings
+            if other.copies is first.copies and other.job.settings == first.job.settings
         ][: self.batch]
         self._waiting = [other for other in self._waiting if other not in group]
         return group
 
-    def _predict(self, group: list[_Waiting]) -> None:
+    def _predict(self, group: list[_Waiting], device: int) -> None:
         if not group:
             return
+        inferencer = group[0].copies[device]
         try:
-            maps = group[0].inferencer.predict_images([waiting.image for waiting in group], group[0].job.settings)
+            maps = inferencer.predict_images([waiting.image for waiting in group], group[0].job.settings)
         except Exception as error:
             _let_go(error)
             if len(group) == 1:
@@ -268,21 +290,23 @@ class Predictor:
             maps = None
         if maps is None:  # one of them is to blame, or there is memory for fewer at once
             for waiting in group:
-                self._predict([waiting])
+                self._predict([waiting], device)
             return
-        self.batches += 1
-        self.images += len(group)
+        with self._changed:
+            self.batches += 1
+            self.images += len(group)
         for waiting, alpha in zip(group, maps):
-            waiting.alpha = alpha
+            waiting.alpha, waiting.foreground_device = alpha, inferencer.foreground_device
 
 
 @dataclass(eq=False)
 class _Waiting:
-    inferencer: BiRefNetInferencer
+    copies: Sequence[BiRefNetInferencer]
     image: LoadedImage
     job: Job
     is_done: bool = False
     alpha: np.ndarray | None = None
+    foreground_device: object = None
     error: Exception | None = None
 
     def is_wanted(self) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mmbirefnet.imaging.read import LoadedImage
-from mmbirefnet.imaging.sources import is_url
+from mmbirefnet.imaging.urls import has_scheme
 
 from .timeline import MAX_GAP, Timeline
 
@@ -99,7 +99,7 @@ class VideoReader:
     """
 
     def __init__(self, path: str | os.PathLike, *, tone_map: bool = False, sound: bool = True) -> None:
-        if is_url(path):
+        if has_scheme(path):
             raise ValueError(f'{path}: a URL, but only files are read. Fix: download the video first')
         self.path = Path(path)
         self.damage: list[str] = []

@@ -18,16 +18,13 @@ def service(backend=None, options=None, **bounds):
     """A running service; yields its address.
 
     Args:
-        backend: What predicts; a dict for several models.
+        backend: What predicts, or a dict of inferencers as ``create_app`` takes.
         options: Of ``create_app``.
         bounds: Of ``Limits``.
     """
     listener = running.listen('127.0.0.1', 0)
     backend = backend or TakesRed()
-    if isinstance(backend, dict):
-        model = {name: BiRefNetInferencer(backend=one) for name, one in backend.items()}
-    else:
-        model = BiRefNetInferencer(backend=backend)
+    model = backend if isinstance(backend, dict) else BiRefNetInferencer(backend=backend)
     app = create_app(model, Limits(**bounds), **(options or {}))
     server = uvicorn.Server(running.configure(app))
     thread = threading.Thread(target=server.run, kwargs={'sockets': [listener]})

@@ -110,6 +110,10 @@ def test_metadata_come_back_as_written():
     meta = OnnxMetadata((96, 64), (1.5, 2.0, 3.0), (4.0, 5.0, 6.0), config='a', checkpoint='b', mmbirefnet_version='0')
     assert OnnxMetadata.from_props(meta.to_props() | {'other': 'x'}) == meta
     assert OnnxMetadata.from_props({'other': 'x'}) is None
+    dynamic = OnnxMetadata((96, 64), dynamic_size=True)
+    assert OnnxMetadata.from_props(dynamic.to_props()) == dynamic
+    older = {name: text for name, text in meta.to_props().items() if name != 'mmbirefnet.dynamic_size'}
+    assert OnnxMetadata.from_props(older) == meta  # of a fixed size
     assert (OnnxMetadata((32, 32)).mean, OnnxMetadata((32, 32)).std) == (IMAGENET_MEAN, IMAGENET_STD)
 
 

@@ -26,6 +26,11 @@ def images(tmp_path, monkeypatch):
     for name in (*names, 'work_dirs/demo/data/DIS-VD/im/d.jpg'):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new('RGB', (40, 30), (200, 30, 10)).save(tmp_path / name)
+    for name in ('own_masks/a.png', 'own_masks/sub/b.png'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('L', (40, 30), 255).save(tmp_path / name)
+    frames = [Image.new('RGB', (40, 30), (red, 30, 10)) for red in (200, 100)]
+    frames[0].save(tmp_path / 'dance.gif', save_all=True, append_images=frames[1:], duration=50)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -33,6 +38,7 @@ def images(tmp_path, monkeypatch):
 @pytest.mark.parametrize('command', COMMANDS)
 def test_commands(command, images, monkeypatch):
     monkeypatch.setattr(cut, 'inferencer_of', lambda args: BiRefNetInferencer(backend=RedBackend()))
+    monkeypatch.setattr(inferencer, '_make_backend', lambda *_: RedBackend())
     # Once through, where the command would go on for ever.
     monkeypatch.setattr(cut, 'watch', lambda job, folders, *_: list(job.run(job.plan(cut.list_sources(folders)))))
     words = shlex.split(command)[1:]
@@ -55,12 +61,13 @@ def test_python(images, monkeypatch):
     assert len(namespace['maps']) == 2
     assert (images / 'cutouts/sub/b.png').is_file()
     assert (images / 'out/foreground/a.jpg').is_file()
+    assert 'BiRefNet@2048,guided' in (images / 'page2.html').read_text()
 
 
 def test_options_exist():
     parser = argparse.ArgumentParser()
     cut.add_arguments(parser)
-    known = {option for action in parser._actions for option in action.option_strings}
+    known = {option for action in parser._actions for option in action.option_strings} | {'--longest'}  # of compare
     assert set(re.findall(r'`(--[a-z-]+)', PAGE)) - {'--out-file'} <= known
 
 

@@ -109,3 +109,44 @@ def test_bounds_that_are_none(words, capsys):
     error = capsys.readouterr().err
     assert 'Traceback' not in error
     assert words[0].strip('-').replace('-', '_') in error.replace('-', '_')
+
+
+@pytest.mark.parametrize(
+    ('texts', 'models'),
+    [
+        (None, {None: None}),
+        (['BiRefNet_lite'], {None: 'BiRefNet_lite'}),
+        (['a=b/c.pth'], {'a': 'b/c.pth'}),
+        (['me/BiRefNet_HR', 'x/y.pth', 'https://h.example/?q=1'], {
+            'BiRefNet_HR': 'me/BiRefNet_HR', 'y': 'x/y.pth', '?q=1': 'https://h.example/?q=1',
+        }),
+    ],
+)  # fmt: skip
+def test_names_of_several_checkpoints(texts, models):
+    assert serve.named_checkpoints(texts) == models
+
+
+def test_models_and_workers_of_the_command(monkeypatch):
+    made = []
+
+    def make(args):
+        made.append((args.checkpoint, args.device))
+        return BiRefNetInferencer(backend=TakesRed())
+
+    monkeypatch.setattr(serve, 'inferencer_of', make)
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+    models = serve.inferencers_of(
+        parser.parse_args(['--checkpoint', 'a=x.pth', '--checkpoint', 'b=y.pth', '--workers', '2', '--device', 'cpu'])
+    )
+    assert {name: len(copies) for name, copies in models.items()} == {'a': 2, 'b': 2}
+    assert made == [('x.pth', 'cpu'), ('x.pth', 'cpu'), ('y.pth', 'cpu'), ('y.pth', 'cpu')]
+    assert list(serve.inferencers_of(parser.parse_args([]))) == ['red']
+    for words, message in (
+        ('--checkpoint a/x.pth --checkpoint b/x.pth', 'another model is named x. Fix: write NAME=b/x.pth'),
+        ('--workers 0', '--workers 0: must be 1 or more'),
+        ('--workers 2 --device cuda:1', '--device cuda:1 is one device'),
+        ('--workers 99 --device cuda', 'this machine has .* GPUs'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            serve.inferencers_of(parser.parse_args(words.split()))

@@ -16,11 +16,13 @@ from mmengine.config import Config
 from PIL import Image
 
 import mmbirefnet
+from mmbirefnet.apis.onnx_backend import OnnxBackend
 from mmbirefnet.apis.torch_backend import TorchBackend
 from mmbirefnet.datasets.preparation.synthetic import make_sample
 from mmbirefnet.registry import MODELS
 
 pytest.importorskip('mmbirefnet.deploy.program', exc_type=ImportError)  # torch < 2.6
+from mmbirefnet.deploy.dynamic_size import DynamicLogits  # noqa: E402
 from mmbirefnet.deploy.onnx import export_onnx  # noqa: E402
 from mmbirefnet.deploy.program import describe, trace  # noqa: E402
 
@@ -89,6 +91,7 @@ def test_standard_form_at_any_batch(model, tmp_path):
         'mmbirefnet.deform_conv': 'standard',
         'mmbirefnet.config': 'pico',
         'mmbirefnet.checkpoint': 'pico.pth',
+        'mmbirefnet.dynamic_size': 'false',
     }
     np.testing.assert_allclose(json.loads(props['mmbirefnet.mean']), [123.675, 116.28, 103.53], rtol=1e-6)
     np.testing.assert_allclose(json.loads(props['mmbirefnet.std']), [58.395, 57.12, 57.375], rtol=1e-6)
@@ -114,6 +117,51 @@ def test_grid_sample_form_by_the_tool(export):
     assert {(opset.domain, opset.version) for opset in proto.opset_import} == {('', 18)}
     (batch, *_) = proto.graph.input[0].type.tensor_type.shape.dim
     assert batch.dim_value == 1
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize('form', ['gridsample', 'standard'])
+def test_any_size(model, tmp_path, form):
+    """Sizes that leave windows and merged patches padded or not, down to the smallest, in any batch."""
+    path = tmp_path / 'model.onnx'
+    written = export_onnx(model, path, SIZE, None, form, dynamic_size=True)
+    assert written.dynamic_size
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    backend = OnnxBackend(path, ['CPUExecutionProvider'])
+    assert (backend.fixed_size, backend.input_size, backend.metadata) == (False, SIZE, written)
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    (node,) = session.get_inputs()
+    assert node.shape == ['batch', 3, 'height', 'width']
+    for n, size in ((1, SIZE), (2, (32, 32)), (1, (160, 96)), (1, (96, 352)), (1, (256, 256))):
+        x = image(n, n, *size)
+        (found,) = session.run(None, {'input_image': x.numpy()})
+        np.testing.assert_allclose(found, logits(model, x), rtol=0, atol=1e-4)
+
+
+@pytest.mark.soak
+def test_half_weights_by_the_tool(export, model):
+    printed, path = export('half.onnx', '--weights', 'float16', '--dynamic-size')
+    first, second, third, _ = printed.splitlines()
+    assert first.endswith(' MB, any size, 96x96')
+    assert 'drawing.png: logits differ by ' in second
+    assert 'drawing.png, 128x160: logits differ by ' in third
+    initializers = onnx.load(path).graph.initializer
+    kernels = [tensor for tensor in initializers if len(tensor.dims) > 1]
+    assert {tensor.data_type for tensor in kernels} <= {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64}
+    assert sum(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in kernels) > 50
+    # Rounding kernels to 11 bits moves the probabilities of this model by far less than a gray level of their PNG.
+    x = image(0, 1, *SIZE)
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    (found,) = session.run(None, {'input_image': x.numpy()})
+    expected = logits(model, x)
+    assert 0 < np.abs(1 / (1 + np.exp(-found)) - 1 / (1 + np.exp(-expected))).max() < 0.02
+
+
+def test_only_swin_takes_any_size():
+    model = torch.nn.Module()
+    model.backbone = torch.nn.Identity()
+    with pytest.raises(ValueError, match='Identity: models with this backbone are exported at a fixed size only'):
+        DynamicLogits(model)
 
 
 @pytest.mark.soak
@@ -147,6 +195,7 @@ def test_fixed_batch_is_compared_and_disagreement_fails(export):
 @pytest.mark.parametrize(
     ('out', 'options', 'message'),
     [
+        ('model.pt2', ['--format', 'torch-export', '--dynamic-size'], '--dynamic-size and --weights are for'),
         ('model.pt2', [], 'with --format onnx the file ends in .onnx'),
         ('model.onnx', ['--format', 'torch-export'], 'with --format torch-export the file ends in .pt2'),
         ('model.pt2', ['--format', 'torch-export', '--opset', 19], '--deform-conv standard and --opset are for'),

@@ -15,7 +15,8 @@ from mmbirefnet.models.layers.dcn.torch_backend import modulated_deform_conv2d
 
 pytest.importorskip('mmbirefnet.deploy.program', exc_type=ImportError)  # torch < 2.6
 from mmbirefnet.deploy.deform_conv_export import FORMS, GridSampleDeformConv, OperatorDeformConv, replace_deform_convs  # noqa: E402
-from mmbirefnet.deploy.onnx import LOWEST_OPSETS, TRANSLATIONS  # noqa: E402
+from mmbirefnet.deploy.onnx import LOWEST_OPSETS  # noqa: E402
+from mmbirefnet.deploy.onnx_operators import translations  # noqa: E402
 
 MASK_SCALE = 3.0
 
@@ -50,11 +51,13 @@ def test_same_function(form, case):
 
 
 @pytest.mark.parametrize('case', ['stride', 'groups that cross deform groups', 'one pixel'])
-@pytest.mark.parametrize('form', FORMS)
+@pytest.mark.parametrize(
+    ('module_form', 'form'), [*zip(FORMS.values(), FORMS), (OperatorDeformConv, 'gridsample')], ids=[*FORMS, 'any size']
+)
 @pytest.mark.soak(keep=1)
-def test_onnxruntime_computes_it(form, case):
+def test_onnxruntime_computes_it(module_form, form, case):
     (x, offset, mask, weight, bias), options = make_inputs(**CASES[case])
-    module = convolution(FORMS[form], weight, bias, options)
+    module = convolution(module_form, weight, bias, options)
     offset_mask = torch.cat([offset, mask.logit()], 1).detach()
 
     class Convolution(nn.Module):
@@ -73,7 +76,7 @@ def test_onnxruntime_computes_it(form, case):
         dynamo=True,
         opset_version=LOWEST_OPSETS[form],
         dynamic_shapes=(batch, batch),
-        custom_translation_table=TRANSLATIONS,
+        custom_translation_table=translations(form),
         verbose=False,
     ).save(file)
     session = onnxruntime.InferenceSession(file.getvalue(), providers=['CPUExecutionProvider'])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from small_training import RandomData, make_runner
@@ -39,8 +40,9 @@ class Saver:
         self.work_dir = str(work_dir)
 
     def save_checkpoint(self, out_dir, filename, number):
-        meta = dict(iter=number, time=f'20260101_{number:06d}')
-        content = dict(meta=meta, state_dict=dict(w=torch.full((1000,), number)), message_hub={}, optimizer={})
+        meta = dict(epoch=0, iter=number, time=f'20260101_{number:06d}')
+        state, hub = dict(w=torch.full((1000,), number)), dict(log_scalars={}, runtime_info={}, resumed_keys={})
+        content = dict(meta=meta, state_dict=state, message_hub=hub, optimizer=dict(state={}, param_groups=[]))
         torch.save(content, os.path.join(out_dir, filename))
 
     def save(self, number, name=None):
@@ -279,3 +281,71 @@ def test_disk_space_is_checked_before_the_training(tmp_path, monkeypatch, caplog
     assert (
         'max_keep_ckpts=2 are kept. Fix: free disk space' in Path(runner.log_dir, f'{runner.timestamp}.log').read_text()
     )
+
+
+@pytest.mark.parametrize(('measure', 'rule'), [('MAE', 'greater'), ('B/Smeasure', 'less')])
+def test_a_rule_that_keeps_the_worst_is_refused(tmp_path, measure, rule):
+    options = dict(interval=1, save_best=measure, rule=rule)
+    runner = make_runner(tmp_path, checkpoint=options)
+    runner._val_dataloader['dataset'] = TwoSets(2)
+    runner._val_evaluator = [dict(type='mmbirefnet.DichotomousMetric', measures=['MAE', 'Smeasure'])]
+    right = {'greater': 'less', 'less': 'greater'}[rule]
+    message = f'save_best={measure} with rule={rule} would keep the worst.*Fix: rule={right}'
+    with pytest.raises(ValueError, match=message):
+        runner.train()
+    assert runner.iter == 0
+
+
+@pytest.mark.parametrize(
+    ('metric', 'message'),
+    [
+        (dict(type='IoUMetric'), 'returns aAcc, mIoU, mAcc. Fix'),
+        (dict(type='IoUMetric', iou_metrics=['mFscore'], prefix='v'), 'returns v/aAcc, v/mFscore, v/mPrecision'),
+        (dict(type='mmbirefnet.DichotomousMetric', format_only=True, output_dir='maps'), 'returns nothing. Fix'),
+    ],
+)
+def test_save_best_is_checked_against_other_metrics(tmp_path, metric, message):
+    options = dict(interval=1, save_best='mIou', rule='greater')
+    runner = make_runner(tmp_path, checkpoint=options)
+    runner._val_evaluator = [metric]
+    with DefaultScope.overwrite_default_scope('mmseg'), pytest.raises(ValueError, match=f'save_best=mIou: .*{message}'):
+        runner.train()
+    assert runner.iter == 0
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """A checkpoint of a training."""
+    folder = tmp_path_factory.mktemp('whole')
+    make_runner(folder, train_cfg=dict(max_epochs=1)).train()
+    return torch.load(folder / 'iter_5.pth')
+
+
+@pytest.mark.parametrize(
+    ('part', 'value', 'reason'),
+    [
+        ('meta', {}, 'its meta does not say where'),
+        ('meta', dict(epoch=1, iter=-5), 'its meta does not say where'),
+        ('meta', dict(epoch=1, iter=5, seed='seven'), 'its meta has a time or seed'),
+        ('optimizer', None, 'its optimizer is no dict'),
+        ('optimizer', {}, 'its optimizer has no param_groups'),
+        ('message_hub', dict(log_scalars={}), 'its message_hub lacks'),
+        ('param_schedulers', 'linear', 'its param_schedulers are no dicts'),
+        ('accumulated_gradients', {'layers.0.weight': 'none'}, 'its accumulated_gradients are no tensors'),
+    ],
+)
+def test_parts_that_cannot_be_resumed_from(tmp_path, warnings, whole, part, value, reason):
+    torch.save(whole, tmp_path / 'iter_4.pth')
+    torch.save({**whole, part: value}, tmp_path / 'iter_5.pth')
+    runner = make_runner(tmp_path, resume=True, train_cfg=dict(max_epochs=1))
+    runner.train()
+    assert runner._load_from == str(tmp_path / 'iter_4.pth')
+    assert any(f'iter_5.pth: truncated or damaged, not resumed from ({reason}' in warning for warning in warnings)
+
+
+def test_a_damaged_state_dict_is_named(tmp_path, whole):
+    for name, state in dict(none=None, numbers={'layers.0.weight': 1}).items():
+        path = tmp_path / f'{name}.pth'
+        torch.save({**whole, 'state_dict': state}, path)
+        with pytest.raises(ValueError, match=f'{name}.pth: expected named parameters'):
+            make_runner(tmp_path / name, load_from=str(path)).train()

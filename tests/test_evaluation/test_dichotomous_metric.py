@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import cv2
@@ -174,9 +175,27 @@ def test_pool_bounds_what_waits_and_keeps_order():
 
 def test_pool_reports_a_worker_that_died():
     pool = ScoringPool(os._exit, 1)
-    pool.submit(1)
-    with pytest.raises(RuntimeError, match='num_workers'):
+    pool.submit(1, name='im/1.png')
+    pool.submit(2, name='im/2.png')
+    with pytest.raises(RuntimeError, match=r'worker died that scored im/1.png, most .* num_workers'):
         pool.finish()
+
+
+def test_pool_stops_a_worker_that_hangs():
+    pool = ScoringPool(time.sleep, 1, timeout=0.5)
+    pool.submit(0, name='im/1.png')
+    pool.submit(600, name='im/2.png')
+    start = time.monotonic()
+    with pytest.raises(RuntimeError, match=r'im/2.png: scoring takes longer than 0.5 s and was stopped. Fix: '):
+        pool.finish()
+    assert time.monotonic() - start < 60
+    pool.submit(0)  # new processes
+    assert pool.finish() == [None, None]  # that of the first image too
+
+
+def test_a_time_limit_that_is_none():
+    with pytest.raises(ValueError, match='timeout=-1'):
+        DichotomousMetric(timeout=-1)
 
 
 def test_number_of_workers(monkeypatch):

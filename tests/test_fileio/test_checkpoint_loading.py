@@ -65,7 +65,9 @@ def test_download_is_checked_against_its_name(site):
     (cache / name).write_bytes((cache / name).read_bytes() + b' ')
     with pytest.raises(ValueError, match=rf'{name}: its SHA-256 is \w+, not {digest[:8]}….* remove it'):
         load(f'{url}/{name}')
-    with pytest.raises(OSError, match=r'gone-00000000\.pth: cannot be downloaded \(HTTP Error 404.*put the file at'):
+    with pytest.raises(
+        OSError, match=r'gone-00000000\.pth: cannot be downloaded \(HTTP Error 404.*run it again, or put the file at'
+    ):
         load(f'{url}/gone-00000000.pth')
 
 

@@ -228,8 +228,20 @@ def test_too_many_pixels(monkeypatch):
 
 def test_heic_needs_a_package(monkeypatch):
     monkeypatch.setitem(sys.modules, 'pillow_heif', None)
-    with pytest.raises(OSError, match=r'a\.heic: HEIC .* pip install pillow-heif'):
+    with pytest.raises(OSError, match=r"a\.heic: HEIC .* pillow-heif\. Fix: pip install 'mmbirefnet\[formats\]'"):
         load_image(b'\0\0\0\x18ftypheic' + bytes(100), 'a.heic')
+
+
+def test_avif_needs_a_build_of_pillow(monkeypatch):
+    monkeypatch.delitem(Image.OPEN, 'AVIF', raising=False)
+    with pytest.raises(OSError, match=r"a\.avif: .*does not read AVIF\. Fix: pip install 'mmbirefnet\[formats\]'"):
+        load_image(b'\0\0\0\x18ftypavif' + bytes(100), 'a.avif')
+
+
+def test_avif(tmp_path):
+    rgb = np.full((64, 96, 3), (200, 100, 0), np.uint8)
+    Image.fromarray(rgb).save(tmp_path / 'a.avif', quality=95)
+    assert np.abs(load_image(tmp_path / 'a.avif').rgb.astype(int) - rgb).max() <= 3
 
 
 def test_heic(tmp_path):

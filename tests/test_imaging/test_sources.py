@@ -33,7 +33,7 @@ def keys(inputs, **options):
 
 def test_folder_with_sub_folders(folder):
     assert keys(folder) == keys(str(folder)) == ['a.png', 'b.JPG', 'x[1].png', 'sub/c.webp', 'sub/deep/a.png']
-    assert keys(folder, exclude=folder / 'sub') == ['a.png', 'b.JPG', 'x[1].png']
+    assert keys(folder, out_dir=folder / 'sub') == ['a.png', 'b.JPG', 'x[1].png']
     assert [source.path for source in list_sources(folder)][0] == folder / 'a.png'
 
 
@@ -41,7 +41,7 @@ def test_globs(folder):
     assert keys(f'{folder}/*.png') == ['a.png', 'x[1].png']
     assert keys(f'{folder}/*/*.webp') == ['sub/c.webp']
     assert keys(f'{folder}/**/a.png') == ['a.png', 'sub/deep/a.png']
-    assert keys(f'{folder}/**/*.png', exclude=folder / 'sub') == ['a.png', 'x[1].png']
+    assert keys(f'{folder}/**/*.png', out_dir=folder / 'sub') == ['a.png', 'x[1].png']
     assert keys(folder / 'x[1].png') == ['x[1].png']  # a name, not a pattern
 
 
@@ -68,7 +68,7 @@ def test_nothing_found(folder):
     with pytest.raises(FileNotFoundError, match=r'\*\.gif: matches no images'):
         list_sources(f'{folder}/*.gif')
     with pytest.raises(ValueError, match='sub: is the output folder too'):
-        list_sources(folder / 'sub', exclude=folder / 'none/../sub')
+        list_sources(folder / 'sub', out_dir=folder / 'none/../sub')
     with pytest.raises(TypeError, match='int'):
         list_sources(3)
 

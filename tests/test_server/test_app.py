@@ -13,7 +13,9 @@ from red import TakesRed, red_square
 
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.imaging.compose import cut_out
+from mmbirefnet.imaging.maps import process_map
 from mmbirefnet.imaging.read import LoadedImage
+from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.server.app import create_app
 from mmbirefnet.server.limits import Limits
 
@@ -84,6 +86,43 @@ def test_options_of_the_prediction(client):
     assert decode(post(client, output='mask', min_area=0.01, flip=True, threshold=0.5, size=96)).max() == 255
 
 
+@pytest.mark.parametrize(
+    ('fields', 'settings'),
+    [
+        (dict(levels='0.2,0.7'), dict(levels=(0.2, 0.7))),
+        (dict(grow=3), dict(grow=3)),
+        (dict(grow=-3), dict(grow=-3)),
+        (dict(feather=2.5), dict(feather=2.5)),
+        (dict(invert=True), dict(invert=True)),
+        (dict(grow=2, feather=1), dict(grow=2, feather=1)),
+    ],
+)
+def test_operations_on_the_mask(client, fields, settings):
+    expected = process_map(INSIDE.copy(), Settings(**settings))
+    np.testing.assert_array_equal(decode(post(client, output='mask', **fields)), (expected * 255).astype(np.uint8))
+
+
+def test_components_and_holes(client):
+    rgb = RGB.copy()
+    rgb[2:6, 2:6] = (220, 20, 30)
+    rgb[30:34, 40:44] = (20, 30, 200)
+    expected = (255 * INSIDE).astype(np.uint8)
+    mask = decode(post(client, encode(rgb), output='mask', largest=True, fill_holes=True))
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_crop(client):
+    answer = post(client, crop=0.25)
+    # The square is at (32, 24) to (64, 48); a quarter of its sides is 8 and 6 pixels.
+    assert answer.headers['x-crop-box'] == '24,18,72,54'
+    whole = cut_out(LoadedImage(RGB), INSIDE)
+    np.testing.assert_array_equal(decode(answer), whole[18:54, 24:72])
+    assert 'x-crop-box' not in post(client).headers
+    empty = post(client, encode(np.zeros((40, 30, 3), np.uint8)), crop=0, output='mask')
+    assert empty.headers['x-crop-box'] == '0,0,30,40'
+    assert decode(post(client, crop=1e308, output='mask')).shape == RGB.shape[:2]
+
+
 def test_orientation_and_profile(client):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
@@ -128,6 +167,18 @@ def bomb(width, height):
         (None, {'min_area': 'nan'}, 400, 'min_area=nan'),
         (None, {'threshold': 'nan'}, 400, 'threshold=nan'),
         (None, {'size': 10**30}, 400, 'may be 128 at most'),
+        (None, {'levels': '0.5'}, 400, "levels='0.5', must be numbers: 'low,high'"),
+        (None, {'levels': '0.9,0.1'}, 400, 'levels='),
+        (None, {'levels': 'nan,1'}, 400, 'levels='),
+        (None, {'grow': 21}, 400, 'grow=21: the service takes 20 pixels at most'),
+        (None, {'grow': -(10**30)}, 400, 'grow='),
+        (None, {'feather': 500}, 400, 'feather=500: the service takes 20 pixels at most'),
+        (None, {'feather': 'nan'}, 400, 'feather=nan'),
+        (None, {'feather': -1}, 400, 'feather=-1'),
+        (None, {'crop': 'inf'}, 400, 'crop=inf, must be finite'),
+        (None, {'crop': 'nan'}, 400, 'crop=nan, must be finite'),
+        (None, {'crop': -0.1}, 400, 'crop=-0.1, must be finite'),
+        (None, {'margin': 'nan'}, 400, 'margin=nan'),
         (None, {'background': 'rgb(999,0,0)', 'output': 'foreground'}, 400, 'out of range'),
         (None, {'background': '#ff000080', 'output': 'foreground'}, 400, 'is not opaque'),
         (None, {'model': 'other'}, 400, "model='other', must be one of red"),
@@ -210,11 +261,24 @@ def test_several_models():
     models = {'red': BiRefNetInferencer(backend=TakesRed()), 'blue': BiRefNetInferencer(backend=TakesBlue())}
     with TestClient(create_app(models)) as client:
         assert client.get('/api/health').json()['models'] == ['red', 'blue']
+        sizes = {'input_height': 96, 'input_width': 128}
+        assert client.get('/models').json() == {
+            'default': 'red',
+            'models': [{'name': 'red', **sizes}, {'name': 'blue', **sizes}],
+        }
         mask = (255 * INSIDE).astype(np.uint8)
         np.testing.assert_array_equal(decode(post(client, output='mask')), mask)
         np.testing.assert_array_equal(decode(post(client, output='mask', model='blue')), 255 - mask)
     with pytest.raises(ValueError, match='at least one model'):
         create_app({})
+    with pytest.raises(ValueError, match='1 and 2 copies'):
+        create_app({'red': models['red'], 'blue': [models['blue']] * 2})
+
+
+@pytest.mark.parametrize('origin', ['https://b.example/', 'b.example', 'null', ''])
+def test_origins_are_checked(origin):
+    with pytest.raises(ValueError, match='is no origin'):
+        create_app(BiRefNetInferencer(backend=TakesRed()), cors=[origin])
 
 
 def test_hosts_origins_and_keys():
@@ -244,6 +308,9 @@ def test_hosts_origins_and_keys():
         allowed = {'Origin': 'https://b.example', 'Access-Control-Request-Method': 'POST'}
         asked = client.options('/api/cut', headers=allowed | {'Access-Control-Request-Headers': 'Authorization'})
         assert asked.headers['access-control-allow-origin'] == 'https://b.example'
+        # A page can read why it was refused.
+        refused = client.post('/api/cut', files=files, headers={'Origin': 'https://b.example'})
+        assert (refused.status_code, refused.headers['access-control-allow-origin']) == (401, 'https://b.example')
 
 
 def test_request_ids(client, caplog):

@@ -28,6 +28,7 @@ from PIL import Image
 from red import TakesRed, red_square
 from running_service import service
 
+from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.server import requests, running
 
 HERE = Path(__file__).parent
@@ -170,6 +171,20 @@ def test_many_fields_and_parts(square):
         many = {f'field{index}': 'x' for index in range(2000)}
         assert httpx.post(url(address), files={'file': square}, data=many).status_code == 400
         assert httpx.post(url(address), files=[('file', square)] * 1500).status_code == 400
+        assert post(address, square).status_code == 200
+
+
+def test_forms_that_are_slow_to_parse_do_not_block_the_others(square):
+    """Empty pairs of a form in the URL's encoding: parsing 16 MiB of them took 4 s of CPU time on the event loop."""
+    kind = {'Content-Type': 'application/x-www-form-urlencoded'}
+    with service() as address:
+        start = time.process_time()
+        answer = httpx.post(url(address), content=b'&' * (16 * 2**20), headers=kind, timeout=60)
+        assert time.process_time() - start < 2
+        assert answer.status_code == 422
+        assert answer.json()['detail'].startswith('file: send the image as a file')
+        long = httpx.post(url(address), files={'file': square}, data={'box': '1,' * 400_000}, timeout=60)
+        assert (long.status_code, long.json()['detail'][:10]) == (400, "box='1,1,1")
         assert post(address, square).status_code == 200
 
 
@@ -375,6 +390,40 @@ def test_waiting_requests_are_predicted_together(square):
         assert metric(address, 'mmbirefnet_batches_total') == backend.calls == 3
 
 
+def test_copies_of_a_model_work_at_once(square):
+    """Copies stand for devices here: none is idle while a request waits, and the queue is one."""
+
+    class Meets(TakesRed):
+        together = threading.Barrier(2)
+
+        def __init__(self):
+            self.calls = 0
+
+        def __call__(self, images):
+            self.calls += 1
+            self.together.wait(20)  # raises unless the other copy works at the same time
+            return super().__call__(images)
+
+    backends = [Meets(), Meets()]
+    models = {'red': [BiRefNetInferencer(backend=backend) for backend in backends]}
+    with service(models, queue=4) as address, ThreadPoolExecutor(4) as clients:
+        answers = list(clients.map(lambda _: post(address, square), range(4)))
+        assert [answer.status_code for answer in answers] == [200] * 4
+        assert httpx.get(url(address).replace('cut', 'health')).json()['devices'] == 2
+    assert [backend.calls for backend in backends] == [2, 2]
+
+
+def test_own_size_of_a_dynamic_model_is_in_the_cost():
+    class Dynamic(TakesRed):
+        side_range = (256, 2304)
+
+    answers = {}
+    for backend in (TakesRed(), Dynamic()):
+        with service(backend, memory=900 * 2**20, megapixels=2, upload_bytes=7 * 2**20) as address:
+            answers[type(backend)] = post(address, noise(1000, 2000)).status_code
+    assert answers == {TakesRed: 200, Dynamic: 413}  # 2 megapixels through the model take 2 GB
+
+
 def test_one_image_that_fails_leaves_its_batch_alone(square):
     class Picky(Waits):
         def __call__(self, images):
@@ -480,6 +529,11 @@ def test_memory_and_files_stay_flat_over_500_requests_of_8_clients(square):
     assert slope < 20, f'{slope:.1f} KiB a request: {memory}'
 
 
+OPERATIONS = dict(
+    levels='0.1,0.9', min_area='5', largest='true', fill_holes='true', grow='5', feather='5', invert='true', crop='0.1'
+)
+
+
 def memory_of_tree(pid):
     """Bytes that a process and its children have of their own or share with one another."""
     total = 0
@@ -493,7 +547,11 @@ def memory_of_tree(pid):
 
 @pytest.mark.soak
 @pytest.mark.skipif(not MEASURABLE, reason='reads /proc, which is of Linux')
-@pytest.mark.parametrize('fields', [{}, {'format': 'webp', 'output': 'mask'}, {'output': 'foreground'}])
+@pytest.mark.parametrize(
+    'fields',
+    [{}, {'format': 'webp', 'output': 'mask'}, {'output': 'foreground'}, OPERATIONS],
+    ids=lambda fields: str(len(fields)),
+)
 def test_eight_clients_at_the_limits_stay_within_the_memory(square, fields):
     bounds = dict(memory=650 * 2**20, megapixels=2, upload_bytes=7 * 2**20, seconds=300)
     files = {'file': noise(1000, 2000)}

@@ -3,6 +3,7 @@
 import base64
 import io
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from running_service import service
 
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.imaging.compose import cut_out
+from mmbirefnet.imaging.maps import box_of_object
 from mmbirefnet.imaging.read import LoadedImage
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
@@ -167,6 +169,131 @@ def test_keyboard_alone(page):
     assert page.eval_on_selector('#compare', "e => e.style.getPropertyValue('--split')") == '51%'
     page.keyboard.press('Tab')
     assert page.evaluate('document.activeElement.id') == 'download'
+
+
+def test_all_as_a_zip(page, tmp_path):
+    files = [{'name': name, 'mimeType': 'image/png', 'buffer': encode(RGB)} for name in ('ä.png', 'b.jpg', 'b.png')]
+    page.set_input_files('#file', files[:1])
+    page.wait_for_selector('#result:not([hidden])')
+    assert page.is_hidden('#download-all')
+    page.set_input_files('#file', files)
+    page.wait_for_selector('#status:has-text("Done in")')
+    with page.expect_download() as download:
+        page.click('#download-all')
+    assert download.value.suggested_filename == 'mmbirefnet.zip'
+    download.value.save_as(tmp_path / 'all.zip')
+    soft_map = BiRefNetInferencer(backend=TakesRed()).predict_image(LoadedImage(RGB))
+    expected = cut_out(LoadedImage(RGB), soft_map)
+    with zipfile.ZipFile(tmp_path / 'all.zip') as archive:
+        assert archive.namelist() == ['ä-cutout.png', 'b-cutout.png', 'b-cutout-2.png']
+        assert archive.testzip() is None  # checks the CRCs
+        for name in archive.namelist():
+            np.testing.assert_array_equal(Image.open(io.BytesIO(archive.read(name))), expected)
+
+
+def test_zoom_and_pan(page):
+    drop(page, 'square.png', encode(RGB))
+    page.wait_for_selector('#result:not([hidden])')
+    fitted = page.locator('#after').bounding_box()
+    for _ in range(4):
+        page.press('#zoom-in', 'Enter')
+    assert page.inner_text('#zoom') == '400 %'
+    zoomed = page.locator('#after').bounding_box()
+    assert zoomed['width'] == pytest.approx(4 * fitted['width'], rel=0.01)
+    assert zoomed['height'] == pytest.approx(4 * fitted['height'], rel=0.01)
+    view = page.locator('#view').bounding_box()
+    x, y = view['x'] + view['width'] / 2, view['y'] + view['height'] / 2
+    before = page.evaluate("[$('view').scrollLeft, $('view').scrollTop]")
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 30, y - 20, steps=3)
+    page.mouse.up()
+    after = page.evaluate("[$('view').scrollLeft, $('view').scrollTop]")
+    np.testing.assert_allclose(np.subtract(after, before), (30, 20), atol=1)
+    page.press('#zoom-fit', 'Enter')
+    assert page.locator('#after').bounding_box()['width'] == pytest.approx(fitted['width'], abs=1)
+    box = page.locator('#compare').bounding_box()  # at this size dragging moves the line between before and after
+    page.mouse.move(box['x'] + box['width'] / 2, box['y'] + 50)
+    page.mouse.down()
+    page.mouse.move(box['x'] + box['width'] / 4, box['y'] + 50)
+    page.mouse.up()
+    assert page.input_value('#slider') == '25'
+
+
+def test_crop_shows_the_same_part_before_and_after(page):
+    page.check('#crop')
+    drop(page, 'square.png', encode(RGB))
+    page.wait_for_selector('#result:not([hidden])')
+    sizes = page.evaluate("['after', 'before'].map(id => [$(id).naturalWidth, $(id).naturalHeight])")
+    rows, columns = box_of_object(BiRefNetInferencer(backend=TakesRed()).predict_image(LoadedImage(RGB)), 0.05)
+    assert sizes[0] == sizes[1] == [columns.stop - columns.start, rows.stop - rows.start]
+    with page.expect_download() as download:  # pixels of the image before are those inside the box
+        page.evaluate(
+            "() => { const link = document.createElement('a'); link.href = $('before').src; link.download = 'b.png';"
+            ' link.click(); }'
+        )
+    np.testing.assert_array_equal(Image.open(download.value.path()).convert('RGB'), RGB[rows, columns])
+
+
+class TakesBlue(TakesRed):
+    def __call__(self, images):
+        return (images[..., 2] > 128).astype(np.float32)
+
+
+def test_choice_of_a_model(browser):
+    models = {'red': BiRefNetInferencer(backend=TakesRed()), 'blue': BiRefNetInferencer(backend=TakesBlue())}
+    with service(models) as (host, port):
+        page = browser.new_page(viewport={'width': 900, 'height': 800})
+        page.goto(f'http://{host}:{port}/')
+        page.wait_for_selector('#model-option:not([hidden])')
+        assert page.locator('#model option').all_inner_texts() == ['red', 'blue']
+        page.select_option('#model', 'blue')
+        page.select_option('#background', 'black')
+        drop(page, 'square.png', encode(RGB))
+        page.wait_for_selector('#result:not([hidden])')
+        page.eval_on_selector('#slider', "e => { e.value = 0; e.dispatchEvent(new Event('input')); }")
+        at = shown(page)
+        assert at(90, 70).max() < 12
+        assert np.abs(at(20, 20) - (20, 30, 200)).max() < 12
+        page.close()
+
+
+def test_nothing_comes_from_elsewhere(browser):
+    with service() as (host, port):
+        page = browser.new_page()
+        urls = []
+        page.on('request', lambda request: urls.append(request.url))
+        page.goto(f'http://{host}:{port}/')
+        drop(page, 'square.png', encode(RGB))
+        page.wait_for_selector('#result:not([hidden])')
+        page.close()
+    assert {
+        url for url in urls if not url.startswith((f'http://{host}:{port}/', f'blob:http://{host}:{port}/'))
+    } == set()
+    assert len(urls) > 2
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+@pytest.mark.parametrize('width', [1280, 360])
+def test_accessibility(browser, scheme, width):
+    axe = pytest.importorskip('axe_playwright_python.sync_playwright', reason='needs axe-playwright-python')
+    with service(options=dict(api_key='secret')) as (host, port):
+        page = browser.new_page(viewport={'width': width, 'height': 800}, color_scheme=scheme)
+        page.goto(f'http://{host}:{port}/')
+        reports = {'start': axe.Axe().run(page)}
+        drop(page, 'square.png', encode(RGB))
+        page.wait_for_selector('#status.error')
+        reports['error'] = axe.Axe().run(page)
+        page.fill('#key', 'secret')
+        files = [{'name': name, 'mimeType': 'image/png', 'buffer': encode(RGB)} for name in ('a.png', 'b.png')]
+        page.set_input_files('#file', files)
+        page.wait_for_selector('#status:has-text("Done in")')
+        page.press('#zoom-in', 'Enter')
+        reports['result'] = axe.Axe().run(page)
+        page.close()
+    for state, report in reports.items():
+        assert report.violations_count == 0, f'{state}: {report.generate_report()}'
+        assert len(report.response['passes']) > 10
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])

@@ -160,7 +160,7 @@ def test_idle_threads_sleep(entry, tmp_path):
     """The variable is set before torch, which reads it, is imported; a user's own value stays."""
     (tmp_path / 'torch').mkdir()
     (tmp_path / 'torch/__init__.py').write_text(
-        'import os\nprint(os.environ["OMP_WAIT_POLICY"], flush=True)\nos._exit(0)'
+        'import os\nos.write(1, os.environ["OMP_WAIT_POLICY"].encode())\nos._exit(0)'
     )
     Image.new('RGB', (40, 30)).save(tmp_path / 'a.png')
     (tmp_path / 'model.pth').touch()

@@ -32,7 +32,7 @@ from mmbirefnet.evaluation.report.tables import (
     write_tables,
 )
 from mmbirefnet.evaluation.scoring import check_measures, mean_scores, summarize
-from mmbirefnet.evaluation.scoring_pool import ScoringPool, resolve_workers
+from mmbirefnet.evaluation.scoring_pool import TIMEOUT, ScoringPool, resolve_workers
 from mmbirefnet.utils.console import escape_unprintable, printable
 from mmbirefnet.visualization.contact_sheet import SheetRow, draw_contact_sheet
 from mmbirefnet.visualization.curves import draw_curves
@@ -74,7 +74,16 @@ def parse_args():
     parser.add_argument('--worst', type=int, default=8, metavar='N', help='images on a contact sheet; 0 for none')
     parser.add_argument('--worst-by', default='wFmeasure', choices=list(MEASURES), help='(default: %(default)s)')
     parser.add_argument('--workers', default='auto', help="processes, or 'auto' (default)")
+    parser.add_argument(
+        '--timeout',
+        type=float,
+        default=TIMEOUT,
+        metavar='SECONDS',
+        help='longest time for an image; 0 for no limit (default: %(default).0f)',
+    )
     args = parser.parse_args()
+    if not args.timeout >= 0:
+        parser.error(f'--timeout {args.timeout}: must be 0 or greater')
     try:
         args.trimap = check_trimap(int(args.trimap) if args.trimap and args.trimap.isdecimal() else args.trimap)
         args.measures = check_measures(args.measures, args.soft_masks, args.trimap is not None)
@@ -116,14 +125,15 @@ def score_all(args):
             if matched.unused:
                 print(f'{place}: {len(matched.unused)} maps without a mask are not used', file=sys.stderr)
 
-    pool = ScoringPool(score_files, args.workers)
+    pool = ScoringPool(score_files, args.workers, args.timeout)
     jobs = [(key, stem) for key, matched in files.items() for stem in matched.pairs]
     trimaps = [args.trimap] * len(jobs)
     if isinstance(args.trimap, str):
         trimaps = [find_trimap(files[key].pairs[stem][0], stem, args.trimap) for key, stem in jobs]
     results, progress = [], ProgressBar(len(jobs), file=sys.stderr) if jobs else None
     for (key, stem), trimap in zip(jobs, trimaps, strict=True):
-        pool.submit(*files[key].pairs[stem], args.measures, args.soft_masks, args.stretch_hce, trimap)
+        mask, score_map = files[key].pairs[stem]
+        pool.submit(mask, score_map, args.measures, args.soft_masks, args.stretch_hce, trimap, name=score_map)
         results += pool.take()
         progress.update()
     results += pool.finish()
@@ -217,7 +227,7 @@ def main():
     try:
         files, scores, sizes, problems = score_all(args)
         rows = make_rows(args, scores, sizes)
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise SystemExit(f'error: {error}') from None
     columns = columns_of(rows, args.task)
     write_tables(rows, columns, args.out / 'table')

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
+from mmengine.evaluator import BaseMetric
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
@@ -27,6 +28,8 @@ from mmbirefnet.fileio.checkpoints import misfit
 from mmbirefnet.registry import HOOKS
 
 _GRADIENTS = 'accumulated_gradients'
+# What mmseg's metric returns besides aAcc, by its iou_metrics.
+_IOU_KEYS = dict(mIoU=('mIoU', 'mAcc'), mDice=('mDice', 'mAcc'), mFscore=('mFscore', 'mPrecision', 'mRecall'))
 
 
 @HOOKS.register_module()
@@ -52,7 +55,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     Raises:
         TypeError: If there is another argument.
-        ValueError: If ``save_best`` names what the evaluator does not return, when the training starts.
+        ValueError: If ``save_best`` names what the evaluator does not return, or ``rule`` would keep the worst, when
+            the training starts.
         OSError: If the disk has no room for two checkpoints, when the training starts.
     """
 
@@ -135,15 +139,30 @@ class SafeCheckpointHook(CheckpointHook):
         if not self.save_best or runner.val_loop is None or 'auto' in self.save_best:
             return
         metrics, sets = runner.val_evaluator.metrics, _sets_of(runner.val_dataloader.dataset)
-        if not all(hasattr(metric, 'result_keys') for metric in metrics):
+        keys_by_metric = [_result_keys(metric, sets) for metric in metrics]
+        self._check_rules([key for metric, keys in zip(metrics, keys_by_metric) if _is_ours(metric) for key in keys])
+        if None in keys_by_metric:
             return  # only a validation shows what other metrics return
-        keys = [key for metric in metrics for key in metric.result_keys(sets)]
+        keys = [key for keys in keys_by_metric for key in keys]
         hooks = [hook for hook in runner.hooks if hasattr(hook, 'adds_metric')]  # such as ValLossHook
         for name in self.save_best:
             if any(hook.adds_metric(name) for hook in hooks):
                 continue
-            if keys and name not in keys and not _keys_of(name, keys):
+            if name not in keys and not _keys_of(name, keys):
                 raise ValueError(_not_returned(name, keys))
+
+    def _check_rules(self, keys: list[str]) -> None:
+        """Compare the rules with the measures of this project, of which it is known what is better."""
+        from mmbirefnet.evaluation import lower_is_better
+
+        for name, rule in zip(self.key_indicators, self.rules):
+            own = [key for key in keys if key == name or _keys_of(name, [key])]
+            right = {'less' if lower_is_better(key) else 'greater' for key in own}
+            if right and rule not in right:
+                raise ValueError(
+                    f'default_hooks.checkpoint: save_best={name} with rule={rule} would keep the worst checkpoint. '
+                    f'Fix: rule={right.pop()}, also in greater_keys and less_keys'
+                )
 
     def _check_space(self, runner: Runner) -> None:
         if not self._is_local or not isinstance(runner, Runner):
@@ -245,6 +264,22 @@ def _sets_of(dataset: Dataset) -> list[str]:
     return list(dict.fromkeys([*own, *(name for each in inner for name in _sets_of(each))]))
 
 
+def _is_ours(metric: BaseMetric) -> bool:
+    return hasattr(metric, 'result_keys')
+
+
+def _result_keys(metric: BaseMetric, sets: list[str]) -> list[str] | None:
+    """What a metric will return for images of these sets; None if that is not known."""
+    from mmseg.evaluation import IoUMetric
+
+    if _is_ours(metric):
+        return metric.result_keys(sets)
+    if type(metric) is not IoUMetric:
+        return None
+    names = [] if metric.format_only else ['aAcc', *(key for each in metric.metrics for key in _IOU_KEYS.get(each, ()))]
+    return [f'{metric.prefix}/{name}' if metric.prefix else name for name in names]
+
+
 def _keys_of(name: str, keys: Iterable[str]) -> list[str]:
     """Keys of a measure by its name alone, one for each set."""
     from mmbirefnet.evaluation.report.tables import MEANS  # scoring needs packages that training does not
@@ -255,8 +290,8 @@ def _keys_of(name: str, keys: Iterable[str]) -> list[str]:
 
 def _not_returned(name: str, keys: Iterable[str]) -> str:
     return (
-        f'default_hooks.checkpoint.save_best={name}: the validation returns {", ".join(keys)}. Fix: choose one of '
-        'these, or let val_evaluator compute it (measures of DichotomousMetric)'
+        f'default_hooks.checkpoint.save_best={name}: the validation returns {", ".join(keys) or "nothing"}. '
+        'Fix: choose one of these, or let val_evaluator compute it (measures of DichotomousMetric)'
     )
 
 

@@ -5,21 +5,30 @@ from __future__ import annotations
 import logging
 import os
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
+from types import NoneType
 
 from mmengine.logging import print_log
+from torch import Tensor
 
 from mmbirefnet.fileio.restricted_unpickling import load_guarded
 
 _NEEDED = {'meta', 'message_hub', 'optimizer', 'state_dict'}
+_PLACE = ('epoch', 'iter')
+_HUB_PARTS = ('log_scalars', 'runtime_info', 'resumed_keys')
+_DICTS = ('state_dict', 'optimizer', 'message_hub', 'ema_state_dict', 'accumulated_gradients')
 
 
 def is_training_checkpoint(path: str | os.PathLike) -> bool:
     """Whether a file is a whole checkpoint of a training, which can be resumed, rather than parameters alone."""
     try:
         return _meta_of(Path(path)) is not None
+    except ValueError as error:
+        _warn(path, error)
     except Exception:  # of another format, or no file
-        return False
+        pass
+    return False
 
 
 def newest_checkpoint(*folders: str | os.PathLike) -> str | None:
@@ -69,13 +78,32 @@ def _meta_of(path: Path) -> dict | None:
     content = load_guarded(path, 'cpu', mmap=True)
     if not isinstance(content, dict) or not content.keys() >= _NEEDED:
         return None
-    meta, hub = content['meta'], content['message_hub']
-    kinds = dict(epoch=int, iter=int, time=str)
-    if not isinstance(meta, dict) or not all(isinstance(meta.get(key, kind()), kind) for key, kind in kinds.items()):
-        raise ValueError('its meta does not say where the training was')
-    if not isinstance(hub, dict) or not isinstance(content['state_dict'], dict):
-        raise ValueError('its message_hub or state_dict is no dict')
-    return meta
+    if problem := _problem(content):
+        raise ValueError(problem)
+    return content['meta']
+
+
+def _problem(content: dict) -> str:
+    """What keeps mmengine from resuming from a checkpoint; empty if nothing does."""
+    meta = content['meta']
+    if not isinstance(meta, dict) or not all(isinstance(meta.get(key), int) and meta[key] >= 0 for key in _PLACE):
+        return 'its meta does not say where the training was'
+    if not isinstance(meta.get('time', ''), str) or not isinstance(meta.get('seed'), (int, NoneType)):
+        return 'its meta has a time or seed of another type'
+    if odd := [key for key in _DICTS if not isinstance(content.get(key, {}), dict)]:
+        return f'its {odd[0]} is no dict'
+    if not content['message_hub'].keys() >= set(_HUB_PARTS):
+        return f'its message_hub lacks one of {", ".join(_HUB_PARTS)}'
+    optimizer = content['optimizer']  # with several, by their name
+    if 'param_groups' not in optimizer and not all(isinstance(each, dict) for each in optimizer.values() or ['']):
+        return 'its optimizer has no param_groups'
+    if not all(isinstance(each, Tensor) for each in content.get('accumulated_gradients', {}).values()):
+        return 'its accumulated_gradients are no tensors'
+    schedulers = content.get('param_schedulers', [])
+    schedulers = schedulers.values() if isinstance(schedulers, dict) else schedulers
+    if not isinstance(schedulers, Iterable) or not all(isinstance(each, (dict, list)) for each in schedulers):
+        return 'its param_schedulers are no dicts'
+    return ''
 
 
 def _warn(path: Path, error: object) -> None:

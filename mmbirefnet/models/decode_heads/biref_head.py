@@ -175,6 +175,10 @@ class BiRefHead(BaseDecodeHead):
                 'BiRefHead: sampler= chooses pixels by their class scores, which the losses of soft masks do not have. '
                 'Fix: leave it out'
             )
+        if num_classes < 1 or not 0 <= threshold <= 1:
+            raise ValueError(
+                f'BiRefHead: num_classes={num_classes} must be 1 or more, threshold={threshold} a probability in [0, 1]'
+            )
         if background is not None and not 0 <= background < num_classes:
             raise ValueError(f'BiRefHead: background={background} is no index of num_classes={num_classes}')
         super().__init__(
@@ -187,7 +191,7 @@ class BiRefHead(BaseDecodeHead):
             norm_cfg=norm_cfg,
             in_index=list(in_index),
             input_transform='multiple_select',
-            loss_decode=[loss_decode] if isinstance(loss_decode, dict) else list(loss_decode),
+            loss_decode=[loss_decode] if isinstance(loss_decode, dict) else list(loss_decode or ()),
             align_corners=True,
             init_cfg=init_cfg,
             **kwargs,

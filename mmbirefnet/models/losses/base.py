@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -26,13 +29,15 @@ class MaskLoss(nn.Module, ABC):
             None takes the class's ``default_name``.
 
     Raises:
-        ValueError: If ``loss_name`` would not be added.
+        ValueError: If ``loss_name`` would not be added, or ``loss_weight`` is not a number from 0 on.
     """
 
     default_name: str
 
     def __init__(self, loss_weight: float = 1.0, loss_name: str | None = None) -> None:
         super().__init__()
+        if not isinstance(loss_weight, Real) or not 0 <= loss_weight < math.inf:
+            raise ValueError(f'{type(self).__name__}: loss_weight={loss_weight!r}, must be a number from 0 on')
         self.loss_weight = loss_weight
         self.loss_name = loss_name or self.default_name
         if 'loss' not in self.loss_name:
@@ -55,7 +60,7 @@ class MaskLoss(nn.Module, ABC):
             ignore_index: Value of ignored pixels in ``target``; None if there are none.
 
         Raises:
-            ValueError: If shapes do not fit, or if weights are given to a loss of regions.
+            ValueError: If shapes do not fit, if weights are given to a loss of regions, or if integers are class ids.
         """
         maps = [logits] if isinstance(logits, Tensor) else list(logits)
         target = target if target.dim() == 4 else target.unsqueeze(1)
@@ -65,6 +70,8 @@ class MaskLoss(nn.Module, ABC):
                     f'{type(self).__name__} needs logits (N, 1, H, W) and a mask of that size, '
                     f'got {tuple(each.shape)} and {tuple(target.shape)}'
                 )
+        if not target.is_floating_point():
+            _check_labels(target, ignore_index)
         dtype = torch.promote_types(maps[0].dtype, torch.float32)
         with torch.autocast(maps[0].device.type, enabled=False):
             maps = [each.to(dtype) for each in maps]
@@ -93,6 +100,27 @@ class MaskLoss(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return f'loss_weight={self.loss_weight}, loss_name={self.loss_name!r}'
+
+
+def _check_labels(target: Tensor, ignore_index: int | None) -> None:
+    """Make sure that integers are a mask of 0 and 1, which data sets of mmseg give for two classes.
+
+    Raises:
+        ValueError: If they are class ids.
+    """
+    labels = target if ignore_index is None else target[target != ignore_index]
+    highest = int(labels.max()) if labels.numel() else 0
+    if highest > 1:
+        raise ValueError(
+            f'the masks hold the class id {highest}, but a loss of one map takes 0 and 1. Fix: map the other classes '
+            'to 0 or 1 (label_map of the data set), or use a head with several classes'
+        )
+    if highest == 0 and labels.numel() < target.numel():
+        warnings.warn(
+            f'masks of a batch hold 0 and {ignore_index} alone, and {ignore_index} is ignored: if it is the object, '
+            'load the masks with mmbirefnet.LoadMask',
+            stacklevel=3,
+        )
 
 
 class PixelLoss(MaskLoss):

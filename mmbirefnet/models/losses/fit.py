@@ -27,9 +27,13 @@ def check_losses(losses: Iterable[nn.Module], channels: int) -> None:
         channels: Number of channels of the logits; with one, targets are soft masks, else class ids.
 
     Raises:
-        ValueError: If one is of the other kind, raises an error, or does not pull logits towards the target.
+        ValueError: If there is none, or one is of the other kind, raises an error, or does not pull logits towards the
+            target.
     """
     fitting = _ONE_MAP if channels == 1 else _CLASSES
+    losses = list(losses)
+    if not losses:
+        raise ValueError(f'loss_decode: no loss to train the head with. Fix: use {fitting}')
     for loss in losses:
         name = f'loss_decode: {type(loss).__name__}'
         if isinstance(loss, MaskLoss):
@@ -51,5 +55,7 @@ def _problem(loss: nn.Module, channels: int) -> str:
             return f'does not fit a head of {channels} channels ({type(error).__name__}: {error})'
         if gradient is None or not gradient.any():
             return f'gives no gradient for a head of {channels} channels'
+        if not gradient.isfinite().all():
+            return 'gives a gradient that is not finite'
         wanted = 2 * ids[:, None] - 1 if channels == 1 else 2 * nn.functional.one_hot(ids, channels).movedim(-1, 1) - 1
         return 'pulls logits away from the target' if (gradient * wanted).sum() > 0 else ''

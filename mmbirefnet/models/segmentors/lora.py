@@ -15,7 +15,7 @@ from mmbirefnet.registry import MODELS
 from .birefnet import BiRefNet
 
 # The forward pass reads the kernels of these layers instead of calling them, so an adapter around them has no effect.
-_READ_DIRECTLY = ('aspp.merge.conv', 'shortcut', 'conv_logits')
+_READ_DIRECTLY = ('aspp.merge.conv', 'shortcut', 'conv_logits', 'conv_logits_inward')
 _ADAPTER = 'default'  # peft's name of the only adapter
 _BASE = '.base_layer.'
 

@@ -82,3 +82,26 @@ def test_a_sampler_is_refused():
     with pytest.raises(ValueError, match='BiRefHead: sampler= .* Fix: leave it out'):
         head(sampler=dict(type='OHEMPixelSampler', thresh=0.7))
     head(sampler=None)
+
+
+@pytest.mark.parametrize('losses', [[], None])
+def test_a_head_without_a_loss(losses):
+    with pytest.raises(ValueError, match='loss_decode: no loss to train the head with. Fix'):
+        head(loss_decode=losses)
+
+
+@pytest.mark.parametrize('weight', [-1.0, float('nan'), float('inf'), '30'])
+def test_weights_that_are_none(weight):
+    with pytest.raises(ValueError, match='BCELoss: loss_weight=.*, must be a number from 0 on'):
+        head(loss_decode=dict(type='mmbirefnet.BCELoss', loss_weight=weight))
+
+
+def test_a_loss_of_mmseg_whose_weight_is_not_finite():
+    with pytest.raises(ValueError, match='CrossEntropyLoss gives a gradient that is not finite'):
+        head(loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=float('nan')))
+
+
+@pytest.mark.parametrize('options', [dict(threshold=5), dict(threshold=float('nan')), dict(num_classes=0)])
+def test_thresholds_and_classes_out_of_range(options):
+    with pytest.raises(ValueError, match='BiRefHead: num_classes=. must be 1 or more, threshold=.* a probability'):
+        head(**options)

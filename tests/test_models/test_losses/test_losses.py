@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS as MMSEG_MODELS
+from mmseg.registry import TRANSFORMS as MMSEG_TRANSFORMS
 from mmseg.structures import SegDataSample
 
 from mmbirefnet.models import losses
@@ -226,3 +227,28 @@ def test_ssim():
     assert value.item() == pytest.approx((1 - (2 * 3 / 4 + 1e-4) / (9 / 16 + 1 + 1e-4)) / 2, rel=1e-6)
     with pytest.raises(ValueError, match='odd'):
         build('SSIMLoss', window_size=10)
+
+
+def test_class_ids_are_refused_and_ignored_objects_are_noted():
+    """Data sets of mmseg give integers, in which 255 is ignored."""
+    loss, logits = losses.BCELoss(), torch.zeros(1, 1, 2, 2)
+    padded = torch.tensor([[[0, 1], [255, 255]]])
+    assert loss(logits, padded).item() == pytest.approx(math.log(2) / 2)  # two of four pixels
+    with pytest.raises(ValueError, match='hold the class id 3, but a loss of one map takes 0 and 1. Fix: '):
+        loss(logits, torch.tensor([[[0, 3], [1, 255]]]))
+    with pytest.warns(UserWarning, match='hold 0 and 255 alone, and 255 is ignored: .* mmbirefnet.LoadMask'):
+        loss(logits, torch.tensor([[[0, 0], [255, 255]]]))
+
+
+def test_padding_of_a_data_set_of_mmseg_has_no_gradient():
+    """Integers of mmseg's LoadAnnotations, padded by mmcv's Pad with its default."""
+    padded = MMSEG_TRANSFORMS.build(dict(type='Pad', size=(6, 4)))(
+        dict(img=np.zeros((4, 4, 3), np.uint8), gt_seg_map=np.eye(4, dtype=np.uint8), seg_fields=['gt_seg_map'])
+    )
+    target = torch.from_numpy(padded['gt_seg_map']).long()[None]
+    assert (target[..., 4:] == 255).all()
+    for name in ('BCELoss', 'MAELoss', 'IoULoss', 'StructureLoss'):
+        logits = torch.full((1, 1, 4, 6), 0.3, requires_grad=True)
+        getattr(losses, name)()(logits, target).backward()
+        assert (logits.grad[..., 4:] == 0).all()
+        assert logits.grad[..., :4].any()

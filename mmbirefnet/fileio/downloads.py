@@ -1,0 +1,105 @@
+"""Files from plain URLs: whole or not at all, and continued after an interruption."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import hashlib
+import http.client
+import os
+import secrets
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from filelock import FileLock
+from torch.hub import tqdm
+
+from mmbirefnet.version import __version__
+
+_SECONDS = 60  # without a byte
+_BLOCK = 1 << 20
+
+
+def download_file(url: str, path: Path, progress: bool = False) -> None:
+    """Download a file that is not there yet.
+
+    What has arrived before an interruption is kept beside ``path``, as ``.<name>.….partial``, and continued if the
+    server says that the file is the same. Several processes wait for each other.
+
+    Args:
+        url: ``http://`` or ``https://``.
+        path: The file to write. It appears when all bytes that the server has announced are there.
+        progress: Whether to show a bar.
+
+    Raises:
+        OSError: If it cannot be downloaded, is cut off, or does not fit on the disk; the message says what helps.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f'.{path.name}.lock')):
+        if path.is_file():
+            return
+        try:
+            _download(url, path, progress)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            arrived = sum(each.stat().st_size for each in _partial_files(path))
+            again = f'run it again, which goes on after {arrived} bytes' if arrived else 'run it again'
+            raise OSError(
+                f'{url}: cannot be downloaded ({error or type(error).__name__}). Fix: {again}, or put the file at '
+                f'{path}'
+            ) from error
+
+
+def _download(url: str, path: Path, progress: bool) -> None:
+    partial = next(iter(_partial_files(path)), None)
+    start = partial.stat().st_size if partial else 0
+    headers = {'User-Agent': f'mmbirefnet/{__version__}', 'Accept-Encoding': 'identity'}
+    request = urllib.request.Request(url, headers=headers | ({'Range': f'bytes={start}-'} if start else {}))
+    try:
+        answer = urllib.request.urlopen(request, timeout=_SECONDS)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if not start or error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        _restart(url, path, progress, partial)
+        return
+    with answer:
+        target = _partial_name(path, answer)
+        if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
+            if target != partial or not (answer.headers['Content-Range'] or '').startswith(f'bytes {start}-'):
+                _restart(url, path, progress, partial)
+                return
+        elif partial:  # the whole file comes
+            partial.unlink()
+            start = 0
+        size = None if answer.length is None else start + answer.length
+        if size is not None and shutil.disk_usage(path.parent).free < size - start:
+            raise OSError(errno.ENOSPC, f'no space for {size} bytes in {path.parent}')
+        bar = tqdm(total=size, initial=start, disable=not progress, unit='B', unit_scale=True)
+        with open(target, 'ab') as file, bar:
+            while block := answer.read(_BLOCK):
+                file.write(block)
+                bar.update(len(block))
+            file.flush()
+            os.fsync(file.fileno())
+    arrived = target.stat().st_size
+    if size is not None and arrived != size:
+        raise OSError(f'cut off after {arrived} of {size} bytes')
+    os.replace(target, path)
+
+
+def _restart(url: str, path: Path, progress: bool, partial: Path) -> None:
+    """Begin from the start: what is there is of another file."""
+    partial.unlink()
+    _download(url, path, progress)
+
+
+def _partial_files(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f'.{glob.escape(path.name)}.*.partial'))
+
+
+def _partial_name(path: Path, answer: http.client.HTTPResponse) -> Path:
+    """Where the bytes of an answer go: a name for this version of the file, a new one if the server tells none."""
+    version = answer.headers['ETag'] or answer.headers['Last-Modified'] or secrets.token_hex(8)
+    return path.with_name(f'.{path.name}.{hashlib.sha256(version.encode()).hexdigest()[:16]}.partial')

@@ -1,0 +1,88 @@
+"""Animations and pages as files: every frame complete, with its time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+ANIMATIONS = {'GIF': 10, 'WEBP': 1, 'PNG': 1, 'AVIF': 1}  # Pillow's format: its unit of time in milliseconds
+GIF_OPAQUE = 128  # alpha from here on; a GIF's pixels are opaque or transparent
+_TRANSPARENT = 255  # index in the palette
+_WEBP_FLAGS, _WEBP_ALPHA = 20, 0x10  # offset in an animated file, and bit (WebP container specification, VP8X)
+
+
+def encode_sequence(
+    frames: Sequence[np.ndarray],
+    codec: str,
+    options: dict,
+    durations: Sequence[float] | None = None,
+    plays: int = 0,
+    icc_profiles: Sequence[bytes | None] = (),
+) -> bytes:
+    """Encode an animation, or the pages of a TIFF file.
+
+    Frames replace each other whole, so that nothing of a frame shows through the transparency of the next. Equal frames
+    that follow one another become one that is shown for as long.
+
+    Args:
+        frames: uint8 arrays as :func:`~mmbirefnet.imaging.write.encode_image` takes them; of an animation, all of one
+            shape.
+        codec: ``'TIFF'``, or a key of ``ANIMATIONS``. A GIF has 256 colors a frame, and alpha becomes 0 below 128 and
+            255 from there on.
+        options: Of Pillow's ``save``.
+        durations: Milliseconds a frame; their sums are rounded to the format's unit, so that the whole keeps its time.
+        plays: How often an animation is played; 0 for without end. AVIF has no such number.
+        icc_profiles: Color profile of each frame.
+    """
+    images = [to_palette(pixels) if codec == 'GIF' else Image.fromarray(pixels) for pixels in frames]
+    for image, profile in zip(images, icc_profiles):
+        if profile:
+            image.info['icc_profile'] = profile
+    options = dict(options, save_all=True, append_images=images[1:])
+    if codec != 'TIFF':
+        options['duration'] = _rounded([0] * len(frames) if durations is None else durations, ANIMATIONS[codec])
+        if codec == 'GIF':
+            options |= dict(disposal=2, optimize=False)  # 2: the canvas is cleared before the next frame
+            options |= {} if plays == 1 else dict(loop=max(0, plays - 1))
+        elif codec == 'PNG':
+            options |= dict(disposal=0, blend=0, loop=plays)  # 0: the next frame replaces what is there
+        elif codec == 'WEBP':
+            options['loop'] = plays
+    file = io.BytesIO()
+    images[0].save(file, codec, **options)
+    content = bytearray(file.getvalue())
+    if codec == 'WEBP' and any(pixels.ndim == 3 and pixels.shape[2] == 4 for pixels in frames):
+        # libwebp stores the changed part of a frame, and flags the file as opaque if these parts are.
+        content[_WEBP_FLAGS] |= _WEBP_ALPHA
+    return bytes(content)
+
+
+def to_palette(pixels: np.ndarray) -> Image.Image:
+    """An image with a palette, for GIF: 256 colors, or 255 and one that is transparent. Gray images stay as they are.
+
+    Colors are exact where there are no more than these, otherwise those of a median cut.
+    """
+    if pixels.ndim == 2:
+        return Image.fromarray(pixels)
+    if pixels.shape[2] == 3:
+        return Image.fromarray(pixels).quantize(256)
+    clear = pixels[..., 3] < GIF_OPAQUE
+    image = Image.fromarray(np.where(clear[..., None], 0, pixels[..., :3]).astype(np.uint8)).quantize(_TRANSPARENT)
+    indices = np.array(image)
+    indices[clear] = _TRANSPARENT
+    palette = np.zeros((256, 3), np.uint8)
+    colors = np.array(image.getpalette(), np.uint8).reshape(-1, 3)[:_TRANSPARENT]
+    palette[: len(colors)] = colors
+    image = Image.fromarray(indices)
+    image.putpalette(palette.tobytes())
+    image.info['transparency'] = _TRANSPARENT
+    return image
+
+
+def _rounded(durations: Sequence[float], unit: int) -> list[int]:
+    """Durations in multiples of a unit, whose sums stay within half a unit."""
+    ends = np.rint(np.cumsum(durations) / unit) * unit
+    return np.diff(ends, prepend=0).astype(int).tolist()

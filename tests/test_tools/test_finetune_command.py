@@ -1,0 +1,195 @@
+"""``mmbirefnet finetune`` from a folder to weights, and what it decides."""
+
+import argparse
+import importlib
+import json
+import re
+import shlex
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmbirefnet.cli.main import main
+from mmbirefnet.datasets.preparation.synthetic import make_sample
+from mmbirefnet.engine.finetune import choose_recipes, estimate_memory, finetune, list_recipes
+from mmbirefnet.fileio.checkpoints import read_state_dict, write_checkpoint
+from mmbirefnet.registry import MODELS
+
+ROOT = Path(__file__).parents[2]
+SMALL = """
+_base_ = {base!r}
+load, resize = dict(type='mmbirefnet.LoadImage'), dict(type='mmbirefnet.Resize', scale=(64, 64))
+mask, pack = dict(type='mmbirefnet.LoadMask'), dict(type='mmbirefnet.PackDichotomousInputs')
+train_pipeline, test_pipeline = [load, mask, resize, pack], [load, resize, mask, pack]
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(num_workers=0)
+test_evaluator = dict(num_workers=0)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+channels = [16, 32, 64, 128]
+model = dict(
+    backbone=dict(
+        arch=dict(_delete_=True, embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=4)
+    ),
+    neck=dict(in_channels=channels, aspp_cfg=dict(branch_channels=8)),
+    decode_head=dict(in_channels=channels, aspp_cfg=dict(branch_channels=8)),
+)
+"""
+
+
+def write_images(folder: Path, indices, names=('images', 'masks'), invert=False) -> Path:
+    for name in names:
+        (folder / name).mkdir(parents=True)
+    for index in indices:
+        sample = make_sample(0, 'own', index, (80, 96))
+        cv2.imwrite(str(folder / names[0] / f'{index}.jpg'), sample.image)
+        cv2.imwrite(str(folder / names[1] / f'{index}.png'), 255 - sample.mask if invert else sample.mask)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+    """A config and a checkpoint of its model."""
+    folder = tmp_path_factory.mktemp('model')
+    base = ROOT / 'configs/birefnet/birefnet_swin-l_1xb2-20e_finetune-1024x1024.py'
+    (folder / 'small.py').write_text(SMALL.format(base=str(base)))
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(folder / 'small.py').model)
+    write_checkpoint(folder / 'small.pth', model.state_dict(), {})
+    return folder / 'small.py', folder / 'small.pth'
+
+
+@pytest.mark.soak
+def test_from_folder_to_weights(small, tool, tmp_path, capsys):
+    """With everything decided for 10 images: some held out, old data mixed in, scores, pictures and weights."""
+    config, checkpoint = small
+    data, old = write_images(tmp_path / 'data', range(10)), write_images(tmp_path / 'old', range(20, 24), ('im', 'gt'))
+    words = ['finetune', data, '-o', tmp_path / 'run', '--from', checkpoint, '--config', config]
+    assert main([*map(str, words), '--epochs', '2', '--old-data', str(old)]) == 0
+    out = tmp_path / 'run'
+    result = json.loads((out / 'result.json').read_text())
+    assert result['plan']['train_images'] == 8
+    assert len(result['plan']['val_images']) == 2
+    assert result['plan']['recipes'] == choose_recipes(8, soft=False)
+    lines = capsys.readouterr().out
+    assert '8 images to train on, 2 to validate on' in lines
+    assert '| validation | before |' in lines
+    assert '| validation | after |' in lines
+    for name in ('contact_sheet.png', 'curves.png'):
+        assert cv2.imread(str(out / name)).std() > 10, name
+    assert len(list(out.glob('work_dir/*/first_batch.png'))) == 1
+
+    start, trained = read_state_dict(checkpoint), read_state_dict(out / 'weights.pth')
+    assert trained.keys() == start.keys()
+    assert not torch.equal(trained['decode_head.conv_logits.weight'], start['decode_head.conv_logits.weight'])
+    assert all(0 <= result[when]['MAE'] <= 1 for when in ('before', 'after'))
+
+    cfg = Config.fromfile(out / 'config.py')  # an ordinary config
+    assert cfg.train_dataloader.dataset.shares == [0.75, 0.25]
+    runner = tool('train', out / 'config.py', '--work-dir', tmp_path / 'again')
+    assert runner.epoch == 2
+    assert len(runner.train_dataloader.dataset) == 8 + 3  # a quarter of old ones
+
+    assert main([*map(str, words)]) == 2
+    assert 'run: not empty' in capsys.readouterr().err
+
+
+@pytest.mark.soak
+def test_adapters(small, tmp_path):
+    pytest.importorskip('peft')
+    data = write_images(tmp_path / 'data', range(6))
+    lines = []
+    result = finetune(
+        *(data, tmp_path / 'run', str(small[1]), 'lora'),
+        config=small[0],
+        epochs=1,
+        options={'model.rank': 2},
+        report=lines.append,
+    )
+    start, trained = read_state_dict(small[1]), read_state_dict(result.weights)
+    changed = {key for key in start if not torch.equal(start[key], trained[key])}
+    assert changed
+    assert all(start[key].dim() in (2, 4) for key in changed)
+    assert Path(result.adapters).stat().st_size < 0.2 * small[1].stat().st_size
+    assert result.trained_parameters < 0.2 * sum(value.numel() for value in start.values())
+
+
+def test_inverted_masks_stop_it(small, tmp_path):
+    data = write_images(tmp_path / 'data', range(4), invert=True)
+    with pytest.raises(ValueError, match=r'4 faults that ruin a training, such as .*0.png \(inverted.*--no-check'):
+        finetune(data, tmp_path / 'run', str(small[1]), config=small[0], report=lambda line: None)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_memory_decides_the_batch(small, tmp_path):
+    """The batch gets smaller, then activations are computed again; the step keeps its images."""
+    data = write_images(tmp_path / 'data', range(6))
+    fixed, per_pixel = estimate_memory(Config.fromfile(small[0]).model)
+    gib = 2**30
+
+    def plan(memory, name):
+        return finetune(
+            *(data, tmp_path / name, str(small[1]), 'full'),
+            config=small[0],
+            memory=memory,
+            check=False,
+            dry_run=True,
+            report=lambda line: None,
+        )
+
+    enough = (fixed + 2.5 * per_pixel * 64**2) / gib
+    one = (fixed + 1.5 * per_pixel * 64**2) / gib
+    larger = plan(enough, 'a')
+    assert (larger.batch_size, larger.accumulate) == (2, 1)
+    smaller = plan(one, 'c')
+    assert (smaller.batch_size, smaller.accumulate, smaller.checkpointing) == (1, 2, False)
+    assert Config.fromfile(tmp_path / 'c/config.py').optim_wrapper.accumulative_counts == 2
+    with pytest.raises(ValueError, match=r'training at 64x64 takes about .* GiB for one image with checkpointing'):
+        plan(0.5, 'd')
+
+
+def test_memory_grows_with_the_area(small):
+    model = Config.fromfile(small[0]).model
+    per_pixel = [estimate_memory(model, side=side)[1] for side in (128, 256)]
+    assert per_pixel[0] == pytest.approx(per_pixel[1], rel=0.1)
+    frozen = Config(dict(model=model)).model
+    frozen.backbone.frozen_stages = 4
+    assert estimate_memory(frozen, side=128)[1] < per_pixel[0]
+
+
+def test_recipes_are_configs(small, tmp_path):
+    data = write_images(tmp_path / 'data', range(6))
+    assert {'full', 'frozen_backbone', 'layerwise', 'lora', 'frozen_batchnorm', 'few_images', 'matting'} <= {
+        *list_recipes()
+    }
+    for name in list_recipes():
+        if name == 'lora':
+            pytest.importorskip('peft')
+        options = dict(config=small[0], check=False, dry_run=True, report=lambda line: None)
+        finetune(data, tmp_path / name, str(small[1]), name, **options)
+        cfg = Config.fromfile(tmp_path / name / 'config.py')
+        steps = [step.type for step in cfg.train_dataloader.dataset.pipeline]
+        assert ('mmbirefnet.CopyPaste' in steps) == (name == 'few_images')
+        assert steps[-1] == 'mmbirefnet.PackDichotomousInputs'
+        MODELS.build(cfg.model)
+    with pytest.raises(ValueError, match='--recipe more: no such recipe; there are auto, few_images'):
+        finetune(data, tmp_path / 'x', str(small[1]), 'more', **options)
+
+
+def test_commands_of_the_page():
+    """Their options exist."""
+    page = (ROOT / 'docs/finetune.md').read_text('utf-8')
+    commands = re.findall(r'^mmbirefnet (?:finetune|check) .+$', page, re.M)
+    assert len(commands) >= 4
+    for command in commands:
+        name, *words = shlex.split(command)[1:]
+        parser = argparse.ArgumentParser()
+        importlib.import_module(f'mmbirefnet.cli.{name}').add_arguments(parser)
+        args = parser.parse_args(words)
+        if name == 'finetune' and args.recipe != 'auto':
+            assert {*args.recipe.split('+')} <= {*list_recipes()}, command
+    assert all(f'`{name}`' in page for name in list_recipes())
