@@ -43,7 +43,7 @@ class TorchBackend:
             :func:`mmbirefnet.zoo.download.fetch`; with a model it may be left out.
         device: For example ``'cuda:1'``; ``None`` for a GPU where there is one.
         dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for automatic mixed precision; ``'auto'`` for
-            bfloat16 on a CPU with AVX512-BF16 or AMX, where it was measured to be faster, and float32 elsewhere.
+            bfloat16 on a CPU with AVX512-BF16, where it was measured to be faster, or AMX; float32 elsewhere.
         fuse: Whether to fuse the model (:func:`mmbirefnet.deploy.fuse`); the maps stay the same to rounding.
         crop_order: Order of the crops that a released checkpoint was trained with: ``'rows'``, ``'columns'`` or
             ``'auto'``, see :func:`mmbirefnet.utils.convert_birefnet_state_dict`.
