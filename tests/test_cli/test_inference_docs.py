@@ -38,7 +38,7 @@ def images(tmp_path, monkeypatch):
 @pytest.mark.parametrize('command', COMMANDS)
 def test_commands(command, images, monkeypatch):
     monkeypatch.setattr(cut, 'inferencer_of', lambda args: BiRefNetInferencer(backend=RedBackend()))
-    monkeypatch.setattr(inferencer, '_make_backend', lambda *_: RedBackend())
+    monkeypatch.setattr(inferencer, 'make_backend', lambda *_: RedBackend())
     # Once through, where the command would go on for ever.
     monkeypatch.setattr(cut, 'watch', lambda job, folders, *_: list(job.run(job.plan(cut.list_sources(folders)))))
     words = shlex.split(command)[1:]

@@ -123,6 +123,8 @@ def test_options_of_places_that_are_not_there(options):
 NEEDED = dict(
     BiRefHead=dict(in_channels=(8, 16, 32, 64)),
     BiRefNet=dict(backbone={}, decode_head={}),
+    LoRABiRefNet=dict(backbone={}, decode_head={}),
+    MixedDataset=dict(datasets=[], shares=[]),
     PyramidLocalizationModule=dict(in_channels=(8, 16, 32, 64)),
     LocalizationModule=dict(in_channels=(8, 16, 32, 64)),
     TIMMBackbone=dict(model_name='resnet18', out_indices=(1, 2, 3, 4)),

@@ -182,7 +182,7 @@ def test_recipes_are_configs(small, tmp_path):
 
 def test_commands_of_the_page():
     """Their options exist."""
-    page = (ROOT / 'docs/finetune.md').read_text('utf-8')
+    page = (ROOT / 'docs/en/user_guides/finetune.md').read_text('utf-8')
     commands = re.findall(r'^mmbirefnet (?:finetune|check) .+$', page, re.M)
     assert len(commands) >= 4
     for command in commands:

@@ -174,7 +174,7 @@ class TestOldKernels:
         lines = []
         handler = logging.Handler()
         handler.emit = lambda record: lines.append(record.getMessage())
-        monkeypatch.setattr(MMLogger.get_current_instance(), 'handlers', [handler])
+        monkeypatch.setattr(MMLogger.get_instance('old_kernels'), 'handlers', [handler])
         new = nn.Sequential(DCNv2(8, 6, 3, padding=1, mask_scale=5.0), DCNv2(8, 6, 3, padding=1, mask_scale=5.0))
         new.load_state_dict(nn.Sequential(*self.old(), *self.old()).state_dict())
         new.load_state_dict(nn.Sequential(*self.old(), *self.old()).state_dict())
