@@ -22,20 +22,27 @@ class MixedDataset(ConcatDataset):
     Args:
         datasets: Configs or data sets; the first is the one to learn.
         shares: Share of each in an epoch; positive, their sum is 1.
-        **kwargs: Arguments of :class:`mmengine.dataset.ConcatDataset`.
+        lazy_init: Whether the data sets are read only when they are first used.
+        ignore_keys: Entries of their meta information that may differ.
 
     Raises:
         ValueError: If there is not one share for each data set, or their sum is not 1.
     """
 
-    def __init__(self, datasets: Sequence[BaseDataset | dict], shares: Sequence[float], **kwargs) -> None:
-        if len(shares) != len(datasets) or min(shares) <= 0 or not np.isclose(sum(shares), 1):
+    def __init__(
+        self,
+        datasets: Sequence[BaseDataset | dict],
+        shares: Sequence[float],
+        lazy_init: bool = False,
+        ignore_keys: Sequence[str] = ('sets',),
+    ) -> None:
+        if not shares or len(shares) != len(datasets) or min(shares) <= 0 or not np.isclose(sum(shares), 1):
             raise ValueError(
                 f'MixedDataset: shares={list(shares)}, must be {len(datasets)} positive numbers, one for each data '
                 'set, whose sum is 1'
             )
         self.shares = tuple(shares)
-        super().__init__(datasets, **{'ignore_keys': ['sets'], **kwargs})
+        super().__init__(datasets, lazy_init, list(ignore_keys))
 
     def full_init(self) -> None:
         """Initialize the data sets, and count the items of each in an epoch."""
