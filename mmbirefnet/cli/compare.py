@@ -13,7 +13,7 @@ from mmbirefnet.imaging.sandbox import ImageDecoder
 from mmbirefnet.imaging.sources import Source, is_single, list_sources
 from mmbirefnet.zoo.catalog import find_checkpoint
 
-from .options import log_to_stderr
+from .options import add_foreground_argument, log_to_stderr
 from .progress import ImageProgress
 
 DECODE_SECONDS = 30
@@ -29,12 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('-o', '--out', type=Path, required=True, metavar='FILE', help='HTML file to write')
     parser.add_argument('--device', help='for example cpu or cuda:1; by default a GPU where there is one')
-    parser.add_argument(
-        '--foreground',
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help='estimate the colors of the foreground, so that no fringe of the background stays',
-    )
+    add_foreground_argument(parser)
     parser.add_argument(
         '--longest',
         type=int,

@@ -22,7 +22,14 @@ from mmbirefnet.imaging.sources import Source, describe_left_out, is_single, is_
 from mmbirefnet.imaging.urls import MAX_BYTES
 from mmbirefnet.imaging.write import FORMATS, KINDS, OutputWriter
 
-from .options import add_model_arguments, add_settings_arguments, inferencer_of, set_threads, settings_of
+from .options import (
+    add_foreground_argument,
+    add_model_arguments,
+    add_settings_arguments,
+    inferencer_of,
+    set_threads,
+    settings_of,
+)
 from .progress import ImageProgress
 
 DECODE_SECONDS = 30
@@ -58,12 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=sorted(FORMATS),
         help="by default png; for the foreground, animations and pages the image's own",
     )
-    group.add_argument(
-        '--foreground',
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help='estimate the colors of the foreground, so that no fringe of the background stays',
-    )
+    add_foreground_argument(group)
     group.add_argument(
         '--crop',
         nargs='?',

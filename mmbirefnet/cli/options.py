@@ -153,6 +153,15 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--invert', action='store_true', help='exchange object and background')
 
 
+def add_foreground_argument(parser) -> None:
+    parser.add_argument(
+        '--foreground',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='estimate the colors of the foreground, so that no fringe of the background stays',
+    )
+
+
 def set_threads(args: argparse.Namespace) -> None:
     """Apply ``--threads``.
 

@@ -11,7 +11,7 @@ from mmbirefnet.video import process_video
 from mmbirefnet.video.reader import VideoReader
 from mmbirefnet.video.writer import CONTAINERS
 
-from .options import add_model_arguments, add_settings_arguments, inferencer_of, settings_of
+from .options import add_foreground_argument, add_model_arguments, add_settings_arguments, inferencer_of, settings_of
 from .progress import ImageProgress
 
 
@@ -29,12 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--save', choices=KINDS, help='by default cutout where the file can hold alpha, else foreground'
     )
     parser.add_argument('--background', help='color or image behind the object; by default a green screen')
-    parser.add_argument(
-        '--foreground',
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help='estimate the colors of the foreground, so that no fringe of the background stays',
-    )
+    add_foreground_argument(parser)
     parser.add_argument(
         '--smoothing',
         type=float,

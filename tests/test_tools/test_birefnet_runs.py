@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from processes import finish, start
+from small_images import SMALL_IMAGES
 from test_distributed import DUMP_CONFIG, DUMP_HOOK, free_port
 
 from mmbirefnet.datasets.preparation.synthetic import write_dataset
@@ -26,12 +27,7 @@ model = dict(
     neck=dict(in_channels=[16, 32, 64, 128], aux_classifier=True),
     decode_head=dict(in_channels=[16, 32, 64, 128]),
 )
-load, resize = dict(type='mmbirefnet.LoadImage'), dict(type='mmbirefnet.Resize', scale=(64, 64))
-mask, pack = dict(type='mmbirefnet.LoadMask'), dict(type='mmbirefnet.PackDichotomousInputs')
-train_pipeline, test_pipeline = [load, mask, resize, pack], [load, resize, mask, pack]
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
+{SMALL_IMAGES}
 param_scheduler = []
 train_cfg = dict(max_epochs=1, val_interval=1)
 default_hooks = dict(checkpoint=dict(interval=1))

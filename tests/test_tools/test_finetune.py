@@ -13,6 +13,7 @@ import pytest
 import torch
 from golden import reference_state_dict
 from mmengine.config import Config
+from small_images import SMALL_IMAGES
 
 from mmbirefnet.datasets.preparation.synthetic import make_sample
 from mmbirefnet.fileio.checkpoints import write_checkpoint
@@ -23,14 +24,9 @@ ROOT = Path(__file__).parents[2]
 SWIN_L = ROOT / 'configs/birefnet/birefnet_swin-l_1xb2-20e_finetune-1024x1024.py'
 SWIN_T = ROOT / 'configs/birefnet/birefnet_swin-t_1xb4-20e_finetune-1024x1024.py'
 NANO = ROOT / 'configs/birefnet_synthetic/birefnet_swin-nano_1xb4-3e_finetune-256x256.py'
-SMALL_IMAGES = """
-_base_ = {config!r}
-load, resize = dict(type='mmbirefnet.LoadImage'), dict(type='mmbirefnet.Resize', scale=(64, 64))
-mask, pack = dict(type='mmbirefnet.LoadMask'), dict(type='mmbirefnet.PackDichotomousInputs')
-train_pipeline, test_pipeline = [load, mask, resize, pack], [load, resize, mask, pack]
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
+SMALL = f"""
+_base_ = {{config!r}}
+{SMALL_IMAGES}
 val_evaluator = dict(num_workers=0)
 test_evaluator = dict(num_workers=0)
 train_cfg = dict(max_epochs=1)
@@ -60,7 +56,7 @@ def write_images(folder: Path, blur: float = 0) -> Path:
 
 
 def write_config(path: Path, config: Path, small_model: bool = True) -> Path:
-    path.write_text(SMALL_IMAGES.format(config=str(config)) + SMALL_MODEL * small_model)
+    path.write_text(SMALL.format(config=str(config)) + SMALL_MODEL * small_model)
     return path
 
 

@@ -11,6 +11,7 @@ import cv2
 import pytest
 import torch
 from mmengine.config import Config
+from small_images import SMALL_IMAGES
 
 from mmbirefnet.cli.main import main
 from mmbirefnet.datasets.preparation.synthetic import make_sample
@@ -19,14 +20,9 @@ from mmbirefnet.fileio.checkpoints import read_state_dict, write_checkpoint
 from mmbirefnet.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
-SMALL = """
-_base_ = {base!r}
-load, resize = dict(type='mmbirefnet.LoadImage'), dict(type='mmbirefnet.Resize', scale=(64, 64))
-mask, pack = dict(type='mmbirefnet.LoadMask'), dict(type='mmbirefnet.PackDichotomousInputs')
-train_pipeline, test_pipeline = [load, mask, resize, pack], [load, resize, mask, pack]
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
+SMALL = f"""
+_base_ = {{base!r}}
+{SMALL_IMAGES}
 val_evaluator = dict(num_workers=0)
 test_evaluator = dict(num_workers=0)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
