@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .version import __version__, version_info
 
 if TYPE_CHECKING:
-    from .apis.remove_background import remove_background
+    from .apis.cutout import remove_background
 
 __all__ = ['__version__', 'remove_background', 'setup', 'version_info']
 
@@ -51,7 +51,7 @@ def setup() -> None:
 
 def __getattr__(name: str):
     if name == 'remove_background':
-        from .apis.remove_background import remove_background
+        from .apis.cutout import remove_background
 
         return remove_background
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -16,6 +16,7 @@ _MODULES = {
     'estimate_foreground': 'mmbirefnet.imaging.foreground',
     'load_frames': 'mmbirefnet.imaging.read',
     'load_image': 'mmbirefnet.imaging.read',
+    'remove_background': 'mmbirefnet.apis.cutout',
 }
 __all__ = [*_MODULES]
 

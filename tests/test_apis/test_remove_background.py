@@ -22,7 +22,11 @@ from mmbirefnet.imaging.compose import cut_out
 from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.imaging.settings import Settings
 
-module = importlib.import_module('mmbirefnet.apis.remove_background')
+module = importlib.import_module('mmbirefnet.apis.cutout')
+
+
+def test_it_is_one_function_of_the_package_and_its_apis():
+    assert importlib.import_module('mmbirefnet.apis').remove_background is remove_background
 
 
 @pytest.fixture(scope='module')

@@ -49,7 +49,7 @@ def test_commands(command, images, monkeypatch):
 
 def test_python(images, monkeypatch):
     monkeypatch.setattr(inferencer, 'make_backend', lambda *_: RedBackend())
-    kept = importlib.import_module('mmbirefnet.apis.remove_background').cached_inferencer
+    kept = importlib.import_module('mmbirefnet.apis.cutout').cached_inferencer
     kept.cache_clear()
     namespace = {}
     for code in PYTHON:
