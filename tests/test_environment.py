@@ -143,7 +143,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import CheckpointLoader
 path = {str(tmp_path / 'epoch_1.pth')!r}
-torch.save(dict(state_dict={{}}, message_hub=dict(loss=HistoryBuffer([1.0], [1]))), path)
+torch.save(dict(state_dict=dict(x=torch.zeros(1)), message_hub=dict(loss=HistoryBuffer([1.0], [1]))), path)
 assert MODELS.get('mmbirefnet.BiRefNet').__name__ == 'BiRefNet'
 print(CheckpointLoader.load_checkpoint(path)['message_hub']['loss'].current())
 print(torch.load(path, weights_only=True)['message_hub']['loss'].current())

@@ -43,7 +43,7 @@ def test_two_thousand_pictures_leave_nothing_behind(tmp_path):
     settings = Settings(input_size=64, batch_size=4, flip=True)
     seen, failed, done = [], [], 0
     while done < PICTURES:
-        sources = list_sources(tmp_path, exclude=tmp_path / 'out')
+        sources = list_sources(tmp_path, out_dir=tmp_path / 'out')
         writer = OutputWriter(tmp_path / 'out', ('mask', 'cutout'))
         writer.plan(sources)
         for prediction in inferencer.predict(sources, settings, on_error=lambda source, _: failed.append(source.name)):
