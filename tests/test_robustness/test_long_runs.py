@@ -22,7 +22,7 @@ model['decode_head'].update(
 train_pipeline[2]['scale'] = test_pipeline[1]['scale'] = (32, 32)
 train_dataloader.update(num_workers=1)
 optim_wrapper = dict(optimizer=dict(foreach=True))
-train_cfg = dict(max_epochs={STEPS // 20}, val_interval=20)
+train_cfg = dict(max_epochs={STEPS // 20}, val_interval=5)  # often: what a validation keeps once is kept early
 default_hooks = dict(checkpoint=dict(interval=200, by_epoch=False, max_keep_ckpts=2), logger=dict(interval=10))
 test_dataloader = dict(
     num_workers=1,
