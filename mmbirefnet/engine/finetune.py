@@ -65,7 +65,7 @@ def list_recipes() -> dict[str, Path]:
 
 @dataclass
 class Plan:
-    """What a fine-tuning will do, and why."""
+    """The plan of a fine-tuning, with its reasons."""
 
     checkpoint: str
     base_config: str

@@ -100,6 +100,6 @@ def _partial_files(path: Path) -> list[Path]:
 
 
 def _partial_name(path: Path, answer: http.client.HTTPResponse) -> Path:
-    """Where the bytes of an answer go: a name for this version of the file, a new one if the server tells none."""
+    """Where the bytes of an answer go: a name for this version of the file, a new one if the server gives none."""
     version = answer.headers['ETag'] or answer.headers['Last-Modified'] or secrets.token_hex(8)
     return path.with_name(f'.{path.name}.{hashlib.sha256(version.encode()).hexdigest()[:16]}.partial')
