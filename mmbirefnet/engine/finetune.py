@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,9 +19,6 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from mmengine.structures import PixelData
-from mmseg.structures import SegDataSample
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import mmbirefnet
 from mmbirefnet.datasets import DichotomousDataset, FolderDataset
@@ -31,6 +27,7 @@ from mmbirefnet.datasets.preparation.check import check_sets, ruinous
 from mmbirefnet.datasets.preparation.find_sets import DataFolder, find_data_folder
 from mmbirefnet.datasets.transforms.decode import read_image, read_map, read_mask
 from mmbirefnet.engine.launch import runner_of
+from mmbirefnet.engine.training_memory import GIB, available_gib, estimate_memory
 from mmbirefnet.evaluation.report.tables import TableRow, to_markdown
 from mmbirefnet.fileio.atomic import replacing
 from mmbirefnet.fileio.checkpoints import misfit, read_state_dict, write_checkpoint
@@ -49,7 +46,6 @@ FEW = 25  # images that strong augmentation is for
 SMALL = 100  # images of which a fifth is held out
 IMAGES_SEEN = 4000  # over all epochs, of a small set
 SHEET_ROWS = 8
-GIB = 2**30
 
 
 def configs_folder() -> Path:
@@ -377,7 +373,7 @@ def _fit_memory(plan: Plan, cfg: Config, overrides: dict, batch_size: int | None
     given = wrapper.get('accumulative_counts', 1) * merged.train_dataloader.batch_size
     wanted = max(1, min(batch_size or given, plan.train_images))
     largest = max(1, min(wanted, batch_size or merged.train_dataloader.batch_size))
-    limit = memory or _available_gib()
+    limit = memory or available_gib()
     amp = wrapper.get('type', cfg.optim_wrapper.get('type', '')).endswith(('BFloat16OptimWrapper', 'AmpOptimWrapper'))
     width, height = plan.size or (1024, 1024)
     already = bool(merged.model.backbone.get('with_cp', False))
@@ -400,61 +396,6 @@ def _fit_memory(plan: Plan, cfg: Config, overrides: dict, batch_size: int | None
         f'are {limit:.1f} GiB. Fix: a smaller model (--from BiRefNet_lite or BiRefNet_512x512), --recipe lora or '
         'frozen_backbone, or --memory GIB if there is more'
     )
-
-
-def _available_gib() -> float:
-    if torch.cuda.is_available():
-        return 0.95 * torch.cuda.mem_get_info()[0] / GIB
-    return 0.6 * os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / GIB
-
-
-class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors that are made under it and still alive."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes, self._known = 0, set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for value in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(value, torch.Tensor) and id(value.untyped_storage()) not in self._known:
-                storage = value.untyped_storage()
-                self._known.add(id(storage))
-                self.bytes += storage.nbytes()
-                weakref.finalize(storage, self._forget, id(storage), storage.nbytes())
-        return result
-
-    def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.bytes -= size
-
-
-def estimate_memory(model: dict, amp: bool = False, side: int = 256) -> tuple[float, float]:
-    """Memory of training with AdamW: bytes of any step, and bytes per pixel of a batch.
-
-    The first is four values for each trained parameter (itself, its gradient, two moments), one for each frozen one,
-    and 1 GiB of libraries. The second is what a forward pass on one image keeps for the backward pass, plus a quarter
-    for the backward pass itself.
-
-    Args:
-        model: Config of the model.
-        amp: Whether it trains under bfloat16.
-        side: Height and width of the image to try it with; the memory grows with its area.
-    """
-    model = _merge(Config(dict(model=model)).model.to_dict(), dict(backbone=dict(init_cfg=None)))
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        network = MODELS.build(model).train()
-    sizes = {True: 0, False: 0}
-    for parameter in network.parameters():
-        sizes[parameter.requires_grad] += 4 * parameter.numel()
-    sample = SegDataSample(metainfo=dict(ori_shape=(side, side), img_shape=(side, side), class_label=0))
-    sample.gt_sem_seg = PixelData(data=torch.zeros(1, side, side))
-    with torch.random.fork_rng(devices=[]), torch.autocast('cpu', torch.bfloat16, enabled=amp), _LiveBytes() as live:
-        losses = network(torch.randn(2, 3, side, side), [sample, sample], mode='loss')
-    kept = live.bytes / (2 * side**2)
-    del losses
-    return 4 * sizes[True] + sizes[False] + GIB, 1.25 * kept
 
 
 def _write_config(path: Path, base: Path, overrides: dict, plan: Plan) -> None:

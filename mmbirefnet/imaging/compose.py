@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageColor, ImageOps
 
+from mmbirefnet.imaging.color_profiles import convert_profile
 from mmbirefnet.imaging.foreground import estimate_foreground
 from mmbirefnet.imaging.maps import to_uint8
-from mmbirefnet.imaging.read import LoadedImage, convert_profile, load_image
+from mmbirefnet.imaging.read import LoadedImage, load_image
 
 WHITE = (255, 255, 255)
 KINDS = ('mask', 'cutout', 'foreground')

@@ -7,7 +7,6 @@ import os
 import re
 import struct
 import threading
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +15,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image
 
+from mmbirefnet.imaging.color_profiles import color_space, to_srgb
 from mmbirefnet.imaging.formats import FORMATS
 
 VISIBLE_BEHIND = 128  # gray level that the model sees behind what is transparent
@@ -276,7 +276,7 @@ def _is_plain(image: Image.Image) -> bool:
         image.format in ('JPEG', 'MPO', 'PNG')
         and image.mode in ('L', 'RGB')
         and 'transparency' not in image.info
-        and _space(image.info.get('icc_profile')) in ('', 'RGB ')
+        and color_space(image.info.get('icc_profile')) in ('', 'RGB ')
         and not (image.format == 'PNG' and image.is_animated)
     )
 
@@ -495,11 +495,11 @@ def _from_pil(image: Image.Image, name: str, path: Path | None = None, max_pixel
         alpha = np.array(image.getchannel('A'))
         alpha = None if alpha.min() == 255 else _upright(alpha, orientation)
         # A gray image's profile is one of one channel.
-        image = image.convert('L' if _space(profile) == 'GRAY' else 'RGB')
+        image = image.convert('L' if color_space(profile) == 'GRAY' else 'RGB')
     elif image.mode == 'P':
         image = image.convert('RGB')
-    if (profile and _space(profile) != 'RGB ') or image.mode == 'LAB':
-        image, profile = _to_srgb(image, profile, name), None
+    if (profile and color_space(profile) != 'RGB ') or image.mode == 'LAB':
+        image, profile = to_srgb(image, profile, name), None
     return LoadedImage(_upright(np.array(image.convert('RGB')), orientation), alpha, profile, name, path)
 
 
@@ -515,38 +515,6 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
             raise ValueError(f'{name}: values from {low} to {high} of 32 bits; must be in 0..{top}')
         return Image.fromarray((values >> 8 if image.mode == 'I' else np.rint(values * 255)).astype(np.uint8))
     return image
-
-
-def _space(profile: bytes | None) -> str:
-    """Color space signature in the header of an ICC profile (ICC.1, 7.2.6)."""
-    return profile[16:20].decode('latin-1') if profile else ''
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile('LAB')
-        return ImageCms.profileToProfile(image, source, ImageCms.createProfile('sRGB'), outputMode='RGB')
-    except (ImageCms.PyCMSError, OSError) as error:
-        warnings.warn(f'{name}: color profile that does not fit its {image.mode} pixels: {error}', stacklevel=2)
-        return image
-
-
-def convert_profile(pixels: np.ndarray, source: bytes | None, target: bytes | None) -> np.ndarray:
-    """Convert uint8 RGB ``(H, W, 3)`` from one RGB color profile to another; ``None`` stands for sRGB.
-
-    A profile that cannot be used is taken for sRGB, with a warning.
-    """
-    if source == target:
-        return pixels
-    try:
-        profiles = [
-            ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile('sRGB')
-            for profile in (source, target)
-        ]
-        return np.asarray(ImageCms.profileToProfile(Image.fromarray(pixels), *profiles))
-    except (ImageCms.PyCMSError, OSError) as error:
-        warnings.warn(f'the background keeps its colors: a color profile cannot be used ({error})', stacklevel=2)
-        return pixels
 
 
 def _from_array(array: np.ndarray, name: str, channel_order: str) -> LoadedImage:

@@ -15,7 +15,8 @@ from small_images import SMALL_IMAGES
 
 from mmbirefnet.cli.main import main
 from mmbirefnet.datasets.preparation.synthetic import make_sample
-from mmbirefnet.engine.finetune import choose_recipes, estimate_memory, finetune, list_recipes
+from mmbirefnet.engine.finetune import choose_recipes, finetune, list_recipes
+from mmbirefnet.engine.training_memory import estimate_memory
 from mmbirefnet.fileio.checkpoints import read_state_dict, write_checkpoint
 from mmbirefnet.registry import MODELS
 
