@@ -30,8 +30,18 @@ def decoder():
         yield decoder
 
 
-def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+def children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
+
+
+@pytest.fixture
+def decoder_and_worker():
+    """A decoder and its only worker, whatever else this process has started."""
+    others = children()
+    with ImageDecoder(seconds=60) as decoder:
+        decoder.read(WHOLE['rgb.png'])
+        (worker,) = children() - others
+        yield decoder, worker
 
 
 def png(width: int, height: int) -> bytes:
@@ -138,10 +148,10 @@ def test_no_program_is_started_and_no_container_opened(decoder, data):
 
 @pytest.mark.soak
 def test_time_is_limited():
-    data, others = slow_jpeg(), set(children())
+    data, others = slow_jpeg(), children()
     with ImageDecoder(seconds=1) as decoder:
         decoder.read(WHOLE['rgb.png'])  # the worker has started
-        (worker,) = set(children()) - others
+        (worker,) = children() - others
         start = time.monotonic()
         with pytest.raises(TimeoutError, match=r'slow\.jpg: decoding took longer than 1 s'):
             decoder.read(data, 'slow.jpg')
@@ -185,17 +195,17 @@ def test_limit_above_pillows(monkeypatch):
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
-def test_crash_and_death_between_images(decoder):
-    decoder.read(WHOLE['rgb.png'])
-    for process in children():
-        process.kill()
-        process.wait()
+def test_crash_and_death_between_images(decoder_and_worker):
+    decoder, worker = decoder_and_worker
+    worker.kill()
+    worker.wait()
+    others = children()
     assert decoder.read(WHOLE['rgb.png']).size == (bad_files.HEIGHT, bad_files.WIDTH)
+    (worker,) = children() - others
 
     def crash():
         time.sleep(0.3)
-        for process in children():
-            process.send_signal(signal.SIGSEGV)
+        worker.send_signal(signal.SIGSEGV)
 
     thread = threading.Thread(target=crash)
     thread.start()
@@ -206,7 +216,7 @@ def test_crash_and_death_between_images(decoder):
 
 
 def test_threads_share_the_workers():
-    others = set(children())
+    others = children()
     with ImageDecoder(workers=2, seconds=60) as decoder:
         images = [np.full((30 + k, 20, 3), k, np.uint8) for k in range(40)]
         read = {}
@@ -220,19 +230,18 @@ def test_threads_share_the_workers():
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(set(children()) - others) == 2
+        assert len(children() - others) == 2
     assert all(np.array_equal(read[k].rgb, image) and read[k].name == str(k) for k, image in enumerate(images))
 
 
-def test_interrupts_do_not_reach_workers(decoder):
-    decoder.read(WHOLE['rgb.png'])
-    (worker,) = children()
+def test_interrupts_do_not_reach_workers(decoder_and_worker):
+    _, worker = decoder_and_worker
     assert os.getpgid(worker.pid) == worker.pid != os.getpgrp()  # a group of its own, killed as a whole
 
 
-def test_forked_process_has_its_own_workers(decoder):
-    decoder.read(WHOLE['rgb.png'])
-    (worker,) = children()
+def test_forked_process_has_its_own_workers(decoder_and_worker):
+    decoder, worker = decoder_and_worker
+    before = children()
     child = os.fork()
     if not child:
         try:
@@ -244,14 +253,14 @@ def test_forked_process_has_its_own_workers(decoder):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert worker.is_running()
     decoder.read(WHOLE['rgb.png'])
-    assert children() == [worker]
+    assert children() == before
 
 
 def test_close():
-    others = set(children())
+    others = children()
     decoder = ImageDecoder(seconds=60)
     decoder.read(WHOLE['rgb.png'])
-    (worker,) = set(children()) - others
+    (worker,) = children() - others
     decoder.close()
     decoder.close()
     assert not worker.is_running()
@@ -259,7 +268,7 @@ def test_close():
         decoder.read(WHOLE['rgb.png'])
     decoder = ImageDecoder(seconds=60)
     image = decoder.read(WHOLE['rgb.png'])
-    (worker,) = set(children()) - others
+    (worker,) = children() - others
     del decoder
     gc.collect()
     assert not worker.is_running()
