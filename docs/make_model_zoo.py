@@ -36,8 +36,8 @@ NAMES = {
 }
 INTRODUCTION = """# Model zoo
 
-Released models, their published scores, and the configs. This page is generated: `python docs/make_model_zoo.py` writes it
-from the configs, their metafiles and the catalog.
+Released models, their published scores, and the configs. `python docs/make_model_zoo.py` generates this page from the
+configs, their metafiles and the catalog.
 
 ## Released models
 
@@ -49,18 +49,18 @@ that fine-tunes the model on your own images.
 SCORES = """
 ## Published scores
 
-As published by the source in the last column; none was measured here. [The benchmark](user_guides/benchmark.md) explains
-the measures. – means that the source does not give it.
+As published by the source in the last column; none was measured here. [The benchmark](user_guides/benchmark.md)
+explains the measures. A dash means that the source does not give the score.
 
 """
 CONFIGS = """
 ## Configs
 
-The names are `{algorithm}_{backbone}_{gpus}xb{images per GPU}-{epochs}e_{data}-{width}x{height}`. Parameters are those of
-the whole model, in millions. FLOPs are multiplications and additions for one image at the input size, in GFLOP; for
-images of any size, 1024x1024. They include the products of attention, which torch does not count on a CPU, so that
-`tools/analysis_tools/benchmark.py` prints a little less there. [Mixing](advanced_guides/mixing.md) lists the configs with
-parts of OpenMMLab's other packages.
+The names are `{algorithm}_{backbone}_{gpus}xb{images per GPU}-{epochs}e_{data}-{width}x{height}`. M is the number of
+parameters of the whole model, in millions. GFLOP counts multiplications and additions for one image at the input size
+(at 1024x1024 for models of any size). It includes the products of attention, which torch does not count on a CPU, so
+`tools/analysis_tools/benchmark.py` prints a little less there. [Mixing](advanced_guides/mixing.md) lists the configs
+with parts of OpenMMLab's other packages.
 """
 
 
@@ -141,7 +141,8 @@ def cost_of(path: Path) -> tuple[str, str]:
     size = '1024x1024' if path.parent.name == 'birefnet_dynamic' else path.stem.split('-')[-1]
     width, height = map(int, size.split('x'))
     model = Config.fromfile(path).model.to_dict()
-    model['decode_head']['loss_decode'] = model['backbone']['init_cfg'] = None
+    model['decode_head']['loss_decode'] = dict(type='mmbirefnet.BCELoss')  # losses do not change the cost
+    model['backbone']['init_cfg'] = None
     return cost(repr(model), (height, width))
 
 
