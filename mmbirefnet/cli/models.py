@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'words',
         nargs='*',
         metavar='PATTERN | download MODEL',
-        help="models to list: a part of the name or a shell pattern, such as 'lite' or '*matting*'; or the word download "
+        help="models to list: a part of the name or a shell pattern, such as 'lite' or '*matting*'; or download "
         'and names, Hugging Face ids or URLs of the models to download',
     )
 
