@@ -77,7 +77,7 @@ class Settings:
     def __post_init__(self) -> None:
         input_size, box, levels = self.input_size, self.box, self.levels
         for name, fits, wanted in (
-            ('input_size', _is_input_size(input_size), _INPUT_SIZES),
+            ('input_size', is_input_size(input_size), INPUT_SIZES),
             ('max_size', _is_integer(self.max_size, STRIDE), f'an integer, {STRIDE} or more'),
             ('batch_size', _is_integer(self.batch_size, 1, LARGEST_BATCH), f'an integer, 1 to {LARGEST_BATCH}'),
             ('scales', _are(self.scales, lambda scale: _is_number(scale, 0, 4) and scale > 0), 'numbers in (0, 4]'),
@@ -155,10 +155,11 @@ def _round(side: float) -> int:
     return max(STRIDE, round(side / STRIDE) * STRIDE)
 
 
-_INPUT_SIZES = f"'image', or pixels or (height, width) in multiples of {STRIDE}, at most {LONGEST_SIDE}"
+INPUT_SIZES = f"'image', or pixels or (height, width) in multiples of {STRIDE}, at most {LONGEST_SIDE}"
 
 
-def _is_input_size(size) -> bool:
+def is_input_size(size: object) -> bool:
+    """Whether it is what ``input_size`` may be."""
     if size is None or isinstance(size, str):
         return size in (None, 'image')
     sides = (size, size) if isinstance(size, Integral) else size

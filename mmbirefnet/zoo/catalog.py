@@ -457,8 +457,9 @@ def _by_folder(folder: Path) -> ModelInfo | None:
 def folder_config(folder: str | os.PathLike) -> dict:
     """Content of the ``config.json`` of a Hugging Face folder; empty if there is none that can be read."""
     try:
-        content = json.loads((Path(folder) / 'config.json').read_text(encoding='utf-8'))
-    except (OSError, ValueError):
+        path = Path(folder) / 'config.json'
+        content = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
