@@ -98,8 +98,8 @@ def read_checkpoint(
         _complete_metadata(content)
     except (AttributeError, TypeError) as error:
         raise ValueError(
-            f'{path}: the metadata of its parameters (_metadata) are damaged ({error}). Fix: save the state dict again, '
-            'without them'
+            f'{path}: the metadata of its parameters (_metadata) are damaged ({error}). Fix: save the state dict '
+            'again, without them'
         ) from error
     return content
 
