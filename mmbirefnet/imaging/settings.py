@@ -98,7 +98,8 @@ class Settings:
             ),
             (
                 'tile_overlap',
-                self.tile_overlap is None or (self.tile and _is_integer(self.tile_overlap, 0, self.tile - STRIDE)),
+                self.tile_overlap is None
+                or (_is_integer(self.tile, STRIDE) and _is_integer(self.tile_overlap, 0, self.tile - STRIDE)),
                 f'pixels, at least {STRIDE} less than tile, which must be given',
             ),
             (
@@ -106,7 +107,11 @@ class Settings:
                 box is None or _is_box(box),
                 '(left, top, right, bottom) in pixels with left < right, top < bottom',
             ),
-            ('refine', self.refine in (None, *METHODS), f'None or one of {", ".join(METHODS)}'),
+            (
+                'refine',
+                self.refine is None or _is_method(self.refine),
+                f'None or one of {", ".join(METHODS)}',
+            ),
             *(
                 (name, isinstance(getattr(self, name), (bool, np.bool_)), 'True or False')
                 for name in ('flip', 'largest', 'fill_holes', 'invert', 'two_pass')
@@ -164,6 +169,10 @@ def is_input_size(size: object) -> bool:
         return size in (None, 'image')
     sides = (size, size) if isinstance(size, Integral) else size
     return _are(sides, lambda side: _is_integer(side, STRIDE, LONGEST_SIDE) and side % STRIDE == 0, 2)
+
+
+def _is_method(refine) -> bool:
+    return isinstance(refine, str) and refine in METHODS
 
 
 def _is_integer(value, low: float, high: float = float('inf')) -> bool:

@@ -1,5 +1,6 @@
 """Conversion of the reference implementation's checkpoints."""
 
+import logging
 import os
 import re
 import reprlib
@@ -19,7 +20,7 @@ from mmbirefnet.imaging.settings import INPUT_SIZES, is_input_size
 from .catalog import EARLY_NETWORK, ModelInfo, folder_config, identify
 from .crop_order import AUTO, COLUMNS, GRIDS, ORDERS, columns_to_rows, resolve_crop_order
 from .download import fetch, print_terms
-from .renames import find_reference_family
+from .renames import find_reference_family, infer_backbone
 
 PREFIXES = ('module.', '_orig_mod.', 'model.')
 
@@ -272,17 +273,38 @@ def load_birefnet(path: str | os.PathLike, crop_order: str = AUTO, *, hash_file:
     if hash_file:
         meta['source_sha256'] = sha256_of(file)
     info = identify(path if Path(path).exists() else file, sha256=meta.get('source_sha256'))
-    if info is not None:
-        print_log(f'{file}: recognized as {info.name}', 'current')
-        print_terms(info)
-    meta |= known_facts(info, file)
     try:
-        _check_facts(meta, 'config.json')
         _check_reference(state)
+        info = _same_backbone(info, state, file)
+        if info is not None:
+            print_log(f'{file}: recognized as {info.name}', 'current')
+            print_terms(info)
+        meta |= known_facts(info, file)
+        _check_facts(meta, 'config.json')
         meta['crop_order'] = resolve_crop_order(state, crop_order, meta.get('crop_order'), str(file))
         return LoadedBiRefNet(convert_birefnet_state_dict(state, meta['crop_order']), meta, True)
     except ValueError as error:
         raise ValueError(f'{file}: {error}') from error
+    except (IndexError, KeyError, RuntimeError) as error:
+        raise ValueError(f'{file}: not a whole BiRefNet checkpoint: parameters of other shapes ({error})') from error
+
+
+def _same_backbone(info: ModelInfo | None, state: dict[str, Tensor], file: Path) -> ModelInfo | None:
+    """The model that a file is named after; ``None``, with a warning, if its backbone is another one."""
+    if info is None:
+        return None
+    prefix = 'backbone.'
+    shapes = {key.removeprefix(prefix): tuple(value.shape) for key, value in _convert_backbone(state).items()}
+    backbone = infer_backbone(shapes).name
+    if backbone == info.backbone:
+        return info
+    print_log(
+        f'{file}: named like {info.name}, whose backbone is {info.backbone}. It has {backbone}, and is taken for a '
+        'model that is not known',
+        'current',
+        logging.WARNING,
+    )
+    return None
 
 
 def _check_memory(state: Mapping[str, Tensor]) -> None:

@@ -178,7 +178,7 @@ def write_reference(src: str | os.PathLike, dst: str | os.PathLike, crop_order: 
         scores = [] if dst.suffix else _scores(src, loaded)
     except ValueError as error:
         raise ValueError(f'{src}: {error}') from error
-    except IndexError as error:
+    except (IndexError, RuntimeError) as error:  # parameters that cannot be put together
         raise ValueError(f'{src}: not a whole BiRefNet: parameters of other shapes ({error})') from error
     # Parts of one tensor would be saved with the whole.
     state = {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}

@@ -194,6 +194,17 @@ def test_config_of_a_folder_that_cannot_be_read(tmp_path, reference):
     assert load_birefnet(tmp_path).meta == dict(crop_order='rows')
 
 
+@pytest.mark.parametrize(
+    ('name', 'model', 'size'),
+    [('BiRefNet_HR-general-epoch_130.pth', None, None), ('BiRefNet_lite.pth', 'BiRefNet_lite', (1024, 1024))],
+)
+def test_a_name_that_does_not_fit_the_backbone(tmp_path, reference, name, model, size):
+    """The parameters are Swin-T's: neither size nor license of a Swin-L is theirs."""
+    torch.save({key: value.new_ones(()).expand(value.shape) for key, value in reference.items()}, tmp_path / name)
+    meta = load_birefnet(tmp_path / name).meta
+    assert (meta.get('model_name'), meta.get('input_size')) == (model, size)
+
+
 def test_parameter_with_a_prefix_and_without(tmp_path, converted):
     ours = {key: value.new_ones(()).expand(value.shape) for key, value in converted.items()}
     key = 'decode_head.conv_logits.bias'
