@@ -331,6 +331,13 @@ def test_a_mask_for_each_frame(backend):
 # The report
 
 
+@pytest.mark.parametrize('report', ['.', '/', 'in', 'gone/report.json'])
+def test_report_that_cannot_be_written(backend, folder, capsys, report):
+    assert run('in/a_mask.png', '-o', 'out', '--report', report) == 2
+    assert f'error: --report {report}: must be a file, in a folder that exists' in capsys.readouterr().err
+    assert not Path('out').exists()
+
+
 def test_report(backend, folder):
     (folder / 'bad.png').write_text('bad')
     Image.fromarray(square(1)).save('one.gif')
