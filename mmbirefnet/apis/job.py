@@ -80,6 +80,7 @@ class ImageJob:
         max_pixels: Largest image read in this process; see :func:`~mmbirefnet.imaging.read.load_image`.
         frames: ``'first'`` or ``'all'`` of a file with several frames or pages.
         records: Whether to keep a record of each image in the report.
+        guide: Coarse masks for a model that takes them, see :class:`~mmbirefnet.imaging.masks.MaskFiles`.
         on_error: Called with an image and its error, also from other threads; the other images go on. ``None`` raises
             the first error.
         on_done: Called after each image, whatever became of it, also from other threads.
@@ -98,12 +99,14 @@ class ImageJob:
         max_pixels: int | None = None,
         frames: str = 'first',
         records: bool = False,
+        guide=None,
         on_error: Callable[[Source, Exception], None] | None = None,
         on_done: Callable[[], None] = lambda: None,
     ) -> None:
         self.inferencer, self.writer, self.settings = inferencer, writer, settings or Settings()
         self.workers, self.skip_existing, self.channel_order = workers, skip_existing, channel_order
         self.decoder, self.max_pixels, self.frames, self.records = decoder, max_pixels, frames, records
+        self.guide = guide
         self.on_error, self.on_done = on_error, on_done
         self.report = Report(model=getattr(inferencer.backend, 'name', None))
         if writer is not None and writer.device is None:
@@ -168,6 +171,7 @@ class ImageJob:
             decoder=self.decoder,
             max_pixels=self.max_pixels,
             frames=self.frames,
+            guide=self.guide,
         )
         try:
             with BoundedWorkers(self.workers) as writers:

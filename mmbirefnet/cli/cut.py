@@ -98,6 +98,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='take the mask from a file, or each from the file of the same path below a folder, in place of a model',
     )
     group.add_argument(
+        '--guide',
+        metavar='FILE|FOLDER',
+        help='coarse mask of what to cut out, likewise, for a model that takes one (finetune --recipe guided)',
+    )
+    group.add_argument(
         '--frames',
         choices=('all', 'first'),
         default='all',
@@ -183,6 +188,8 @@ def _run(args: argparse.Namespace, stream: BinaryIO | None) -> int:
         set_threads(args)  # before torch is imported
         args.device = args.device or _device_of(share)
     inferencer = inferencer_of(args) if args.mask is None else MaskInferencer(args.mask, decoder)
+    if args.guide is not None:
+        inferencer.check_guide()
     job = ImageJob(
         inferencer,
         writer,
@@ -193,6 +200,7 @@ def _run(args: argparse.Namespace, stream: BinaryIO | None) -> int:
         max_pixels=max_pixels,
         frames=args.frames,
         records=args.report is not None,
+        guide=args.guide,
     )
     failures = Failures(live=args.watch is not None)
     job.on_error = failures.add
@@ -230,6 +238,8 @@ def _check_options(args: argparse.Namespace) -> None:
         raise ValueError('--limit: is not used with --watch')
     if args.mask is not None and (args.checkpoint or args.config):
         raise ValueError(f'--mask {args.mask}: takes the place of a model. Fix: leave out --checkpoint and --config')
+    if args.mask is not None and args.guide is not None:
+        raise ValueError(f'--guide {args.guide}: is for a model, whose place --mask takes. Fix: leave one of them out')
     if args.inputs.count('-') > 1:
         raise ValueError('-: the standard input can be read once')
 
