@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import mmbirefnet
 from mmbirefnet.fileio.checkpoints import misfit
@@ -85,7 +86,7 @@ class TorchBackend:
         except RuntimeError as error:
             where = f'on {self.device.type} with torch {torch.__version__}'
             raise ValueError(f'dtype={dtype!r} cannot be used {where}: {error}') from error
-        if isinstance(model, nn.Module):
+        if given := isinstance(model, nn.Module):
             self.name = type(model).__name__
             cfg = getattr(model, 'cfg', None)  # where mmseg's init_model leaves it
             if weights:
@@ -103,7 +104,7 @@ class TorchBackend:
         if fuse and isinstance(model, BiRefNet):
             from mmbirefnet.deploy import fuse as fuse_model
 
-            model = fuse_model(model)
+            model = fuse_model(model, inplace=not given)
         self.takes_guide = isinstance(model, GuidedBiRefNet)
         self.model = model.to(self.device).eval()
         mean, std, order = get_normalization(model)
@@ -159,6 +160,18 @@ def find_config(model: str | os.PathLike) -> Path:
     )
 
 
+class _NoRandomNumbers(TorchFunctionMode):
+    """Leaves parameters as they are where ``torch.nn`` would fill them with random numbers."""
+
+    functions = (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_, Tensor.uniform_, Tensor.normal_)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in self.functions:
+            return kwargs['tensor'] if 'tensor' in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
 def _load(model, weights: Path, crop_order: str) -> tuple[nn.Module, tuple[int, int] | str]:
     """The model with its parameters, and the size to run it at: (H, W), or ``'image'`` for the image's own."""
     state_dict, meta, _ = load_birefnet(weights, crop_order)
@@ -176,7 +189,8 @@ def _load(model, weights: Path, crop_order: str) -> tuple[nn.Module, tuple[int, 
         model.get('backbone', {}).pop('init_cfg', None)  # would be downloaded, to be overwritten
     with DefaultScope.overwrite_default_scope('mmseg'), warnings.catch_warnings():
         warnings.filterwarnings('ignore', '.*build_loss')  # mmseg's own
-        model = MODELS.build(model)
+        with _NoRandomNumbers():  # the checkpoint has all parameters
+            model = MODELS.build(model)
     _load_parameters(model, state_dict, weights)
     return model, _choose_size(cfg, meta, weights)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from doc_blocks import blocks, commands
 from mmengine.config import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
@@ -18,7 +19,6 @@ from mmbirefnet.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / 'README.md').read_text('utf-8')
-INFERENCE, HEAD, LOSSES = re.findall(r'```python\n(.+?)```', README, re.S)
 
 
 def train_and_test(model) -> None:
@@ -49,9 +49,10 @@ def test_inference(trained_checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # The small model is none of the released architectures, which need no config.
     small = f'{str(config)!r}, {str(checkpoint)!r}'
-    example = INFERENCE.replace("'BiRefNet_HR'", small)
+    (inference,) = blocks('README.md', 'inference')
+    example = inference.replace("'BiRefNet_HR'", small)
     call = "remove_background('photo.jpg')"
-    assert example != INFERENCE
+    assert example != inference
     assert call in example
     example = example.replace(call, f"remove_background('photo.jpg', BiRefNetInferencer({small}))")
     namespace = {}
@@ -59,21 +60,21 @@ def test_inference(trained_checkpoint, tmp_path, monkeypatch):
     assert namespace['soft_map'].shape == (80, 80)
     assert Image.open(tmp_path / 'cutout.png').mode == 'RGBA'
     assert sorted(path.name for path in (tmp_path / 'cutouts').iterdir()) == ['a.png', 'b.png']
-    command = re.search(r'```bash\nmmbirefnet (cut .+)\n```', README).group(1).split()
-    command[command.index('BiRefNet_lite')] = str(checkpoint)
-    assert main([*command, '--config', str(config), '--overwrite']) == 0
+    ((_, *words),) = commands(*blocks('README.md', 'command'))
+    words[words.index('BiRefNet_lite')] = str(checkpoint)
+    assert main([*words, '--config', str(config), '--overwrite']) == 0
 
 
 def test_head_on_a_stock_encoder_decoder():
     namespace = {}
-    exec(HEAD, namespace)
+    exec(*blocks('README.md', 'head'), namespace)
     train_and_test(MODELS.build(ConfigDict(namespace['model'])))
 
 
 def test_losses_on_a_stock_head():
     namespace = {}
-    exec(HEAD, namespace)
-    exec(LOSSES, namespace)
+    exec(*blocks('README.md', 'head'), namespace)
+    exec(*blocks('README.md', 'losses'), namespace)
     model = namespace['model'] | dict(decode_head=namespace['decode_head'])
     train_and_test(MODELS.build(ConfigDict(model)))
 
