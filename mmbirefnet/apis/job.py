@@ -61,9 +61,12 @@ class Report:
         except OSError as error:
             raise OSError(f'{path}: the report cannot be written ({error})') from error
 
-    def counts(self) -> dict[str, int]:
-        """The counts alone, by name."""
-        return dict(written=self.written, skipped=self.skipped, failed=self.failed)
+    @classmethod
+    def joined(cls, reports: list[Report]) -> Report:
+        """One report of processes that shared the images: sums, the longest time, and the records by input."""
+        counts = {name: sum(getattr(report, name) for report in reports) for name in ('written', 'skipped', 'failed')}
+        images = sorted((image for report in reports for image in report.images), key=lambda image: image['input'])
+        return cls(**counts, seconds=max(report.seconds for report in reports), model=reports[0].model, images=images)
 
 
 class ImageJob:

@@ -173,10 +173,9 @@ def _run(args: argparse.Namespace, stream: BinaryIO | None) -> int:
         allow_private_urls=args.allow_private_urls,
     )
     share = Share.from_environment()
-    if share.size > 1 and (args.watch is not None or args.report is not None or writer.single_file or stream):
+    if share.size > 1 and (args.watch is not None or writer.single_file or stream):
         raise ValueError(
-            f'{share.size} processes share one folder of outputs: leave out --watch and --report, and name a folder '
-            'with -o'
+            f'{share.size} processes share one folder of outputs: leave out --watch, and name a folder with -o'
         )
     if args.watch is None:
         sources = find([_standard_input() if name == '-' else name for name in args.inputs], left_out=left_out)
@@ -217,10 +216,12 @@ def _run(args: argparse.Namespace, stream: BinaryIO | None) -> int:
             if share.size > 1:
                 print(f'process {share.rank} of {share.size}: ', end='')
             _print_report(job, left_out, failures)
-            if args.report is not None:
+            if args.report is not None and share.size == 1:
                 job.report.save(args.report)
-    if share.size > 1 and (total := share.join(args.out, job.report.counts())) is not None:
-        print('all processes: ' + ', '.join(f'{count} {name}' for name, count in total.items()))
+    if share.size > 1 and (total := share.join(args.out, job.report)) is not None:
+        print(f'all processes: {total.written} written, {total.skipped} skipped, {total.failed} failed')
+        if args.report is not None:
+            total.save(args.report)
     return 1 if job.report.failed else 0
 
 
