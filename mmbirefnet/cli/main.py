@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from mmbirefnet.utils.console import escape_unprintable
 from mmbirefnet.version import __version__
 
 # Sub-command: its module and a one-line description. A module is imported when its command runs.
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 if some of the work failed, 2 if it could not start, 130 if it was interrupted.
     """
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/en/notes/performance.md; read when torch is imported
+    escape_unprintable()
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = argparse.ArgumentParser(
         'mmbirefnet',
