@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from mmbirefnet.imaging.maps import blend_crop, box_to_predict_again, crop_of_box, process_map, resize_map, to_uint8
+from mmbirefnet.imaging.masks import MaskFiles
 from mmbirefnet.imaging.read import LoadedImage, LoadedSequence
 from mmbirefnet.imaging.refine import refine_map
 from mmbirefnet.imaging.settings import Settings
@@ -65,8 +66,8 @@ class BiRefNetInferencer:
             a CPU with AVX512-BF16 or AMX and float32 elsewhere; an ONNX file has its own.
         fuse: Whether to fuse the model, which is faster and gives the same maps.
         backend: Something else that predicts; the arguments above are not used then. A callable of uint8 RGB
-            ``(N, H, W, 3)`` that returns float32 ``(N, H, W)``, with the attributes ``input_size``, ``fixed_size``,
-            ``max_batch`` and ``name`` of :class:`~mmbirefnet.apis.torch_backend.TorchBackend`.
+            ``(N, H, W, 3)`` that returns float32 ``(N, H, W)``, with the attributes of
+            :class:`~mmbirefnet.apis.backend.Backend`.
         providers: Execution providers of onnxruntime, for an ONNX model.
         crop_order: Order of the crops that a released checkpoint was trained with: ``'rows'``, ``'columns'``, or
             ``'auto'`` to detect it, see :func:`mmbirefnet.utils.convert_birefnet_state_dict`.
@@ -136,6 +137,7 @@ class BiRefNetInferencer:
         max_bytes: int = MAX_BYTES,
         allow_private_urls: bool = False,
         report: str | os.PathLike | None = None,
+        guide=None,
     ):
         """Predict, and write files if ``out_dir`` is given.
 
@@ -194,13 +196,16 @@ class BiRefNetInferencer:
             allow_private_urls: Whether a URL may lead to an address that is not public, see
                 :func:`mmbirefnet.imaging.urls.read_url`.
             report: JSON file to write, with a record for each image, see :class:`~mmbirefnet.apis.job.Report`.
+            guide: Coarse mask that tells a model with guidance (:class:`~mmbirefnet.models.GuidedBiRefNet`) what to
+                segment: an image for all, or a folder with one for each, see
+                :class:`~mmbirefnet.imaging.masks.MaskFiles`.
 
         Returns:
             For one image its map ``(H, W)`` at the original size, otherwise a list of them. With ``frames='all'`` the
             map of a file with several frames or pages is itself a list.
 
         Raises:
-            ValueError: If an option is out of range, or ``inputs`` is a video.
+            ValueError: If an option is out of range, ``inputs`` is a video, or the model takes no ``guide``.
             OSError, TypeError: If an image cannot be read or written.
         """
         if output not in ('float32', 'uint8'):
@@ -268,6 +273,7 @@ class BiRefNetInferencer:
             max_pixels=max_pixels,
             frames=frames,
             records=report is not None,
+            guide=guide,
         )
         try:
             maps = [prediction.soft_map for prediction in job.run(job.plan(sources, limit=limit))]
@@ -289,6 +295,7 @@ class BiRefNetInferencer:
         max_pixels: int | None = None,
         decoder: ImageDecoder | None = None,
         frames: str = 'first',
+        guide=None,
     ) -> Iterator[Prediction]:
         """Predict one after another, in order, with few images in memory.
 
@@ -302,15 +309,22 @@ class BiRefNetInferencer:
             max_pixels: Largest image that is read in this process.
             decoder: Reads files in worker processes.
             frames: ``'first'`` or ``'all'`` of a file with several frames or pages.
+            guide: Coarse masks, as above.
 
         Yields:
             Predictions; none for images in error.
         """
         settings = settings or Settings()
         check_frames(frames)
-        images = prefetch(
-            lambda source: source.read(channel_order, decoder, max_pixels, frames), list_sources(inputs), workers
-        )
+        options = (channel_order, decoder, max_pixels, frames)
+        if guide is None:
+            images = prefetch(lambda source: source.read(*options), list_sources(inputs), workers)
+        else:
+            self.check_guide()
+            guides = MaskFiles(guide, decoder, channel_order)
+            images = prefetch(
+                lambda source: guides.attach(source, source.read(*options)), list_sources(inputs), workers
+            )
         while batch := list(itertools.islice(images, settings.batch_size)):
             read = []
             for source, image, error in batch:
@@ -326,6 +340,14 @@ class BiRefNetInferencer:
                 else:
                     on_error(source, error)
             yield from self._predict_batch(read, settings, on_error)
+
+    def check_guide(self) -> None:
+        """Raise ``ValueError`` if the model takes no coarse mask."""
+        if not getattr(self.backend, 'takes_guide', False):
+            raise ValueError(
+                f'guide: {self.backend.name} takes no coarse mask. Fix: leave it out, or fine-tune a model with the '
+                'recipe guided'
+            )
 
     @property
     def foreground_device(self):
@@ -350,7 +372,9 @@ class BiRefNetInferencer:
         settings = settings or Settings()
         regions = [_region(image, settings) for image in images]
         names = [image.name for image in images]
-        crops = [image.visible()[outer] for image, (outer, _) in zip(images, regions)]
+        if any(image.guide is not None for image in images):
+            self.check_guide()
+        crops = [_channels(image)[outer] for image, (outer, _) in zip(images, regions)]
         maps = self._predict_crops(names, crops, settings)
         if settings.two_pass:
             self._predict_objects(names, crops, maps, settings)
@@ -365,13 +389,13 @@ class BiRefNetInferencer:
             blend_crop(maps[index], soft_map, found[index], settings.margin)
 
     def _predict_crops(self, names: list[str], crops: list[np.ndarray], settings: Settings) -> list[np.ndarray]:
-        """Maps of uint8 ``(H, W, 3)`` arrays, float32 ``(H, W)``, averaged over the scales."""
+        """Maps of uint8 ``(H, W, C)`` arrays, float32 ``(H, W)``, averaged over the scales."""
         sums = [np.zeros(crop.shape[:2], np.float32) for crop in crops]
-        groups = defaultdict(list)  # input size: images
+        groups = defaultdict(list)  # input size and channels: images
         for index, crop in enumerate(crops):
             for size in self._sizes_of(crop.shape[:2], settings):
-                groups[size].append(index)
-        for size, members in groups.items():
+                groups[size, crop.shape[2]].append(index)
+        for (size, _), members in groups.items():
             for index, soft_map in zip(members, self._run_size([crops[index] for index in members], size, settings)):
                 if not np.isfinite(soft_map).all():
                     raise ValueError(
@@ -490,6 +514,11 @@ def _providers(device) -> list[str]:
     if str(device) in ('cuda', 'cuda:0'):
         return ['CUDAExecutionProvider', 'CPUExecutionProvider']
     raise ValueError(f'device={str(device)!r}: an ONNX model runs on cpu or cuda; providers=… names others')
+
+
+def _channels(image: LoadedImage) -> np.ndarray:
+    """What the model gets, uint8 ``(H, W, 3)``, or ``(H, W, 4)`` with the coarse mask as the last channel."""
+    return image.visible() if image.guide is None else np.dstack([image.visible(), image.guide])
 
 
 def _region(image: LoadedImage, settings: Settings):

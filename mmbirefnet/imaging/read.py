@@ -52,6 +52,7 @@ class LoadedImage:
         icc_profile: RGB color profile that ``rgb`` is meant in; ``None`` stands for sRGB.
         name: What messages call it: its path, or what it came as.
         path: The file it was read from.
+        guide: Coarse mask for a model that takes one, uint8 ``(H, W)``; ``None`` for none.
     """
 
     rgb: np.ndarray
@@ -59,6 +60,7 @@ class LoadedImage:
     icc_profile: bytes | None = None
     name: str = 'image'
     path: Path | None = None
+    guide: np.ndarray | None = None
 
     @property
     def size(self) -> tuple[int, int]:

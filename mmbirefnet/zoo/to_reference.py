@@ -17,7 +17,7 @@ from mmbirefnet.fileio.atomic import replacing
 from mmbirefnet.fileio.checkpoints import DCN_VERSION, read_checkpoint
 from mmbirefnet.models.backbones.swin import relative_position_index
 
-from .architecture import check_fit, infer_model_config
+from .architecture import MASK_WEIGHT, check_fit, infer_model_config
 from .catalog import find_info
 from .convert import LoadedBiRefNet, load_birefnet, strip_prefixes
 from .crop_order import AUTO, ROWS
@@ -110,9 +110,11 @@ def _restore_backbone(source: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_head(source: dict[str, Tensor]) -> None:
-    """Raise ``ValueError`` for what the reference's decoder does not have."""
+    """Raise ``ValueError`` for what the reference does not have outside of its backbones."""
     if 'decode_head.conv_logits.weight' not in source:
         raise ValueError(f'not a BiRefNet of this project: found {len(source)} keys such as {sorted(source)[:4]}')
+    if any(key.endswith(MASK_WEIGHT) for key in source):
+        raise ValueError('the reference implementation has no guidance by a coarse mask, which this model has')
     classes = source['decode_head.conv_logits.weight'].shape[0]
     if classes != 1:
         raise ValueError(f'the reference implementation predicts one map, this model {classes} classes')

@@ -309,6 +309,21 @@ def test_masks(backend, folder, tmp_path, capsys):
     assert 'narrow.png: a mask of 32x32 pixels does not fit in/a.jpg of 64x32' in capsys.readouterr().err
 
 
+def test_guide(backend, folder, tmp_path, capsys):
+    """Coarse masks from a folder reach a backend that takes them as the fourth channel."""
+    (tmp_path / 'coarse').mkdir()
+    gray = np.repeat(np.arange(64, dtype=np.uint8)[None], 32, 0)
+    Image.fromarray(gray).save(tmp_path / 'coarse/a.png')
+    words = ('in/a.jpg', '-o', 'out', '--save', 'mask', '--guide', 'coarse')
+    assert run(*words) == 2
+    assert 'guide: red takes no coarse mask' in capsys.readouterr().err
+    backend.takes_guide, backend.channel = True, 3
+    assert run(*words) == 0
+    np.testing.assert_array_equal(np.array(Image.open(tmp_path / 'out/a.png')), gray)
+    assert run(*words, '--mask', 'coarse') == 2
+    assert '--guide coarse: is for a model' in capsys.readouterr().err
+
+
 def test_masks_in_python(folder, tmp_path):
     gray = np.full((32, 64), 51, np.uint8)
     cutout = remove_background(folder / 'a.jpg', mask=gray, foreground=False, levels=(0.1, 0.3))

@@ -52,7 +52,8 @@ def swin_state_dict(checkpoint: dict) -> dict[str, Tensor]:
 def load_swin_checkpoint(backbone: nn.Module, filename: str) -> None:
     """Load a pretrained Swin and make sure that it is the one this backbone needs.
 
-    The LayerNorms of the outputs (``norm0`` …) are not part of classification checkpoints and may be absent.
+    The LayerNorms of the outputs (``norm0`` …) and the weights of a coarse mask are not part of classification
+    checkpoints and may be absent.
 
     Raises:
         ValueError: If a parameter is missing, left over or of another shape; the message names the file and
@@ -60,7 +61,8 @@ def load_swin_checkpoint(backbone: nn.Module, filename: str) -> None:
     """
     checkpoint = CheckpointLoader.load_checkpoint(filename, map_location='cpu')
     found = swin_state_dict(checkpoint)
-    problems = misfit(found, backbone.state_dict(), optional=tuple(f'norm{i}.' for i in range(len(backbone.layers))))
+    optional = ('patch_embed.proj.mask_weight', *(f'norm{i}.' for i in range(len(backbone.layers))))
+    problems = misfit(found, backbone.state_dict(), optional)
     if problems:
         raise ValueError(
             f'{filename} does not fit this SwinTransformer (width {backbone.num_features[0]}, depths '

@@ -82,6 +82,10 @@ class BiRefNet(EncoderDecoder):
     def _refer(self, features: tuple[Tensor, ...], inputs: Tensor) -> Features:
         return Features(self.neck(features) if self.with_neck else features, inputs)
 
+    def complete_state_dict(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict of a plain model or this one, as this one loads it; subclasses add their parameters."""
+        return state_dict
+
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
         """Losses of the head and, if it is on, of the neck's auxiliary classifier.
 

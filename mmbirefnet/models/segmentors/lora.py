@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,9 +60,9 @@ class LoRABiRefNet(BiRefNet):
             if hasattr(module, 'reset_lora_parameters'):
                 module.reset_lora_parameters(_ADAPTER, True)
 
-    def with_adapters(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def complete_state_dict(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """A state dict of the plain model under the names of this one, with this model's own adapters."""
-        state_dict = dict(state_dict)
+        state_dict = copy.copy(state_dict)
         _load_plain(self, state_dict, '')
         return state_dict
 
