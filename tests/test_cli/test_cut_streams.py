@@ -233,7 +233,7 @@ def test_animations_in_python(backend):
     save_animation('a.gif')
     inferencer = BiRefNetInferencer(backend=backend)
     assert inferencer('a.gif').shape == (32, 64)
-    maps = inferencer('a.gif', 'out', frames='all', output='uint8', batch_size=3)
+    maps = inferencer('a.gif', 'out', frames='all', dtype='uint8', batch_size=3)
     assert backend.shapes[-1] == (3, 32, 64)
     assert [np.array_equal(each, square(index)[..., 0]) for index, each in enumerate(maps)] == [True] * 3
     assert isinstance(load_frames('out/a.gif'), LoadedSequence)
