@@ -199,7 +199,7 @@ class Mlp(BaseModule):
 
 
 class SwinBlock(BaseModule):
-    """Window attention and an MLP, both pre-normalised and residual (Eq. 3 of Liu et al., 2021)."""
+    """Window attention and an MLP, both pre-normalized and residual (Eq. 3 of Liu et al., 2021)."""
 
     def __init__(
         self, dims: int, num_heads: int, window_size: int, shift: int, mlp_ratio: float, drop_path: float, **attn
@@ -223,7 +223,7 @@ class SwinBlock(BaseModule):
 
 
 class PatchMerging(BaseModule):
-    """Concatenate 2x2 neighbours and project 4C channels to 2C: half the size, odd sizes padded at the end."""
+    """Concatenate 2x2 neighbors and project 4C channels to 2C: half the size, odd sizes padded at the end."""
 
     def __init__(self, dims: int) -> None:
         super().__init__()
@@ -237,13 +237,13 @@ class PatchMerging(BaseModule):
     def _merge(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
         x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
-        # The published weights expect the neighbours column by column.
+        # The published weights expect the neighbors column by column.
         x = torch.cat([x[:, row::2, col::2] for col in (0, 1) for row in (0, 1)], -1)
         return self.reduction(self.norm(x))
 
 
 class PatchEmbed(BaseModule):
-    """Non-overlapping patches, linearly embedded and normalised."""
+    """Non-overlapping patches, linearly embedded and normalized."""
 
     def __init__(self, in_channels: int, dims: int, patch_size: int) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ def _from_mmseg(key: str, value: Tensor) -> tuple[str, Tensor]:
     for theirs, published in MMSEG_NAMES:
         key = key.replace(theirs, published)
     if 'downsample.' in key:
-        # mmseg unfolds 2x2 neighbours channel-major and row by row; the published order is by column, then row.
+        # mmseg unfolds 2x2 neighbors channel-major and row by row; the published order is by column, then row.
         value = value.unflatten(-1, (-1, 4))[..., [0, 2, 1, 3]].transpose(-1, -2).flatten(-2)
     return key, value
 

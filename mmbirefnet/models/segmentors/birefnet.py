@@ -92,7 +92,7 @@ class BiRefNet(EncoderDecoder):
         In evaluation mode they are the losses of the same maps with the norms' running statistics and no dropout.
 
         Args:
-            inputs: Normalised images, ``(N, 3, H, W)``.
+            inputs: Normalized images, ``(N, 3, H, W)``.
             data_samples: Masks in ``gt_sem_seg``; ``class_label`` for the classifier.
 
         Raises:
