@@ -3,7 +3,7 @@
 # Run by `make setup`, `make test` and `make demo`. A step that is done is not done again until one of its pins, or of
 # those before it, changes; an interrupted set-up goes on with the step it stopped in.
 #
-# Variables: VENV (.venv), PYTHON (the first of python3, python3.11, python3.12, python3.10 that will do), TORCH,
+# Variables: VENV (.venv), PYTHON (the first suitable one of python3, python3.11, python3.12, python3.10), TORCH,
 # TORCHVISION, MMCV, MMENGINE, MMSEG, MMPRETRAIN (versions), CUDA_OPS (auto, 1, 0: compile mmcv's CUDA ops),
 # MAX_JOBS (compilers at once).
 set -euo pipefail
@@ -33,7 +33,7 @@ fail() {
 
 # ---- what has to be there before anything is downloaded ----
 
-# Prints why the Python $1 will not do; nothing if it will.
+# Prints why the Python $1 is not suitable; nothing if it is.
 python_problem() {
     command -v "$1" >/dev/null || { echo "there is no $1" && return; }
     "$1" - "$python_min" "$python_max" 2>/dev/null <<'PY' || echo "$1 does not run"
@@ -50,7 +50,7 @@ elif not os.path.isfile(header):
 PY
 }
 
-# Sets PYTHON to one that will do.
+# Sets PYTHON to a suitable one.
 find_python() {
     local candidate problem first=
     for candidate in ${PYTHON:-python3 python3.11 python3.12 python3.10}; do
@@ -92,7 +92,7 @@ check_space() { # check_space FOLDER GIGABYTES
 
 # ---- steps ----
 
-# Runs a step unless its stamp says that it is done. Keys are chained: a changed pin redoes all steps from there on.
+# Runs a step unless its stamp marks it as done. Keys are chained: a changed pin redoes all steps from there on.
 step() { # step NAME TITLE COMMAND
     local name=$1 title=$2 began=$SECONDS status
     chain=$(chained_key "$name")
@@ -182,7 +182,7 @@ install_project() { pip install -c $constraints --no-build-isolation -e '.[tests
 
 # ---- here it begins ----
 
-began=$SECONDS count=0 chain= anew= beat=
+began=$SECONDS count=0 chain= reason= beat=
 trap '[[ -z $beat ]] || kill $beat 2>/dev/null || true' EXIT
 version_of() { "$1" -c 'import platform; print(platform.python_version())' 2>/dev/null; }
 check_cuda
@@ -190,29 +190,29 @@ version=$(version_of "$py" || true)
 if [[ -n $version && -n ${PYTHON:-} ]]; then
     find_python
     wanted=$(version_of "$PYTHON")
-    [[ ${wanted%.*} == "${version%.*}" ]] || anew="holds Python $version, $wanted is asked for"
+    [[ ${wanted%.*} == "${version%.*}" ]] || reason="has Python $version, but $wanted is requested"
 elif [[ -z $version && -n $(ls -A "$venv" 2>/dev/null) ]]; then
-    anew='has no Python that runs'
+    reason='has no working Python'
 fi
-if [[ -n $anew && ! -d $stamps ]]; then # not made by this script, so not its to remove
-    fail "$venv $anew; remove it or name another by VENV=..."
+if [[ -n $reason && ! -d $stamps ]]; then # not made by this script, so not its to remove
+    fail "$venv $reason; remove it, or choose another folder with VENV=..."
 fi
 for name in venv torch openmmlab mmcv project; do chain=$(chained_key $name); done
-if [[ -z $anew && -n $version && $(cat "$stamps/project" 2>/dev/null) == "$chain" ]]; then
+if [[ -z $reason && -n $version && $(cat "$stamps/project" 2>/dev/null) == "$chain" ]]; then
     echo "setup: $venv is up to date"
     exit
 fi
-if [[ -n $anew || -z $version ]]; then
+if [[ -n $reason || -z $version ]]; then
     find_python
     version=$(version_of "$PYTHON")
 fi
 check_compiler
-if [[ -n $anew || ! -f $stamps/torch ]]; then
+if [[ -n $reason || ! -f $stamps/torch ]]; then
     check_space "$venv" $venv_gb VENV
     check_space "${TMPDIR:-/tmp}" $tmp_gb TMPDIR
 fi
-if [[ -n $anew ]]; then
-    echo "setup: $venv $anew: made anew"
+if [[ -n $reason ]]; then
+    echo "setup: $venv $reason: creating it again"
     rm -rf "$venv"
 fi
 

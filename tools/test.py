@@ -95,7 +95,7 @@ def resume_maps(cfg: Config, args: argparse.Namespace) -> None:
         begin_predictions(folder, facts)
 
 
-@record  # torchrun then says which rank failed, and why
+@record  # torchrun then reports which rank failed, and why
 def main() -> None:
     escape_unprintable()
     args = parse_args()

@@ -15,8 +15,8 @@ from mmbirefnet.utils.console import escape_unprintable
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a model')
     parser.add_argument('config', help='config file')
-    parser.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work dir')
-    parser.add_argument('--amp', action='store_true', help='train in mixed precision (bfloat16 unless the config says)')
+    parser.add_argument('--resume', action='store_true', help='continue from the latest checkpoint in the work dir')
+    parser.add_argument('--amp', action='store_true', help='mixed precision (bfloat16, unless set in the config)')
     parser.add_argument(
         '--auto-scale-lr',
         choices=RULES,
@@ -42,7 +42,7 @@ def enable_amp(cfg: Config) -> None:
         raise SystemExit(f'error: --amp goes with an optim_wrapper of type OptimWrapper, the config has {kind}')
 
 
-@record  # torchrun then says which rank failed, and why
+@record  # torchrun then reports which rank failed, and why
 def main() -> None:
     escape_unprintable()
     args = parse_args()

@@ -29,7 +29,7 @@ def deform_conv2d(
     groups: int,
     deform_groups: int,
 ) -> Tensor:
-    """Modulated deformable convolution as one operator: what tracing sees, and ONNX calls ``DeformConv``.
+    """Modulated deformable convolution as one operator for tracing; ``DeformConv`` in ONNX.
 
     Args and result as of ``mmbirefnet.models.layers.dcn.torch_backend.modulated_deform_conv2d``; the arguments are in
     the order of ONNX.
@@ -62,14 +62,14 @@ class _ExportedDeformConv(nn.Module):
         return self.deform(x, self.conv_offset(x))
 
     def deform(self, x: Tensor, offset_mask: Tensor, then: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """The convolution at given offsets and masks, and what is to follow, see ``DCNv2.deform``."""
+        """The convolution at given offsets and masks, and the function ``then``, see ``DCNv2.deform``."""
         taps = offset_mask.shape[1] // 3
         offset, mask = offset_mask.split((2 * taps, taps), 1)
         out = self.convolve(x, offset, mask.sigmoid())
         out = out if self.bias is None else out + self.bias[:, None, None]
         if then is None:
             return out
-        # Over one axis of pixels: runtimes know a product with a transposed matrix.
+        # Over one axis of pixels: runtimes optimize a product with a transposed matrix.
         return then(out.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, out.shape[2:])
 
     def convolve(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ class _InwardReference(nn.Module):
 
 
 class _DeformConv(OperatorDeformConv):
-    """The operator, and what follows it without a reshape to one axis of pixels."""
+    """The operator, and ``then`` without a reshape to one axis of pixels."""
 
     def deform(self, x, offset_mask, then=None):
         out = super().deform(x, offset_mask)
@@ -100,7 +100,7 @@ FORMS = {WindowAttention: _WindowAttention, PatchMerging: _PatchMerging, InwardR
 
 
 class DynamicLogits(nn.Module):
-    """A fused BiRefNet as a function of normalized images, with operators in place of what depends on their size.
+    """A fused BiRefNet as a function of normalized images, with operators for the parts that depend on their size.
 
     It can be traced at one size, but not run.
 

@@ -1,4 +1,4 @@
-"""The inference form of BiRefNet: what is linear in evaluation mode becomes one convolution."""
+"""Fuse BiRefNet for inference: sequences that are linear in evaluation mode become one convolution."""
 
 import copy
 import itertools
@@ -52,10 +52,10 @@ def fuse(model: BiRefNet, inplace: bool = False) -> BiRefNet:
 
     Args:
         model: Trained model.
-        inplace: Change the model instead of a copy, which holds all parameters twice until the model is dropped.
+        inplace: Change the model instead of a copy. With a copy, all parameters are in memory twice.
 
     Returns:
-        The fused model, in evaluation mode. It cannot be trained, and its state dict is its own.
+        The fused model, in evaluation mode. It cannot be trained, and its state dict has other keys.
 
     Raises:
         TypeError: If ``model`` is not a BiRefNet.
@@ -93,7 +93,7 @@ def fuse(model: BiRefNet, inplace: bool = False) -> BiRefNet:
 
 
 def _fold_norm(module: nn.Module, conv_name: str, norm_name: str) -> str | None:
-    """Fold a norm into the convolution before it, or say why not."""
+    """Fold a norm into the convolution before it, or return the reason why this is impossible."""
     conv, norm = getattr(module, conv_name), getattr(module, norm_name)
     if type(conv) not in LINEAR_CONVS:
         return f'{type(conv).__name__} is no convolution that a norm can be folded into'
@@ -134,7 +134,7 @@ def _conv(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
 
 
 class FusedASPP(nn.Module):
-    """An ASPP for inference that holds little of its deformable branches.
+    """An ASPP for inference that keeps little of its deformable branches in memory.
 
     Those of one kernel size take their offsets and masks from one convolution, and the merging convolution is applied
     to a few pixels of a branch at a time.

@@ -39,11 +39,11 @@ def export_onnx(
     """Write the fused model to an ONNX file, which carries how to use it.
 
     Its input ``input_image`` is a normalized float32 image ``(N, 3, H, W)``, its output ``output_image`` the logits
-    ``(N, 1, H, W)``, as of the released BiRefNet files: what runs those runs these.
+    ``(N, 1, H, W)``, as in the released BiRefNet files, so programs for those also run these.
 
     Args:
         model: Trained model; it is not changed.
-        path: File to write; it holds the weights too.
+        path: File to write, which includes the weights.
         size: (H, W) in pixels, multiples of 32.
         batch_size: Number of images; ``None`` for any.
         deform_conv: ``'gridsample'`` for ``GridSample`` and ``Conv``, or ``'standard'`` for the operator
@@ -80,7 +80,7 @@ def export_onnx(
         output_names=[OUTPUT],
         dynamic_shapes=None if batch_size is not None else {INPUT: {0: torch.export.Dim('batch')}},
         custom_translation_table=translations(deform_conv),
-        optimize=not dynamic_size,  # would take the sizes of the trace for constants; runtimes optimize what they load
+        optimize=not dynamic_size,  # the optimizer treats traced sizes as constants; runtimes optimize the file anyway
         verbose=False,
     ).model_proto
     if dynamic_size:
@@ -90,7 +90,7 @@ def export_onnx(
                 value.type.tensor_type.shape.dim[axis].dim_param = name
     if weights == 'float16':
         _store_as_float16(proto.graph)
-    # The exporter's own notes hold stack traces with this machine's paths.
+    # The exporter adds stack traces with local paths to the file.
     for item in (*proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.value_info, proto.graph):
         del item.metadata_props[:]
         item.doc_string = ''

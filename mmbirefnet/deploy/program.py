@@ -63,7 +63,7 @@ def trace(
     if fused.out_channels != 1:
         raise ValueError(f'only models of one channel can be exported, this one gives {fused.out_channels}')
     wrapper = DynamicLogits(fused) if dynamic_size else Logits(replace_deform_convs(fused, deform_conv))
-    # An example of one would be taken for a constant.
+    # A batch of one in the example would become a constant.
     example = torch.zeros(batch_size or 2, 3, *size, device=next(fused.parameters()).device)
     shapes = None if batch_size is not None else {INPUT: {0: torch.export.Dim('batch')}}
     # Without gradients the model works in parts and in place.
@@ -98,7 +98,7 @@ def export_program(
 
     Args:
         model, size, batch_size: As of :func:`trace`.
-        path: File to write, ``.pt2`` by custom. What :func:`describe` says is its extra file ``mmbirefnet.json``.
+        path: File to write, usually ``.pt2``. The result of :func:`describe` is its extra file ``mmbirefnet.json``.
         **names: ``config`` and ``checkpoint``, for the metadata.
 
     Raises:

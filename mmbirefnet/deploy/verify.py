@@ -1,4 +1,4 @@
-"""Whether an exported model gives what the PyTorch model gives, and how long each takes."""
+"""Compare predictions and time of an exported model with those of the PyTorch model."""
 
 from __future__ import annotations
 

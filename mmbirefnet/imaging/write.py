@@ -92,7 +92,7 @@ class OutputWriter:
         if single_file:
             suffix = self.out_dir.suffix.lower().lstrip('.')
             if self.format not in (None, suffix):
-                raise ValueError(f'{out_dir}: its suffix says another format than format={self.format!r}')
+                raise ValueError(f'{out_dir}: its suffix does not match format={self.format!r}')
             self.format = suffix
         if self.format is not None and self.format not in FORMATS:
             raise ValueError(f'format={self.format!r}, must be one of {", ".join(FORMATS)}')
@@ -332,5 +332,5 @@ def _relative(key: Path) -> Path:
 
 
 def _folded(stem: Path) -> str:
-    """Equal for names that are one on file systems that do not tell case apart."""
+    """Key that is equal for names that are the same file on case-insensitive file systems."""
     return str(stem).casefold()

@@ -35,8 +35,8 @@ class BiRefNetSession(BaseSession):
 
     Args:
         model_name: rembg's name of the model.
-        sess_opts: Ignored; :mod:`mmbirefnet.apis.onnx_backend` has its own.
-        model_path: Checkpoint or ``.onnx`` file, or whatever else ``BiRefNetInferencer`` takes as ``weights``.
+        sess_opts: Ignored; :mod:`mmbirefnet.apis.onnx_backend` creates its own.
+        model_path: Checkpoint or ``.onnx`` file, or any other value for ``weights`` of ``BiRefNetInferencer``.
         **options: ``config`` (the inferencer's ``model``), ``device``, ``dtype``, ``fuse``, ``crop_order`` and
             ``providers`` of the inferencer, and defaults of the options of :class:`mmbirefnet.apis.Settings`. Others
             are ignored: rembg passes its own here.
@@ -81,7 +81,7 @@ class BiRefNetSession(BaseSession):
 
 
 def register(name: str, model_path: str | os.PathLike | None = None, **options) -> type[BiRefNetSession]:
-    """Add a model to rembg under a name of its own.
+    """Register a model with rembg.
 
     Args:
         name: Name for ``rembg.new_session(name)``, and for ``-m`` of the command.
@@ -106,7 +106,7 @@ def register(name: str, model_path: str | os.PathLike | None = None, **options) 
         (BiRefNetSession,),
         dict(name=classmethod(lambda cls, *args, **kwargs: name), defaults=options, __module__=__name__),
     )
-    # rembg looks names up in the classes, and its command and its server in the names.
+    # rembg uses the classes, and its command and server use the lists of names.
     sessions.sessions[name] = session
     sessions.sessions_class.append(session)
     sessions.sessions_names.append(name)

@@ -22,7 +22,7 @@ def draw_curves(curves: Mapping[str, Mapping[str, np.ndarray]], title: str, path
         curves: for each method its mean curves ``precision``, ``recall`` and ``Fm``, float (256,) at the thresholds
             255 ... 0.
         title: above the picture.
-        path: file to write; its suffix tells the format (png, pdf, svg).
+        path: file to write; its suffix sets the format (png, pdf, svg).
     """
     figure = Figure(figsize=(10, 4.5), layout='constrained')
     FigureCanvasAgg(figure)  # no display, and no state shared with pyplot

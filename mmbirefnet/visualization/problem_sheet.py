@@ -55,7 +55,7 @@ def _thumbnail(path: str | None, width: int) -> np.ndarray:
             image = ImageOps.exif_transpose(image.convert('RGB'))
             image.thumbnail((width, 4 * width))
             return np.asarray(image)
-    except (OSError, TypeError, ValueError):  # no such file, no file at all, or no image
+    except (OSError, TypeError, ValueError):  # missing, not a file, or not an image
         return np.full((width * 3 // 4, width, 3), 128, np.uint8)
 
 

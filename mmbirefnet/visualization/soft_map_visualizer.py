@@ -1,4 +1,4 @@
-"""Soft maps beside their image and mask."""
+"""Predictions beside image and mask."""
 
 from __future__ import annotations
 

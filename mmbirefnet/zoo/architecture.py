@@ -23,10 +23,10 @@ def infer_model_config(state_dict: Mapping[str, Tensor]) -> dict:
         state_dict: Parameters in this project's form.
 
     Returns:
-        The config of the model: what ``MODELS.build`` takes.
+        The config of the model, for ``MODELS.build``.
 
     Raises:
-        ValueError: If the backbone is none that this project knows, or the decoder is not BiRefNet's.
+        ValueError: If the backbone is unknown, or the decoder is not that of BiRefNet.
     """
     shapes = {key: tuple(value.shape) for key, value in state_dict.items() if not key.endswith(MASK_WEIGHT)}
     guided = len(shapes) < len(state_dict)
@@ -123,7 +123,7 @@ def check_fit(state_dict: Mapping[str, Tensor], model: dict) -> None:
         model: Config of the model, which is built without memory for its parameters.
 
     Raises:
-        ValueError: If they differ; the message names what. Also if there can be no such model.
+        ValueError: If they differ, with the differences in the message, or if no such model exists.
     """
     try:
         with torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):

@@ -1,4 +1,4 @@
-"""Catalog of the released BiRefNet models: what each was trained for and how it has to be run.
+"""Catalog of the released BiRefNet models: task, input size, configs, licenses and published scores.
 
 This module imports neither torch nor the OpenMMLab packages. All figures are published ones; none was measured here.
 """
@@ -56,8 +56,8 @@ class ModelInfo:
         scores: Published scores.
         repository: Hugging Face repository.
         file: File of the parameters in it.
-        file_pattern: Regular expression that names of the released files match, whatever their case.
-        sha256: SHA-256 of released files, if known here.
+        file_pattern: Case-insensitive regular expression for the names of the released files.
+        sha256: SHA-256 of released files, if known.
         config: Config of this project with the same architecture and input size, below ``configs/``.
         finetune_config: Config that fine-tunes it on your own images, below ``configs/``.
         licence: Licenses of code, weights and data.
@@ -88,7 +88,7 @@ class ModelInfo:
 
     @property
     def non_commercial(self) -> bool:
-        """Whether the license of the weights excludes commercial use; ``licence.data`` may do so besides."""
+        """Whether the license of the weights excludes commercial use; ``licence.data`` may exclude it too."""
         return '-NC' in self.licence.weights
 
 
@@ -338,7 +338,7 @@ _MODELS = (
         name='lucida',
         task='matting',
         backbone='swin-l',
-        size='1024x1024',  # its own card runs it at 1024, though it is fine-tuned from BiRefNet_HR
+        size='1024x1024',  # its model card uses 1024, although it was fine-tuned from BiRefNet_HR
         crop_order='rows',
         config='birefnet_matting/birefnet_swin-l_8xb4-150e_matting-1024x1024.py',
         finetune_config=FINETUNE_MATTING,

@@ -57,7 +57,7 @@ RENAMES = (
 )
 OURS = ('backbone.', 'neck.', 'decode_head.')
 INTEGERS = ('num_batches_tracked', 'relative_position_index')
-# The reference holds these as two convolutions, DCNv2 as one.
+# The reference has two convolutions here, DCNv2 has one.
 OFFSETS = ('.offset_conv.', '.modulator_conv.')
 
 # Convolutions that a norm follows, and that norm.
@@ -72,7 +72,7 @@ LARGEST_REPEATED_BYTES = 2**31  # of parameters that are views of fewer numbers,
 
 
 def strip_prefixes(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out what DistributedDataParallel, ``torch.compile`` and wrappers put before every key.
+    """Strip the prefixes of DistributedDataParallel, ``torch.compile`` and wrappers from all keys.
 
     Raises:
         ValueError: If a parameter is there with a prefix and without.
@@ -138,7 +138,7 @@ def _missing_norms(converted: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_reference(source: dict[str, Tensor]) -> None:
-    """Raise ``ValueError`` unless these look like the reference's parameters."""
+    """Raise ``ValueError`` unless these are parameters of the reference implementation."""
     if any(key.startswith('decode_head.blocks.') for key in source):
         raise ValueError(
             'this is a checkpoint of mmbirefnet already (it has decode_head.blocks…): use it as it is; '
@@ -254,7 +254,7 @@ def load_birefnet(path: str | os.PathLike, crop_order: str = AUTO, *, hash_file:
 
     Raises:
         FileNotFoundError, ImportError, ValueError: As :func:`~mmbirefnet.fileio.checkpoints.read_checkpoint`, and if
-            it is no BiRefNet, or what it says of the model is impossible.
+            it is not a BiRefNet, or its properties are impossible.
     """
     file = fetch(path)
     content = read_checkpoint(file, mmap=True)
@@ -318,7 +318,7 @@ def _check_memory(state: Mapping[str, Tensor]) -> None:
 
 
 def _check_facts(meta: dict, place: str) -> None:
-    """Raise ``ValueError`` for what cannot be true of a model; ``place`` is where it is written."""
+    """Raise ``ValueError`` for impossible properties of a model; ``place`` is the file that states them."""
     for key, fits, wanted in (
         ('input_size', lambda size: isinstance(size, (str, list, tuple)) and is_input_size(size), INPUT_SIZES),
         ('crop_order', lambda order: isinstance(order, str) and order in ORDERS, ' or '.join(map(repr, ORDERS))),
@@ -329,7 +329,7 @@ def _check_facts(meta: dict, place: str) -> None:
 
 
 def known_facts(info: ModelInfo | None, file: Path) -> dict:
-    """What the catalog, or the ``config.json`` that this project wrote beside a file, say of a model."""
+    """Properties of a model from the catalog, or from a ``config.json`` of this project beside the file."""
     facts = {}
     if info is not None:
         facts = dict(model_name=info.name, input_size=info.input_size, crop_order=info.crop_order)

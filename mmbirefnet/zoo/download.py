@@ -38,7 +38,7 @@ NO_HUB = "downloading it needs the package huggingface_hub. Fix: pip install 'mm
 
 
 class _HubFile(NamedTuple):
-    """A file on Hugging Face; without ``file`` the parameters, whatever they are called there."""
+    """A file on Hugging Face; without ``file``, the parameters under any usual name."""
 
     name: str
     repository: str
@@ -68,17 +68,17 @@ def fetch(source: str | os.PathLike) -> Path:
     Args:
         source: A file, or a folder with ``model.safetensors`` or ``pytorch_model.bin``; a name of the catalog
             (``'BiRefNet_HR'``); a Hugging Face id ``'user/repo'``, ``'user/repo@revision'``, ``'user/repo:file'`` or
-            ``'user/repo@revision:file'``; or a URL, with ``#sha256=…`` behind it if the hash is known. What exists on
+            ``'user/repo@revision:file'``; or a URL, optionally followed by ``#sha256=…``. What exists on
             the disk is taken first. Without a file, a Hugging Face id stands for ``model.safetensors``, then
             ``pytorch_model.bin``, then the only checkpoint there is.
 
     Raises:
         FileNotFoundError: If there is no such file, model or repository; the message lists close names.
-        ConnectionError: If it cannot be downloaded; the message says how to bring a file.
+        ConnectionError: If it cannot be downloaded; the message explains how to use a local file.
         PermissionError: If its terms have to be accepted first.
         OSError: If there is no space for it.
         ImportError: If huggingface_hub is not installed.
-        ValueError: If the file's SHA-256 is not the known one.
+        ValueError: If the SHA-256 of the file differs from the known one.
     """
     text, path = os.fspath(source), Path(source).expanduser()
     info = find_info(text)
@@ -102,7 +102,7 @@ def fetch(source: str | os.PathLike) -> Path:
 
 
 def is_model_name(text: str) -> bool:
-    """Whether a text is a name of the catalog, a Hugging Face id or a URL, by its form; nothing is looked up."""
+    """Whether a text is a name of the catalog, a Hugging Face id or a URL, judged by its form, without a lookup."""
     if find_info(text) or _URL.match(text):
         return True
     found = _HUB_ID.fullmatch(text)
@@ -209,7 +209,7 @@ def _check_blob(path: Path, wanted: _HubFile) -> None:
 
 
 def _explain(error: Exception, wanted: _HubFile) -> Exception:
-    """The error in one sentence, with what helps."""
+    """The error in one sentence, with a fix."""
     from huggingface_hub import constants, errors
 
     name, endpoint = wanted.name, constants.ENDPOINT

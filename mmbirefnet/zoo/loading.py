@@ -29,7 +29,7 @@ def load_from_file_or_name(filename: str, map_location: str | Callable | None = 
 
 
 def register_loader() -> None:
-    """Let mmengine load by name whatever has no other prefix, and its hub say which configs have parameters."""
+    """Make mmengine load models by name, and its hub name the configs that have published parameters."""
     CheckpointLoader.register_scheme('', load_from_file_or_name, force=True)
     hub.get_config = hub.hub.get_config = get_config
 

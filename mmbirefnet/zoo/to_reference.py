@@ -103,14 +103,14 @@ def _restore_backbone(source: dict[str, Tensor]) -> dict[str, Tensor]:
         raise ValueError(f'the reference implementation has no such backbone: {error}') from error
     restored = {f'bb.{family.restore(key)}': value for key, value in backbone.items()}
     for key, value in backbone.items():
-        if key.endswith(RELATIVE_BIAS):  # beside it the reference keeps a buffer
+        if key.endswith(RELATIVE_BIAS):  # the reference also has a buffer
             index = relative_position_index((round(value.shape[0] ** 0.5) + 1) // 2)
             restored[f'bb.{key.replace(RELATIVE_BIAS, "relative_position_index")}'] = index
     return restored
 
 
 def _check_head(source: dict[str, Tensor]) -> None:
-    """Raise ``ValueError`` for what the reference does not have outside of its backbones."""
+    """Raise ``ValueError`` for parts that the reference does not have, except backbones."""
     if 'decode_head.conv_logits.weight' not in source:
         raise ValueError(f'not a BiRefNet of this project: found {len(source)} keys such as {sorted(source)[:4]}')
     if any(key.endswith(MASK_WEIGHT) for key in source):

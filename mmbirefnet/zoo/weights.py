@@ -1,4 +1,4 @@
-"""Finding the checkpoint, and what to say where there is none."""
+"""Find the checkpoint, or raise an error that explains how to get one."""
 
 from __future__ import annotations
 

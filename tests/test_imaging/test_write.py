@@ -226,7 +226,7 @@ def test_background_covers_without_distortion():
         ({'format': 'bmp'}, "format='bmp'"),
         ({'format': 'jpg'}, 'alpha'),
         ({'single_file': True, 'save': ('mask', 'cutout')}, 'one file'),
-        ({'single_file': True, 'format': 'webp'}, 'another format'),
+        ({'single_file': True, 'format': 'webp'}, 'does not match format'),
     ],
 )
 def test_wrong_options(options, message, tmp_path):

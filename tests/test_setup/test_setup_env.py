@@ -198,7 +198,7 @@ def test_another_python_makes_the_environment_anew(setup, tmp_path):
     assert (tmp_path / 'env/old').exists()  # the checks come first
     status, output, calls = setup(PYTHON='newer')
     assert status == 0, output
-    assert 'holds Python 3.11.7, 3.12.1 is asked for' in output
+    assert 'has Python 3.11.7, but 3.12.1 is requested' in output
     assert calls[0].startswith('-m venv ')
     assert not (tmp_path / 'env/old').exists()
 
@@ -208,7 +208,7 @@ def test_leaves_a_folder_alone_that_it_did_not_make(setup, tmp_path):
     (tmp_path / 'env/thesis.txt').touch()
     status, output, _ = setup()
     assert status == 1
-    assert 'remove it or name another by VENV=' in output
+    assert 'remove it, or choose another folder with VENV=' in output
     assert (tmp_path / 'env/thesis.txt').exists()
 
 

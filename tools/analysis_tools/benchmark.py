@@ -312,7 +312,7 @@ def measure_company(args: argparse.Namespace) -> dict:
 def summarize(seconds: list[float], measured: dict, args: argparse.Namespace) -> dict:
     options = {name: getattr(args, name) for name in ('mode', 'device', 'dtype', 'fused', 'dcn', 'compile')}
     options |= dict(channels_last=args.channels_last, batch_size=args.batch_size, size=list(args.size))
-    # Batches are loaded ahead: only all of them together say how fast.
+    # Batches are prefetched, so only the time of all of them together is meaningful.
     latency = statistics.mean(seconds) if args.mode == 'data' else statistics.median(seconds)
     return dict(
         config=args.config,

@@ -2,7 +2,7 @@
 
 Writes tables (Markdown, CSV, LaTeX), the scores of each image, tables by class and by group where the names are
 DIS5K's, precision-recall and F-threshold curves, and a contact sheet of the worst images. Exits with 1 if a map is
-missing or cannot be read; the tables say then how many of a set's images were scored.
+missing or cannot be read; the tables then give the number of scored images of a set.
 """
 
 import argparse

@@ -58,7 +58,7 @@ def make_plans(args: argparse.Namespace) -> list[Plan]:
         sources[layout.set_path].append((layout, folder))
     if not sources:
         raise ValueError(
-            f'{args.source}: none of the known forms (--help lists them); say by --map and --set what is in it'
+            f'{args.source}: none of the known archives (see --help). Fix: describe its files with --map and --set'
         )
     for name, found in sources.items():
         if len(found) > 1:

@@ -142,7 +142,7 @@ def in_table_order(names: Sequence[str]) -> list[str]:
 
 
 def to_markdown(rows: Sequence[TableRow], columns: Sequence[str], heading: str = 'set') -> str:
-    """A Markdown table; arrows say which way is better."""
+    """A Markdown table, with arrows for the direction of each measure."""
     arrows = [f'{metric} {"↓" if lower_is_better(metric) else "↑"}' for metric in columns]
     noted = any(row.note for row in rows)
     lines = [[heading, 'method', *arrows, *(['note'] if noted else [])]]
@@ -239,7 +239,7 @@ def load_published(path: str | Path, config: str | None = None) -> list[TableRow
 
 
 class Dis5kName(NamedTuple):
-    """What a file stem such as ``2#Aircraft#7#UAV#3522858070`` says."""
+    """Class and group in a file stem such as ``2#Aircraft#7#UAV#3522858070``."""
 
     group: str
     class_name: str

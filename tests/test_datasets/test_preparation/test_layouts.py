@@ -83,7 +83,7 @@ def test_nothing_is_overwritten(tmp_path):
 def test_refusals(tmp_path, capsys):
     touch(tmp_path / 'a/im', '1.jpg')
     touch(tmp_path / 'a/gt', '2.png')
-    assert 'none of the known forms' in run(tmp_path / 'a', tmp_path / 'data')
+    assert 'none of the known archives' in run(tmp_path / 'a', tmp_path / 'data')
     assert 'share a stem' in run(tmp_path / 'a', tmp_path / 'data', '--map', 'im=im,gt=gt', '--set', 'A')
     for place in ('b/1/NC4K', 'b/2/NC4K'):
         touch(tmp_path / place / 'Imgs', '1.jpg')
