@@ -100,7 +100,7 @@ class BiRefNetInferencer:
         out_dir: str | os.PathLike | None = None,
         *,
         save: str | Iterable[str] | None = None,
-        output: str = 'float32',
+        dtype: str = 'float32',
         channel_order: str = 'bgr',
         workers: int = 2,
         foreground: bool = True,
@@ -138,6 +138,7 @@ class BiRefNetInferencer:
         allow_private_urls: bool = False,
         report: str | os.PathLike | None = None,
         guide=None,
+        output: str | None = None,
     ):
         """Predict, and write files if ``out_dir`` is given.
 
@@ -148,7 +149,7 @@ class BiRefNetInferencer:
             save: What is written: ``'mask'`` (gray), ``'cutout'`` (RGBA), ``'foreground'`` (on ``background``), or
                 several of them, each in a folder of its name. By default the cut-out, or the foreground if there is a
                 background.
-            output: ``'float32'`` for probabilities, ``'uint8'`` for gray levels, trunc(255 p).
+            dtype: ``'float32'`` for probabilities, ``'uint8'`` for gray levels, trunc(255 p).
             channel_order: Of arrays: ``'bgr'`` as in OpenCV and mmseg, or ``'rgb'``.
             workers: Threads that read images ahead, and threads that write.
             foreground: Whether to estimate the colors of the foreground for ``'cutout'`` and ``'foreground'``; without,
@@ -199,6 +200,7 @@ class BiRefNetInferencer:
             guide: Coarse mask that tells a model with guidance (:class:`~mmbirefnet.models.GuidedBiRefNet`) what to
                 segment: an image for all, or a folder with one for each, see
                 :class:`~mmbirefnet.imaging.masks.MaskFiles`.
+            output: Former name of ``dtype``.
 
         Returns:
             For one image its map ``(H, W)`` at the original size, otherwise a list of them. With ``frames='all'`` the
@@ -208,8 +210,11 @@ class BiRefNetInferencer:
             ValueError: If an option is out of range, ``inputs`` is a video, or the model takes no ``guide``.
             OSError, TypeError: If an image cannot be read or written.
         """
-        if output not in ('float32', 'uint8'):
-            raise ValueError(f"output={output!r}, must be 'float32' or 'uint8'")
+        if output is not None:
+            warnings.warn('output= is now called dtype=, and will be removed in 0.3', DeprecationWarning, stacklevel=2)
+            dtype = output
+        if dtype not in ('float32', 'uint8'):
+            raise ValueError(f"dtype={dtype!r}, must be 'float32' or 'uint8'")
         check_frames(frames)
         settings = Settings(
             input_size,
@@ -280,7 +285,7 @@ class BiRefNetInferencer:
         finally:
             if report is not None:
                 job.report.save(report)
-        if output == 'uint8':
+        if dtype == 'uint8':
             maps = [list(map(to_uint8, each)) if isinstance(each, list) else to_uint8(each) for each in maps]
         return maps[0] if is_single(inputs) else maps
 

@@ -24,7 +24,7 @@ from mmbirefnet.fileio.configs import read_config
 from mmbirefnet.models import BiRefNet, GuidedBiRefNet
 from mmbirefnet.models.normalization import get_normalization
 from mmbirefnet.registry import MODELS
-from mmbirefnet.zoo.architecture import infer_model_config
+from mmbirefnet.zoo.architecture import check_fit, infer_model_config
 from mmbirefnet.zoo.catalog import FOLDER_FILES, SIDE_RANGE, identify, suggest
 from mmbirefnet.zoo.convert import load_birefnet
 from mmbirefnet.zoo.crop_order import AUTO
@@ -179,6 +179,7 @@ def _load(model, weights: Path, crop_order: str) -> tuple[nn.Module, tuple[int, 
     if model is None:
         try:
             model = infer_model_config(state_dict)
+            check_fit(state_dict, model)  # before there is memory for it: sizes that a file claims may be any
         except ValueError as error:
             raise ValueError(f'{weights}: {error}; name its config (--config, in Python model=…)') from error
     else:

@@ -172,6 +172,8 @@ def _run(args: argparse.Namespace, stream: BinaryIO | None) -> int:
         max_bytes=int(args.max_download * 2**20),
         allow_private_urls=args.allow_private_urls,
     )
+    if args.report is not None and (args.report.is_dir() or not args.report.parent.is_dir()):
+        raise ValueError(f'--report {args.report}: must be a file, in a folder that exists')
     share = Share.from_environment()
     if share.size > 1 and (args.watch is not None or writer.single_file or stream):
         raise ValueError(

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from mmbirefnet.imaging.settings import INPUT_SIZES, is_input_size
+
 FORMAT_VERSION = 1
 PREFIX = 'mmbirefnet.'
 OUTPUTS = ('logits', 'probabilities')
@@ -84,8 +86,12 @@ class OnnxMetadata:
                 numbers = getattr(meta, name)
                 if len(numbers) != length or not all(math.isfinite(number) for number in numbers):
                     raise ValueError(f'{name} must be {length} numbers, found {numbers}')
-            if not all(isinstance(side, int) and side > 0 for side in meta.input_size) or not all(meta.std):
-                raise ValueError(f'input_size={meta.input_size} or std={meta.std} is not possible')
+            if not is_input_size(meta.input_size):
+                raise ValueError(f'input_size={meta.input_size}, must be {INPUT_SIZES}')
+            if not all(number > 0 for number in meta.std):
+                raise ValueError(f'std={meta.std}, must be more than 0')
+            if not isinstance(meta.dynamic_size, bool):
+                raise ValueError(f'dynamic_size={meta.dynamic_size}, must be true or false')
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f'its metadata are damaged ({error}): export the model again') from error
         if meta.output not in OUTPUTS or meta.channel_order not in CHANNEL_ORDERS:

@@ -14,13 +14,12 @@ import pickletools
 import zipfile
 from typing import BinaryIO
 
-MOST_OPERATIONS = 10_000_000
+MOST_OPERATIONS = 1_000_000  # a Swin-L with optimizer and averages takes less than 200,000
 MOST_PARTS = 20_000_000  # with what is shared counted wherever it is used
 DEEPEST = 200
 LARGEST_ARGUMENT = 1 << 20  # of a function that could make room for so many
 SMALL = 1 << 20  # elements: views that claim no more may overlap themselves
 LARGEST_REPEATED = 1 << 26  # elements of a view that repeats what is stored, such as a parameter of one value
-_MARK = object()
 _LEGACY_HEADERS = 3  # pickles before that of the content: magic number, version, machine
 _HARMLESS = (None, 'OrderedDict', 'Counter', 'set')  # functions whose arguments are not sizes
 _CONSTANTS = {
@@ -69,15 +68,15 @@ class _Object:
 
 def _read_pickle(file) -> list[_Object]:
     """All objects of the next pickle of a binary file, in the order in which they are begun."""
-    stack, memo, objects = [], {}, []
+    stack, marks, memo, objects = [], [], {}, []
 
     def make(parts=(), function=None) -> _Object:
         objects.append(_Object(parts, function))
         return objects[-1]
 
     def to_mark() -> list:
-        start = len(stack) - 1 - stack[::-1].index(_MARK)
-        found = stack[start + 1 :]
+        start = marks.pop()
+        found = stack[start:]
         del stack[start:]
         return found
 
@@ -98,7 +97,7 @@ def _read_pickle(file) -> list[_Object]:
         elif name == 'GLOBAL':
             stack.append(make(function=argument.rpartition(' ')[2]))
         elif name == 'MARK':
-            stack.append(_MARK)
+            marks.append(len(stack))
         elif name == 'TUPLE':
             stack.append(make(to_mark()))
         elif name in _TUPLES:
@@ -121,6 +120,8 @@ def _read_pickle(file) -> list[_Object]:
             stack.append(make([arguments], function.function))
         else:
             raise pickle.UnpicklingError(f'{name} is no operation of torch.save')
+    if len(stack) != 1:  # then every object is in the last one, which bounds the work for all of them
+        raise pickle.UnpicklingError(f'it leaves {len(stack)} objects')
     return objects
 
 
@@ -167,6 +168,9 @@ def _check_sharing(objects: list[_Object]) -> None:
         waiting = [start]
         while waiting:
             each = waiting[-1]
+            if counts.get(id(each)):
+                waiting.pop()
+                continue
             inner = [part for part in each.parts if isinstance(part, _Object)]
             if id(each) not in counts:
                 counts[id(each)] = None
@@ -177,9 +181,8 @@ def _check_sharing(objects: list[_Object]) -> None:
                         raise pickle.UnpicklingError('an object that is in itself')
                 continue
             waiting.pop()
-            if counts[id(each)] is None:
-                parts = 1 + len(each.parts) + sum(counts[id(part)][0] for part in inner)
-                depth = 1 + max((counts[id(part)][1] for part in inner), default=0)
-                if parts > MOST_PARTS or depth > DEEPEST:
-                    raise pickle.UnpicklingError(f'objects in each other more than {DEEPEST} deep, or too often')
-                counts[id(each)] = parts, depth
+            parts = 1 + len(each.parts) + sum(counts[id(part)][0] for part in inner)
+            depth = 1 + max((counts[id(part)][1] for part in inner), default=0)
+            if parts > MOST_PARTS or depth > DEEPEST:
+                raise pickle.UnpicklingError(f'objects in each other more than {DEEPEST} deep, or too often')
+            counts[id(each)] = parts, depth

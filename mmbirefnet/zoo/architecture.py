@@ -123,10 +123,13 @@ def check_fit(state_dict: Mapping[str, Tensor], model: dict) -> None:
         model: Config of the model, which is built without memory for its parameters.
 
     Raises:
-        ValueError: If they differ; the message names what.
+        ValueError: If they differ; the message names what. Also if there can be no such model.
     """
-    with torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):
-        wanted = MODELS.build(model).state_dict()
+    try:
+        with torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):
+            wanted = MODELS.build(model).state_dict()
+    except (ArithmeticError, RuntimeError) as error:
+        raise ValueError(f'no model of these sizes can be built ({error})') from error
     problems = misfit(state_dict, wanted)
     if problems:
         raise ValueError(f'the parameters do not fit the model: {problems}')

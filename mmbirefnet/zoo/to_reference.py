@@ -17,8 +17,8 @@ from mmbirefnet.fileio.atomic import replacing
 from mmbirefnet.fileio.checkpoints import DCN_VERSION, read_checkpoint
 from mmbirefnet.models.backbones.swin import relative_position_index
 
-from .architecture import MASK_WEIGHT
-from .catalog import get_info
+from .architecture import MASK_WEIGHT, check_fit, infer_model_config
+from .catalog import find_info
 from .convert import LoadedBiRefNet, load_birefnet, strip_prefixes
 from .crop_order import AUTO, ROWS
 from .download import fetch
@@ -69,8 +69,6 @@ def to_reference_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tenso
             does not have.
     """
     source = strip_prefixes(state_dict)
-    if 'decode_head.conv_logits.weight' not in source:
-        raise ValueError(f'not a BiRefNet of this project: found {len(source)} keys such as {sorted(source)[:4]}')
     _check_head(source)
     converted = _restore_backbone(source)
     for key, value in source.items():
@@ -113,6 +111,8 @@ def _restore_backbone(source: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _check_head(source: dict[str, Tensor]) -> None:
     """Raise ``ValueError`` for what the reference does not have outside of its backbones."""
+    if 'decode_head.conv_logits.weight' not in source:
+        raise ValueError(f'not a BiRefNet of this project: found {len(source)} keys such as {sorted(source)[:4]}')
     if any(key.endswith(MASK_WEIGHT) for key in source):
         raise ValueError('the reference implementation has no guidance by a coarse mask, which this model has')
     classes = source['decode_head.conv_logits.weight'].shape[0]
@@ -174,9 +174,14 @@ def write_reference(src: str | os.PathLike, dst: str | os.PathLike, crop_order: 
         raise ValueError(f'{dst}: must be a .pth or .safetensors file, or a folder (a name without a suffix)')
     loaded = load_birefnet(src, crop_order)
     try:
+        _check_head(loaded.state_dict)
+        check_fit(loaded.state_dict, infer_model_config(loaded.state_dict))
         state = to_reference_state_dict(loaded.state_dict)
+        scores = [] if dst.suffix else _scores(src, loaded)
     except ValueError as error:
         raise ValueError(f'{src}: {error}') from error
+    except (IndexError, RuntimeError) as error:  # parameters that cannot be put together
+        raise ValueError(f'{src}: not a whole BiRefNet: parameters of other shapes ({error})') from error
     # Parts of one tensor would be saved with the whole.
     state = {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
     if dst.suffix == '.pth':
@@ -188,7 +193,7 @@ def write_reference(src: str | os.PathLike, dst: str | os.PathLike, crop_order: 
         _write_safetensors(dst, state)
         return [dst]
     facts = _facts(loaded)
-    card = _model_card(Path(src).name, facts, _scores(src, loaded))
+    card = _model_card(Path(src).name, facts, scores)
     paths = [dst / name for name in FILES]
     _write_safetensors(paths[0], state)
     config = dict(architectures=['BiRefNet'], model_type='birefnet', mmbirefnet=facts)
@@ -229,19 +234,22 @@ def _facts(loaded: LoadedBiRefNet) -> dict:
 def _scores(src: str | os.PathLike, loaded: LoadedBiRefNet) -> list[tuple[str, str, float, str]]:
     """Rows of dataset, metric, value and source: of the training's last validation, or else published ones."""
     if 'model_name' in loaded.meta:  # converted, not trained
-        info = get_info(loaded.meta['model_name'])
+        info = find_info(loaded.meta['model_name'])
         return [
             (score.dataset, metric, value, score.source)
-            for score in info.scores
+            for score in (info.scores if info else ())
             for metric, value in score.metrics.items()
         ]
     content = read_checkpoint(fetch(src))
-    log = content.get('message_hub', {}).get('log_scalars', {}) if isinstance(content, Mapping) else {}
-    return [
-        ('validation set', name.removeprefix('val/'), float(buffer.current()), 'last validation of the training')
-        for name, buffer in log.items()
-        if name.startswith('val/') and not name.endswith('time')
-    ]
+    hub = content.get('message_hub', {}) if isinstance(content, Mapping) else {}
+    try:
+        return [
+            ('validation set', name.removeprefix('val/'), float(buffer.current()), 'last validation of the training')
+            for name, buffer in hub.get('log_scalars', {}).items()
+            if name.startswith('val/') and not name.endswith('time')
+        ]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f'its message_hub, which keeps the scores, is damaged ({error})') from error
 
 
 def _model_card(name: str, facts: dict, scores: list[tuple[str, str, float, str]]) -> str:

@@ -45,7 +45,7 @@ def test_maps_are_those_of_the_test_pipeline(trained_checkpoint, model, tmp_path
         pass
     dataset = DATASETS.build(cfg.test_dataloader.dataset | dict(data_root=str(tmp_path)))
     inferencer = BiRefNetInferencer(*trained_checkpoint, device='cpu', fuse=fuse)
-    maps = inferencer(tmp_path / 'DIS-VD/im', tmp_path / 'out', save='mask', output='uint8', batch_size=2)
+    maps = inferencer(tmp_path / 'DIS-VD/im', tmp_path / 'out', save='mask', dtype='uint8', batch_size=2)
     assert len(maps) == len(dataset) == 3
     for index, levels in enumerate(maps):
         with torch.no_grad():

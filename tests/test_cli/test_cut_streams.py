@@ -233,7 +233,7 @@ def test_animations_in_python(backend):
     save_animation('a.gif')
     inferencer = BiRefNetInferencer(backend=backend)
     assert inferencer('a.gif').shape == (32, 64)
-    maps = inferencer('a.gif', 'out', frames='all', output='uint8', batch_size=3)
+    maps = inferencer('a.gif', 'out', frames='all', dtype='uint8', batch_size=3)
     assert backend.shapes[-1] == (3, 32, 64)
     assert [np.array_equal(each, square(index)[..., 0]) for index, each in enumerate(maps)] == [True] * 3
     assert isinstance(load_frames('out/a.gif'), LoadedSequence)
@@ -344,6 +344,13 @@ def test_a_mask_for_each_frame(backend):
 
 
 # The report
+
+
+@pytest.mark.parametrize('report', ['.', '/', 'in', 'gone/report.json'])
+def test_report_that_cannot_be_written(backend, folder, capsys, report):
+    assert run('in/a_mask.png', '-o', 'out', '--report', report) == 2
+    assert f'error: --report {report}: must be a file, in a folder that exists' in capsys.readouterr().err
+    assert not Path('out').exists()
 
 
 def test_report(backend, folder):

@@ -111,5 +111,5 @@ def test_command(onnx_model, image, tmp_path):
     words = ['-m', 'mmbirefnet.integrations.rembg', 'i', '-m', 'mmbirefnet', '-om', '-x', extras]
     command = [sys.executable, *words, str(image), str(tmp_path / 'mask.png')]
     subprocess.run(command, env=os.environ | {'PYTHONPATH': str(ROOT)}, check=True)
-    expected = BiRefNetInferencer(str(onnx_model))(str(image), output='uint8')
+    expected = BiRefNetInferencer(str(onnx_model))(str(image), dtype='uint8')
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'mask.png')), expected)
