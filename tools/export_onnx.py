@@ -2,7 +2,7 @@
 
     python tools/export_onnx.py CONFIG CHECKPOINT -o model.onnx --pictures data/DIS5K/DIS-VD/im/a.jpg
 
-What is exported is the fused model, from normalised images to logits; see docs/en/user_guides/export.md.
+What is exported is the fused model, from normalized images to logits; see docs/en/user_guides/export.md.
 """
 
 import argparse

@@ -45,7 +45,7 @@ def export_onnx(
 ) -> OnnxMetadata:
     """Write the fused model to an ONNX file, which carries how to use it.
 
-    Its input ``input_image`` is a normalised float32 image ``(N, 3, H, W)``, its output ``output_image`` the logits
+    Its input ``input_image`` is a normalized float32 image ``(N, 3, H, W)``, its output ``output_image`` the logits
     ``(N, 1, H, W)``, as of the released BiRefNet files: what runs those runs these.
 
     Args:
