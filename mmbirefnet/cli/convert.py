@@ -28,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='USER/NAME',
         help='with --to reference: upload the folder DST to this repository on Hugging Face, created if needed',
     )
+    parser.add_argument(
+        '--adapters',
+        metavar='FILE',
+        help='merge low-rank adapters into SRC, which they were trained on: adapters.safetensors of finetune',
+    )
     add_crop_order_argument(parser)
     parser.add_argument('--overwrite', action='store_true', help='replace DST if it exists')
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from mmbirefnet.fileio.atomic import replacing
 from mmbirefnet.fileio.checkpoints import DCN_VERSION, read_checkpoint
 from mmbirefnet.models.backbones.swin import relative_position_index
+from mmbirefnet.models.segmentors.lora import merge_adapters, read_adapters
 
 from .architecture import MASK_WEIGHT, check_fit, infer_model_config
 from .catalog import find_info
@@ -153,7 +154,9 @@ def _restore(key: str, source: dict[str, Tensor]) -> str:
     return key
 
 
-def write_reference(src: str | os.PathLike, dst: str | os.PathLike, crop_order: str = AUTO) -> list[Path]:
+def write_reference(
+    src: str | os.PathLike, dst: str | os.PathLike, crop_order: str = AUTO, adapters: str | os.PathLike | None = None
+) -> list[Path]:
     """Write a checkpoint in the form of the reference implementation.
 
     Args:
@@ -162,6 +165,7 @@ def write_reference(src: str | os.PathLike, dst: str | os.PathLike, crop_order: 
         dst: A ``.pth`` or ``.safetensors`` file, or a folder as on Hugging Face: ``model.safetensors``,
             ``config.json`` and a model card, ``README.md``. What exists is replaced.
         crop_order: See :func:`mmbirefnet.utils.convert_birefnet_state_dict`.
+        adapters: File of low-rank adapters that are merged into the weights.
 
     Returns:
         The files that were written.
@@ -173,11 +177,13 @@ def write_reference(src: str | os.PathLike, dst: str | os.PathLike, crop_order: 
     if dst.suffix not in ('', '.pth', '.safetensors') and not dst.is_dir():
         raise ValueError(f'{dst}: must be a .pth or .safetensors file, or a folder (a name without a suffix)')
     loaded = load_birefnet(src, crop_order)
+    if adapters is not None:
+        loaded = with_adapters(loaded, adapters)
     try:
         _check_head(loaded.state_dict)
         check_fit(loaded.state_dict, infer_model_config(loaded.state_dict))
         state = to_reference_state_dict(loaded.state_dict)
-        scores = [] if dst.suffix else _scores(src, loaded)
+        scores = [] if dst.suffix or adapters else _scores(src, loaded)
     except ValueError as error:
         raise ValueError(f'{src}: {error}') from error
     except (IndexError, RuntimeError) as error:  # parameters that cannot be put together
@@ -201,6 +207,21 @@ def write_reference(src: str | os.PathLike, dst: str | os.PathLike, crop_order: 
         with replacing(path) as temporary:
             Path(temporary).write_text(text, encoding='utf-8')
     return paths
+
+
+def with_adapters(loaded: LoadedBiRefNet, path: str | os.PathLike) -> LoadedBiRefNet:
+    """A model with low-rank adapters merged into its weights; it is no longer the released one.
+
+    Raises:
+        FileNotFoundError, ValueError: If the adapters cannot be read, or are for another model.
+    """
+    adapters, scale = read_adapters(path)
+    try:
+        state_dict = merge_adapters(loaded.state_dict, adapters, scale)
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
+    meta = {key: value for key, value in loaded.meta.items() if key != 'model_name'}
+    return loaded._replace(state_dict=state_dict, meta=meta)
 
 
 def _write_safetensors(path: Path, state: dict[str, Tensor]) -> None:

@@ -109,7 +109,7 @@ def merge_adapters(state_dict: Mapping[str, Tensor], adapters: Mapping[str, Tens
     Raises:
         ValueError: If an adapter is for a layer that the model does not have, or for one of another shape.
     """
-    merged = dict(state_dict)
+    merged = copy.copy(state_dict)  # with its metadata
     for key in (key for key in adapters if key.endswith('.lora_A.weight')):
         layer = key.removesuffix('.lora_A.weight')
         down, up = adapters[key], adapters[f'{layer}.lora_B.weight']
