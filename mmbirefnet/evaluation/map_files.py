@@ -32,9 +32,9 @@ def list_images(folder: str | Path) -> dict[str, Path]:
     """Image files of a folder and of those in it by their stem (path without suffix), sorted.
 
     Raises:
-        NotADirectoryError: if there is no such folder.
-        OSError: if a link leads to a folder that it is in.
-        ValueError: if it holds no image, or two of one stem.
+        NotADirectoryError: If the folder does not exist.
+        OSError: If a link leads to a folder that it is in.
+        ValueError: If it contains no image, or two with the same stem.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -53,7 +53,7 @@ def match_maps(mask_folder: str | Path, map_folder: str | Path) -> MapFiles:
     """Match masks and maps by stem.
 
     Raises:
-        NotADirectoryError, ValueError: as ``list_images``; a folder of maps may be empty or absent.
+        NotADirectoryError, ValueError: See ``list_images``; a folder of predictions may be empty or missing.
     """
     masks = list_images(mask_folder)
     map_folder = Path(map_folder)
@@ -127,8 +127,8 @@ def read_pair(mask_path: str | Path, map_path: str | Path) -> tuple[np.ndarray, 
         The map, uint8 (H, W), and the mask, float32 (H, W) in [0, 1].
 
     Raises:
-        OSError: if a file is missing, truncated or not an image.
-        ValueError: if the mask is not gray.
+        OSError: If a file is missing, truncated or not an image.
+        ValueError: If the mask is not gray.
     """
     mask = read_mask(str(mask_path))
     score_map = read_map(str(map_path))

@@ -28,46 +28,46 @@ _ROUNDING = 1e-4  # bilinear resizing may leave [0, 1] by a few last bits
 
 @METRICS.register_module()
 class DichotomousMetric(BaseMetric):
-    """F, E, S, weighted F, MAE, MSE, HCE, boundary accuracy, boundary IoU, and the errors of mattes, of soft maps.
+    """The measures of dichotomous image segmentation and matting, for predictions with probabilities.
 
-    Maps are scored as 8 bits (probability times 255, truncated) against masks above 128 of 255, both at the
-    original size of the image, as the published numbers were. ``docs/en/user_guides/benchmark.md`` describes each
-    measure, its source and its value in the edge cases (empty or full mask, constant map).
+    Predictions are scored in 8 bits (probability times 255, truncated) against masks above 128 of 255, both at the
+    original size of the image, as in published tables. ``docs/en/user_guides/benchmark.md`` describes each measure, its
+    source, and its value in edge cases (empty or full mask, constant prediction).
 
-    Data samples need ``seg_logits`` (probabilities, (1, H, W)) and ``gt_sem_seg`` (float (1, H, W) in [0, 1], or
-    integer labels 0 and 1), or else ``seg_map_path``. Images whose ``set_name`` differs are scored set by set; then
-    the keys read ``<set>/<metric>``.
+    Data samples need ``seg_logits`` (probabilities, (1, H, W)), and ``gt_sem_seg`` (float (1, H, W) in [0, 1], or
+    integer labels 0 and 1) or ``seg_map_path``. If the images have several values of ``set_name``, each set is scored
+    separately, and the keys are ``<set>/<metric>``.
 
     Args:
-        measures: which to compute, out of ``mmbirefnet.evaluation.MEASURES``; by default all, those of mattes (``SAD``,
-            ``Grad``, ``Conn``) only with ``soft_masks`` and those over a trimap only with ``trimap``. (mmengine takes a
-            dict with the key ``metrics`` for an evaluator's.)
-        means: rows to add, each the mean over several sets' rows; by default ``DIS-TE(1-4)``. One whose sets are not
-            all there is left out.
-        output_dir: folder to write the maps to, as ``<stem>.png``, in subfolders by set if there are several. The stem
-            is the sample's, with the folders it is in below that of the images, or else the name of its ``img_path``.
-        format_only: write the maps and compute nothing; for images without masks.
-        keep_results: accepted for mmsegmentation's ``test.py``; maps that are written are always kept.
-        soft_masks: take ``MAE`` and ``MSE`` of the map and the mask as they are, in [0, 1], as matting does: the map is
-            not stretched, the mask not cut at 128, and adds ``SAD``, ``Grad`` and ``Conn``. The other measures do not
-            change.
-        trimap: adds ``SAD-T``, ``MSE-T``, ``Grad-T`` and ``Conn-T``, over the unknown region of a trimap: the name of
-            the folder of trimaps beside the folder of masks (unknown where a trimap is neither 0 nor 255), or a number
-            of pixels that the region of fractional alpha is grown by.
-        stretch_hce: compute ``HCE`` as PySODMetrics does, from the map stretched to [0, 1] and cut at 0.5; it forgives
-            objects that are predicted weakly. By default the map is cut above 128 as it is, as in the reference
-            evaluation.
-        num_workers: processes that score while the model works on; 0 scores in this one, ``'auto'`` takes the
-            machine's cores. Each needs about 20 bytes per pixel of its map.
-        timeout: seconds that a worker process may take for an image, after which the run ends with an error that names
-            it; 0 for no limit.
-        collect_device, prefix, collect_dir: see ``mmengine.evaluator.BaseMetric``.
+        measures: Measures to compute, out of ``mmbirefnet.evaluation.MEASURES``; by default all, those of mattes
+            (``SAD``, ``Grad``, ``Conn``) only with ``soft_masks``, and those over a trimap only with ``trimap``. (The
+            name ``metrics`` is not possible: mmengine interprets an evaluator with this key.)
+        means: Rows to add, each the mean over several sets; by default ``DIS-TE(1-4)``. A row is omitted if one of its
+            sets is missing.
+        output_dir: Folder to write predictions to, as ``<stem>.png``, in subfolders by set if there are several. The
+            stem is that of the sample, including subfolders, or the name of its ``img_path``.
+        format_only: Write the predictions and compute nothing; for images without masks.
+        keep_results: Accepted for mmsegmentation's ``test.py``; written predictions are always kept.
+        soft_masks: Whether masks are soft, as in matting: ``MAE`` and ``MSE`` then compare prediction and mask in
+            [0, 1] without stretching or thresholds, and ``SAD``, ``Grad`` and ``Conn`` are added. The other measures do
+            not change.
+        trimap: Adds ``SAD-T``, ``MSE-T``, ``Grad-T`` and ``Conn-T`` over the unknown region of a trimap. Either the
+            name of the folder of trimaps beside the folder of masks (unknown where a trimap is neither 0 nor 255), or
+            the number of pixels by which the region of fractional alpha is dilated.
+        stretch_hce: Compute ``HCE`` as PySODMetrics does, from the prediction stretched to [0, 1], with a threshold of
+            0.5, so that objects with low probabilities are not missing. By default, the threshold is 128 of 255,
+            without stretching, as in the reference evaluation.
+        num_workers: Processes that score while the model runs; 0 scores in this process, and ``'auto'`` uses the cores
+            of the machine. Each needs about 20 bytes per pixel.
+        timeout: Seconds that a worker process may need for an image. If it needs longer, an error names the image; 0
+            for no limit.
+        collect_device, prefix, collect_dir: See ``mmengine.evaluator.BaseMetric``.
 
     Raises:
-        ValueError: if an option has no meaning, or a map does not fit its mask (the error names the image).
+        ValueError: If an option is invalid, or a prediction does not fit its mask (the error names the image).
     """
 
-    default_prefix = ''  # the keys stand for themselves
+    default_prefix = ''  # keys need no prefix
 
     def __init__(
         self,
@@ -156,10 +156,10 @@ class DichotomousMetric(BaseMetric):
         """Wait for the workers, gather all ranks' results, and compute the metrics on rank 0 for all ranks.
 
         Args:
-            size: number of images in the data set.
+            size: Number of images in the data set.
 
         Raises:
-            RuntimeError: if not every image of the data set has been scored.
+            RuntimeError: If not every image of the data set has been scored.
         """
         for info, path in self._written:
             self._submit(info, path)
@@ -180,7 +180,7 @@ class DichotomousMetric(BaseMetric):
         """The metrics over all images; by set where there are several.
 
         Args:
-            results: one entry per image (as in ``self.results``); ``None`` is skipped.
+            results: One entry per image (as in ``self.results``); ``None`` is skipped.
         """
         results = [result for result in results if result is not None]
         if dist.get_world_size() > 1:
@@ -239,7 +239,7 @@ def to_score_map(probabilities: torch.Tensor) -> np.ndarray:
     """uint8 (H, W): probabilities (1, H, W) or (H, W) in [0, 1], times 255, truncated.
 
     Raises:
-        ValueError: for another shape, or values out of [0, 1] (logits, say).
+        ValueError: If the shape is different, or values are outside [0, 1], such as logits.
     """
     if probabilities.ndim == 3 and probabilities.shape[0] == 1:
         probabilities = probabilities[0]
@@ -256,7 +256,7 @@ def to_mask(annotation: torch.Tensor | np.ndarray) -> np.ndarray:
     """bool (H, W): a mask (1, H, W) or (H, W), above 128 of 255 where it is float in [0, 1], else labels 0 and 1.
 
     Raises:
-        ValueError: for another shape, or for labels other than 0 and 1.
+        ValueError: If the shape is different, or there are labels other than 0 and 1.
     """
     annotation = annotation.detach().cpu().numpy() if isinstance(annotation, torch.Tensor) else annotation
     if annotation.ndim == 3 and annotation.shape[0] == 1:
@@ -277,7 +277,7 @@ def to_alpha(annotation: torch.Tensor | np.ndarray) -> np.ndarray:
     """float32 (H, W) in [0, 1]: a soft mask (1, H, W) or (H, W).
 
     Raises:
-        ValueError: if it is not of floats, such as labels.
+        ValueError: If its dtype is not floating point, as for labels.
     """
     annotation = annotation.detach().cpu().numpy() if isinstance(annotation, torch.Tensor) else annotation
     if not np.issubdtype(annotation.dtype, np.floating):

@@ -27,7 +27,7 @@ def resolve_workers(workers: int | str) -> int:
     """The number of worker processes; ``'auto'`` shares the cores among the ranks of this machine, 8 at most.
 
     Raises:
-        ValueError: if it is neither ``'auto'`` nor a number from 0 on.
+        ValueError: If it is neither ``'auto'`` nor a number of 0 or more.
     """
     if workers == 'auto':
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
@@ -50,13 +50,13 @@ class ScoringPool:
     At most two calls per worker wait; then ``submit`` waits too, so that memory stays bounded however slow scoring is.
 
     Args:
-        function: importable by name, as its arguments are sent to other processes.
-        workers: number of processes; 0 calls the function at once in this one.
-        timeout: seconds that a call in a worker may take; 0 for no limit.
+        function: Importable by name, as its arguments are sent to other processes.
+        workers: Number of processes; 0 calls the function at once in this one.
+        timeout: Seconds that a call in a worker may take; 0 for no limit.
 
     Raises:
-        ValueError: if ``timeout`` is negative.
-        RuntimeError: if a worker dies or takes longer; the message names the call. ``submit``, ``take`` and ``finish``
+        ValueError: If ``timeout`` is negative.
+        RuntimeError: If a worker dies or takes longer; the message names the call. ``submit``, ``take`` and ``finish``
             raise it, and what the function raises.
     """
 

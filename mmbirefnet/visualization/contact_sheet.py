@@ -34,15 +34,15 @@ def draw_contact_sheet(rows: Iterable[SheetRow], width: int = 320, with_error: b
     """Draw samples below each other.
 
     Args:
-        rows: samples, each with its own proportions.
-        width: of a panel in pixels.
-        with_error: add a panel where too much is red and too little blue.
+        rows: Samples, which may have different aspect ratios.
+        width: Width of a panel in pixels.
+        with_error: Add a panel of errors: false positives in red, false negatives in blue.
 
     Returns:
         RGB uint8 (H, W, 3).
 
     Raises:
-        ValueError: if there are no rows.
+        ValueError: If there are no rows.
     """
     strips = [_draw_row(row, width, with_error) for row in rows]
     if not strips:

@@ -19,10 +19,10 @@ def draw_curves(curves: Mapping[str, Mapping[str, np.ndarray]], title: str, path
     """Write a picture: precision over recall on the left, F-measure over the threshold on the right.
 
     Args:
-        curves: for each method its mean curves ``precision``, ``recall`` and ``Fm``, float (256,) at the thresholds
+        curves: For each method its mean curves ``precision``, ``recall`` and ``Fm``, float (256,) at the thresholds
             255 ... 0.
-        title: above the picture.
-        path: file to write; its suffix sets the format (png, pdf, svg).
+        title: Title of the figure.
+        path: File to write; the suffix sets the format (png, pdf, svg).
     """
     figure = Figure(figsize=(10, 4.5), layout='constrained')
     FigureCanvasAgg(figure)  # no display, and no state shared with pyplot

@@ -20,9 +20,9 @@ class SoftMapVisualizer(SegLocalVisualizer):
     ``MMSegInferencer`` and its ``browse_dataset.py``; mmsegmentation's own visualizer draws class labels only.
 
     Args:
-        name: of the instance.
-        longest: largest height and width of each panel in pixels.
-        kwargs: see ``mmseg.visualization.SegLocalVisualizer``.
+        name: Name of the instance.
+        longest: Maximum height and width of each panel in pixels.
+        kwargs: See ``mmseg.visualization.SegLocalVisualizer``.
     """
 
     def __init__(self, name: str = 'visualizer', longest: int = 1024, **kwargs) -> None:
@@ -46,17 +46,17 @@ class SoftMapVisualizer(SegLocalVisualizer):
         """Draw a sample; show it, write it to ``out_file``, or else hand it to the backends.
 
         Args:
-            name: of the picture.
+            name: Name of the image.
             image: RGB uint8 (H, W, 3).
-            data_sample: with ``gt_sem_seg`` and ``seg_logits`` (probabilities), each (1, H, W); what is absent is
+            data_sample: With ``gt_sem_seg`` and ``seg_logits`` (probabilities), each (1, H, W); what is absent is
                 left out of the picture.
-            draw_gt: whether to show the mask.
-            draw_pred: whether to show the map.
-            show: open a window.
-            wait_time: seconds it stays open; 0 waits for a key.
-            out_file: path of a picture to write.
-            step: training step of the picture.
-            with_labels: ignored: soft maps have no labels.
+            draw_gt: Whether to show the mask.
+            draw_pred: Whether to show the prediction.
+            show: Whether to open a window.
+            wait_time: Seconds it stays open; 0 waits for a key.
+            out_file: Path of an image to write.
+            step: Training step of the image.
+            with_labels: Ignored, since predictions have no labels.
         """
         picture = self.draw(image, data_sample, draw_gt, draw_pred)
         self._image = picture

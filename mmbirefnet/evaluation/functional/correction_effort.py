@@ -11,23 +11,23 @@ _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 @register_measure('HCE', r'$HCE_{\gamma}$', lower_is_better=True, digits=0)
 def human_correction_effort(pair: Pair, relax: int = 5, epsilon: float = 2.0) -> float:
-    """Number of control points and of regions that a person must edit to turn the binary map into the mask.
+    """Number of control points and regions that a person must edit to correct the binary prediction.
 
-    As in the reference evaluation, the map is binarized above 128 of 255 as it is: an object that is predicted below
-    that counts as missing. With ``pair.stretch_hce`` the map is stretched to the whole of [0, 1] and binarized above
-    0.5, as PySODMetrics does.
+    As in the reference evaluation, the threshold is 128 of 255 without stretching, so an object with lower values is
+    missing. With ``pair.stretch_hce``, the prediction is stretched to [0, 1], and the threshold is 0.5, as in
+    PySODMetrics.
 
     Args:
-        pair: the map and its mask.
-        relax: faults that so many erosions of the union remove are forgiven.
-        epsilon: tolerance in pixels of the polygons around what is left.
+        pair: Prediction and mask.
+        relax: Ignore errors that this number of erosions of the union removes.
+        epsilon: Tolerance in pixels of the polygons around the remaining errors.
     """
     mask, binary = pair.mask_u8, (pair.stretched_binary if pair.stretch_hce else pair.binary).view(np.uint8)
     hit = mask & binary
     core = cv2.erode(mask | binary, _CROSS, iterations=relax)
     false_positive = _relaxed(binary & ~mask, core, mask ^ 1, relax)
     false_negative = _relaxed(mask & ~binary, core, binary ^ 1, relax)
-    # Thin parts count however thin they are.
+    # Missing thin parts always count.
     false_negative |= pair.skeleton.view(np.uint8) & (hit ^ 1)
 
     near_object = cv2.dilate(hit | false_negative, _CROSS)
@@ -49,7 +49,7 @@ def _effort(faults: np.ndarray, condition: np.ndarray, epsilon: float) -> int:
     Args:
         faults: uint8 (H, W), 0 or 1.
         condition: uint8 (H, W), 0 or 1.
-        epsilon: tolerance of the polygons in pixels.
+        epsilon: Tolerance of the polygons in pixels.
     """
     contours, hierarchy = cv2.findContours(faults, cv2.RETR_TREE, cv2.CHAIN_APPROX_NONE)
     if not contours:

@@ -31,8 +31,8 @@ class Pair:
         unknown: bool (H, W), the unknown region of a trimap.
 
     Raises:
-        TypeError: if the map is not uint8 or the mask not bool.
-        ValueError: if the shapes differ, are not (H, W), or hold fewer than two pixels.
+        TypeError: If the map is not uint8 or the mask not bool.
+        ValueError: If the shapes differ, are not (H, W), or hold fewer than two pixels.
     """
 
     def __init__(

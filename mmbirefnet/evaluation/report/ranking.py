@@ -19,7 +19,7 @@ def find_checkpoints(work_dir: str | Path) -> dict[int, Path]:
     """Checkpoints by their epoch or iteration; of two of one epoch the one that is not named ``best_...``.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: If there is no checkpoint.
     """
     found: dict[int, Path] = {}
     for path in sorted(Path(work_dir).glob('*.pth')):  # 'best_...' sorts before 'epoch_...', which replaces it
@@ -52,11 +52,11 @@ def rank(scores: Mapping[int, Mapping[str, float]], measures: Sequence[str]) -> 
     """Keys of ``scores``, the best first: by the mean of their ranks on each measure, then by the first measure.
 
     Args:
-        scores: of each checkpoint; those that lack one of the measures are left out.
-        measures: keys of the scores. Of MAE, MSE and HCE lower is better.
+        scores: Scores of each checkpoint; checkpoints without one of the measures are skipped.
+        measures: Keys of the scores. Of MAE, MSE and HCE lower is better.
 
     Raises:
-        ValueError: if one is none of our measures.
+        ValueError: If a measure is unknown.
     """
     unknown = [measure for measure in measures if not is_measure(measure)]
     if unknown or not measures:

@@ -67,7 +67,7 @@ def columns_of(rows: Sequence[TableRow], task: str | None = None) -> tuple:
     """The task's columns; without a task, all that a row has a score for.
 
     Raises:
-        ValueError: if the task is unknown.
+        ValueError: If the task is unknown.
     """
     if task is not None and task not in TASK_COLUMNS:
         raise ValueError(f'task: expected one of {", ".join(TASK_COLUMNS)}; got {task}')
@@ -255,9 +255,9 @@ def rows_by(what: str, method: str, scores: Mapping[str, Scores]) -> list[TableR
     """One row per ``'group'`` or ``'class_name'`` with its number of images as the note; none without such names.
 
     Args:
-        what: field of ``Dis5kName``.
-        method: name of the method.
-        scores: of each image, by its stem.
+        what: Field of ``Dis5kName``.
+        method: Name of the method.
+        scores: Of each image, by its stem.
     """
     parts: dict[str, list[Scores]] = {}
     for stem, image_scores in scores.items():
