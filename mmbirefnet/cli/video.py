@@ -62,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--tone-map', action='store_true', help='convert HDR (PQ, HLG, BT.2020) to BT.709; by default it is rejected'
     )
+    parser.add_argument(
+        '--resume',
+        action='store_true',
+        help='keep finished frames in <FILE>.resume until the video is whole, and continue from those of an '
+        'interrupted run',
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace the file if it exists')
     parser.add_argument('--workers', type=int, default=2, metavar='N', help='threads beside the model')
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
@@ -110,6 +116,7 @@ def _run(args: argparse.Namespace, out: Path | BinaryIO) -> int:
             format=args.format,
             raw=raw,
             hwaccel=args.hwaccel,
+            resume=args.resume,
         )
     _print(f'{result.path}: {result.frames} frames, {result.frames / result.seconds:.2f} frames/s')
     for note in result.notes:

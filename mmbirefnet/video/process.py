@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,7 @@ from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.utils.prefetch import prefetch
 from mmbirefnet.video.reader import Frame, RawVideo, VideoReader, is_stream
+from mmbirefnet.video.resume import FinishedFrames
 from mmbirefnet.video.temporal import TemporalSmoother
 from mmbirefnet.video.writer import CONTAINERS, STREAMED, check_container, write_stream, write_video
 
@@ -67,6 +69,7 @@ def process_video(
     format: str | None = None,
     raw: RawVideo | None = None,
     hwaccel: str | None = None,
+    resume: bool = False,
 ) -> VideoResult:
     """Predict every frame and write a video; a few frames are in memory at a time, whatever its length.
 
@@ -93,6 +96,8 @@ def process_video(
             ``'webm'``, or ``'raw'`` for bare RGBA, RGB or (masks) gray frames.
         raw: Form of bare frames in ``source``.
         hwaccel: Hardware decoder, see :class:`~mmbirefnet.video.reader.VideoReader`.
+        resume: Keeps finished frames in the folder ``<out>.resume`` until the video is whole, and takes those that an
+            interrupted call with the same arguments left there. The video is the same as without an interruption.
 
     Raises:
         OSError: If the source cannot be read or the file not be written; nothing is left of it then.
@@ -115,11 +120,30 @@ def process_video(
             raise FileExistsError(f'{out}: exists already')
     behind = read_background(GREEN if background is None else background)
     smooth = TemporalSmoother(smoothing)
+    if resume and (path is None or stream is not None):
+        raise ValueError('resume: works from a file to a file. Fix: name files in place of the pipe')
     bare = out.suffix == '.raw'
     sound = sound and not bare and CONTAINERS[out.suffix.lower()].is_video
     start = time.perf_counter()
     written = 0
     with VideoReader(source, tone_map=tone_map, sound=sound, raw=raw, hwaccel=hwaccel) as reader, ExitStack() as stack:
+        finished = None
+        if resume:
+            stat = path.stat()
+            job = dict(
+                source=path.resolve(),
+                bytes=stat.st_size,
+                changed=stat.st_mtime_ns,
+                model=inferencer.backend.name,
+                settings=settings,
+                save=save,
+                foreground=foreground,
+                background=_describe(behind),
+                smoothing=smoothing,
+                tone_map=tone_map,
+                raw=raw,
+            )
+            finished = FinishedFrames(out.with_name(f'{out.name}.resume'), job, settings.batch_size, smoothing > 0)
         writer = stack.enter_context(
             (partial(write_video, out, overwrite=overwrite) if stream is None else partial(write_stream, stream, out))(
                 reader.size,
@@ -135,21 +159,40 @@ def process_video(
             reader.notes.append('the sound of a pipe is left out. Fix: name a file to keep it')
         behind = _fit(behind, reader.size, reader.pixel_aspect)
 
-        def finish(prediction: tuple[Frame, np.ndarray]) -> np.ndarray:
-            frame, alpha = prediction
+        def finish(prediction: tuple[Frame, np.ndarray, tuple]) -> np.ndarray:
+            frame, alpha, _ = prediction
             device = inferencer.foreground_device
             pixels = compose(save, frame.image, alpha, behind, estimate_foreground=foreground, device=device)
             return np.repeat(pixels[..., None], 3, 2) if save == 'mask' and not bare else pixels
 
-        predictions = _ahead(_predict(inferencer, _ahead(reader), settings, smooth))
-        for (frame, _), pixels, error in prefetch(finish, predictions, workers):
-            if error is not None:
-                raise error
+        def write(frame: Frame, pixels: np.ndarray) -> None:
+            nonlocal written
             writer.write(pixels, frame.time, frame.duration, reader.time_base)
             written += 1
             if on_frame is not None:
                 on_frame()
+
+        frames = _ahead(reader)
+        if finished is not None:
+            smooth.state = finished.state
+            for index, frame in enumerate(islice(frames, finished.count)):
+                write(frame, finished.load(index))
+        predictions = _ahead(_predict(inferencer, frames, settings, smooth))
+        for (frame, _, state), pixels, error in prefetch(finish, predictions, workers):
+            if error is not None:
+                raise error
+            if finished is not None:
+                finished.save(written, pixels, state)
+            write(frame, pixels)
+    if finished is not None:
+        finished.remove()
     return VideoResult(out, written, time.perf_counter() - start, reader.damage, reader.notes + writer.notes)
+
+
+def _describe(background: LoadedImage | tuple[int, int, int]) -> str:
+    if not isinstance(background, LoadedImage):
+        return str(background)
+    return f'{background.name} {hashlib.sha256(background.visible().tobytes()).hexdigest()[:16]}'
 
 
 def _target_stream(format: str | None, save: str | None, background) -> tuple[Path, str]:
@@ -208,9 +251,9 @@ def _ahead(items: Iterable[T]) -> Iterator[T]:
 
 
 def _predict(
-    inferencer, frames: Iterable[Frame], settings: Settings, smooth: TemporalSmoother
-) -> Iterator[tuple[Frame, np.ndarray]]:
-    frames = iter(frames)
+    inferencer, frames: Iterator[Frame], settings: Settings, smooth: TemporalSmoother
+) -> Iterator[tuple[Frame, np.ndarray, tuple[np.ndarray, ...]]]:
+    """Frames with their maps, and the state of the smoother after each."""
     while batch := list(islice(frames, settings.batch_size)):
         for frame, alpha in zip(batch, inferencer.predict_images([frame.image for frame in batch], settings)):
-            yield frame, smooth(frame.image.rgb, alpha)
+            yield frame, smooth(frame.image.rgb, alpha), smooth.state

@@ -67,7 +67,7 @@ CONTAINERS = {
         Encoding('libvpx-vp9', 'yuva420p', _VP9 | {'auto-alt-ref': '0'}),
         pixel_aspect=False,
     ),
-    '.nut': Container('nut', Encoding('rawvideo', 'rgb24'), Encoding('rawvideo', 'rgba')),
+    '.nut': Container('nut', Encoding('rawvideo', 'rgb24'), Encoding('rawvideo', 'rgba'), pixel_aspect=False),
     '.gif': Container('gif', _GIF, _GIF, False, False, {'loop': '0'}),
     '.webp': Container('webp', _WEBP, _WEBP, False, False, {'loop': '0'}),
     '.apng': Container('apng', Encoding('apng', 'rgb24'), Encoding('apng', 'rgba'), False, False, {'plays': '0'}),

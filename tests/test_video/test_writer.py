@@ -96,7 +96,7 @@ def test_colors_are_those_that_other_decoders_show(tmp_path):
 
 @pytest.mark.parametrize(
     ('suffix', 'size'),
-    [('.mp4', (128, 96)), ('.mov', (128, 96)), ('.mkv', (128, 96)), ('.nut', (128, 96)), ('.webm', (140, 96))],
+    [('.mp4', (128, 96)), ('.mov', (128, 96)), ('.mkv', (128, 96)), ('.nut', (140, 96)), ('.webm', (140, 96))],
 )
 def test_display_aspect(tmp_path, suffix, size):
     frames = [red_square_frame(0)[..., :3]] * 2
