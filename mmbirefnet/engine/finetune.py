@@ -268,7 +268,7 @@ def _plan(
         model_type = settings.get('model', {}).get('type')
         if model_type and 'type' in overrides.get('model', {}):
             raise ValueError(
-                f'--recipe {"+".join(recipes)}: {name} and one before it change the model. Fix: leave one out'
+                f'--recipe {"+".join(recipes)}: two of them change the class of the model. Fix: leave one out'
             )
         overrides.merge_from_dict(settings)
     overrides = overrides._cfg_dict.to_dict()

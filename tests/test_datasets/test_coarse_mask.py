@@ -60,6 +60,15 @@ def test_an_operation(name):
         assert any(((guide > 0.1) & (guide < 0.9)).any() for guide in changes)
 
 
+def test_thin_objects_are_not_erased():
+    """A grid of lines, which the smallest erosion would erase."""
+    mask = np.zeros((100, 100), np.uint8)
+    mask[::10] = 255
+    transform = CoarseMask(prob=1, box_prob=0, drop=0, select=0)
+    assert not transform.erode(mask / np.float32(255), np.random.default_rng(0)).any()
+    assert all(transform(results(mask))['guide'].sum() > 100 for _ in range(10))
+
+
 def test_box():
     mask = np.zeros((60, 80), np.uint8)
     mask[10, 20] = mask[40, 50] = 255

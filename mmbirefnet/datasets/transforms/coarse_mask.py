@@ -15,6 +15,7 @@ from mmbirefnet.registry import TRANSFORMS
 from .decode import mask_to_float
 
 MIN_COMPONENT = 0.002  # share of the image; smaller ones are specks, not objects
+MIN_LEFT = 0.25  # share of the mask that an operation must leave; eroding thin objects would erase them
 OPERATIONS = ('erode', 'dilate', 'holes', 'shift', 'coarsen', 'box')
 
 
@@ -31,6 +32,8 @@ class CoarseMask(BaseTransform):
     - shift: by up to ``strength`` in both directions.
     - coarsen: a size of 8 to 32 cells along the longer side, and bilinearly back, as masks of small networks are.
     - box: the bounding box in place of the mask.
+
+    An operation that would leave less than a quarter of the mask is left out.
 
     Put it behind all geometric transforms, right before packing.
 
@@ -78,7 +81,8 @@ class CoarseMask(BaseTransform):
             return results
         for operation in rng.permutation(OPERATIONS):
             if mask.max() >= 0.5 and rng.random() < (self.box_prob if operation == 'box' else self.prob):
-                mask = getattr(self, operation)(mask, rng)
+                degraded = getattr(self, operation)(mask, rng)
+                mask = degraded if degraded.sum() >= MIN_LEFT * mask.sum() else mask
         results['guide'] = mask
         return results
 
