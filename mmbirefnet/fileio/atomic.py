@@ -21,11 +21,14 @@ def replacing(path: str | os.PathLike, overwrite: bool = True, sync: bool = True
             whole new one.
 
     Raises:
-        OSError: As :func:`publish`.
+        OSError: As :func:`publish`, or if the folder cannot be written to.
     """
     path = Path(path)
     temporary = path.with_name(f'.{secrets.token_hex(8)}.tmp')
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as error:  # which has the temporary name
+        raise OSError(error.errno, f'cannot be written ({error.strerror})', str(path)) from error
     try:
         yield temporary
         publish(temporary, path, overwrite, sync)

@@ -68,3 +68,11 @@ def test_folders(tmp_path):
         (tmp_path / name / name).touch()
     publish(tmp_path / 'new', tmp_path / 'old')
     assert [path.name for path in (tmp_path / 'old').iterdir()] == ['new']
+
+
+@pytest.mark.parametrize('name', ['gone/a.pth', 'file/a.pth', f'{"x" * 300}/a.pth'])
+def test_errors_name_the_file(tmp_path, name):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(OSError, match=rf'cannot be written \(.+\): .*{name}') as error, replacing(tmp_path / name):
+        pass
+    assert error.value.errno

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -114,11 +115,11 @@ def merge_adapters(state_dict: Mapping[str, Tensor], adapters: Mapping[str, Tens
         layer = key.removesuffix('.lora_A.weight')
         down, up = adapters[key], adapters[f'{layer}.lora_B.weight']
         weight = merged.get(f'{layer}.weight')
-        if weight is None or weight.shape[:2] != (up.shape[0], down.shape[1]):
-            found = 'is missing' if weight is None else f'is {tuple(weight.shape[:2])}'
+        if weight is None or weight.shape != (up.shape[0], *down.shape[1:]):
+            found = 'is missing' if weight is None else f'is {tuple(weight.shape)}'
             raise ValueError(
-                f'the adapter of {layer} is for weights of {(up.shape[0], down.shape[1])}, but {layer}.weight {found}; '
-                'take the model that the adapters were trained on'
+                f'the adapter of {layer} is for weights of {(up.shape[0], *down.shape[1:])}, but {layer}.weight '
+                f'{found}; take the model that the adapters were trained on'
             )
         merged[f'{layer}.weight'] = weight + scale * (up.flatten(1) @ down.flatten(1)).view_as(weight)
     return merged
@@ -148,9 +149,28 @@ def read_adapters(path: str | os.PathLike) -> tuple[dict[str, Tensor], float]:
         with safe_open(path, 'pt') as file:
             scale = float((file.metadata() or {})['scale'])
             names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, scale
+            adapters = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f'{path}: not a file of adapters, as "mmbirefnet finetune --recipe lora" writes it') from error
+    damaged = [key for key in adapters if not _is_whole(adapters, key)]
+    if damaged or not math.isfinite(scale):
+        what = f'{len(damaged)} adapters, such as {damaged[0]!r:.100}' if damaged else f'scale {scale}'
+        raise ValueError(f'{path}: damaged ({what}). Fix: take another copy of the file')
+    return adapters, scale
+
+
+def _is_whole(adapters: Mapping[str, Tensor], key: str) -> bool:
+    """Whether an adapter has both parts, which fit each other, of finite numbers."""
+    layer = key.rpartition('.lora_')[0]
+    down, up = (adapters.get(f'{layer}.lora_{part}.weight') for part in 'AB')
+    return (
+        key in (f'{layer}.lora_A.weight', f'{layer}.lora_B.weight')
+        and down is not None
+        and up is not None
+        and min(down.ndim, up.ndim) >= 2
+        and down.shape[0] == up[:1].numel()
+        and all(value.is_floating_point() and bool(value.isfinite().all()) for value in (down, up))
+    )
 
 
 def load_adapters(model: BiRefNet, path: str | os.PathLike) -> None:

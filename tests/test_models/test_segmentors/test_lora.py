@@ -133,3 +133,24 @@ def test_another_file(tmp_path):
         read_adapters(tmp_path / 'x.safetensors')
     with pytest.raises(FileNotFoundError, match='no such file'):
         read_adapters(tmp_path / 'y.safetensors')
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'scale'),
+    [
+        ('layer.lora_A.weight', torch.ones(2), 1.0),
+        ('layer.lora_A.weight', torch.ones(3, 2), 1.0),
+        ('layer.lora_B.weight', torch.tensor([[1.0], [torch.nan]]), 1.0),
+        ('layer.lora_B.weight', torch.ones(2, 1, dtype=torch.int64), 1.0),
+        ('other.lora_A.weight', torch.ones(1, 2), 1.0),
+        ('layer.weight', torch.ones(2, 2), 1.0),
+        ('layer.lora_A.weight', torch.ones(1, 2), float('nan')),
+    ],
+)
+def test_damaged_adapters(tmp_path, key, value, scale):
+    whole = {'layer.lora_A.weight': torch.ones(1, 2), 'layer.lora_B.weight': torch.ones(2, 1)}
+    write_adapters(tmp_path / 'a.safetensors', whole, 1.0)
+    assert read_adapters(tmp_path / 'a.safetensors')[0].keys() == whole.keys()
+    write_adapters(tmp_path / 'a.safetensors', whole | {key: value}, scale)
+    with pytest.raises(ValueError, match=r'a\.safetensors: damaged \('):
+        read_adapters(tmp_path / 'a.safetensors')
