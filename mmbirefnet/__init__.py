@@ -6,6 +6,7 @@ mmengine when it meets ``type='mmbirefnet.…'`` in a config.
 """
 
 import functools
+import importlib.util
 from typing import TYPE_CHECKING
 
 from .version import __version__, version_info
@@ -21,6 +22,8 @@ def setup() -> None:
     """Check torch and the OpenMMLab packages, and prepare them.
 
     - ``torch.load`` accepts, under its weights-only guard, what mmengine saves with a checkpoint.
+    - ``transformers``, which takes as long to import as all the rest, is imported when its optimizer Adafactor is built
+      instead of with mmengine.
     - mmengine finds configs that are named ``mmbirefnet::…``.
     - mmengine loads checkpoints with :mod:`mmbirefnet.fileio.checkpoint_loading`: no code in them is run, and downloads
       are checked against their hash, and names of released models (``load_from='BiRefNet'``) are loaded.
@@ -37,6 +40,14 @@ def setup() -> None:
     check_mmcv_ops()
 
     from mmengine.config.utils import MODULE2PACKAGE
+    from mmengine.registry import OPTIMIZERS
+
+    from .utils.deferred_import import hidden_import
+
+    with hidden_import('transformers'):
+        import mmengine.optim  # noqa: F401
+    if 'Adafactor' not in OPTIMIZERS and importlib.util.find_spec('transformers'):
+        OPTIMIZERS.register_module(name='Adafactor', module=_build_adafactor)
 
     from .fileio.checkpoint_loading import register_loaders
     from .fileio.restricted_unpickling import register_safe_globals
@@ -47,6 +58,12 @@ def setup() -> None:
     register_loader()
     # A module's name: mmengine looks beside it, and an editable distribution is in another place.
     MODULE2PACKAGE.setdefault('mmbirefnet', 'mmbirefnet.registry')
+
+
+def _build_adafactor(*args, **kwargs):
+    from transformers import Adafactor
+
+    return Adafactor(*args, **kwargs)
 
 
 def __getattr__(name: str):

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from doc_blocks import blocks
 from forks import STOCK, findable
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -196,7 +197,7 @@ def test_page_lists_the_configs():
         assert f'{size / 1e6:.1f}' == rows[path.name], path
 
 
-@pytest.mark.parametrize('example', re.findall(r'```python\n(.+?)```', PAGE, re.S))
+@pytest.mark.parametrize('example', blocks('docs/en/advanced_guides/mixing.md', 'examples'))
 @pytest.mark.soak(keep=1)
 def test_examples_of_the_page(example, tmp_path):
     path = tmp_path / 'example.py'

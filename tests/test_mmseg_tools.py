@@ -1,7 +1,6 @@
 """Our configs in the tools and functions of mmengine and mmsegmentation themselves."""
 
 import os
-import re
 import runpy
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import mmseg
 import numpy as np
 import pytest
 import torch
+from doc_blocks import blocks
 from mmengine import hub
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
@@ -107,7 +107,7 @@ def test_our_tools_take_a_config_based_on_the_package(tmp_path):
 
 
 def test_example_of_the_page(tmp_path):
-    (example,) = re.findall(r'```py\n(.+?)```', (ROOT / 'docs/en/advanced_guides/mixing.md').read_text(), re.S)
+    (example,) = blocks('docs/en/advanced_guides/mixing.md', 'toolbox')
     cv2.imwrite(str(tmp_path / 'image.jpg'), np.full((40, 50, 3), 90, np.uint8))
     found = {}
     exec(example.replace('image.jpg', str(tmp_path / 'image.jpg')).replace("f'configs/", f"f'{ROOT}/configs/"), found)

@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/en/notes/performance.md; read when torch is imported
@@ -11,7 +12,9 @@ from mmengine.config import Config
 from mmengine.registry import METRICS
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from mmbirefnet.apis.shares import Share
 from mmbirefnet.engine.launch import add_common_arguments, is_fsdp, load_config, runner_of
+from mmbirefnet.engine.resume.predictions import begin_predictions, describe_predictions, resume_predictions
 from mmbirefnet.utils.console import escape_unprintable
 
 
@@ -20,6 +23,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file, name of a released model, Hugging Face id or URL')
     parser.add_argument('--out', metavar='DIR', help='write the predicted maps here, as 8-bit PNG at the original size')
+    parser.add_argument(
+        '--resume',
+        action='store_true',
+        help='leave images out whose maps an earlier test with --out wrote, and score these files',
+    )
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', metavar='DIR', help='write pictures of the predictions below DIR')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows each prediction')
@@ -70,6 +78,23 @@ def write_maps(cfg: Config, folder: str) -> None:
     raise SystemExit('error: --out needs a metric that takes output_dir, for example mmbirefnet.DichotomousMetric')
 
 
+def resume_maps(cfg: Config, args: argparse.Namespace) -> None:
+    """Note which test the maps of ``--out`` are of, and go on with it if ``--resume`` asks for it."""
+    folder = Path(args.out)
+    facts = describe_predictions(cfg, args.checkpoint, tta=args.tta, fuse=not args.no_fuse)
+    began = None
+    if args.resume:
+        try:
+            began = resume_predictions(folder, facts)
+        except ValueError as error:
+            raise SystemExit(f'error: --resume: {error}') from error
+        # Maps without a note may be of any test, so none of them counts.
+        newer_than = sys.maxsize if began is None else began
+        cfg.test_cfg = dict(type='mmbirefnet.ResumableTestLoop', newer_than=newer_than)
+    if began is None and Share.from_environment().rank == 0:
+        begin_predictions(folder, facts)
+
+
 @record  # torchrun then says which rank failed, and why
 def main() -> None:
     escape_unprintable()
@@ -83,8 +108,11 @@ def main() -> None:
         enable_visualization(cfg, args)
     if args.tta:
         enable_tta(cfg)
+    if args.resume and not args.out:
+        raise SystemExit('error: --resume needs --out, the folder of the maps')
     if args.out:
         write_maps(cfg, args.out)
+        resume_maps(cfg, args)
     hooks = ['ReleasedCheckpointHook'] if args.no_fuse else ['ReleasedCheckpointHook', 'FuseHook']
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), *(dict(type=f'mmbirefnet.{hook}') for hook in hooks)]
     with runner_of(cfg) as runner:

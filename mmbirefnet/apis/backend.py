@@ -15,6 +15,8 @@ class Backend(Protocol):
         input_size: (height, width) it was trained at, in pixels.
         fixed_size: Whether it takes images of ``input_size`` only.
         max_batch: Largest batch; ``None`` for any.
+        takes_guide: Optional: whether images may have a coarse mask (gray level) as a fourth channel. ``False`` if it
+            is missing.
     """
 
     name: str

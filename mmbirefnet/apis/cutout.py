@@ -6,6 +6,7 @@ import functools
 import os
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -14,8 +15,10 @@ from PIL import Image
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
 from mmbirefnet.apis.masks import MaskInferencer
 from mmbirefnet.imaging.compose import cut_out
+from mmbirefnet.imaging.masks import MaskFiles
 from mmbirefnet.imaging.read import load_image
 from mmbirefnet.imaging.settings import Settings
+from mmbirefnet.imaging.sources import Source
 from mmbirefnet.imaging.urls import MAX_BYTES, is_url, read_url
 from mmbirefnet.zoo.weights import DEFAULT_MODEL
 
@@ -45,6 +48,7 @@ def remove_background(
     invert: bool = False,
     refine: str | None = None,
     mask: str | os.PathLike | bytes | np.ndarray | Image.Image | None = None,
+    guide: str | os.PathLike | bytes | np.ndarray | Image.Image | None = None,
     tile: int | None = None,
     tile_overlap: int | None = None,
     two_pass: bool = False,
@@ -87,6 +91,8 @@ def remove_background(
             :class:`~mmbirefnet.imaging.settings.Settings` documents.
         mask: Mask in place of a model's prediction, see :class:`~mmbirefnet.apis.masks.MaskInferencer`: path, bytes,
             array or PIL image. No model is loaded then.
+        guide: Coarse mask that tells a model with guidance what to segment, likewise; see
+            :class:`~mmbirefnet.models.GuidedBiRefNet`.
         tile: Largest side that the model is given, in multiples of 32: an image with a longer side is predicted at its
             own size in overlapping tiles. The model sees no more than a tile at a time, see docs/inference.md.
         tile_overlap: Pixels that neighboring tiles share; by default a quarter of ``tile``.
@@ -140,6 +146,9 @@ def remove_background(
     else:
         with _lock:
             inferencer = cached_inferencer(os.fspath(model), device, dtype)
+    if guide is not None:
+        source = Source(loaded, Path(loaded.name), loaded.name)
+        loaded = MaskFiles(guide, channel_order=channel_order).attach(source, loaded)
     alpha = inferencer.predict_image(loaded, settings)
     cutout = Image.fromarray(cut_out(loaded, alpha, foreground, inferencer.foreground_device))
     if loaded.icc_profile:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from mmbirefnet.imaging.maps import blend_crop, box_to_predict_again, crop_of_box, process_map, resize_map, to_uint8
+from mmbirefnet.imaging.masks import MaskFiles
 from mmbirefnet.imaging.read import LoadedImage, LoadedSequence
 from mmbirefnet.imaging.refine import refine_map
 from mmbirefnet.imaging.settings import Settings
@@ -65,8 +66,8 @@ class BiRefNetInferencer:
             a CPU with AVX512-BF16 or AMX and float32 elsewhere; an ONNX file has its own.
         fuse: Whether to fuse the model, which is faster and gives the same maps.
         backend: Something else that predicts; the arguments above are not used then. A callable of uint8 RGB
-            ``(N, H, W, 3)`` that returns float32 ``(N, H, W)``, with the attributes ``input_size``, ``fixed_size``,
-            ``max_batch`` and ``name`` of :class:`~mmbirefnet.apis.torch_backend.TorchBackend`.
+            ``(N, H, W, 3)`` that returns float32 ``(N, H, W)``, with the attributes of
+            :class:`~mmbirefnet.apis.backend.Backend`.
         providers: Execution providers of onnxruntime, for an ONNX model.
         crop_order: Order of the crops that a released checkpoint was trained with: ``'rows'``, ``'columns'``, or
             ``'auto'`` to detect it, see :func:`mmbirefnet.utils.convert_birefnet_state_dict`.
@@ -99,7 +100,7 @@ class BiRefNetInferencer:
         out_dir: str | os.PathLike | None = None,
         *,
         save: str | Iterable[str] | None = None,
-        output: str = 'float32',
+        dtype: str = 'float32',
         channel_order: str = 'bgr',
         workers: int = 2,
         foreground: bool = True,
@@ -136,6 +137,8 @@ class BiRefNetInferencer:
         max_bytes: int = MAX_BYTES,
         allow_private_urls: bool = False,
         report: str | os.PathLike | None = None,
+        guide=None,
+        output: str | None = None,
     ):
         """Predict, and write files if ``out_dir`` is given.
 
@@ -146,7 +149,7 @@ class BiRefNetInferencer:
             save: What is written: ``'mask'`` (gray), ``'cutout'`` (RGBA), ``'foreground'`` (on ``background``), or
                 several of them, each in a folder of its name. By default the cut-out, or the foreground if there is a
                 background.
-            output: ``'float32'`` for probabilities, ``'uint8'`` for gray levels, trunc(255 p).
+            dtype: ``'float32'`` for probabilities, ``'uint8'`` for gray levels, trunc(255 p).
             channel_order: Of arrays: ``'bgr'`` as in OpenCV and mmseg, or ``'rgb'``.
             workers: Threads that read images ahead, and threads that write.
             foreground: Whether to estimate the colors of the foreground for ``'cutout'`` and ``'foreground'``; without,
@@ -194,17 +197,24 @@ class BiRefNetInferencer:
             allow_private_urls: Whether a URL may lead to an address that is not public, see
                 :func:`mmbirefnet.imaging.urls.read_url`.
             report: JSON file to write, with a record for each image, see :class:`~mmbirefnet.apis.job.Report`.
+            guide: Coarse mask that tells a model with guidance (:class:`~mmbirefnet.models.GuidedBiRefNet`) what to
+                segment: an image for all, or a folder with one for each, see
+                :class:`~mmbirefnet.imaging.masks.MaskFiles`.
+            output: Former name of ``dtype``.
 
         Returns:
             For one image its map ``(H, W)`` at the original size, otherwise a list of them. With ``frames='all'`` the
             map of a file with several frames or pages is itself a list.
 
         Raises:
-            ValueError: If an option is out of range, or ``inputs`` is a video.
+            ValueError: If an option is out of range, ``inputs`` is a video, or the model takes no ``guide``.
             OSError, TypeError: If an image cannot be read or written.
         """
-        if output not in ('float32', 'uint8'):
-            raise ValueError(f"output={output!r}, must be 'float32' or 'uint8'")
+        if output is not None:
+            warnings.warn('output= is now called dtype=, and will be removed in 0.3', DeprecationWarning, stacklevel=2)
+            dtype = output
+        if dtype not in ('float32', 'uint8'):
+            raise ValueError(f"dtype={dtype!r}, must be 'float32' or 'uint8'")
         check_frames(frames)
         settings = Settings(
             input_size,
@@ -268,13 +278,14 @@ class BiRefNetInferencer:
             max_pixels=max_pixels,
             frames=frames,
             records=report is not None,
+            guide=guide,
         )
         try:
             maps = [prediction.soft_map for prediction in job.run(job.plan(sources, limit=limit))]
         finally:
             if report is not None:
                 job.report.save(report)
-        if output == 'uint8':
+        if dtype == 'uint8':
             maps = [list(map(to_uint8, each)) if isinstance(each, list) else to_uint8(each) for each in maps]
         return maps[0] if is_single(inputs) else maps
 
@@ -289,6 +300,7 @@ class BiRefNetInferencer:
         max_pixels: int | None = None,
         decoder: ImageDecoder | None = None,
         frames: str = 'first',
+        guide=None,
     ) -> Iterator[Prediction]:
         """Predict one after another, in order, with few images in memory.
 
@@ -302,15 +314,22 @@ class BiRefNetInferencer:
             max_pixels: Largest image that is read in this process.
             decoder: Reads files in worker processes.
             frames: ``'first'`` or ``'all'`` of a file with several frames or pages.
+            guide: Coarse masks, as above.
 
         Yields:
             Predictions; none for images in error.
         """
         settings = settings or Settings()
         check_frames(frames)
-        images = prefetch(
-            lambda source: source.read(channel_order, decoder, max_pixels, frames), list_sources(inputs), workers
-        )
+        options = (channel_order, decoder, max_pixels, frames)
+        if guide is None:
+            images = prefetch(lambda source: source.read(*options), list_sources(inputs), workers)
+        else:
+            self.check_guide()
+            guides = MaskFiles(guide, decoder, channel_order)
+            images = prefetch(
+                lambda source: guides.attach(source, source.read(*options)), list_sources(inputs), workers
+            )
         while batch := list(itertools.islice(images, settings.batch_size)):
             read = []
             for source, image, error in batch:
@@ -326,6 +345,14 @@ class BiRefNetInferencer:
                 else:
                     on_error(source, error)
             yield from self._predict_batch(read, settings, on_error)
+
+    def check_guide(self) -> None:
+        """Raise ``ValueError`` if the model takes no coarse mask."""
+        if not getattr(self.backend, 'takes_guide', False):
+            raise ValueError(
+                f'guide: {self.backend.name} takes no coarse mask. Fix: leave it out, or fine-tune a model with the '
+                'recipe guided'
+            )
 
     @property
     def foreground_device(self):
@@ -350,7 +377,9 @@ class BiRefNetInferencer:
         settings = settings or Settings()
         regions = [_region(image, settings) for image in images]
         names = [image.name for image in images]
-        crops = [image.visible()[outer] for image, (outer, _) in zip(images, regions)]
+        if any(image.guide is not None for image in images):
+            self.check_guide()
+        crops = [_channels(image)[outer] for image, (outer, _) in zip(images, regions)]
         maps = self._predict_crops(names, crops, settings)
         if settings.two_pass:
             self._predict_objects(names, crops, maps, settings)
@@ -365,13 +394,13 @@ class BiRefNetInferencer:
             blend_crop(maps[index], soft_map, found[index], settings.margin)
 
     def _predict_crops(self, names: list[str], crops: list[np.ndarray], settings: Settings) -> list[np.ndarray]:
-        """Maps of uint8 ``(H, W, 3)`` arrays, float32 ``(H, W)``, averaged over the scales."""
+        """Maps of uint8 ``(H, W, C)`` arrays, float32 ``(H, W)``, averaged over the scales."""
         sums = [np.zeros(crop.shape[:2], np.float32) for crop in crops]
-        groups = defaultdict(list)  # input size: images
+        groups = defaultdict(list)  # input size and channels: images
         for index, crop in enumerate(crops):
             for size in self._sizes_of(crop.shape[:2], settings):
-                groups[size].append(index)
-        for size, members in groups.items():
+                groups[size, crop.shape[2]].append(index)
+        for (size, _), members in groups.items():
             for index, soft_map in zip(members, self._run_size([crops[index] for index in members], size, settings)):
                 if not np.isfinite(soft_map).all():
                     raise ValueError(
@@ -490,6 +519,11 @@ def _providers(device) -> list[str]:
     if str(device) in ('cuda', 'cuda:0'):
         return ['CUDAExecutionProvider', 'CPUExecutionProvider']
     raise ValueError(f'device={str(device)!r}: an ONNX model runs on cpu or cuda; providers=… names others')
+
+
+def _channels(image: LoadedImage) -> np.ndarray:
+    """What the model gets, uint8 ``(H, W, 3)``, or ``(H, W, 4)`` with the coarse mask as the last channel."""
+    return image.visible() if image.guide is None else np.dstack([image.visible(), image.guide])
 
 
 def _region(image: LoadedImage, settings: Settings):

@@ -61,9 +61,12 @@ class Report:
         except OSError as error:
             raise OSError(f'{path}: the report cannot be written ({error})') from error
 
-    def counts(self) -> dict[str, int]:
-        """The counts alone, by name."""
-        return dict(written=self.written, skipped=self.skipped, failed=self.failed)
+    @classmethod
+    def joined(cls, reports: list[Report]) -> Report:
+        """One report of processes that shared the images: sums, the longest time, and the records by input."""
+        counts = {name: sum(getattr(report, name) for report in reports) for name in ('written', 'skipped', 'failed')}
+        images = sorted((image for report in reports for image in report.images), key=lambda image: image['input'])
+        return cls(**counts, seconds=max(report.seconds for report in reports), model=reports[0].model, images=images)
 
 
 class ImageJob:
@@ -80,6 +83,7 @@ class ImageJob:
         max_pixels: Largest image read in this process; see :func:`~mmbirefnet.imaging.read.load_image`.
         frames: ``'first'`` or ``'all'`` of a file with several frames or pages.
         records: Whether to keep a record of each image in the report.
+        guide: Coarse masks for a model that takes them, see :class:`~mmbirefnet.imaging.masks.MaskFiles`.
         on_error: Called with an image and its error, also from other threads; the other images go on. ``None`` raises
             the first error.
         on_done: Called after each image, whatever became of it, also from other threads.
@@ -98,12 +102,14 @@ class ImageJob:
         max_pixels: int | None = None,
         frames: str = 'first',
         records: bool = False,
+        guide=None,
         on_error: Callable[[Source, Exception], None] | None = None,
         on_done: Callable[[], None] = lambda: None,
     ) -> None:
         self.inferencer, self.writer, self.settings = inferencer, writer, settings or Settings()
         self.workers, self.skip_existing, self.channel_order = workers, skip_existing, channel_order
         self.decoder, self.max_pixels, self.frames, self.records = decoder, max_pixels, frames, records
+        self.guide = guide
         self.on_error, self.on_done = on_error, on_done
         self.report = Report(model=getattr(inferencer.backend, 'name', None))
         if writer is not None and writer.device is None:
@@ -168,6 +174,7 @@ class ImageJob:
             decoder=self.decoder,
             max_pixels=self.max_pixels,
             frames=self.frames,
+            guide=self.guide,
         )
         try:
             with BoundedWorkers(self.workers) as writers:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mmbirefnet.fileio.atomic import replacing
+from mmbirefnet.apis.job import Report
 
 
 class Share(NamedTuple):
@@ -46,27 +45,25 @@ class Share(NamedTuple):
         return cls(*map(int, values))
 
     def begin(self, folder: Path) -> None:
-        """Forget the counts that an earlier run left for this rank."""
+        """Forget the report that an earlier run left for this rank."""
         self._file(folder, self.rank).unlink(missing_ok=True)
 
-    def join(self, folder: Path, counts: Mapping[str, int]) -> Counter | None:
-        """Leave this process's counts in a folder that all processes see.
+    def join(self, folder: Path, report: Report) -> Report | None:
+        """Leave this process's report in a folder that all processes see.
 
         Returns:
-            The sums over all processes for the last one that ends, which removes the files; ``None`` for the others.
+            The report of all processes for the last one that ends, which removes the files; ``None`` for the others.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self._file(folder, self.rank)) as temporary:
-            temporary.write_text(json.dumps(dict(counts)))
-        total: Counter = Counter()
-        for rank in range(self.size):
-            try:
-                total.update(json.loads(self._file(folder, rank).read_bytes()))
-            except FileNotFoundError:  # still at work, or another process was the last and has removed them
-                return None
-        for rank in range(self.size):
-            self._file(folder, rank).unlink(missing_ok=True)
-        return total
+        report.save(self._file(folder, self.rank))
+        files = [self._file(folder, rank) for rank in range(self.size)]
+        try:
+            parts = [Report(**json.loads(file.read_bytes())) for file in files]
+        except FileNotFoundError:  # still at work, or another process was the last and has removed them
+            return None
+        for file in files:
+            file.unlink(missing_ok=True)
+        return Report.joined(parts)
 
     def _file(self, folder: Path, rank: int) -> Path:
-        return folder / f'.counts-{rank}-of-{self.size}.json'
+        return folder / f'.report-{rank}-of-{self.size}.json'

@@ -16,14 +16,15 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import mmbirefnet
 from mmbirefnet.fileio.checkpoints import misfit
 from mmbirefnet.fileio.configs import read_config
-from mmbirefnet.models import BiRefNet
+from mmbirefnet.models import BiRefNet, GuidedBiRefNet
 from mmbirefnet.models.normalization import get_normalization
 from mmbirefnet.registry import MODELS
-from mmbirefnet.zoo.architecture import infer_model_config
+from mmbirefnet.zoo.architecture import check_fit, infer_model_config
 from mmbirefnet.zoo.catalog import FOLDER_FILES, SIDE_RANGE, identify, suggest
 from mmbirefnet.zoo.convert import load_birefnet
 from mmbirefnet.zoo.crop_order import AUTO
@@ -55,6 +56,7 @@ class TorchBackend:
         fixed_size: ``False``: every size in multiples of 32 will do.
         max_batch: ``None``: any number of images at once.
         name: What messages call it.
+        takes_guide: Whether the model takes a coarse mask, see :class:`~mmbirefnet.models.GuidedBiRefNet`.
 
     Raises:
         FileNotFoundError, ValueError: The config or checkpoint is missing, they do not fit one another, or an option is
@@ -84,7 +86,7 @@ class TorchBackend:
         except RuntimeError as error:
             where = f'on {self.device.type} with torch {torch.__version__}'
             raise ValueError(f'dtype={dtype!r} cannot be used {where}: {error}') from error
-        if isinstance(model, nn.Module):
+        if given := isinstance(model, nn.Module):
             self.name = type(model).__name__
             cfg = getattr(model, 'cfg', None)  # where mmseg's init_model leaves it
             if weights:
@@ -102,7 +104,8 @@ class TorchBackend:
         if fuse and isinstance(model, BiRefNet):
             from mmbirefnet.deploy import fuse as fuse_model
 
-            model = fuse_model(model)
+            model = fuse_model(model, inplace=not given)
+        self.takes_guide = isinstance(model, GuidedBiRefNet)
         self.model = model.to(self.device).eval()
         mean, std, order = get_normalization(model)
         self.swap = order == 'BGR'
@@ -117,13 +120,17 @@ class TorchBackend:
         """Predict.
 
         Args:
-            images: uint8 RGB ``(N, H, W, 3)``; H and W are multiples of 32.
+            images: uint8 RGB ``(N, H, W, 3)``; H and W are multiples of 32. If it ``takes_guide``, the coarse mask may
+                be a fourth channel.
 
         Returns:
             Probabilities, float32 ``(N, H, W)``.
         """
         x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float()
+        x, guide = x[:, :3], x[:, 3:]
         x = ((x.flip(1) if self.swap else x) - self.mean) / self.std
+        if guide.shape[1]:
+            x = torch.cat([x, guide / 127.5 - 1], 1)
         with self._autocast():
             logits = self.model(x, mode='tensor')
         probability = logits.float().sigmoid()
@@ -153,6 +160,18 @@ def find_config(model: str | os.PathLike) -> Path:
     )
 
 
+class _NoRandomNumbers(TorchFunctionMode):
+    """Leaves parameters as they are where ``torch.nn`` would fill them with random numbers."""
+
+    functions = (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_, Tensor.uniform_, Tensor.normal_)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in self.functions:
+            return kwargs['tensor'] if 'tensor' in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
 def _load(model, weights: Path, crop_order: str) -> tuple[nn.Module, tuple[int, int] | str]:
     """The model with its parameters, and the size to run it at: (H, W), or ``'image'`` for the image's own."""
     state_dict, meta, _ = load_birefnet(weights, crop_order)
@@ -160,6 +179,7 @@ def _load(model, weights: Path, crop_order: str) -> tuple[nn.Module, tuple[int, 
     if model is None:
         try:
             model = infer_model_config(state_dict)
+            check_fit(state_dict, model)  # before there is memory for it: sizes that a file claims may be any
         except ValueError as error:
             raise ValueError(f'{weights}: {error}; name its config (--config, in Python model=…)') from error
     else:
@@ -170,7 +190,8 @@ def _load(model, weights: Path, crop_order: str) -> tuple[nn.Module, tuple[int, 
         model.get('backbone', {}).pop('init_cfg', None)  # would be downloaded, to be overwritten
     with DefaultScope.overwrite_default_scope('mmseg'), warnings.catch_warnings():
         warnings.filterwarnings('ignore', '.*build_loss')  # mmseg's own
-        model = MODELS.build(model)
+        with _NoRandomNumbers():  # the checkpoint has all parameters
+            model = MODELS.build(model)
     _load_parameters(model, state_dict, weights)
     return model, _choose_size(cfg, meta, weights)
 
@@ -209,6 +230,8 @@ def _text(size: tuple[int, int] | str) -> str:
 
 
 def _load_parameters(model: nn.Module, state_dict: dict[str, Tensor], weights: str | os.PathLike) -> None:
+    if isinstance(model, BiRefNet):
+        state_dict = model.complete_state_dict(state_dict)
     if problems := misfit(state_dict, model.state_dict()):
         raise ValueError(f'{weights}: does not fit the model: {problems}')
     model.load_state_dict(state_dict)

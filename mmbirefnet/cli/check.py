@@ -1,4 +1,4 @@
-"""``mmbirefnet check``: faults of sets of images and masks, and ``tools/dataset_converters/check_dataset.py``."""
+"""``mmbirefnet check`` and ``tools/dataset_converters/check_dataset.py``: find problems of images and masks."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from mmbirefnet.datasets.preparation.check import KINDS
 
     kinds = '\n'.join(f'  {kind:15}{meaning}' for kind, meaning in KINDS.items())
-    parser.epilog = f'problems:\n{kinds}\n\nexit status: 1 if there is any'
+    parser.epilog = f'problems:\n{kinds}\n\nexit status: 1 if there is a problem'
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
-        'root', metavar='DATA', help='a set (a folder with im/ and gt/, images/ and masks/, or alike), or sets below'
+        'root',
+        metavar='DATA',
+        help='a set (folder with im/ and gt/, images/ and masks/, or similar), or a folder of sets',
     )
-    parser.add_argument('--sets', nargs='+', metavar='SET', help='sets or families that must be there (all that are)')
-    parser.add_argument('--allow', nargs='+', choices=KINDS, default=[], metavar='KIND', help='no problem in this data')
-    parser.add_argument('--sheet', metavar='FILE', help='draw the problems as thumbnails, .png or .jpg')
-    parser.add_argument('--processes', type=int, help='processes (one for each core)')
-    parser.add_argument('--json', action='store_true', help='print JSON')
+    parser.add_argument(
+        '--sets', nargs='+', metavar='SET', help='sets or families that must exist (default: all that do)'
+    )
+    parser.add_argument('--allow', nargs='+', choices=KINDS, default=[], metavar='KIND', help='problems to ignore')
+    parser.add_argument('--sheet', metavar='FILE', help='.png or .jpg file with thumbnails of the problems')
+    parser.add_argument('--processes', type=int, help='number of processes (default: one per core)')
+    parser.add_argument('--json', action='store_true', help='print the report as JSON')
 
 
 def show_progress(done: int, total: int) -> None:
@@ -34,7 +38,7 @@ def show_progress(done: int, total: int) -> None:
 
 
 def show(reports: dict[str, SetReport]) -> None:
-    """One line a problem, one line a set."""
+    """Print one line per problem and one line per set."""
     for report in reports.values():
         for problem in report.problems:
             print(f'{problem.path}: {problem.kind}: {problem.detail}')

@@ -1,4 +1,4 @@
-"""``mmbirefnet compare``: several models or settings over the same images, on one page."""
+"""``mmbirefnet compare``: several models or settings on the same images, on one HTML page."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'words',
         nargs='+',
         metavar='MODEL|IMAGE',
-        help='models: names, checkpoints or .onnx files, with settings behind an @: BiRefNet@2048, '
+        help='models: names, checkpoints or .onnx files, with settings after an @: BiRefNet@2048, '
         'BiRefNet@image,flip, BiRefNet@guided, BiRefNet@bfloat16; and images, folders of images or globs',
     )
     parser.add_argument('-o', '--out', type=Path, required=True, metavar='FILE', help='HTML file to write')
-    parser.add_argument('--device', help='for example cpu or cuda:1; by default a GPU where there is one')
+    parser.add_argument('--device', help='for example cpu or cuda:1 (default: a GPU if there is one)')
     add_foreground_argument(parser)
     parser.add_argument(
         '--longest',
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out.suffix.lower() not in ('.html', '.htm'):
         raise ValueError(f'-o {args.out}: must end in .html')
     for model in models:
-        parse_version(model)  # wrong settings show before a model is loaded
+        parse_version(model)  # report wrong settings before a model is loaded
     sources = list_sources(images)
     failures: list[str] = []
 
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _is_image(word: str) -> bool:
-    """Whether a word names images; every other one is a model."""
+    """Whether an argument names images; all others are models."""
     path = Path(word)
     if path.is_dir():
         try:

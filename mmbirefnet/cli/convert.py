@@ -1,4 +1,4 @@
-"""``mmbirefnet convert``: the converter of checkpoints, ``tools/model_converters/birefnet2mmbirefnet.py``."""
+"""``mmbirefnet convert``: runs ``tools/model_converters/birefnet2mmbirefnet.py``."""
 
 from __future__ import annotations
 
@@ -15,25 +15,30 @@ PACKAGE = Path(__file__).resolve().parents[1]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('src', metavar='SRC', help='name of a released model, Hugging Face id, URL, file or folder')
     parser.add_argument(
-        'dst', metavar='DST', help='file to write, .pth; with --to reference .pth, .safetensors or a folder'
+        'dst', metavar='DST', help='.pth file to write; with --to reference also .safetensors or a folder'
     )
     parser.add_argument(
         '--to',
         choices=('mmbirefnet', 'reference'),
         default='mmbirefnet',
-        help="form to write: this project's, or the reference implementation's (default: %(default)s)",
+        help='format to write: of this project or of the reference implementation (default: %(default)s)',
     )
     parser.add_argument(
         '--push-to-hub',
         metavar='USER/NAME',
-        help='with --to reference: upload the folder DST to this repository on Hugging Face, which is made if need be',
+        help='with --to reference: upload the folder DST to this repository on Hugging Face, created if needed',
+    )
+    parser.add_argument(
+        '--adapters',
+        metavar='FILE',
+        help='merge low-rank adapters into SRC, which they were trained on: adapters.safetensors of finetune',
     )
     add_crop_order_argument(parser)
     parser.add_argument('--overwrite', action='store_true', help='replace DST if it exists')
 
 
 def run(args: argparse.Namespace) -> int:
-    # Installed, the tools lie in the package, in a clone beside it.
+    # The tools are inside an installed package, and beside it in a clone.
     path = next(folder / TOOL for folder in (PACKAGE / '.mim', PACKAGE.parent) if (folder / TOOL).is_file())
     spec = importlib.util.spec_from_file_location(path.stem, path)
     tool = importlib.util.module_from_spec(spec)

@@ -98,6 +98,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='take the mask from a file, or each from the file of the same path below a folder, in place of a model',
     )
     group.add_argument(
+        '--guide',
+        metavar='FILE|FOLDER',
+        help='coarse mask of what to cut out, likewise, for a model that takes one (finetune --recipe guided)',
+    )
+    group.add_argument(
         '--frames',
         choices=('all', 'first'),
         default='all',
@@ -167,11 +172,12 @@ def _run(args: argparse.Namespace, stream: BinaryIO | None) -> int:
         max_bytes=int(args.max_download * 2**20),
         allow_private_urls=args.allow_private_urls,
     )
+    if args.report is not None and (args.report.is_dir() or not args.report.parent.is_dir()):
+        raise ValueError(f'--report {args.report}: must be a file, in a folder that exists')
     share = Share.from_environment()
-    if share.size > 1 and (args.watch is not None or args.report is not None or writer.single_file or stream):
+    if share.size > 1 and (args.watch is not None or writer.single_file or stream):
         raise ValueError(
-            f'{share.size} processes share one folder of outputs: leave out --watch and --report, and name a folder '
-            'with -o'
+            f'{share.size} processes share one folder of outputs: leave out --watch, and name a folder with -o'
         )
     if args.watch is None:
         sources = find([_standard_input() if name == '-' else name for name in args.inputs], left_out=left_out)
@@ -183,6 +189,8 @@ def _run(args: argparse.Namespace, stream: BinaryIO | None) -> int:
         set_threads(args)  # before torch is imported
         args.device = args.device or _device_of(share)
     inferencer = inferencer_of(args) if args.mask is None else MaskInferencer(args.mask, decoder)
+    if args.guide is not None:
+        inferencer.check_guide()
     job = ImageJob(
         inferencer,
         writer,
@@ -193,6 +201,7 @@ def _run(args: argparse.Namespace, stream: BinaryIO | None) -> int:
         max_pixels=max_pixels,
         frames=args.frames,
         records=args.report is not None,
+        guide=args.guide,
     )
     failures = Failures(live=args.watch is not None)
     job.on_error = failures.add
@@ -209,10 +218,12 @@ def _run(args: argparse.Namespace, stream: BinaryIO | None) -> int:
             if share.size > 1:
                 print(f'process {share.rank} of {share.size}: ', end='')
             _print_report(job, left_out, failures)
-            if args.report is not None:
+            if args.report is not None and share.size == 1:
                 job.report.save(args.report)
-    if share.size > 1 and (total := share.join(args.out, job.report.counts())) is not None:
-        print('all processes: ' + ', '.join(f'{count} {name}' for name, count in total.items()))
+    if share.size > 1 and (total := share.join(args.out, job.report)) is not None:
+        print(f'all processes: {total.written} written, {total.skipped} skipped, {total.failed} failed')
+        if args.report is not None:
+            total.save(args.report)
     return 1 if job.report.failed else 0
 
 
@@ -230,6 +241,8 @@ def _check_options(args: argparse.Namespace) -> None:
         raise ValueError('--limit: is not used with --watch')
     if args.mask is not None and (args.checkpoint or args.config):
         raise ValueError(f'--mask {args.mask}: takes the place of a model. Fix: leave out --checkpoint and --config')
+    if args.mask is not None and args.guide is not None:
+        raise ValueError(f'--guide {args.guide}: is for a model, whose place --mask takes. Fix: leave one of them out')
     if args.inputs.count('-') > 1:
         raise ValueError('-: the standard input can be read once')
 

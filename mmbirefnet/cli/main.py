@@ -8,18 +8,19 @@ import os
 import sys
 from collections.abc import Sequence
 
+from mmbirefnet.utils.console import escape_unprintable
 from mmbirefnet.version import __version__
 
-# Sub-command: its module, and what it does in a line. Modules are imported when they are asked for.
+# Sub-command: its module and a one-line description. A module is imported when its command runs.
 COMMANDS = {
     'cut': ('mmbirefnet.cli.cut', 'cut objects out of images'),
-    'compare': ('mmbirefnet.cli.compare', 'compare models and settings on one page'),
+    'compare': ('mmbirefnet.cli.compare', 'compare models and settings on one HTML page'),
     'video': ('mmbirefnet.cli.video', 'cut objects out of a video'),
-    'serve': ('mmbirefnet.cli.serve', 'serve a page in the browser and an HTTP API'),
+    'serve': ('mmbirefnet.cli.serve', 'run a web page and an HTTP API'),
     'models': ('mmbirefnet.cli.models', 'list the released models, and download them'),
-    'check': ('mmbirefnet.cli.check', 'find faults of images and masks that ruin a training'),
+    'check': ('mmbirefnet.cli.check', 'find problems of images and masks that would spoil training'),
     'finetune': ('mmbirefnet.cli.finetune', 'fine-tune a model on your own images and masks'),
-    'convert': ('mmbirefnet.cli.convert', 'convert a released checkpoint'),
+    'convert': ('mmbirefnet.cli.convert', 'convert checkpoints from and to the format of the reference'),
 }
 USAGE_ERROR, INTERRUPTED = 2, 130
 
@@ -28,22 +29,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a sub-command.
 
     Args:
-        argv: Words of the command line, by default this process's.
+        argv: Arguments of the command line; by default those of this process.
 
     Returns:
-        The exit status: 0, 1 if some of the work failed, 2 if it could not begin, 130 if it was interrupted.
+        The exit status: 0, 1 if some of the work failed, 2 if it could not start, 130 if it was interrupted.
     """
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/en/notes/performance.md; read when torch is imported
+    escape_unprintable()
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = argparse.ArgumentParser(
         'mmbirefnet',
         usage='mmbirefnet COMMAND …',
-        description='Cut objects out of images with BiRefNet.',
+        description='Remove the background of images and videos with BiRefNet.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='commands:\n' + '\n'.join(f'  {name:10}{text}' for name, (_, text) in COMMANDS.items()),
     )
     parser.add_argument('--version', action='version', version=f'mmbirefnet {__version__}')
-    parser.add_argument('command', metavar='COMMAND', choices=COMMANDS, help='one of those below; COMMAND --help')
+    parser.add_argument(
+        'command', metavar='COMMAND', choices=COMMANDS, help='see below; COMMAND --help lists its options'
+    )
     command = parser.parse_args(argv[:1]).command
 
     module, text = COMMANDS[command]

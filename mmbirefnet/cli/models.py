@@ -1,4 +1,4 @@
-"""``mmbirefnet models``: the released models, and their download."""
+"""``mmbirefnet models``: list and download the released models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmbirefnet.zoo.catalog import get_info, list_models, suggest
 from mmbirefnet.zoo.download import NO_HUB, fetch, find_cached
 
 DOWNLOAD = 'download'
-WIDTH = 200  # of what is no terminal: no line is cut
+WIDTH = 200  # if the output is not a terminal, so that no line is truncated
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'words',
         nargs='*',
         metavar='PATTERN | download MODEL',
-        help="part of a name or shell pattern, such as 'lite' or '*matting*', of the models to list; or download, and "
-        'names, Hugging Face ids or URLs of the models to download',
+        help="models to list: a part of the name or a shell pattern, such as 'lite' or '*matting*'; or download "
+        'and names, Hugging Face ids or URLs of the models to download',
     )
 
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     if args.words[:1] == [DOWNLOAD]:
         return _download(args.words[1:])
     if len(args.words) > 1:
-        raise ValueError(f'models {" ".join(args.words)}: one PATTERN, or download and names')
+        raise ValueError(f'models {" ".join(args.words)}: expected one PATTERN, or download and names')
     pattern = args.words[0] if args.words else None
     names = list_models(pattern)
     if not names:
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _download(names: list[str]) -> int:
     if not names:
-        raise ValueError('models download: which? "mmbirefnet models" lists them')
+        raise ValueError('models download: no model is named. Fix: choose one of those that "mmbirefnet models" lists')
     failed = False
     for name in names:
         try:

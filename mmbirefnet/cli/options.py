@@ -25,30 +25,33 @@ def add_model_arguments(parser: argparse.ArgumentParser, several: bool = False) 
     group = parser.add_argument_group('model')
     group.add_argument(
         '--config',
-        help="config file, or the name of one of this project's; inferred from a checkpoint "
-        'of a released architecture without it',
+        help='config file, or the name of a config of this project; not needed for checkpoints of a released '
+        'architecture',
     )
     group.add_argument(
         '--checkpoint',
         action='append' if several else 'store',
         metavar='[NAME=]MODEL' if several else 'MODEL',
-        help='name of a released model (see mmbirefnet models), Hugging Face id USER/REPO[@REVISION][:FILE], URL, or '
-        f'file or folder, of this project or released; .onnx too; by default ${CHECKPOINT_VARIABLE} or {DEFAULT_MODEL}'
+        help='name of a released model (see mmbirefnet models), Hugging Face id USER/REPO[@REVISION][:FILE], URL, '
+        f'file (.onnx too) or folder (default: ${CHECKPOINT_VARIABLE}, or {DEFAULT_MODEL})'
         + ('; repeat it for several models, the first is the default' if several else ''),
     )
     add_crop_order_argument(group)
-    group.add_argument('--device', help='for example cpu or cuda:1; by default a GPU where there is one')
+    group.add_argument('--device', help='for example cpu or cuda:1 (default: a GPU if there is one)')
     group.add_argument(
         '--dtype',
         choices=('float32', 'bfloat16', 'float16', 'auto'),
         default='float32',
-        help='of the arithmetic; auto is bfloat16 on a CPU with AVX512-BF16 or AMX, and float32 elsewhere '
+        help='type of the arithmetic; auto is bfloat16 on a CPU with AVX512-BF16 or AMX, and float32 elsewhere '
         '(default: %(default)s)',
     )
     group.add_argument(
-        '--threads', type=int, metavar='N', help='of the model on the CPU; by default $OMP_NUM_THREADS, or one a core'
+        '--threads',
+        type=int,
+        metavar='N',
+        help='threads on the CPU (default: $OMP_NUM_THREADS, or one per core)',
     )
-    group.add_argument('--no-fuse', action='store_true', help='run the model as it is trained, without fusing it')
+    group.add_argument('--no-fuse', action='store_true', help='do not merge layers for inference')
 
 
 def add_crop_order_argument(parser) -> None:
@@ -62,29 +65,29 @@ def add_crop_order_argument(parser) -> None:
 
 
 def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
-    """What makes :class:`Settings`."""
+    """Add the options of :func:`settings_of`."""
     group = parser.add_argument_group('prediction')
     default = Settings()
     group.add_argument(
         '--size',
         type=_size,
         metavar='N|HxW|image',
-        help='input size of the model, in multiples of 32; '
-        "image: the image's own, rounded; by default the one it was trained at",
+        help='input size of the model, in multiples of 32; image: the size of the image, rounded '
+        '(default: the size that the model was trained at)',
     )
     group.add_argument(
         '--max-size',
         type=int,
         metavar='N',
         default=default.max_size,
-        help='longer side at most, with --size image (default: %(default)s)',
+        help='longest side with --size image (default: %(default)s)',
     )
-    group.add_argument('--batch-size', type=int, metavar='N', default=default.batch_size, help='images at once')
+    group.add_argument('--batch-size', type=int, metavar='N', default=default.batch_size, help='images per batch')
     group.add_argument(
         '--tile',
         type=int,
         metavar='N',
-        help="predict images with a side above N pixels at the image's own size (or at --size) in overlapping tiles",
+        help='predict images with a side above N pixels at their original size (or at --size), in overlapping tiles',
     )
     group.add_argument(
         '--tile-overlap',
@@ -95,48 +98,52 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--two-pass',
         action='store_true',
-        help='locate the object, and predict it again in a crop with --margin around it; for small objects',
+        help='locate the object, and predict it again in a crop with --margin around it, for small objects',
     )
-    group.add_argument('--flip', action='store_true', help='average with the map of the mirrored image')
+    group.add_argument('--flip', action='store_true', help='average with the prediction of the mirrored image')
     group.add_argument(
         '--scales',
         type=float,
         nargs='+',
         metavar='F',
         default=default.scales,
-        help='average the maps at these factors of the input size, for example 0.75 1 1.25',
+        help='average the predictions at these factors of the input size, for example 0.75 1 1.25',
     )
     group.add_argument(
-        '--box', type=float, nargs=4, metavar=('LEFT', 'TOP', 'RIGHT', 'BOTTOM'), help='look in here only, in pixels'
+        '--box',
+        type=float,
+        nargs=4,
+        metavar=('LEFT', 'TOP', 'RIGHT', 'BOTTOM'),
+        help='segment only in this box, in pixels',
     )
     group.add_argument(
         '--margin',
         type=float,
         default=default.margin,
         metavar='F',
-        help='what the model sees around --box, and around the object in the second of --two-pass, as a share of the '
-        "box's sides (default: %(default)s)",
+        help='what the model sees around --box, and around the object in the second of --two-pass, as a fraction of '
+        'the sides of the box (default: %(default)s)',
     )
     group.add_argument(
         '--refine',
         choices=METHODS,
-        help='refine uncertain edges by the colors of the image: a guided filter, or closed-form matting, which takes '
-        'far more time and memory',
+        help='refine uncertain edges with the colors of the image: guided filter, or closed-form matting, which needs '
+        'much more time and memory',
     )
-    group.add_argument('--threshold', type=float, metavar='P', help='make maps binary: 1 where they exceed P')
+    group.add_argument('--threshold', type=float, metavar='P', help='make the mask binary: 1 where it exceeds P')
     group.add_argument(
         '--min-area',
         type=float,
         default=default.min_area,
         metavar='A',
-        help='remove components that are smaller: pixels, or below 1 a share of the image',
+        help='remove smaller components, in pixels; below 1 as a fraction of the image',
     )
     group.add_argument(
         '--levels',
         type=float,
         nargs=2,
         metavar=('LOW', 'HIGH'),
-        help='make maps 0 up to LOW and 1 from HIGH on, for example 0.04 0.96 against a haze',
+        help='make the mask 0 up to LOW and 1 from HIGH on; 0.04 0.96 removes a haze',
     )
     group.add_argument('--largest', action='store_true', help='keep only the largest component')
     group.add_argument('--fill-holes', action='store_true', help='fill what an object encloses')
@@ -148,9 +155,9 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=default.feather,
         metavar='SIGMA',
-        help='soften the edge by a Gaussian of so many pixels',
+        help='blur the edge with a Gaussian of SIGMA pixels',
     )
-    group.add_argument('--invert', action='store_true', help='exchange object and background')
+    group.add_argument('--invert', action='store_true', help='swap object and background')
 
 
 def add_foreground_argument(parser) -> None:
@@ -158,7 +165,7 @@ def add_foreground_argument(parser) -> None:
         '--foreground',
         action=argparse.BooleanOptionalAction,
         default=True,
-        help='estimate the colors of the foreground, so that no fringe of the background stays',
+        help='estimate the colors of the foreground, to remove the fringe of the old background',
     )
 
 
@@ -171,7 +178,7 @@ def set_threads(args: argparse.Namespace) -> None:
     if args.threads is not None:
         if args.threads < 1:
             raise ValueError(f'--threads {args.threads}: must be 1 or more')
-        os.environ['OMP_NUM_THREADS'] = str(args.threads)  # torch reads it when it is imported, which it is not yet
+        os.environ['OMP_NUM_THREADS'] = str(args.threads)  # torch is imported later, and reads it then
 
 
 def inferencer_of(args: argparse.Namespace) -> BiRefNetInferencer:
@@ -184,7 +191,7 @@ def inferencer_of(args: argparse.Namespace) -> BiRefNetInferencer:
 
 @contextlib.contextmanager
 def log_to_stderr() -> Iterator[None]:
-    """Let mmengine's logger, which is made with the first model, write to the standard error output, for good."""
+    """Make mmengine's logger, which is created with the first model, write to the standard error permanently."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 

@@ -14,12 +14,12 @@ class _Rate(ProgressColumn):
 
 
 class ImageProgress:
-    """A bar on the standard error output, where this is a terminal.
+    """A bar on the standard error, if that is a terminal.
 
     Args:
         total: Number of images.
-        quiet: No bar.
-        console: Where it is drawn instead.
+        quiet: Whether to show no bar.
+        console: Console to draw on instead.
     """
 
     def __init__(self, total: int, quiet: bool = False, console: Console | None = None) -> None:
@@ -29,7 +29,7 @@ class ImageProgress:
         self._task = self._progress.add_task('', total=total)
 
     def advance(self) -> None:
-        """One image more is done; from any thread."""
+        """Count one image; may be called from any thread."""
         self._progress.advance(self._task)
 
     def __enter__(self) -> ImageProgress:
@@ -38,5 +38,5 @@ class ImageProgress:
         return self
 
     def __exit__(self, *_) -> None:
-        if not self._progress.disable:  # Rich before 15 ends a line that it did not begin
+        if not self._progress.disable:  # Rich before 15 ends a line that it did not start
             self._progress.stop()

@@ -38,7 +38,7 @@ TRAINING_LAYERS = {
 }
 
 
-def fuse(model: BiRefNet) -> BiRefNet:
+def fuse(model: BiRefNet, inplace: bool = False) -> BiRefNet:
     """A copy of a model for inference that gives the same logits, to rounding, with less work.
 
     - Every BatchNorm is folded into the convolution before it, deformable ones included.
@@ -51,17 +51,18 @@ def fuse(model: BiRefNet) -> BiRefNet:
     What cannot be fused (other backbones, heads, norms, convolutions) is named in a warning and stays as it is.
 
     Args:
-        model: Trained model; it is not changed.
+        model: Trained model.
+        inplace: Change the model instead of a copy, which holds all parameters twice until the model is dropped.
 
     Returns:
-        The copy, in evaluation mode. It cannot be trained, and its state dict is its own.
+        The fused model, in evaluation mode. It cannot be trained, and its state dict is its own.
 
     Raises:
         TypeError: If ``model`` is not a BiRefNet.
     """
     if not isinstance(model, BiRefNet):
         raise TypeError(f'fuse: expected a mmbirefnet.BiRefNet, got {type(model).__name__}')
-    fused = copy.deepcopy(model).eval().requires_grad_(False)
+    fused = (model if inplace else copy.deepcopy(model)).eval().requires_grad_(False)
     if fused.fused:
         return fused
     fused.fused = True

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from mmbirefnet.fileio.onnx_metadata import OnnxMetadata
-from mmbirefnet.models import BiRefNet
+from mmbirefnet.models import BiRefNet, GuidedBiRefNet
 from mmbirefnet.models.normalization import get_normalization
 from mmbirefnet.version import __version__
 
@@ -23,7 +23,7 @@ INPUT, OUTPUT = 'input_image', 'output_image'
 
 
 class Logits(nn.Module):
-    """A segmentor as a function of normalised images alone."""
+    """A segmentor as a function of normalized images alone."""
 
     def __init__(self, model: BiRefNet) -> None:
         super().__init__()
@@ -47,16 +47,18 @@ def trace(
         dynamic_size: Trace operators that fit any size, for ONNX; ``size`` is then the one of the trace.
 
     Returns:
-        A program from ``input_image (N, 3, H, W)``, normalised, to logits ``(N, 1, H, W)``.
+        A program from ``input_image (N, 3, H, W)``, normalized, to logits ``(N, 1, H, W)``.
 
     Raises:
         TypeError: If it is no BiRefNet.
-        ValueError: If it gives several channels, or an argument is none of those above.
+        ValueError: If it gives several channels or takes a coarse mask, or an argument is none of those above.
     """
     if any(side < 32 or side % 32 for side in size):
         raise ValueError(f'size must be multiples of 32, got {size[0]}x{size[1]}')
     if batch_size is not None and batch_size < 1:
         raise ValueError(f'batch_size must be at least 1, or None for any, got {batch_size}')
+    if isinstance(model, GuidedBiRefNet):
+        raise ValueError('GuidedBiRefNet cannot be exported: exported models take an image of three channels alone')
     fused = fuse(model)
     if fused.out_channels != 1:
         raise ValueError(f'only models of one channel can be exported, this one gives {fused.out_channels}')

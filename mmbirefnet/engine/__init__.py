@@ -5,6 +5,6 @@ from mmbirefnet.engine.optimizers.autocast_optim_wrapper import BFloat16OptimWra
 
 from . import hooks
 from .hooks import *  # noqa: F403
-from .loops import ResumableTrainLoop
+from .loops import ResumableTestLoop, ResumableTrainLoop
 
-__all__ = ['BFloat16OptimWrapper', 'ResumableTrainLoop', *hooks.__all__]
+__all__ = ['BFloat16OptimWrapper', 'ResumableTestLoop', 'ResumableTrainLoop', *hooks.__all__]

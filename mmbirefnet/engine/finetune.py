@@ -264,7 +264,13 @@ def _plan(
     for name in recipes:
         if name not in known:
             raise ValueError(f'--recipe {name}: no such recipe; there are auto, {", ".join(known)}')
-        overrides.merge_from_dict(read_config(known[name])._cfg_dict.to_dict())
+        settings = read_config(known[name])._cfg_dict.to_dict()
+        model_type = settings.get('model', {}).get('type')
+        if model_type and 'type' in overrides.get('model', {}):
+            raise ValueError(
+                f'--recipe {"+".join(recipes)}: two of them change the class of the model. Fix: leave one out'
+            )
+        overrides.merge_from_dict(settings)
     overrides = overrides._cfg_dict.to_dict()
 
     pipeline = [dict(step) for step in cfg.train_dataloader.dataset.pipeline]
@@ -284,6 +290,7 @@ def _plan(
             shares=[1 - old_share, old_share],
         )
     test_pipeline = [dict(step) for step in cfg.val_dataloader.dataset.pipeline]
+    test_pipeline[-1:-1] = overrides.pop('before_test_pack', [])
     val_dataset = dict(_delete_=True, **val, pipeline=test_pipeline, test_mode=True)
 
     total = epochs or min(max(round(IMAGES_SEEN / images), cfg.train_cfg.max_epochs), 100)

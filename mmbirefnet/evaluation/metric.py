@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.structures import BaseDataElement
 
-from mmbirefnet.datasets.transforms.decode import read_mask
+from mmbirefnet.datasets import DichotomousDataset
+from mmbirefnet.datasets.transforms.decode import read_map, read_mask
 from mmbirefnet.evaluation.map_files import OBJECT_ABOVE, check_trimap, find_trimap, unknown_region
 from mmbirefnet.evaluation.report.tables import MEANS, to_keys, with_means
 from mmbirefnet.evaluation.scoring import Scores, aggregate, check_measures, score_pair
 from mmbirefnet.evaluation.scoring_pool import TIMEOUT, ScoringPool, resolve_workers
+from mmbirefnet.fileio.atomic import replacing
 from mmbirefnet.registry import METRICS
 
 _ROUNDING = 1e-4  # bilinear resizing may leave [0, 1] by a few last bits
@@ -97,6 +100,7 @@ class DichotomousMetric(BaseMetric):
         self.output_dir = None if output_dir is None else Path(output_dir)
         self._pool = ScoringPool(_score_sample, resolve_workers(num_workers), timeout)
         self._map_paths: dict[Path, str] = {}
+        self._written: list[tuple[dict, Path]] = []  # by an earlier run, still to be scored
 
     @property
     def measures(self) -> tuple:
@@ -106,20 +110,47 @@ class DichotomousMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict | BaseDataElement]) -> None:
         """Score one batch, or hand it to the worker processes."""
         for sample in data_samples:
-            sample = sample.to_dict() if isinstance(sample, BaseDataElement) else sample
-            image = dict(image=_image_path(sample), set=sample.get('set_name', ''))
-            map_path = self._map_path(image, sample.get('stem'))
-            try:
-                score_map = to_score_map(sample['seg_logits']['data'])
-                annotation = _annotation_of(sample) if self.measures else None
-                mask = None if annotation is None else to_mask(annotation)
-                alpha = to_alpha(annotation) if self.soft_masks and self.measures else None
-                trimap = _trimap_of(sample, self.trimap) if self.measures else None
-            except (TypeError, ValueError) as error:
-                raise type(error)(f'{image["image"]}: {error}') from error
-            options = (self.measures, self.stretch_hce, trimap, map_path)
-            self._pool.submit(image, score_map, mask, alpha, *options, name=image['image'])
+            self._submit(sample.to_dict() if isinstance(sample, BaseDataElement) else sample)
+
+    def _submit(self, sample: dict, written: Path | None = None) -> None:
+        """Score a prediction, or the map that an earlier run wrote."""
+        image = dict(image=_image_path(sample), set=sample.get('set_name', ''))
+        map_path = None if written else self._map_path(image, sample.get('stem'))
+        try:
+            score_map = read_map(str(written)) if written else to_score_map(sample['seg_logits']['data'])
+            annotation = _annotation_of(sample) if self.measures else None
+            mask = None if annotation is None else to_mask(annotation)
+            alpha = to_alpha(annotation) if self.soft_masks and self.measures else None
+            trimap = _trimap_of(sample, self.trimap) if self.measures else None
+        except (TypeError, ValueError) as error:
+            raise type(error)(f'{image["image"]}: {error}') from error
+        options = (self.measures, self.stretch_hce, trimap, map_path)
+        self._pool.submit(image, score_map, mask, alpha, *options, name=image['image'])
         self.results.extend(self._pool.take())
+
+    def take_written(self, dataset: DichotomousDataset, newer_than: int = 0) -> list[int]:
+        """Take the maps that an earlier run wrote to ``output_dir`` as predictions, to be scored by :meth:`evaluate`.
+
+        Each process reads its share of the files; those that cannot be read do not count.
+
+        Args:
+            dataset: Data set of the test.
+            newer_than: Maps count that were last changed at this time or later, in nanoseconds.
+
+        Returns:
+            Indices of the images that have no map, the same in all processes.
+        """
+        rank, ranks = dist.get_dist_info()
+        missing = []
+        for index in range(rank, len(dataset), ranks):
+            info = dataset.get_data_info(index)
+            info['stem'] = dataset.stem_of(info['img_path'])
+            path = self._map_path(dict(image=_image_path(info), set=info.get('set_name', '')), info['stem'])
+            if _is_written(path, newer_than):
+                self._written.append((info, path))
+            else:
+                missing.append(index)
+        return sorted(itertools.chain.from_iterable(dist.all_gather_object(missing)))
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Wait for the workers, gather all ranks' results, and compute the metrics on rank 0 for all ranks.
@@ -130,6 +161,9 @@ class DichotomousMetric(BaseMetric):
         Raises:
             RuntimeError: if not every image of the data set has been scored.
         """
+        for info, path in self._written:
+            self._submit(info, path)
+        self._written.clear()
         self.results.extend(self._pool.finish())
         ranks = dist.get_world_size()
         if ranks > 1:
@@ -276,6 +310,13 @@ def _trimap_of(sample: dict, trimap: int | str | None) -> int | Path | None:
     return find_trimap(path, sample.get('stem') or Path(path).stem, trimap)
 
 
+def _is_written(path: Path, newer_than: int) -> bool:
+    try:
+        return path.stat().st_mtime_ns >= newer_than and read_map(str(path)) is not None
+    except OSError:
+        return False
+
+
 def _score_sample(
     image: dict,
     score_map: np.ndarray,
@@ -289,7 +330,8 @@ def _score_sample(
     """Write and score one map; runs in a worker process."""
     if map_path is not None:
         map_path.parent.mkdir(parents=True, exist_ok=True)
-        map_path.write_bytes(cv2.imencode('.png', score_map)[1])  # imwrite takes no names that are not UTF-8
+        with replacing(map_path, sync=False) as temporary:
+            temporary.write_bytes(cv2.imencode('.png', score_map)[1])
     if not measures:
         return image
     try:

@@ -3,9 +3,11 @@
 import os
 import pickle
 import re
+import reprlib
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -22,6 +24,8 @@ DCN_VERSION = 3
 """Version of the parameters of ``DCNv2`` in the metadata of state dicts: the kernel is the reference's, not doubled."""
 _DOUBLED_DCN_VERSION = 2  # the version of mmcv's layer, which the layer had before
 _DCN_KEY = '.conv_offset.weight'
+_LARGEST_HEADER = 2**22  # bytes, of a .safetensors file: of some 40,000 parameters
+_LONGEST_NAME = 500  # characters of a parameter's name
 _WRAPPERS = re.compile(r'^model\.|\b(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.')
 
 
@@ -51,11 +55,13 @@ def state_dict_of(content: object, path: str | os.PathLike) -> dict[str, Tensor]
         path: What messages call it.
 
     Raises:
-        ValueError: If it holds no state dict.
+        ValueError: If it holds no state dict, or names that cannot be printed or are longer than 500 characters.
     """
     state = _innermost(content)
     if not isinstance(state, Mapping) or not state or not all(map(_is_parameter, state.items())):
-        found = f'a dict of {sorted(map(str, state))[:6]}' if isinstance(state, Mapping) else type(state).__name__
+        found = type(state).__name__
+        if isinstance(state, Mapping):
+            found = f'a dict of [{", ".join(map(reprlib.repr, islice(state, 6)))}]'
         raise ValueError(f'{path}: expected named parameters, alone or under one of {NESTS}, found {found}')
     return state
 
@@ -89,12 +95,22 @@ def read_checkpoint(
             f'{path}: {len(wrong)} parameters hold NaN or Inf, such as {", ".join(wrong[:3])}: of a training that '
             'diverged, or damaged; take another checkpoint'
         )
-    _complete_metadata(content)
+    try:
+        _complete_metadata(content)
+    except (AttributeError, TypeError) as error:
+        raise ValueError(
+            f'{path}: the metadata of its parameters (_metadata) are damaged ({error}). Fix: save the state dict '
+            'again, without them'
+        ) from error
     return content
 
 
 def _complete_metadata(content: object) -> None:
-    """Let every layer find the version of its parameters in the metadata of its state dict."""
+    """Let every layer find the version of its parameters in the metadata of its state dict.
+
+    Raises:
+        AttributeError, TypeError: If the metadata are not as PyTorch writes them.
+    """
     if not isinstance(content, dict):
         return
     meta = content.get('meta')
@@ -103,7 +119,9 @@ def _complete_metadata(content: object) -> None:
         content['state_dict'] = _with_dcn_version(content['state_dict'], _DOUBLED_DCN_VERSION)
     for state_dict in (content, *(content.get(nest) for nest in (*NESTS, AVERAGED))):
         metadata = getattr(state_dict, '_metadata', {})
-        for name in list(metadata):
+        for name, values in list(metadata.items()):
+            if not isinstance(values.get('version'), (int, type(None))):
+                raise TypeError(f'the version of {reprlib.repr(name)} is no integer')
             # Loaders remove the names of wrappers from keys, but not from the metadata.
             metadata.setdefault(_WRAPPERS.sub('', name), metadata[name])
 
@@ -120,7 +138,7 @@ def _with_dcn_version(state_dict: Mapping[str, Tensor], version: int) -> Mapping
 
 def _is_parameter(item: tuple) -> bool:
     key, value = item
-    return isinstance(key, str) and isinstance(value, Tensor)
+    return isinstance(key, str) and key.isprintable() and len(key) <= _LONGEST_NAME and isinstance(value, Tensor)
 
 
 def _not_finite(content: object) -> list[str]:
@@ -159,6 +177,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             'pip install safetensors (or "mmbirefnet[optional]")'
         ) from error
     try:
+        with path.open('rb') as file:
+            header = int.from_bytes(file.read(8), 'little')
+        if header > _LARGEST_HEADER:
+            raise ValueError(f'a header of {header} bytes, more than {_LARGEST_HEADER}')
         return load_file(path)
     except Exception as error:  # SafetensorError, and what follows from dtypes that torch lacks, or a name that is odd
         raise ValueError(f'{path}: damaged, or no safetensors file ({str(error) or type(error).__name__})') from error

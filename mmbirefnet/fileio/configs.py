@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 
 from mmengine.config import Config
-from mmengine.runner import FlexibleRunner, Runner
 
 # What the runners and the tools read of a config besides the runners' arguments.
 _FURTHER = (
@@ -135,6 +134,8 @@ def check_options(cfg: Config, options: Mapping[str, object]) -> None:
     Raises:
         ValueError: If a setting of that name is not read by anything, or was used up when the config was read.
     """
+    from mmengine.runner import FlexibleRunner, Runner  # slow to import, and inference does not need them
+
     known = {*_FURTHER, *inspect.signature(Runner).parameters, *inspect.signature(FlexibleRunner).parameters}
     for option in options:
         name, *_ = option.split('.')

@@ -84,8 +84,14 @@ class OnnxMetadata:
                 numbers = getattr(meta, name)
                 if len(numbers) != length or not all(math.isfinite(number) for number in numbers):
                     raise ValueError(f'{name} must be {length} numbers, found {numbers}')
-            if not all(isinstance(side, int) and side > 0 for side in meta.input_size) or not all(meta.std):
-                raise ValueError(f'input_size={meta.input_size} or std={meta.std} is not possible')
+            if not all(isinstance(side, int) and side % 32 == 0 and 0 < side <= 2**15 for side in meta.input_size):
+                raise ValueError(
+                    f'input_size={meta.input_size}, must be (height, width) in multiples of 32 up to {2**15}'
+                )
+            if not all(number > 0 for number in meta.std):
+                raise ValueError(f'std={meta.std}, must be more than 0')
+            if not isinstance(meta.dynamic_size, bool):
+                raise ValueError(f'dynamic_size={meta.dynamic_size}, must be true or false')
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f'its metadata are damaged ({error}): export the model again') from error
         if meta.output not in OUTPUTS or meta.channel_order not in CHANNEL_ORDERS:

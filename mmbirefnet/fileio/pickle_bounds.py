@@ -14,13 +14,21 @@ import pickletools
 import zipfile
 from typing import BinaryIO
 
-MOST_OPERATIONS = 10_000_000
+MOST_OPERATIONS = 1_000_000  # a Swin-L with optimizer and averages takes less than 200,000
 MOST_PARTS = 20_000_000  # with what is shared counted wherever it is used
 DEEPEST = 200
 LARGEST_ARGUMENT = 1 << 20  # of a function that could make room for so many
 SMALL = 1 << 20  # elements: views that claim no more may overlap themselves
 LARGEST_REPEATED = 1 << 26  # elements of a view that repeats what is stored, such as a parameter of one value
-_MARK = object()
+# Bytes of an element, by the storage that a pickle names.
+_ELEMENT_SIZES = {
+    **dict.fromkeys(('ComplexDoubleStorage',), 16),
+    **dict.fromkeys(('DoubleStorage', 'LongStorage', 'ComplexFloatStorage'), 8),
+    **dict.fromkeys(('FloatStorage', 'IntStorage', 'QInt32Storage'), 4),
+    **dict.fromkeys(('HalfStorage', 'BFloat16Storage', 'ShortStorage'), 2),
+    **dict.fromkeys(('ByteStorage', 'CharStorage', 'BoolStorage', 'QInt8Storage', 'QUInt8Storage'), 1),
+    **dict.fromkeys(('QUInt4x2Storage', 'QUInt2x4Storage', 'UntypedStorage'), 1),
+}
 _LEGACY_HEADERS = 3  # pickles before that of the content: magic number, version, machine
 _HARMLESS = (None, 'OrderedDict', 'Counter', 'set')  # functions whose arguments are not sizes
 _CONSTANTS = {
@@ -52,9 +60,10 @@ def check_bounds(file: BinaryIO) -> None:
         unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > size:  # torch.save never compresses; entries may also overlap
             raise pickle.UnpicklingError(f'it is compressed, {unpacked} bytes in {size}; save it with torch.save')
+        sizes = {entry.filename.partition('/')[2]: entry.file_size for entry in archive.infolist()}
         for entry in archive.infolist():
             if entry.filename.endswith('/data.pkl'):
-                _check(_read_pickle(io.BytesIO(archive.read(entry))), size)
+                _check(_read_pickle(io.BytesIO(archive.read(entry))), size, sizes)
 
 
 class _Object:
@@ -69,15 +78,15 @@ class _Object:
 
 def _read_pickle(file) -> list[_Object]:
     """All objects of the next pickle of a binary file, in the order in which they are begun."""
-    stack, memo, objects = [], {}, []
+    stack, marks, memo, objects = [], [], {}, []
 
     def make(parts=(), function=None) -> _Object:
         objects.append(_Object(parts, function))
         return objects[-1]
 
     def to_mark() -> list:
-        start = len(stack) - 1 - stack[::-1].index(_MARK)
-        found = stack[start + 1 :]
+        start = marks.pop()
+        found = stack[start:]
         del stack[start:]
         return found
 
@@ -98,7 +107,7 @@ def _read_pickle(file) -> list[_Object]:
         elif name == 'GLOBAL':
             stack.append(make(function=argument.rpartition(' ')[2]))
         elif name == 'MARK':
-            stack.append(_MARK)
+            marks.append(len(stack))
         elif name == 'TUPLE':
             stack.append(make(to_mark()))
         elif name in _TUPLES:
@@ -121,18 +130,26 @@ def _read_pickle(file) -> list[_Object]:
             stack.append(make([arguments], function.function))
         else:
             raise pickle.UnpicklingError(f'{name} is no operation of torch.save')
+    if len(stack) != 1:  # then every object is in the last one, which bounds the work for all of them
+        raise pickle.UnpicklingError(f'it leaves {len(stack)} objects')
     return objects
 
 
-def _check(objects: list[_Object], size: int) -> None:
-    """Raise ``pickle.UnpicklingError`` if objects cost more than a file of ``size`` bytes accounts for."""
+def _check(objects: list[_Object], size: int, sizes: dict[str, int] | None = None) -> None:
+    """Raise ``pickle.UnpicklingError`` if objects cost more than a file of ``size`` bytes accounts for.
+
+    Args:
+        sizes: Bytes of each entry of an archive, by name without its folder; ``None`` for files that are no archive.
+    """
     _check_sharing(objects)
     claimed = 0
     for each in objects:
         if each.function == 'storage':
-            _, _, _, _, stored, *_ = each.parts[0].parts  # 'storage', type, key, device, number of elements
+            _, kind, key, _, stored, *_ = each.parts[0].parts  # 'storage', type, key, device, number of elements
             if not 0 <= stored <= size:
                 raise pickle.UnpicklingError(f'a storage claims {stored} elements, the file has {size} bytes')
+            if sizes is not None and stored * _ELEMENT_SIZES[kind.function] != (found := sizes[f'data/{key}']):
+                raise pickle.UnpicklingError(f'a storage claims {stored} elements, its entry has {found} bytes')
         elif each.function is None and each.parts and getattr(each.parts[0], 'function', None) == 'storage':
             claimed += _claimed_elements(each)  # storage, offset, shape, strides, …: arguments that make a tensor
         elif each.function not in _HARMLESS and each.parts and not each.function.startswith('_rebuild'):
@@ -167,6 +184,9 @@ def _check_sharing(objects: list[_Object]) -> None:
         waiting = [start]
         while waiting:
             each = waiting[-1]
+            if counts.get(id(each)):
+                waiting.pop()
+                continue
             inner = [part for part in each.parts if isinstance(part, _Object)]
             if id(each) not in counts:
                 counts[id(each)] = None
@@ -177,9 +197,8 @@ def _check_sharing(objects: list[_Object]) -> None:
                         raise pickle.UnpicklingError('an object that is in itself')
                 continue
             waiting.pop()
-            if counts[id(each)] is None:
-                parts = 1 + len(each.parts) + sum(counts[id(part)][0] for part in inner)
-                depth = 1 + max((counts[id(part)][1] for part in inner), default=0)
-                if parts > MOST_PARTS or depth > DEEPEST:
-                    raise pickle.UnpicklingError(f'objects in each other more than {DEEPEST} deep, or too often')
-                counts[id(each)] = parts, depth
+            parts = 1 + len(each.parts) + sum(counts[id(part)][0] for part in inner)
+            depth = 1 + max((counts[id(part)][1] for part in inner), default=0)
+            if parts > MOST_PARTS or depth > DEEPEST:
+                raise pickle.UnpicklingError(f'objects in each other more than {DEEPEST} deep, or too often')
+            counts[id(each)] = parts, depth

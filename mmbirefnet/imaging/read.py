@@ -8,7 +8,7 @@ import re
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,7 @@ class LoadedImage:
         icc_profile: RGB color profile that ``rgb`` is meant in; ``None`` stands for sRGB.
         name: What messages call it: its path, or what it came as.
         path: The file it was read from.
+        guide: Coarse mask for a model that takes one, uint8 ``(H, W)``; ``None`` for none.
     """
 
     rgb: np.ndarray
@@ -59,6 +60,7 @@ class LoadedImage:
     icc_profile: bytes | None = None
     name: str = 'image'
     path: Path | None = None
+    guide: np.ndarray | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -129,11 +131,11 @@ def load_image(
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         with open_regular_file(path) as file:
-            return _from_file(file, name or str(path), path, max_pixels)
+            return load_open_image(file, name or str(path), path, max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _from_file(io.BytesIO(source), name or 'bytes', None, max_pixels)
+        return load_open_image(io.BytesIO(source), name or 'bytes', None, max_pixels)
     if hasattr(source, 'read'):
-        return _from_file(source, name or getattr(source, 'name', 'file'), None, max_pixels)
+        return load_open_image(source, name or getattr(source, 'name', 'file'), None, max_pixels)
     raise TypeError(f'an image is a path, bytes, file, PIL image or array, not {type(source).__name__}')
 
 
@@ -176,9 +178,13 @@ def as_sequence(frames, durations, plays: int, name: str, path: Path | None) -> 
 
 
 def iter_frames(
-    file, name: str, path: Path | None = None, max_pixels: int | None = None
+    file, name: str, path: Path | None = None, max_pixels: int | None = None, allocate: Callable = np.empty
 ) -> Iterator[tuple[LoadedImage, float | None, int]]:
-    """Yield each frame of an open file, the milliseconds that it is shown, and how often the animation is played."""
+    """Yield each frame of an open file, the milliseconds that it is shown, and how often the animation is played.
+
+    Args:
+        allocate: As in :func:`load_open_image`.
+    """
     with _named_errors(name), _open(file, name, max_pixels) as image:
         indices = _frame_indices(image, name, max_pixels)
         if len(indices) > 1:
@@ -190,7 +196,7 @@ def iter_frames(
                 yield frame, None if image.format == 'TIFF' else float(image.info.get('duration', 0)), _plays(image)
             return
     file.seek(0)
-    yield _from_file(file, name, path, max_pixels), None, 0
+    yield load_open_image(file, name, path, max_pixels, allocate), None, 0
 
 
 def count_frames(file, name: str, max_pixels: int | None = None) -> int:
@@ -258,12 +264,20 @@ def read_size(file, name: str, max_pixels: int | None = None) -> tuple[int, int]
         return image.size if _orientation(image) >= 5 else image.size[::-1]
 
 
-def _from_file(file, name: str, path: Path | None, max_pixels: int | None) -> LoadedImage:
+def load_open_image(
+    file, name: str, path: Path | None = None, max_pixels: int | None = None, allocate: Callable = np.empty
+) -> LoadedImage:
+    """Read an image from an open file; errors as :func:`load_image`.
+
+    Args:
+        allocate: Returns an array of a given shape and dtype, where the pixels of opaque JPEG and PNG images go. Other
+            images come in arrays of their own.
+    """
     with _named_errors(name), _open(file, name, max_pixels) as image:
         if image.format == 'PNG':
             _read_png_exif(image, name)
         if _is_plain(image):
-            return _from_opencv(image, name, path)
+            return _from_opencv(image, name, path, allocate)
         return _from_pil(image, name, path, max_pixels)
 
 
@@ -281,7 +295,7 @@ def _is_plain(image: Image.Image) -> bool:
     )
 
 
-def _from_opencv(image: Image.Image, name: str, path: Path | None) -> LoadedImage:
+def _from_opencv(image: Image.Image, name: str, path: Path | None, allocate: Callable) -> LoadedImage:
     image.fp.seek(0)
     data = image.fp.read()
     # OpenCV before 4.11 fills the rest of a truncated JPEG with gray.
@@ -295,8 +309,10 @@ def _from_opencv(image: Image.Image, name: str, path: Path | None) -> LoadedImag
         raise
     if pixels is None:
         raise OSError(f'{name}: truncated or damaged image')
-    rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
-    return LoadedImage(_upright(rgb, _orientation(image)), None, image.info.get('icc_profile') or None, name, path)
+    pixels = _upright(pixels, _orientation(image))
+    # Not in place: OpenCV would copy the pixels first, into memory that is slower to get than NumPy's.
+    rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=allocate(pixels.shape, np.uint8))
+    return LoadedImage(rgb, None, image.info.get('icc_profile') or None, name, path)
 
 
 def jpeg_ends(data: bytes) -> bool:

@@ -1,14 +1,15 @@
 """Decoding of untrusted image files in worker processes, under limits on time, memory and pixels.
 
 A defect in a decoder can then neither hang nor end the process that asks, nor fill its memory. A worker is a Python
-process in a session of its own that imports Pillow, OpenCV and NumPy only. It gets an open file and returns the pixels
-in shared memory, both as file descriptors over a socket.
+process in a session of its own that imports Pillow, OpenCV and NumPy only. It gets an open file as a descriptor over a
+socket and returns the pixels in shared memory, which is used again for its next image.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import mmap
 import os
 import signal
@@ -32,7 +33,7 @@ from mmbirefnet.imaging.read import (
     as_sequence,
     count_frames,
     iter_frames,
-    load_image,
+    load_open_image,
     open_regular_file,
     read_size,
 )
@@ -40,6 +41,7 @@ from mmbirefnet.imaging.read import (
 START_SECONDS = 60  # a worker imports for about 0.3 s; on a machine under load much longer
 HEADER_BYTES = 256 * 2**20  # memory for a file's header, and beside the pixels
 PIXEL_BYTES = 64  # memory for a pixel: JPEG 2000 takes the most
+KEPT_BYTES = 64 * 2**20  # shared memory that a worker keeps for its next image: 22 megapixels
 _REPLY_BYTES = 2**18  # the sizes and times of 2000 frames
 _TEXT = 1000  # characters of a message
 _START = (
@@ -53,8 +55,9 @@ _decoders: weakref.WeakSet[ImageDecoder] = weakref.WeakSet()
 class ImageDecoder:
     """Reads image files in worker processes; may be called by several threads.
 
-    Workers start when they are first needed and are used again. One that exceeds a limit or crashes is killed with
-    all processes it started, and the next image gets a new one.
+    Workers start when they are first needed and are used again; each keeps up to 64 MiB of shared memory, as memory is
+    slow to get. One that exceeds a limit or crashes is killed with all processes it started, and the next image gets a
+    new one.
 
     Args:
         workers: Processes, and so images that are decoded at once; further calls wait.
@@ -92,7 +95,7 @@ class ImageDecoder:
         """In a forked process: leave the parent's workers to the parent."""
         self._finalizer.detach()
         for worker in self._all:
-            worker.socket.close()
+            worker.forget()
         self._renew()
 
     def read(
@@ -194,9 +197,13 @@ class _Worker:
 
     def __init__(self) -> None:
         self.usable = False
+        self.buffer: _Buffer | None = None
         self.socket, theirs = socket.socketpair()
         command = (sys.executable, '-c', _START, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid()))
-        threads = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
+        settings = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
+        # Large pages: an image's memory is then there in tens of page faults instead of thousands.
+        tunables = (os.environ.get('GLIBC_TUNABLES'), 'glibc.malloc.hugetlb=1')
+        settings['GLIBC_TUNABLES'] = ':'.join(filter(None, tunables))
         with theirs, tempfile.TemporaryFile() as messages:
             # A session of its own: Ctrl-C does not reach it, and killing its group takes all that it started.
             self.process = subprocess.Popen(
@@ -206,7 +213,7 @@ class _Worker:
                 stderr=messages,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
-                env=os.environ | threads,
+                env=os.environ | settings,
             )
             theirs.close()
             try:
@@ -227,33 +234,35 @@ class _Worker:
         request = dict(name=name[-_TEXT:], seconds=seconds, memory=memory, max_pixels=max_pixels, task=task)
         self.usable = False  # until the answer is there: whatever is raised before, the worker is in an unknown state
         try:
-            socket.send_fds(self.socket, [json.dumps(request).encode() + b'\n'], [file])
-            reply, pixels = self._receive(end)
+            files = [file]
+            if self.buffer is None:
+                self.buffer = _Buffer.new()
+                files.append(self.buffer.file)
+            socket.send_fds(self.socket, [json.dumps(request).encode() + b'\n'], files)
+            reply = self._receive(end)
         except TimeoutError as error:
             raise TimeoutError(f'{name}: decoding took longer than {seconds:g} s and was stopped') from error
         except OSError as error:
             raise OSError(f'{name}: {self._death()}') from error
+        self.usable = reply.get('error') != 'MemoryError'
         try:
-            image = _image_of(reply, pixels, name, max_pixels)
+            image = _image_of(reply, self.buffer, name, max_pixels)
         finally:
-            if pixels is not None:
-                os.close(pixels)
-            self.usable = reply.get('error') != 'MemoryError'
+            if os.fstat(self.buffer.file).st_size > KEPT_BYTES:
+                self._drop_buffer()
         for text in reply['warnings']:
             warnings.warn(text, stacklevel=4)
         return image
 
-    def _receive(self, end: float) -> tuple[dict, int | None]:
-        """A reply, and the descriptor that came with it."""
-        data, pixels = b'', None
+    def _receive(self, end: float) -> dict:
+        data = b''
         while not data.endswith(b'\n'):
             self.socket.settimeout(max(1e-3, end - time.monotonic()))
-            part, files, _, _ = socket.recv_fds(self.socket, _REPLY_BYTES, 1)
-            pixels = files[0] if files else pixels
+            part = self.socket.recv(_REPLY_BYTES)
             data += part
             if not part or len(data) > _REPLY_BYTES:
                 raise ConnectionError('the process ended')
-        return json.loads(data), pixels
+        return json.loads(data)
 
     def _death(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -263,6 +272,16 @@ class _Worker:
             return 'decoding took too much processor time and was stopped'
         how = signal.Signals(-code).name if code is not None and code < 0 else f'exit status {code}'
         return f'decoding crashed ({how}): a damaged image, or a defect of its decoder'
+
+    def _drop_buffer(self) -> None:
+        if self.buffer is not None:
+            self.buffer.close()
+            self.buffer = None
+
+    def forget(self) -> None:
+        """In a forked process: close the parent's descriptors."""
+        self.socket.close()
+        self._drop_buffer()
 
     def kill(self) -> None:
         """End the process and all that it started."""
@@ -277,7 +296,7 @@ class _Worker:
         self.socket.close()
 
 
-def _image_of(reply: dict, pixels: int | None, name: str, max_pixels: int) -> LoadedImage | LoadedSequence | int:
+def _image_of(reply: dict, buffer: _Buffer, name: str, max_pixels: int) -> LoadedImage | LoadedSequence | int:
     if (kind := reply.get('error')) == 'MemoryError':
         raise OSError(f'{name}: decoding needs more memory than allowed for {reply["size"]}, and was stopped')
     if kind:
@@ -286,13 +305,13 @@ def _image_of(reply: dict, pixels: int | None, name: str, max_pixels: int) -> Lo
     if 'count' in reply:
         return reply['count']
     shapes = reply['shapes']
-    sizes = [(height * width * 3, height * width * alpha, profile) for height, width, alpha, profile in shapes]
     areas = [height * width for height, width, *_ in shapes]
-    if min(areas) < 1 or sum(areas) > max_pixels or any(alpha not in (0, 1) for _, _, alpha, _ in shapes):
+    if min(areas) < 1 or sum(areas) > max_pixels or any(alpha not in (0, 1) or icc < 0 for _, _, alpha, icc in shapes):
         raise OSError(f'{name}: decoding returned images of {shapes[:5]}')
-    if os.fstat(pixels).st_size != (size := sum(map(sum, sizes))):
-        raise OSError(f'{name}: decoding returned {os.fstat(pixels).st_size} bytes instead of {size}')
-    parts = iter(np.split(np.frombuffer(mmap.mmap(pixels, size), np.uint8), np.cumsum(sizes)[:-1]))  # closed with them
+    sizes = [(height * width * 3, height * width * alpha, icc) for height, width, alpha, icc in shapes]
+    if (size := sum(map(sum, sizes))) > (found := os.fstat(buffer.file).st_size):
+        raise OSError(f'{name}: decoding returned {found} bytes instead of {size}')
+    parts = iter(np.split(buffer.take(size), np.cumsum(sizes)[:-1]))
     frames = []
     for height, width, alpha, _ in shapes:
         rgb, opacity, icc = next(parts), next(parts), next(parts)
@@ -302,9 +321,61 @@ def _image_of(reply: dict, pixels: int | None, name: str, max_pixels: int) -> Lo
     return as_sequence(frames, durations, plays[0], name, None)
 
 
+class _Buffer:
+    """Memory that two processes share: one writes arrays to it, the other takes them.
+
+    The kernel zeroes new memory, and each process maps it page by page, which takes longer than copying an image. So
+    a buffer is used for one image after another.
+
+    Args:
+        file: Descriptor, which is closed with the buffer.
+    """
+
+    def __init__(self, file: int) -> None:
+        self.file, self.used = file, 0
+        self._map = mmap.mmap(file, os.fstat(file).st_size)
+
+    @classmethod
+    def new(cls) -> _Buffer:
+        """A buffer of ``KEPT_BYTES`` that cannot be made smaller: reading what is cut off would end the process."""
+        with _memory_file() as memory:
+            memory.truncate(KEPT_BYTES)
+            if hasattr(os, 'memfd_create'):
+                import fcntl
+
+                fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+            return cls(os.dup(memory.fileno()))
+
+    def empty(self, shape, dtype=np.uint8) -> np.ndarray:
+        """An array behind those that were added; the buffer grows where it must."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        if (end := self.used + size) > len(self._map):
+            os.ftruncate(self.file, 2 * end)  # pages that are not written to take no memory
+            self._map = mmap.mmap(self.file, 2 * end)
+        return np.frombuffer(self._map, dtype, size, self.used).reshape(shape)
+
+    def add(self, array: np.ndarray) -> None:
+        """Put an array behind the others, or keep it there if it is the one that :meth:`empty` returned."""
+        place = self.empty(array.shape)
+        if array.ctypes.data != place.ctypes.data:
+            place[...] = array
+        self.used += array.nbytes
+
+    def take(self, size: int) -> np.ndarray:
+        """The first bytes, which what is written to the buffer later leaves as they are."""
+        if size <= KEPT_BYTES:
+            return np.frombuffer(self._map, np.uint8, size).copy()
+        return np.frombuffer(mmap.mmap(self.file, size, access=mmap.ACCESS_COPY), np.uint8)  # closed with the array
+
+    def close(self) -> None:
+        os.close(self.file)
+
+
 def _memory_file():
     """An open file without a name, in memory where the system can."""
-    return os.fdopen(os.memfd_create('image'), 'w+b') if hasattr(os, 'memfd_create') else tempfile.TemporaryFile()
+    if not hasattr(os, 'memfd_create'):
+        return tempfile.TemporaryFile()
+    return os.fdopen(os.memfd_create('image', os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), 'w+b')
 
 
 def run_worker(descriptor: int, parent: int) -> None:
@@ -327,26 +398,28 @@ def run_worker(descriptor: int, parent: int) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders print what they dislike in a file
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         base = _allocated()
+        buffer = None
         while True:
             while not select.select([channel], [], [], 1.0)[0]:
                 if os.getppid() != parent:  # a fork of the parent may still hold the socket open
                     return
-            data, files, _, _ = socket.recv_fds(channel, _REPLY_BYTES, 1)
+            data, files, _, _ = socket.recv_fds(channel, _REPLY_BYTES, 2)
             if not data:
                 return
             while not data.endswith(b'\n'):
                 data += channel.recv(_REPLY_BYTES)
-            reply, pixels = _decode(files[0], base, **json.loads(data))
-            message = json.dumps(reply).encode() + b'\n'
-            if pixels is None:
-                channel.sendall(message)
-            else:
-                with pixels:
-                    socket.send_fds(channel, [message], [pixels.fileno()])
+            if files[1:]:
+                if buffer is not None:
+                    buffer.close()
+                buffer = _Buffer(files[1])
+            reply = _decode(files[0], buffer, base, **json.loads(data))
+            channel.sendall(json.dumps(reply).encode() + b'\n')
 
 
-def _decode(descriptor: int, base: int, name: str, seconds: float, memory: int, max_pixels: int, task: str):
-    """Answer one request: the reply, and a file with the pixels.
+def _decode(
+    descriptor: int, buffer: _Buffer, base: int, name: str, seconds: float, memory: int, max_pixels: int, task: str
+) -> dict:
+    """Answer one request, with the pixels in the buffer.
 
     Args:
         task: ``'first'`` or ``'all'`` frames, or ``'count'`` for their number.
@@ -373,26 +446,26 @@ def _decode(descriptor: int, base: int, name: str, seconds: float, memory: int, 
             allow(HEADER_BYTES + PIXEL_BYTES * width * height)
             file.seek(0)
             if task == 'count':
-                return dict(count=count_frames(file, name, max_pixels), warnings=[]), None
-            frames = iter_frames(file, name, None, max_pixels)
+                return dict(count=count_frames(file, name, max_pixels), warnings=[])
+            shapes, times, buffer.used = [], [], 0
+            frames = iter_frames(file, name, None, max_pixels, buffer.empty)
             if task == 'first':
-                frames = [(load_image(file, name, max_pixels=max_pixels), None, 0)]
-            pixels, shapes, times = _memory_file(), [], []
+                frames = [(load_open_image(file, name, None, max_pixels, buffer.empty), None, 0)]
             for image, *shown in frames:
-                for part in (image.rgb, image.alpha, image.icc_profile):
-                    if part is not None:
-                        pixels.write(part)
-                shapes.append((*image.size, int(image.alpha is not None), len(image.icc_profile or b'')))
+                profile = np.frombuffer(image.icc_profile or b'', np.uint8)
+                for part in (image.rgb, image.alpha, profile):
+                    if part is not None and part.size:
+                        buffer.add(part)
+                shapes.append((*image.size, int(image.alpha is not None), len(profile)))
                 times.append(shown)
-            pixels.flush()
         except MemoryError:
-            return dict(error='MemoryError', size=size), None
+            return dict(error='MemoryError', size=size)
         except Exception as error:
             kinds = ('TooManyPixelsError', 'ValueError')
             kind = next((kind for kind in kinds if isinstance(error, _ERRORS[kind])), 'OSError')
-            return dict(error=kind, message=str(error)[: 2 * _TEXT]), None
+            return dict(error=kind, message=str(error)[: 2 * _TEXT])
     texts = [str(warning.message)[:_TEXT] for warning in caught[:5]]
-    return dict(shapes=shapes, times=times, warnings=texts), pixels
+    return dict(shapes=shapes, times=times, warnings=texts)
 
 
 def _allocated() -> int:

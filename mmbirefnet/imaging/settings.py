@@ -77,7 +77,7 @@ class Settings:
     def __post_init__(self) -> None:
         input_size, box, levels = self.input_size, self.box, self.levels
         for name, fits, wanted in (
-            ('input_size', _is_input_size(input_size), _INPUT_SIZES),
+            ('input_size', is_input_size(input_size), INPUT_SIZES),
             ('max_size', _is_integer(self.max_size, STRIDE), f'an integer, {STRIDE} or more'),
             ('batch_size', _is_integer(self.batch_size, 1, LARGEST_BATCH), f'an integer, 1 to {LARGEST_BATCH}'),
             ('scales', _are(self.scales, lambda scale: _is_number(scale, 0, 4) and scale > 0), 'numbers in (0, 4]'),
@@ -98,7 +98,8 @@ class Settings:
             ),
             (
                 'tile_overlap',
-                self.tile_overlap is None or (self.tile and _is_integer(self.tile_overlap, 0, self.tile - STRIDE)),
+                self.tile_overlap is None
+                or (_is_integer(self.tile, STRIDE) and _is_integer(self.tile_overlap, 0, self.tile - STRIDE)),
                 f'pixels, at least {STRIDE} less than tile, which must be given',
             ),
             (
@@ -106,7 +107,11 @@ class Settings:
                 box is None or _is_box(box),
                 '(left, top, right, bottom) in pixels with left < right, top < bottom',
             ),
-            ('refine', self.refine in (None, *METHODS), f'None or one of {", ".join(METHODS)}'),
+            (
+                'refine',
+                self.refine is None or _is_method(self.refine),
+                f'None or one of {", ".join(METHODS)}',
+            ),
             *(
                 (name, isinstance(getattr(self, name), (bool, np.bool_)), 'True or False')
                 for name in ('flip', 'largest', 'fill_holes', 'invert', 'two_pass')
@@ -172,14 +177,19 @@ def _round(side: float) -> int:
     return max(STRIDE, round(side / STRIDE) * STRIDE)
 
 
-_INPUT_SIZES = f"'image', or pixels or (height, width) in multiples of {STRIDE}, at most {LONGEST_SIDE}"
+INPUT_SIZES = f"'image', or pixels or (height, width) in multiples of {STRIDE}, at most {LONGEST_SIDE}"
 
 
-def _is_input_size(size) -> bool:
+def is_input_size(size: object) -> bool:
+    """Whether it is what ``input_size`` may be."""
     if size is None or isinstance(size, str):
         return size in (None, 'image')
     sides = (size, size) if isinstance(size, Integral) else size
     return _are(sides, lambda side: _is_integer(side, STRIDE, LONGEST_SIDE) and side % STRIDE == 0, 2)
+
+
+def _is_method(refine) -> bool:
+    return isinstance(refine, str) and refine in METHODS
 
 
 def _is_integer(value, low: float, high: float = float('inf')) -> bool:

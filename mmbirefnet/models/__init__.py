@@ -5,7 +5,7 @@ from .backbones import SwinTransformer, TIMMBackbone
 from .decode_heads import BiRefHead, Features
 from .layers import DCNv2, FrozenBN
 from .necks import LocalizationModule, PyramidLocalizationModule
-from .segmentors import BiRefNet, LoRABiRefNet, SoftMapTTAModel
+from .segmentors import BiRefNet, GuidedBiRefNet, GuidedDataPreProcessor, LoRABiRefNet, SoftMapTTAModel
 
 __all__ = [
     'BiRefHead',
@@ -13,6 +13,8 @@ __all__ = [
     'DCNv2',
     'Features',
     'FrozenBN',
+    'GuidedBiRefNet',
+    'GuidedDataPreProcessor',
     'LoRABiRefNet',
     'LocalizationModule',
     'PyramidLocalizationModule',

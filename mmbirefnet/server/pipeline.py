@@ -157,9 +157,11 @@ class Pipeline:
             background = job.background
             if callable(background):
                 background = self._decoder.read(background(), job.background_name)
-            masks = None
+            masks, mask_pixels = None, 0
             if job.mask is not None:
-                masks = MaskInferencer(self._decoder.read(job.mask(), job.mask_name))
+                mask = self._decoder.read(job.mask(), job.mask_name)
+                masks, mask_pixels = MaskInferencer(mask), mask.rgb.size // 3
+                del mask
             image = self._decoder.read(job.read(), job.name)
             largest = LONGEST_SIDES.get(FORMATS[job.format][0])  # before the model runs
             if largest and max(image.size) > largest:
@@ -168,7 +170,7 @@ class Pipeline:
                     f'{job.name}: {width}x{height} pixels; format={job.format} holds at most {largest} '
                     'on a side, format=png more'
                 )
-            share = self.budget.take(self._cost(job, image, background, masks or copies[0]), job.end)
+            share = self.budget.take(self._cost(job, image, background, copies[0], mask_pixels), job.end)
         finally:
             self._decoding.release()
         held.append(share)
@@ -200,10 +202,9 @@ class Pipeline:
         share.shrink(len(content))
         return content, box
 
-    def _cost(self, job: Job, image: LoadedImage, background, inferencer: BiRefNetInferencer) -> int:
+    def _cost(self, job: Job, image: LoadedImage, background, inferencer: BiRefNetInferencer, mask_pixels: int) -> int:
         on_cpu = inferencer.foreground_device is None
-        mask = inferencer.masks if isinstance(inferencer, MaskInferencer) else None
-        work = ModelWork() if mask else model_work(inferencer, image, job.settings, self.limits.input_size)
+        work = ModelWork() if mask_pixels else model_work(inferencer, image, job.settings, self.limits.input_size)
         if work.pixels > self.limits.work * 1e6:
             raise TooCostly(
                 f'needs {work.pixels / 1e6:.1f} megapixels of model input; the service allows {self.limits.work:g} a '
@@ -217,7 +218,7 @@ class Pipeline:
             background.rgb.size // 3 if isinstance(background, LoadedImage) else 0,
             work.run_pixels if on_cpu else 0,
             work.tiled_pixels,
-            mask.rgb.size // 3 if mask else 0,
+            mask_pixels,
             job.settings.refine is not None,
         )
 

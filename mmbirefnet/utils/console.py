@@ -1,5 +1,6 @@
 """Print characters that the terminal's encoding lacks."""
 
+import contextlib
 import sys
 
 
@@ -7,7 +8,8 @@ def escape_unprintable() -> None:
     """Let standard output escape characters that its encoding lacks, such as those of names that are not UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):
-            stream.reconfigure(errors='backslashreplace')
+            with contextlib.suppress(OSError):  # of a descriptor that was exchanged for another
+                stream.reconfigure(errors='backslashreplace')
 
 
 def printable(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Defer the import of a large module that most users do not need."""
+"""Defer or avoid the import of a large module that most users do not need."""
 
 import importlib
 import importlib.util
@@ -35,3 +35,22 @@ def deferred_import(name: str) -> Iterator[None]:
     finally:
         if sys.modules.get(name) is stand_in:
             del sys.modules[name]
+
+
+@contextmanager
+def hidden_import(name: str) -> Iterator[None]:
+    """Make ``import name`` raise ``ImportError``, as if the module were not installed.
+
+    Has no effect if the module is imported already.
+
+    Args:
+        name: A top-level module.
+    """
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]

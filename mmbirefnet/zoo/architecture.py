@@ -10,6 +10,8 @@ from mmbirefnet.fileio.checkpoints import misfit
 from mmbirefnet.registry import MODELS
 from mmbirefnet.zoo.renames import Shapes, infer_backbone
 
+MASK_WEIGHT = '.mask_weight'  # of GuidedBiRefNet
+
 
 def infer_model_config(state_dict: Mapping[str, Tensor]) -> dict:
     """Tell the architecture from names and shapes.
@@ -26,11 +28,13 @@ def infer_model_config(state_dict: Mapping[str, Tensor]) -> dict:
     Raises:
         ValueError: If the backbone is none that this project knows, or the decoder is not BiRefNet's.
     """
-    shapes = {key: tuple(value.shape) for key, value in state_dict.items()}
+    shapes = {key: tuple(value.shape) for key, value in state_dict.items() if not key.endswith(MASK_WEIGHT)}
+    guided = len(shapes) < len(state_dict)
     try:
-        return _infer_model_config(shapes)
+        model = _infer_model_config(shapes)
     except (IndexError, KeyError) as error:  # a part is missing, or has too few axes
         raise ValueError('not a whole BiRefNet: parts of it are missing or of other shapes') from error
+    return model | dict(type='mmbirefnet.GuidedBiRefNet') if guided else model
 
 
 def _infer_model_config(shapes: Shapes) -> dict:
@@ -76,7 +80,7 @@ def infer_backbone_name(state_dict: Mapping[str, Tensor]) -> str:
     Raises:
         ValueError: If it is none of the reference's.
     """
-    shapes = {key: tuple(value.shape) for key, value in state_dict.items()}
+    shapes = {key: tuple(value.shape) for key, value in state_dict.items() if not key.endswith(MASK_WEIGHT)}
     return infer_backbone(_below(shapes, 'backbone.')).name
 
 
@@ -119,10 +123,13 @@ def check_fit(state_dict: Mapping[str, Tensor], model: dict) -> None:
         model: Config of the model, which is built without memory for its parameters.
 
     Raises:
-        ValueError: If they differ; the message names what.
+        ValueError: If they differ; the message names what. Also if there can be no such model.
     """
-    with torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):
-        wanted = MODELS.build(model).state_dict()
+    try:
+        with torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):
+            wanted = MODELS.build(model).state_dict()
+    except (ArithmeticError, RuntimeError) as error:
+        raise ValueError(f'no model of these sizes can be built ({error})') from error
     problems = misfit(state_dict, wanted)
     if problems:
         raise ValueError(f'the parameters do not fit the model: {problems}')

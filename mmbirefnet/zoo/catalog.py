@@ -159,7 +159,7 @@ _MODELS = (
     _authors(
         *('BiRefNet', 'general', 'swin-l', '1024x1024', 'columns'),
         'birefnet_general/birefnet_swin-l_8xb4-200e_general-1024x1024.py',
-        'general-epoch_244',
+        'birefnet[-_]general-epoch_244',
         data=MIXED_TERMS,
         training_sets=GENERAL,
         scores=(_scores('DIS-VD', README, maxFm=0.908, wFmeasure=0.877, MAE=0.034, Smeasure=0.912, HCE=1069),),
@@ -232,7 +232,7 @@ _MODELS = (
     _authors(
         *('BiRefNet-matting', 'matting', 'swin-l', '1024x1024', 'columns'),
         'birefnet_matting/birefnet_swin-l_8xb4-150e_matting-1024x1024.py',
-        'matting-epoch_100',
+        'birefnet[-_]matting-epoch_100',
         finetune_config=FINETUNE_MATTING,
         data=MATTING_TERMS,
         training_sets=MATTING,
@@ -255,7 +255,7 @@ _MODELS = (
     _authors(
         *('BiRefNet-portrait', 'portrait', 'swin-l', '1024x1024', 'columns'),
         'birefnet_matting/birefnet_swin-l_8xb4-150e_portrait-1024x1024.py',
-        'portrait-epoch_150',
+        'birefnet[-_]portrait-epoch_150',
         finetune_config=FINETUNE_MATTING,
         data=P3M_TERMS,
         training_sets=('TR-P3M-10k', 'TE-P3M-500-NP', 'TR-humans'),
@@ -457,8 +457,9 @@ def _by_folder(folder: Path) -> ModelInfo | None:
 def folder_config(folder: str | os.PathLike) -> dict:
     """Content of the ``config.json`` of a Hugging Face folder; empty if there is none that can be read."""
     try:
-        content = json.loads((Path(folder) / 'config.json').read_text(encoding='utf-8'))
-    except (OSError, ValueError):
+        path = Path(folder) / 'config.json'
+        content = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

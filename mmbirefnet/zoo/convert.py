@@ -1,7 +1,9 @@
 """Conversion of the reference implementation's checkpoints."""
 
+import logging
 import os
 import re
+import reprlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +15,12 @@ from torch import Tensor
 
 from mmbirefnet.fileio.checkpoints import read_checkpoint, state_dict_of
 from mmbirefnet.fileio.hashing import sha256_of
+from mmbirefnet.imaging.settings import INPUT_SIZES, is_input_size
 
 from .catalog import EARLY_NETWORK, ModelInfo, folder_config, identify
 from .crop_order import AUTO, COLUMNS, GRIDS, ORDERS, columns_to_rows, resolve_crop_order
 from .download import fetch, print_terms
-from .renames import find_reference_family
+from .renames import find_reference_family, infer_backbone
 
 PREFIXES = ('module.', '_orig_mod.', 'model.')
 
@@ -65,13 +68,21 @@ NORMED_CONVS = (
 )
 NORM_EPS = 1e-5
 
+LARGEST_REPEATED_BYTES = 2**31  # of parameters that are views of fewer numbers, as in files of one value each
+
 
 def strip_prefixes(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out what DistributedDataParallel, ``torch.compile`` and wrappers put before every key."""
+    """Leave out what DistributedDataParallel, ``torch.compile`` and wrappers put before every key.
+
+    Raises:
+        ValueError: If a parameter is there with a prefix and without.
+    """
     stripped = OrderedDict()
     for key, value in state_dict.items():
         while key.startswith(PREFIXES):
             key = key.split('.', 1)[1]
+        if key in stripped:
+            raise ValueError(f'{key} is there twice, with one of the prefixes {", ".join(PREFIXES)} and without')
         stripped[key] = value
     if hasattr(state_dict, '_metadata'):  # has names without the prefixes too, see read_checkpoint
         stripped._metadata = state_dict._metadata
@@ -243,28 +254,78 @@ def load_birefnet(path: str | os.PathLike, crop_order: str = AUTO, *, hash_file:
 
     Raises:
         FileNotFoundError, ImportError, ValueError: As :func:`~mmbirefnet.fileio.checkpoints.read_checkpoint`, and if
-            it is no BiRefNet.
+            it is no BiRefNet, or what it says of the model is impossible.
     """
     file = fetch(path)
     content = read_checkpoint(file, mmap=True)
-    state = strip_prefixes(state_dict_of(content, file))
-    if any(key.startswith('decode_head.blocks.') for key in state):
-        meta = content.get('meta')
-        return LoadedBiRefNet(state, dict(meta) if isinstance(meta, Mapping) else {}, False)
+    state = state_dict_of(content, file)
+    try:
+        _check_memory(state)
+        state = strip_prefixes(state)
+        if any(key.startswith('decode_head.blocks.') for key in state):
+            meta = content.get('meta')
+            meta = dict(meta) if isinstance(meta, Mapping) else {}
+            _check_facts(meta, 'meta')
+            return LoadedBiRefNet(state, meta, False)
+    except ValueError as error:
+        raise ValueError(f'{file}: {error}') from error
     meta = {}
     if hash_file:
         meta['source_sha256'] = sha256_of(file)
     info = identify(path if Path(path).exists() else file, sha256=meta.get('source_sha256'))
-    if info is not None:
-        print_log(f'{file}: recognized as {info.name}', 'current')
-        print_terms(info)
-    meta |= known_facts(info, file)
     try:
         _check_reference(state)
+        info = _same_backbone(info, state, file)
+        if info is not None:
+            print_log(f'{file}: recognized as {info.name}', 'current')
+            print_terms(info)
+        meta |= known_facts(info, file)
+        _check_facts(meta, 'config.json')
         meta['crop_order'] = resolve_crop_order(state, crop_order, meta.get('crop_order'), str(file))
         return LoadedBiRefNet(convert_birefnet_state_dict(state, meta['crop_order']), meta, True)
     except ValueError as error:
         raise ValueError(f'{file}: {error}') from error
+    except (IndexError, KeyError, RuntimeError) as error:
+        raise ValueError(f'{file}: not a whole BiRefNet checkpoint: parameters of other shapes ({error})') from error
+
+
+def _same_backbone(info: ModelInfo | None, state: dict[str, Tensor], file: Path) -> ModelInfo | None:
+    """The model that a file is named after; ``None``, with a warning, if its backbone is another one."""
+    if info is None:
+        return None
+    prefix = 'backbone.'
+    shapes = {key.removeprefix(prefix): tuple(value.shape) for key, value in _convert_backbone(state).items()}
+    backbone = infer_backbone(shapes).name
+    if backbone == info.backbone:
+        return info
+    print_log(
+        f'{file}: named like {info.name}, whose backbone is {info.backbone}. It has {backbone}, and is taken for a '
+        'model that is not known',
+        'current',
+        logging.WARNING,
+    )
+    return None
+
+
+def _check_memory(state: Mapping[str, Tensor]) -> None:
+    """Raise ``ValueError`` if parameters are views that would take much more memory as a model than the file does."""
+    dense = [value for value in state.values() if value.layout == torch.strided]
+    storages = [value.untyped_storage() for value in dense]
+    stored = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    claimed = sum(value.nbytes for value in dense)
+    if claimed > 2 * stored + LARGEST_REPEATED_BYTES:
+        raise ValueError(f'its parameters claim {claimed} bytes, and hold {stored}: views that repeat few numbers')
+
+
+def _check_facts(meta: dict, place: str) -> None:
+    """Raise ``ValueError`` for what cannot be true of a model; ``place`` is where it is written."""
+    for key, fits, wanted in (
+        ('input_size', lambda size: isinstance(size, (str, list, tuple)) and is_input_size(size), INPUT_SIZES),
+        ('crop_order', lambda order: isinstance(order, str) and order in ORDERS, ' or '.join(map(repr, ORDERS))),
+        ('model_name', lambda name: isinstance(name, str), 'text'),
+    ):
+        if key in meta and not fits(meta[key]):
+            raise ValueError(f'{key} in its {place} is {reprlib.repr(meta[key])}, must be {wanted}')
 
 
 def known_facts(info: ModelInfo | None, file: Path) -> dict:

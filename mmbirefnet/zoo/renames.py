@@ -13,6 +13,7 @@ from typing import NamedTuple
 from mmbirefnet.models.backbones.swin import ARCHITECTURES as SWIN_ARCHITECTURES
 from mmbirefnet.models.backbones.swin_checkpoint import BUFFERS
 
+MOST_BLOCKS = 64  # of a stage
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -104,7 +105,7 @@ def _choose_swin(found: dict) -> str:
         for name, known in SWIN_ARCHITECTURES.items()
         if all(known[option] == found[option] for option in ('embed_dims', 'window_size'))
     ]
-    if not fitting or any(depth == 0 or depth % 2 for depth in found['depths']):
+    if not fitting or any(depth == 0 or depth % 2 or depth > MOST_BLOCKS for depth in found['depths']):
         return choose('Swin Transformer', SWIN_ARCHITECTURES, found)
     return min(fitting, key=lambda name: abs(sum(SWIN_ARCHITECTURES[name]['depths']) - sum(found['depths'])))
 

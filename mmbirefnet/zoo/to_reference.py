@@ -16,8 +16,10 @@ from torch import Tensor
 from mmbirefnet.fileio.atomic import replacing
 from mmbirefnet.fileio.checkpoints import DCN_VERSION, read_checkpoint
 from mmbirefnet.models.backbones.swin import relative_position_index
+from mmbirefnet.models.segmentors.lora import merge_adapters, read_adapters
 
-from .catalog import get_info
+from .architecture import MASK_WEIGHT, check_fit, infer_model_config
+from .catalog import find_info
 from .convert import LoadedBiRefNet, load_birefnet, strip_prefixes
 from .crop_order import AUTO, ROWS
 from .download import fetch
@@ -68,8 +70,6 @@ def to_reference_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tenso
             does not have.
     """
     source = strip_prefixes(state_dict)
-    if 'decode_head.conv_logits.weight' not in source:
-        raise ValueError(f'not a BiRefNet of this project: found {len(source)} keys such as {sorted(source)[:4]}')
     _check_head(source)
     converted = _restore_backbone(source)
     for key, value in source.items():
@@ -111,7 +111,11 @@ def _restore_backbone(source: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_head(source: dict[str, Tensor]) -> None:
-    """Raise ``ValueError`` for what the reference's decoder does not have."""
+    """Raise ``ValueError`` for what the reference does not have outside of its backbones."""
+    if 'decode_head.conv_logits.weight' not in source:
+        raise ValueError(f'not a BiRefNet of this project: found {len(source)} keys such as {sorted(source)[:4]}')
+    if any(key.endswith(MASK_WEIGHT) for key in source):
+        raise ValueError('the reference implementation has no guidance by a coarse mask, which this model has')
     classes = source['decode_head.conv_logits.weight'].shape[0]
     if classes != 1:
         raise ValueError(f'the reference implementation predicts one map, this model {classes} classes')
@@ -150,7 +154,9 @@ def _restore(key: str, source: dict[str, Tensor]) -> str:
     return key
 
 
-def write_reference(src: str | os.PathLike, dst: str | os.PathLike, crop_order: str = AUTO) -> list[Path]:
+def write_reference(
+    src: str | os.PathLike, dst: str | os.PathLike, crop_order: str = AUTO, adapters: str | os.PathLike | None = None
+) -> list[Path]:
     """Write a checkpoint in the form of the reference implementation.
 
     Args:
@@ -159,6 +165,7 @@ def write_reference(src: str | os.PathLike, dst: str | os.PathLike, crop_order: 
         dst: A ``.pth`` or ``.safetensors`` file, or a folder as on Hugging Face: ``model.safetensors``,
             ``config.json`` and a model card, ``README.md``. What exists is replaced.
         crop_order: See :func:`mmbirefnet.utils.convert_birefnet_state_dict`.
+        adapters: File of low-rank adapters that are merged into the weights.
 
     Returns:
         The files that were written.
@@ -170,10 +177,17 @@ def write_reference(src: str | os.PathLike, dst: str | os.PathLike, crop_order: 
     if dst.suffix not in ('', '.pth', '.safetensors') and not dst.is_dir():
         raise ValueError(f'{dst}: must be a .pth or .safetensors file, or a folder (a name without a suffix)')
     loaded = load_birefnet(src, crop_order)
+    if adapters is not None:
+        loaded = with_adapters(loaded, adapters)
     try:
+        _check_head(loaded.state_dict)
+        check_fit(loaded.state_dict, infer_model_config(loaded.state_dict))
         state = to_reference_state_dict(loaded.state_dict)
+        scores = [] if dst.suffix or adapters else _scores(src, loaded)
     except ValueError as error:
         raise ValueError(f'{src}: {error}') from error
+    except (IndexError, RuntimeError) as error:  # parameters that cannot be put together
+        raise ValueError(f'{src}: not a whole BiRefNet: parameters of other shapes ({error})') from error
     # Parts of one tensor would be saved with the whole.
     state = {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
     if dst.suffix == '.pth':
@@ -185,7 +199,7 @@ def write_reference(src: str | os.PathLike, dst: str | os.PathLike, crop_order: 
         _write_safetensors(dst, state)
         return [dst]
     facts = _facts(loaded)
-    card = _model_card(Path(src).name, facts, _scores(src, loaded))
+    card = _model_card(Path(src).name, facts, scores)
     paths = [dst / name for name in FILES]
     _write_safetensors(paths[0], state)
     config = dict(architectures=['BiRefNet'], model_type='birefnet', mmbirefnet=facts)
@@ -193,6 +207,21 @@ def write_reference(src: str | os.PathLike, dst: str | os.PathLike, crop_order: 
         with replacing(path) as temporary:
             Path(temporary).write_text(text, encoding='utf-8')
     return paths
+
+
+def with_adapters(loaded: LoadedBiRefNet, path: str | os.PathLike) -> LoadedBiRefNet:
+    """A model with low-rank adapters merged into its weights; it is no longer the released one.
+
+    Raises:
+        FileNotFoundError, ValueError: If the adapters cannot be read, or are for another model.
+    """
+    adapters, scale = read_adapters(path)
+    try:
+        state_dict = merge_adapters(loaded.state_dict, adapters, scale)
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
+    meta = {key: value for key, value in loaded.meta.items() if key != 'model_name'}
+    return loaded._replace(state_dict=state_dict, meta=meta)
 
 
 def _write_safetensors(path: Path, state: dict[str, Tensor]) -> None:
@@ -226,19 +255,22 @@ def _facts(loaded: LoadedBiRefNet) -> dict:
 def _scores(src: str | os.PathLike, loaded: LoadedBiRefNet) -> list[tuple[str, str, float, str]]:
     """Rows of dataset, metric, value and source: of the training's last validation, or else published ones."""
     if 'model_name' in loaded.meta:  # converted, not trained
-        info = get_info(loaded.meta['model_name'])
+        info = find_info(loaded.meta['model_name'])
         return [
             (score.dataset, metric, value, score.source)
-            for score in info.scores
+            for score in (info.scores if info else ())
             for metric, value in score.metrics.items()
         ]
     content = read_checkpoint(fetch(src))
-    log = content.get('message_hub', {}).get('log_scalars', {}) if isinstance(content, Mapping) else {}
-    return [
-        ('validation set', name.removeprefix('val/'), float(buffer.current()), 'last validation of the training')
-        for name, buffer in log.items()
-        if name.startswith('val/') and not name.endswith('time')
-    ]
+    hub = content.get('message_hub', {}) if isinstance(content, Mapping) else {}
+    try:
+        return [
+            ('validation set', name.removeprefix('val/'), float(buffer.current()), 'last validation of the training')
+            for name, buffer in hub.get('log_scalars', {}).items()
+            if name.startswith('val/') and not name.endswith('time')
+        ]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f'its message_hub, which keeps the scores, is damaged ({error})') from error
 
 
 def _model_card(name: str, facts: dict, scores: list[tuple[str, str, float, str]]) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 class RedBackend:
     """The map is the red channel; remembers the shapes that it was given."""
 
+    channel = 0
     name, fixed_size, max_batch = 'red', False, None
     input_size = (32, 64)
 
@@ -19,4 +20,4 @@ class RedBackend:
         assert images.flags.c_contiguous
         assert images.shape[1] % 32 == images.shape[2] % 32 == 0
         self.shapes.append(images.shape[:3])
-        return images[..., 0].astype(np.float32) / 255
+        return images[..., self.channel].astype(np.float32) / 255

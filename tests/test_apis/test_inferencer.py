@@ -48,8 +48,10 @@ def test_maps_at_original_size(red, tmp_path):
     for several in (tmp_path, f'{tmp_path}/*.png', [tmp_path / 'a.png']):
         (one,) = red(several)
         assert np.array_equal(one, soft_map)
-    levels = red(rgb, channel_order='rgb', output='uint8')
+    levels = red(rgb, channel_order='rgb', dtype='uint8')
     assert np.array_equal(levels, (soft_map * 255).astype(np.uint8))
+    with pytest.deprecated_call(match='dtype='):
+        assert np.array_equal(red(rgb, channel_order='rgb', output='uint8'), levels)
 
 
 def test_batches_hold_pictures_of_one_input_size():
@@ -169,8 +171,8 @@ def test_errors_stop_it_or_are_handed_over(tmp_path):
 
 
 def test_wrong_options(red):
-    with pytest.raises(ValueError, match="output='png'"):
-        red(drawing(8, 8), output='png')
+    with pytest.raises(ValueError, match="dtype='png'"):
+        red(drawing(8, 8), dtype='png')
     with pytest.raises(ValueError, match='input_size=33'):
         red(drawing(8, 8), input_size=33)
     with pytest.raises(TypeError, match='color'):

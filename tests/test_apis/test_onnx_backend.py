@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from doc_blocks import blocks
 from onnx import TensorProto, helper
 from PIL import Image
 
@@ -199,6 +200,20 @@ def test_operators_that_onnxruntime_lacks(write):
     path = write.save(helper.make_graph([node], 'custom', [image], [out]), domain='mmdeploy')
     with pytest.raises(ValueError, match=r'model\.onnx: .*can load .*DeformConv.*; update onnxruntime, or export with'):
         OnnxBackend(path, CPU)
+
+
+def test_examples_of_the_export_page(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new('RGB', (40, 30), (255, 30, 10)).save('photo.jpg')
+    write(output='opacity', weights=(0.2, 0, 0)).rename('other.onnx')
+    write()
+    red = np.array((255 - IMAGENET_MEAN[0]) / IMAGENET_STD[0])
+    logits, probabilities = blocks('docs/en/user_guides/export.md', 'onnx')
+    for code, expected in ((logits, sigmoid(red)), (probabilities, 0.2 * red)):
+        found = {}
+        exec(code, found)
+        assert found['soft_map'].shape == (30, 40)
+        np.testing.assert_allclose(found['soft_map'], expected, atol=0.02)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The inferencer with real models: maps of the test pipeline, configs, checkpoints, types."""
 
+import copy
+import itertools
 import re
 import shutil
 
@@ -43,7 +45,7 @@ def test_maps_are_those_of_the_test_pipeline(trained_checkpoint, model, tmp_path
         pass
     dataset = DATASETS.build(cfg.test_dataloader.dataset | dict(data_root=str(tmp_path)))
     inferencer = BiRefNetInferencer(*trained_checkpoint, device='cpu', fuse=fuse)
-    maps = inferencer(tmp_path / 'DIS-VD/im', tmp_path / 'out', save='mask', output='uint8', batch_size=2)
+    maps = inferencer(tmp_path / 'DIS-VD/im', tmp_path / 'out', save='mask', dtype='uint8', batch_size=2)
     assert len(maps) == len(dataset) == 3
     for index, levels in enumerate(maps):
         with torch.no_grad():
@@ -54,6 +56,24 @@ def test_maps_are_those_of_the_test_pipeline(trained_checkpoint, model, tmp_path
         assert np.abs(levels.astype(int) - expected).max() <= 1
         stem = sample.img_path.rsplit('/', 1)[1].removesuffix('.jpg')
         assert np.array_equal(np.asarray(Image.open(tmp_path / 'out' / f'{stem}.png')), levels)
+
+
+def test_loading_draws_no_random_numbers(trained_checkpoint, model):
+    """The parameters are all in the checkpoint; filling a large model with random ones first takes seconds."""
+    before = torch.get_rng_state()
+    loaded = TorchBackend(*trained_checkpoint, device='cpu', fuse=False).model
+    assert torch.equal(torch.get_rng_state(), before)
+    expected = dict(itertools.chain(model.named_parameters(), model.named_buffers()))
+    found = dict(itertools.chain(loaded.named_parameters(), loaded.named_buffers()))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+def test_given_model_is_not_changed(model):
+    before = copy.deepcopy(model.state_dict())
+    assert TorchBackend(model, device='cpu').model is not model
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
 
 
 def test_tta_is_that_of_the_config(trained_checkpoint, model, inferencer):

@@ -1,5 +1,6 @@
 """Several processes of torchrun or srun share a folder, each by its rank."""
 
+import json
 import os
 import subprocess
 import sys
@@ -71,6 +72,25 @@ def test_a_job_that_was_cut_off_goes_on(cut, tmp_path):
     assert all((tmp_path / 'out' / name).stat().st_mtime_ns == time for name, time in before.items())
 
 
+@pytest.mark.parametrize('size', [2, 4])
+def test_report_is_joined(cut, images, tmp_path, size):
+    """It has every image once, by name, as the report of one process has, and is written when the last one ends."""
+    cut({}, '--report', str(tmp_path / 'alone.json'))
+    alone = json.loads((tmp_path / 'alone.json').read_text())
+    for rank in reversed(range(size)):
+        assert not (tmp_path / 'all.json').exists()
+        cut(torchrun(rank, size), '--report', str(tmp_path / 'all.json'), '--overwrite')
+    joined = json.loads((tmp_path / 'all.json').read_text())
+    assert [image['input'] for image in joined['images']] == [str(images / f'{k}.png') for k in range(7)]
+    for report in (alone, joined):
+        report.pop('seconds')
+        report['images'].sort(key=lambda image: image['input'])
+        for image in report['images']:
+            image.pop('seconds', None)
+    assert joined == alone
+    assert not list((tmp_path / 'out').glob('.report*'))
+
+
 def test_environments():
     assert Share.from_environment({}) == (0, 1, 0)
     assert Share.from_environment({'SLURM_PROCID': '0', 'SLURM_NTASKS': '8'}) == (0, 1, 0)  # a batch script
@@ -88,13 +108,14 @@ def test_one_file_or_a_watched_folder_is_not_shared(cut):
 def test_processes_at_once(images, tmp_path):
     """Two processes, one report with the sums, on counts alone."""
     code = (
-        'from pathlib import Path; from mmbirefnet.apis.shares import Share; share = Share.from_environment(); '
-        f'total = share.join(Path({str(tmp_path)!r}), dict(written=share.rank + 1)); print(dict(total or {{}}))'
+        'from pathlib import Path; from mmbirefnet.apis.job import Report; from mmbirefnet.apis.shares import Share; '
+        f'share = Share.from_environment(); total = share.join(Path({str(tmp_path)!r}), Report(share.rank + 1)); '
+        'print(total and total.written)'
     )
     running = [
         subprocess.Popen([sys.executable, '-c', code], env={**os.environ, **torchrun(rank, 2)}, stdout=subprocess.PIPE)
         for rank in range(2)
     ]
     printed = {process.communicate(timeout=100)[0].decode().strip() for process in running}
-    assert "{'written': 3}" in printed
-    assert not list(tmp_path.glob('.counts*'))
+    assert '3' in printed
+    assert not list(tmp_path.glob('.report*'))

@@ -250,7 +250,7 @@ def test_animations_in_python(backend):
     save_animation('a.gif')
     inferencer = BiRefNetInferencer(backend=backend)
     assert inferencer('a.gif').shape == (32, 64)
-    maps = inferencer('a.gif', 'out', frames='all', output='uint8', batch_size=3)
+    maps = inferencer('a.gif', 'out', frames='all', dtype='uint8', batch_size=3)
     assert backend.shapes[-1] == (3, 32, 64)
     assert [np.array_equal(each, square(index)[..., 0]) for index, each in enumerate(maps)] == [True] * 3
     assert isinstance(load_frames('out/a.gif'), LoadedSequence)
@@ -326,6 +326,21 @@ def test_masks(backend, folder, tmp_path, capsys):
     assert 'narrow.png: a mask of 32x32 pixels does not fit in/a.jpg of 64x32' in capsys.readouterr().err
 
 
+def test_guide(backend, folder, tmp_path, capsys):
+    """Coarse masks from a folder reach a backend that takes them as the fourth channel."""
+    (tmp_path / 'coarse').mkdir()
+    gray = np.repeat(np.arange(64, dtype=np.uint8)[None], 32, 0)
+    Image.fromarray(gray).save(tmp_path / 'coarse/a.png')
+    words = ('in/a.jpg', '-o', 'out', '--save', 'mask', '--guide', 'coarse')
+    assert run(*words) == 2
+    assert 'guide: red takes no coarse mask' in capsys.readouterr().err
+    backend.takes_guide, backend.channel = True, 3
+    assert run(*words) == 0
+    np.testing.assert_array_equal(np.array(Image.open(tmp_path / 'out/a.png')), gray)
+    assert run(*words, '--mask', 'coarse') == 2
+    assert '--guide coarse: is for a model' in capsys.readouterr().err
+
+
 def test_masks_in_python(folder, tmp_path):
     gray = np.full((32, 64), 51, np.uint8)
     cutout = remove_background(folder / 'a.jpg', mask=gray, foreground=False, levels=(0.1, 0.3))
@@ -346,6 +361,13 @@ def test_a_mask_for_each_frame(backend):
 
 
 # The report
+
+
+@pytest.mark.parametrize('report', ['.', '/', 'in', 'gone/report.json'])
+def test_report_that_cannot_be_written(backend, folder, capsys, report):
+    assert run('in/a_mask.png', '-o', 'out', '--report', report) == 2
+    assert f'error: --report {report}: must be a file, in a folder that exists' in capsys.readouterr().err
+    assert not Path('out').exists()
 
 
 def test_report(backend, folder):

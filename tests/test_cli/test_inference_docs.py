@@ -2,11 +2,14 @@
 
 import argparse
 import importlib
+import io
 import re
-import shlex
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from doc_blocks import blocks, commands
 from fake_backend import RedBackend
 from PIL import Image
 
@@ -14,14 +17,14 @@ from mmbirefnet.apis import BiRefNetInferencer, inferencer
 from mmbirefnet.cli import cut, main
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / 'docs/en/user_guides/inference.md').read_text('utf-8')
-COMMANDS = re.findall(r'^mmbirefnet .+$', PAGE, re.M)
-PYTHON = re.findall(r'```python\n(.+?)```', PAGE, re.S)
+NAME = 'docs/en/user_guides/inference.md'
+PAGE = (ROOT / NAME).read_text('utf-8')
+COMMANDS = [words for code in blocks(NAME, 'commands') for words in commands(code)]
 
 
 @pytest.fixture(autouse=True)
 def images(tmp_path, monkeypatch):
-    """The files that the page speaks of."""
+    """The files that the page names."""
     names = ('photo.jpg', 'photos/a.jpg', 'photos/sub/b.jpg', 'a.jpg', 'b.jpg', 'beach.jpg', 'inbox/c.jpg')
     for name in (*names, 'work_dirs/demo/data/DIS-VD/im/d.jpg'):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -35,16 +38,26 @@ def images(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize('command', COMMANDS)
-def test_commands(command, images, monkeypatch):
+@pytest.mark.parametrize('words', COMMANDS, ids=' '.join)
+def test_commands(words, images, monkeypatch):
     monkeypatch.setattr(cut, 'inferencer_of', lambda args: BiRefNetInferencer(backend=RedBackend()))
     monkeypatch.setattr(inferencer, 'make_backend', lambda *_: RedBackend())
     # Once through, where the command would go on for ever.
     monkeypatch.setattr(cut, 'watch', lambda job, folders, *_: list(job.run(job.plan(cut.list_sources(folders)))))
-    words = shlex.split(command)[1:]
-    assert main.main(words) == 0
+    assert main.main(words[1:]) == 0
     out = images / words[words.index('-o') + 1]
     assert out.is_file() or any(path.is_file() for path in out.rglob('*'))
+
+
+def test_pipe(images, monkeypatch):
+    monkeypatch.setattr(cut, 'inferencer_of', lambda args: BiRefNetInferencer(backend=RedBackend()))
+    ((_, image, _, *words, _, out),) = commands(*blocks(NAME, 'pipe'))
+    assert out == 'cutout.png'
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, 'stdin', SimpleNamespace(buffer=io.BytesIO((images / image).read_bytes())))
+    monkeypatch.setattr(sys, 'stdout', SimpleNamespace(buffer=output, encoding='utf-8', write=None, flush=None))
+    assert main.main(words[1:]) == 0
+    assert Image.open(output).mode == 'RGBA'
 
 
 def test_python(images, monkeypatch):
@@ -52,7 +65,7 @@ def test_python(images, monkeypatch):
     kept = importlib.import_module('mmbirefnet.apis.cutout').cached_inferencer
     kept.cache_clear()
     namespace = {}
-    for code in PYTHON:
+    for code in blocks(NAME, 'python'):
         exec(code, namespace)
     kept.cache_clear()
     assert Image.open('cutout.png').mode == 'RGBA'

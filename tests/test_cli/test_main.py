@@ -89,6 +89,14 @@ def test_commands_are_listed(capsys):
     assert "invalid choice: 'nonsense'" in captured.err
 
 
+@pytest.mark.parametrize('words', [['--help'], ['models', '--help']])
+def test_help_on_an_ascii_terminal(words):
+    command = [sys.executable, '-m', 'mmbirefnet.cli.main', *words]
+    done = subprocess.run(command, env=os.environ | dict(PYTHONIOENCODING='ascii:strict'), capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b'')
+    assert rb'\u2026' in done.stdout
+
+
 def test_console_script_is_declared():
     setup = (ROOT / 'setup.py').read_text('utf-8')
     assert "'console_scripts': ['mmbirefnet = mmbirefnet.cli.main:main']" in setup

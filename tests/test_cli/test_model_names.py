@@ -127,8 +127,8 @@ def test_models(hub, capsys):
     ('words', 'message'),
     [
         (['zzz'], 'zzz: no released model matches; known are BiRefNet, '),
-        (['a', 'b'], 'models a b: one PATTERN, or download and names'),
-        (['download'], 'models download: which?'),
+        (['a', 'b'], 'models a b: expected one PATTERN, or download and names'),
+        (['download'], 'models download: no model is named'),
     ],
 )
 def test_wrong_words(words, message, capsys):

@@ -3,7 +3,6 @@
 import argparse
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,29 +10,42 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from doc_blocks import blocks, commands
 from red import TakesRed, red_square
 from videos import make_video
 
-from mmbirefnet.apis import BiRefNetInferencer
+from mmbirefnet.apis import BiRefNetInferencer, inferencer
 from mmbirefnet.cli import serve, video
 from mmbirefnet.cli.main import main
 from mmbirefnet.server.app import create_app
 from mmbirefnet.server.limits import Limits, cost
 
 ROOT = Path(__file__).parents[2]
+NAME = 'docs/en/user_guides/video.md'
 VIDEO, SERVER = ((ROOT / f'docs/en/user_guides/{name}.md').read_text('utf-8') for name in ('video', 'server'))
 
 
-@pytest.mark.parametrize('command', re.findall(r'^mmbirefnet video [^#\n]+', VIDEO, re.M))
-def test_video_commands(command, tmp_path, monkeypatch):
+@pytest.fixture
+def clip(tmp_path, monkeypatch):
+    """The files that the page names."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(video, 'inferencer_of', lambda args: BiRefNetInferencer(backend=TakesRed()))
     rgb, _ = red_square()
     cv2.imwrite('beach.jpg', rgb)
     make_video('clip.mp4', [rgb] * 3, sound='aac')
-    words = shlex.split(command)[1:]
-    assert main(words) == 0
+
+
+@pytest.mark.parametrize('words', commands(*blocks(NAME, 'commands')), ids=' '.join)
+def test_video_commands(words, clip, monkeypatch):
+    monkeypatch.setattr(video, 'inferencer_of', lambda args: BiRefNetInferencer(backend=TakesRed()))
+    assert main(words[1:]) == 0
     assert Path(words[words.index('-o') + 1]).is_file()
+
+
+def test_video_in_python(clip, monkeypatch):
+    monkeypatch.setattr(inferencer, 'make_backend', lambda *_: TakesRed())
+    for code in blocks(NAME, 'python'):
+        exec(code, {})
+    assert Path('clip.mov').is_file()
 
 
 def test_fields_of_the_service():
@@ -67,8 +79,7 @@ def test_limits_of_the_service():
 
 
 def test_figures_of_the_temporal_smoother(tmp_path):
-    (command,) = re.findall(r'^python (tools/analysis_tools/temporal_smoothing.py .+)$', VIDEO, re.M)
-    script, out = command.split()
+    ((_, script, out),) = commands(*blocks(NAME, 'smoothing'))
     done = subprocess.run(
         [sys.executable, ROOT / script, tmp_path / out], capture_output=True, text=True, timeout=120,
         env=os.environ | {'PYTHONPATH': str(ROOT)},

@@ -4,8 +4,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from doc_blocks import ROOT, blocks
+from mmengine.config import Config
 
 from mmbirefnet.datasets import DichotomousDataset, MixedDataset, ShareSampler
+from mmbirefnet.registry import DATA_SAMPLERS
 
 
 @pytest.fixture
@@ -51,6 +54,19 @@ def test_shares_of_folders(folders):
     assert orders[0] != orders[1]
     sampler.set_epoch(0)
     assert list(sampler) == orders[0]
+
+
+def test_example_of_the_fine_tuning_page(tmp_path, write_pair):
+    for index in range(6):
+        write_pair(tmp_path, f'{"glass" if index % 3 else "hair"}/{index}')
+    path = tmp_path / 'example.py'
+    base = ROOT / 'configs/birefnet/birefnet_swin-t_8xb4-500e_dis5k-1024x1024.py'
+    (code,) = blocks('docs/en/user_guides/finetune.md', 'sampler')
+    path.write_text(f'_base_ = {str(base)!r}\n{code}')
+    data = DichotomousDataset(data_root=str(tmp_path), pipeline=[])
+    sampler = DATA_SAMPLERS.build(dict(Config.fromfile(path).train_dataloader.sampler, dataset=data, seed=5))
+    folders = Counter(data.stem_of(data.get_data_info(i)['img_path']).partition('/')[0] for i in sampler)
+    assert folders == {'hair': 3, 'glass': 3}
 
 
 def test_shares_of_sets_over_processes(folders, monkeypatch):

@@ -49,6 +49,14 @@ def logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return model(x, mode='tensor')
 
 
+def test_in_place():
+    model = trained(config())
+    expected = logits(fuse(model), image := torch.randn(1, 3, 64, 64))
+    fused = fuse(model, inplace=True)
+    assert fused is model
+    assert torch.equal(logits(fused, image), expected)
+
+
 def assert_same_logits(model: nn.Module, x: torch.Tensor) -> nn.Module:
     """Compare with the fused model, and check that fusing left the plain one alone."""
     before = copy.deepcopy(model.state_dict())

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from doc_blocks import blocks
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -70,10 +71,10 @@ def test_training_sets(name, sets):
 
 @pytest.fixture
 def example(tmp_path):
-    """Builds the training loader of the page's Python example with a number, over pictures of one colour."""
+    """Builds the training loader of the page's Python example with a number, over pictures of one color."""
 
     def build(number):
-        config = re.findall(r'```python\n(.+?)```', PAGE, re.S)[number]
+        config = blocks('docs/en/user_guides/tasks.md', 'examples')[number]
         path = tmp_path / 'example.py'
         path.write_text(config.replace("'../", f"'{ROOT}/configs/"))
         cfg = Config.fromfile(path)

@@ -92,6 +92,56 @@ def test_claims_are_refused(tmp_path, name, zipped):
     assert time.process_time() - start < 2
 
 
+LIST = pickle.EMPTY_LIST + pickle.BINPUT + b'\0' + pickle.MARK + pickle.NONE * 20000 + pickle.APPENDS
+QUADRATIC = {
+    'marks behind many objects': (
+        pickle.MARK + pickle.NONE * 300_000 + (pickle.MARK + pickle.TUPLE) * 10_000 + pickle.TUPLE,
+        'expected named parameters',
+    ),
+    'a long list in a list many times': (
+        pickle.EMPTY_LIST + pickle.MARK + LIST + (pickle.BINGET + b'\0') * 20_000 + pickle.APPENDS,
+        'in each other',
+    ),
+    'objects that are in no other': (LIST + (pickle.BINGET + b'\0' + pickle.TUPLE1) * 100, 'it leaves 101 objects'),
+    'many steps': (pickle.MARK + pickle.NONE * 1_100_000 + pickle.TUPLE, 'more than 1000000 steps'),
+}
+
+
+@pytest.mark.parametrize('name', QUADRATIC)
+def test_reading_takes_time_in_proportion(tmp_path, name):
+    content, problem = QUADRATIC[name]
+    with zipfile.ZipFile(tmp_path / 'small.pth', 'w') as archive:
+        archive.writestr('archive/data.pkl', pickle.PROTO + b'\2' + content + pickle.STOP)
+        archive.writestr('archive/version', '3\n')
+    start = time.process_time()
+    with pytest.raises(ValueError, match=rf'small\.pth: .*{problem}'):
+        read_state_dict(tmp_path / 'small.pth')
+    assert time.process_time() - start < 4
+
+
+@pytest.mark.parametrize(
+    'metadata',
+    [5, [1], 'text', {5: {'version': 1}}, {'layer': 5}, {'layer': {'version': '2'}}, {'layer': {'version': [2]}}],
+)
+def test_damaged_metadata_of_parameters(tmp_path, metadata):
+    state = collections.OrderedDict(weight=torch.zeros(1))
+    state._metadata = metadata
+    for content in (state, dict(state_dict=state)):
+        torch.save(content, tmp_path / 'odd.pth')
+        with pytest.raises(ValueError, match=r'odd\.pth: the metadata of its parameters .*Fix: save the state dict'):
+            read_checkpoint(tmp_path / 'odd.pth')
+
+
+@pytest.mark.parametrize('name', ['weight\n\x1b[2J', '\ud800', 'x' * 501])
+def test_names_that_cannot_be_printed(tmp_path, name):
+    """Messages about parameters are one line that a terminal shows."""
+    torch.save({'a': torch.zeros(1), name: torch.zeros(1)}, tmp_path / 'odd.pth')
+    with pytest.raises(ValueError, match=r'odd\.pth: expected named parameters') as error:
+        read_state_dict(tmp_path / 'odd.pth')
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 500
+
+
 def test_parameters_of_one_value_take_no_memory(tmp_path):
     """Views of one number are read, and checked, as what they are."""
     torch.save({f'w{i}': torch.tensor(i / 0.5).expand(8192, 8192) for i in range(20)}, tmp_path / 'a.pth')
@@ -121,6 +171,23 @@ def test_storages_that_the_file_cannot_hold(tmp_path):
     (tmp_path / 'legacy.pth').write_bytes(claim)
     with pytest.raises(ValueError, match=r'legacy\.pth: .*a storage claims 2147483647 elements'):
         read_checkpoint(tmp_path / 'legacy.pth')
+
+
+@pytest.mark.parametrize('found', [0, 4, 16])
+def test_storages_of_another_size_than_their_entry(tmp_path, found):
+    """Mapped into memory they would begin and end with bytes of something else."""
+    torch.save({'w': torch.zeros(3)}, tmp_path / 'plain.pth')
+    with zipfile.ZipFile(tmp_path / 'plain.pth') as plain, zipfile.ZipFile(tmp_path / 'odd.pth', 'w') as odd:
+        for entry in plain.infolist():
+            odd.writestr(entry.filename, bytes(found) if entry.filename.endswith('data/0') else plain.read(entry))
+    with pytest.raises(ValueError, match=rf'odd\.pth: .*a storage claims 3 elements, its entry has {found} bytes'):
+        read_state_dict(tmp_path / 'odd.pth')
+
+
+def test_safetensors_with_a_large_header(tmp_path):
+    (tmp_path / 'odd.safetensors').write_bytes((2**22 + 1).to_bytes(8, 'little') + bytes(2**22 + 1))
+    with pytest.raises(ValueError, match=r'odd\.safetensors: .*a header of 4194305 bytes'):
+        read_state_dict(tmp_path / 'odd.safetensors')
 
 
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])

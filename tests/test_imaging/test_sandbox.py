@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import zlib
+from pathlib import Path
 
 import bad_files
 import numpy as np
@@ -19,7 +20,7 @@ from bad_files import POSTSCRIPT, iptc, slow_jpeg
 from PIL import Image, ImageCms
 
 from mmbirefnet.imaging.read import TooManyPixelsError, load_image
-from mmbirefnet.imaging.sandbox import ImageDecoder
+from mmbirefnet.imaging.sandbox import KEPT_BYTES, ImageDecoder
 
 WHOLE = bad_files.whole_pictures()
 
@@ -232,6 +233,53 @@ def test_threads_share_the_workers():
             thread.join()
         assert len(children() - others) == 2
     assert all(np.array_equal(read[k].rgb, image) and read[k].name == str(k) for k, image in enumerate(images))
+
+
+def shared_memory(worker: psutil.Process) -> Path:
+    """The only file in memory that an idle worker has open, by one or more descriptors."""
+    files = [file for file in Path(f'/proc/{worker.pid}/fd').iterdir() if os.readlink(file).startswith('/memfd:image')]
+    assert len({file.stat().st_ino for file in files}) == 1
+    return files[0]
+
+
+@pytest.mark.skipif(not hasattr(os, 'memfd_create'), reason='files in memory are a feature of Linux')
+def test_shared_memory_is_used_again_and_cannot_be_shrunk(decoder_and_worker):
+    """Reading pages that a worker has cut off would end this process with SIGBUS."""
+    decoder, worker = decoder_and_worker
+    before = shared_memory(worker).stat()
+    for name in ('rgb.png', 'rgba.png', 'rgb.jpg'):
+        decoder.read(WHOLE[name])
+        decoder.count_frames(WHOLE[name])
+        with pytest.raises(OSError, match='damaged'):
+            decoder.read(WHOLE['rgb.png'][:-20])
+    after = shared_memory(worker).stat()
+    assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size)
+    with pytest.raises(PermissionError):
+        os.truncate(shared_memory(worker), 0)
+
+
+def test_images_do_not_share_pixels(decoder):
+    names = [name for name in WHOLE if name.endswith('.png')]
+    assert len(names) > 5
+    images = [decoder.read(WHOLE[name]) for name in names]
+    for name, image in zip(names, images, strict=True):
+        expected = load_image(WHOLE[name])
+        assert np.array_equal(image.rgb, expected.rgb)
+        assert np.array_equal(image.alpha, expected.alpha)
+
+
+def test_more_pixels_than_a_worker_keeps(decoder_and_worker):
+    """The shared memory grows while frames are read, is handed over with them, and replaced for the next image."""
+    decoder, worker = decoder_and_worker
+    levels = (10, 20, 30)
+    pages = [Image.new('L', (4000, 2500), level) for level in levels]  # 30 MB of RGB each
+    data = bad_files.encoded(pages[0], 'TIFF', compression='tiff_lzw', save_all=True, append_images=pages[1:])
+    frames = decoder.read(data, frames='all').frames
+    assert decoder.read(WHOLE['rgb.png']).size == (bad_files.HEIGHT, bad_files.WIDTH)
+    assert shared_memory(worker).stat().st_size <= KEPT_BYTES
+    frames[1].rgb[:] = 77
+    decoder.read(data, frames='all')
+    assert [(frame.rgb.min(), frame.rgb.max()) for frame in frames] == [(10, 10), (77, 77), (30, 30)]
 
 
 def test_interrupts_do_not_reach_workers(decoder_and_worker):

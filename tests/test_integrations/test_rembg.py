@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from doc_blocks import blocks
 from onnx import TensorProto, helper, numpy_helper, save
 from PIL import Image
 
@@ -97,7 +97,7 @@ def test_example_of_the_page(onnx_model, image, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(onnx_model, 'model.onnx')
     Image.open(image).convert('RGB').save('photo.jpg')
-    (example,) = re.findall(r'```python\n(.+?)```', (ROOT / 'docs/en/user_guides/rembg.md').read_text(), re.S)
+    (example,) = blocks('docs/en/user_guides/rembg.md', 'session')
     found = {}
     exec(example, found)
     assert found['cutout'].size == (120, 80)
@@ -111,5 +111,5 @@ def test_command(onnx_model, image, tmp_path):
     words = ['-m', 'mmbirefnet.integrations.rembg', 'i', '-m', 'mmbirefnet', '-om', '-x', extras]
     command = [sys.executable, *words, str(image), str(tmp_path / 'mask.png')]
     subprocess.run(command, env=os.environ | {'PYTHONPATH': str(ROOT)}, check=True)
-    expected = BiRefNetInferencer(str(onnx_model))(str(image), output='uint8')
+    expected = BiRefNetInferencer(str(onnx_model))(str(image), dtype='uint8')
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'mask.png')), expected)

@@ -3,6 +3,7 @@
 The long run: ``MMBIREFNET_FUZZ_CASES=10000 pytest tests/test_robustness/test_fuzz_structure.py``.
 """
 
+import dataclasses
 import multiprocessing
 import os
 import resource
@@ -85,16 +86,15 @@ def test_images(canary, build):
 
 
 SMALL = Image.fromarray(red_square(32, 48)[0])
-TYPES = (None, True, False, 0, 1, -1, 2, 31, 32, 33, 64, 500, 501, 10**20, 0.0, -0.0, 0.5, 0.99, 1.0, 1.5, 1e-300,
+TYPES = (None, True, False, 0, 1, -1, 2, 31, 32, 33, 64, 96, 500, 501, 10**20, 0.0, -0.0, 0.5, 0.99, 1.0, 1.5, 1e-300,
 1e300,
          float('nan'), float('inf'), -float('inf'), '', 'image', '32', '0.5', '1x2', 'nan', b'64', (), [], {},
          (1,), (0, 1),
          (0.04, 0.96), (1, 0), (32, 64), [64, 32], (0, 0, 20, 20), (5, 5, 1e8, 1e8), (0, 0, 1.7e308, 9), (-5, -5, 4, 4),
-         (9, 9, 9, 9), (0.5, 1, 2), (1, float('nan')), ('a', 'b'), range(4), {1, 2}, object(), np.int64(32),
+         (9, 9, 9, 9), (0.5, 1, 2), (1, float('nan')), ('a', 'b'), 'guided', range(4), {1, 2}, object(), np.int64(32),
          np.float32(0.5),
          np.float64('nan'), np.bool_(True), np.array([32, 64]), np.zeros((2, 2)), np.array(0.5), 3j)  # fmt: skip
-OPTIONS = ('input_size', 'max_size', 'batch_size', 'flip', 'scales', 'box', 'margin', 'threshold', 'min_area', 'levels',
-           'largest', 'fill_holes', 'grow', 'feather', 'invert')  # fmt: skip
+OPTIONS = tuple(field.name for field in dataclasses.fields(Settings))
 
 
 def test_options():
@@ -120,15 +120,15 @@ def test_options():
     assert predicted
 
 
-WORDS = ('', ' ', '0', '1', '-1', '32', '33', '64', '0.5', '1e300', '-1e300', 'nan', 'inf', '-inf', 'image',
-'32x64', '32x', 'x',
-         '1e5', '0x20', '١٢', 'é', '\ud800', 'a\nb', '#fff', '#ff000080', 'rgb(1,2,3)', 'rgb(999,0,0)',
-         'hsl(0,1%,1%)', 'red',
-         '.', '/', '/dev/null', '-', '--', 'mask', 'cutout', 'png', '.png', 'webp', 'tiff', '*' * 200)  # fmt: skip
+WORDS = ('', ' ', '0', '1', '-1', '32', '33', '64', '0.5', '1e300', '-1e300', 'nan', 'inf', '-inf', 'image', '32x64',
+         '32x', 'x', '1e5', '0x20', '١٢', 'é', '\udcff', 'a\nb', '#fff', '#ff000080', 'rgb(1,2,3)', 'rgb(999,0,0)',
+         'hsl(0,1%,1%)', 'red', 'first', 'guided', '.', '/', '/dev/null', '-', '--', 'mask', 'cutout', 'png', '.png',
+         'webp', 'tiff', '*' * 200)  # fmt: skip
 FLAGS = ('--size', '--max-size', '--batch-size', '--scales', '--box', '--margin', '--threshold', '--min-area',
 '--levels',
-         '--grow', '--feather', '--crop', '--workers', '--max-pixels', '--background', '--format',
-         '--save')  # fmt: skip
+         '--grow', '--feather', '--crop', '--workers', '--max-pixels', '--background', '--format', '--tile',
+         '--tile-overlap', '--refine', '--foreground', '--limit', '--frames', '--mask', '--max-download', '--include',
+         '--report', '--save')  # fmt: skip
 COUNTS = {'--box': 4, '--levels': 2}
 
 
@@ -162,18 +162,8 @@ def test_words_of_the_command(tmp_path, monkeypatch, capsys):
     assert 2 in statuses
 
 
-FIELDS = (
-    'output',
-    'format',
-    'background',
-    'estimate_foreground',
-    'model',
-    'size',
-    'flip',
-    'threshold',
-    'min_area',
-    'box',
-)
+FIELDS = ('output', 'format', 'background', 'estimate_foreground', 'model', 'size', 'flip', 'threshold', 'min_area',
+          'box', 'margin', 'levels', 'largest', 'fill_holes', 'grow', 'feather', 'invert', 'crop')  # fmt: skip
 
 
 def test_requests():
@@ -185,7 +175,7 @@ def test_requests():
         for name, rng in cases(0.3):
             fields = {}
             for field in rng.choice(FIELDS, int(rng.integers(4)), replace=False):
-                words = [one_of(rng, WORDS) for _ in range(4 if field == 'box' and rng.integers(2) else 1)]
+                words = [one_of(rng, (*WORDS, '\ud800')) for _ in range(4 if field == 'box' and rng.integers(2) else 1)]
                 fields[str(field)] = ','.join(words).encode('utf-8', 'surrogatepass')
             files = {'file': ('a.png', structured_files.nested(rng) if rng.integers(4) == 0 else content)}
             if rng.integers(5) == 0:

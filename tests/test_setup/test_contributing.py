@@ -2,13 +2,13 @@
 
 import math
 import re
-import textwrap
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from doc_blocks import blocks
 from mmengine.config import Config
 
 from mmbirefnet.evaluation.functional.pair import Pair
@@ -24,7 +24,7 @@ TEXT = (ROOT / 'CONTRIBUTING.md').read_text('utf-8')
 def examples():
     """The names that the code blocks define."""
     names = {}
-    for block in re.findall(r'```python\n(.*?)```', TEXT, re.S):
+    for block in blocks('CONTRIBUTING.md', 'parts'):
         exec(block, names)
     yield names
     del MEASURES['BER']
@@ -34,11 +34,9 @@ def examples():
 def model(examples):
     """BiRefNet with the backbone and the loss of the examples' config lines."""
     cfg = Config.fromfile(ROOT / 'configs/_base_/models/birefnet_swin-t.py')
-    lines = [block for block in re.findall(r'^(?:    .+\n)+', TEXT, re.M) if re.search(r'^    model = ', block, re.M)]
-    assert len(lines) == 2
-    for block in lines:
+    for block in blocks('CONTRIBUTING.md', 'model'):
         names = {}
-        exec(textwrap.dedent(block), names)
+        exec(block, names)
         cfg.merge_from_dict({'model': names['model']})
     return MODELS.build(cfg.model)
 
@@ -71,6 +69,10 @@ def test_data_set(examples, tmp_path):
     )
     assert len(dataset) == 1
     assert dataset.get_data_info(0)['seg_map_path'].endswith('ThinObject5K/train/gt/bicycle.png')
+    names = {}
+    exec(*blocks('CONTRIBUTING.md', 'dataset'), names)
+    example = names['train_dataloader']['dataset']
+    assert len(DATASETS.build(dict(example, data_root=str(tmp_path), pipeline=[]))) == 1
 
 
 def test_metric(examples):
@@ -78,8 +80,9 @@ def test_metric(examples):
     mask = np.array([[0, 1, 1, 1], [0, 0, 0, 0]], bool)
     score = pytest.approx((1 / 3 + 1 / 5) / 2)
     assert examples['balanced_error_rate'](Pair(score_map, mask)) == score
-    (line,) = re.findall(r'^    test_evaluator = (.+)$', TEXT, re.M)
-    metric = METRICS.build(eval(line))
+    names = {}
+    exec(*blocks('CONTRIBUTING.md', 'evaluator'), names)
+    metric = METRICS.build(names['test_evaluator'])
     probabilities = ((torch.from_numpy(score_map)[None] + 0.5) / 255).clamp(max=1)
     metric.process(None, [dict(seg_logits=dict(data=probabilities), gt_sem_seg=dict(data=mask[None]))])
     scores = metric.evaluate(1)

@@ -2,10 +2,10 @@
 
 import re
 import runpy
-import shlex
 from pathlib import Path
 
 import pytest
+from doc_blocks import blocks, commands
 from forks import findable
 from mmengine.config import Config, DictAction
 
@@ -21,16 +21,15 @@ CONFIGS = ROOT / 'configs/birefnet'
 def test_data_commands(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'tools').symlink_to(ROOT / 'tools')
-    commands = re.findall(r'^python (tools/dataset_converters/.+)$', DATA, re.M)
-    assert len(commands) == 6
-    for command in commands:
-        monkeypatch.setattr('sys.argv', shlex.split(command))
-        status = 0
-        try:
-            runpy.run_path(str(ROOT / shlex.split(command)[0]), run_name='__main__')
-        except SystemExit as end:
-            status = end.code
-        assert not status, command
+    for code in blocks('docs/en/user_guides/data.md', 'commands'):
+        for _, *words in commands(code):
+            monkeypatch.setattr('sys.argv', words)
+            status = 0
+            try:
+                runpy.run_path(str(ROOT / words[0]), run_name='__main__')
+            except SystemExit as end:
+                status = end.code
+            assert not status, words
     assert check_sets('data/small', processes=1)['DIS-TR'].images == 12
 
 
@@ -60,7 +59,7 @@ def test_scale_options_fit_the_configs(options):
 
 
 def test_scale_example(tmp_path):
-    (example,) = re.findall(r'```python\n(.+?)```', SCALE, re.S)
+    (example,) = blocks('docs/en/advanced_guides/scale.md', 'fsdp')
     path = tmp_path / 'fsdp.py'
     path.write_text(example.replace("'./", f"'{CONFIGS}/").replace("'../_base_", f"'{ROOT}/configs/_base_"))
     assert Config.fromfile(path).strategy.type == 'FSDPStrategy'

@@ -104,9 +104,7 @@ def run_python(code, *paths, **environment):
 
 def imported_by(code, modules):
     """Which of ``modules`` are imported after ``code`` was run."""
-    # mmengine imports transformers where it is installed, and that imports torchvision.
-    first = 'import sys\nsys.modules["transformers"] = None'
-    output = run_python(f'{first}\n{code}\nprint(*[name for name in {modules.split()} if name in sys.modules])')
+    output = run_python(f'import sys\n{code}\nprint(*[name for name in {modules.split()} if name in sys.modules])')
     return output.splitlines()[-1].split()
 
 
@@ -115,11 +113,28 @@ def imported_by(code, modules):
     [
         ('import mmbirefnet, mmbirefnet.apis, mmbirefnet.utils', 'numpy cv2 torch mmengine mmcv mmseg'),
         ('from mmbirefnet.cli.main import main', 'numpy cv2 PIL rich torch mmengine mmbirefnet.apis'),
-        ('import mmbirefnet.registry', 'mmseg timm torchvision torch._dynamo mmpretrain'),
+        ('import mmbirefnet.registry', 'mmseg timm torchvision transformers torch._dynamo mmpretrain'),
     ],
 )
 def test_imports_leave_out(code, modules):
     assert imported_by(code, modules) == []
+
+
+def test_adafactor_is_imported_when_it_is_built(tmp_path):
+    (tmp_path / 'transformers.py').write_text(
+        'from torch.optim import SGD\n\n\nclass Adafactor(SGD):\n    """Stands for the optimizer of transformers."""\n'
+    )
+    code = """
+import sys
+import torch
+from mmengine.registry import OPTIMIZERS
+import mmbirefnet.registry
+print('transformers' in sys.modules)
+optimizer = OPTIMIZERS.build(dict(type='Adafactor', params=[torch.nn.Parameter(torch.ones(1))], lr=0.5))
+print(type(optimizer).__name__, optimizer.defaults['lr'], 'transformers' in sys.modules)
+"""
+    before, *_, after = run_python(code, tmp_path).splitlines()
+    assert (before, after) == ('False', 'Adafactor 0.5 True')
 
 
 def test_onnx_models_run_without_torch(tmp_path):
@@ -147,7 +162,9 @@ def test_checkpoints_run_without_what_only_training_needs(tmp_path):
     words = [tmp_path / 'a.png', '-o', tmp_path / 'out', '--config', tmp_path / 'pico.py']
     words += ['--checkpoint', tmp_path / 'pico.pth', '--device', 'cpu']
     code = f'from mmbirefnet.cli.main import main\nassert main({["cut", *map(str, words)]!r}) == 0'
-    modules = 'torch._dynamo torchvision timm matplotlib mmpretrain mmseg.datasets mmbirefnet.engine onnxruntime'
+    modules = (
+        'torch._dynamo torchvision transformers timm matplotlib mmpretrain mmseg.datasets mmbirefnet.engine onnxruntime'
+    )
     assert imported_by(code, modules) == []
 
 

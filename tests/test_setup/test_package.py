@@ -15,7 +15,7 @@ from mmbirefnet.version import __version__
 
 ROOT = Path(__file__).parents[2]
 PARTS = ('mmbirefnet', 'configs', 'tools', 'requirements', 'setup.py', 'pyproject.toml', 'MANIFEST.in')
-PARTS += ('README.md', 'LICENSE', 'CHANGELOG.md', 'CITATION.cff', 'model-index.yml')
+PARTS += ('README.md', 'LICENSE', 'NOTICE', 'CHANGELOG.md', 'CITATION.cff', 'model-index.yml')
 
 
 def python(*words, cwd, **environment):
@@ -98,6 +98,15 @@ def test_source_distribution_is_complete(source, tmp_path):
     for name in ('mmbirefnet', 'configs', 'tools', 'requirements'):
         assert files_below(unpacked / name) == files_below(source / name)
     assert all((unpacked / name).is_file() for name in PARTS[4:])
+
+
+@pytest.mark.soak
+def test_package_index_accepts_the_distributions(source, tmp_path):
+    """Their metadata is valid, and the README renders."""
+    pytest.importorskip('twine', reason='needs twine')
+    for kind in ('wheel', 'sdist'):
+        python('-c', f'from setuptools.build_meta import build_{kind}; build_{kind}({str(tmp_path)!r})', cwd=source)
+    python('-m', 'twine', 'check', '--strict', *tmp_path.glob('mmbirefnet-*'), cwd=tmp_path)
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'requirements').glob('*.txt')), ids=lambda path: path.stem)

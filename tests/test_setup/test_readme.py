@@ -6,19 +6,20 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from doc_blocks import blocks, commands
 from mmengine.config import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from PIL import Image
 
 from mmbirefnet import registry
+from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.cli.main import main
 from mmbirefnet.datasets.preparation.synthetic import make_sample
 from mmbirefnet.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / 'README.md').read_text('utf-8')
-INFERENCE, HEAD, LOSSES = re.findall(r'```python\n(.+?)```', README, re.S)
 
 
 def train_and_test(model) -> None:
@@ -48,32 +49,27 @@ def test_inference(trained_checkpoint, tmp_path, monkeypatch):
         cv2.imwrite(str(tmp_path / name), make_sample(0, 'DIS-VD', 0, (80, 80)).image)
     monkeypatch.chdir(tmp_path)
     # The small model is none of the released architectures, which need no config.
-    small = f'{str(config)!r}, {str(checkpoint)!r}'
-    example = INFERENCE.replace("'BiRefNet_HR'", small)
-    call = "remove_background('photo.jpg')"
-    assert example != INFERENCE
-    assert call in example
-    example = example.replace(call, f"remove_background('photo.jpg', BiRefNetInferencer({small}))")
-    namespace = {}
-    exec(example, namespace)
-    assert namespace['soft_map'].shape == (80, 80)
+    (example,) = blocks('README.md', 'inference')
+    assert "'BiRefNet'" in example
+    model = BiRefNetInferencer(str(config), str(checkpoint))
+    exec(example.replace("'BiRefNet'", 'model'), {'model': model})
     assert Image.open(tmp_path / 'cutout.png').mode == 'RGBA'
+    ((_, *words),) = commands(*blocks('README.md', 'command'))
+    words[words.index('BiRefNet_lite')] = str(checkpoint)
+    assert main([*words, '--config', str(config), '--overwrite']) == 0
     assert sorted(path.name for path in (tmp_path / 'cutouts').iterdir()) == ['a.png', 'b.png']
-    command = re.search(r'```bash\nmmbirefnet (cut .+)\n```', README).group(1).split()
-    command[command.index('BiRefNet_lite')] = str(checkpoint)
-    assert main([*command, '--config', str(config), '--overwrite']) == 0
 
 
 def test_head_on_a_stock_encoder_decoder():
     namespace = {}
-    exec(HEAD, namespace)
+    exec(*blocks('README.md', 'head'), namespace)
     train_and_test(MODELS.build(ConfigDict(namespace['model'])))
 
 
 def test_losses_on_a_stock_head():
     namespace = {}
-    exec(HEAD, namespace)
-    exec(LOSSES, namespace)
+    exec(*blocks('README.md', 'head'), namespace)
+    exec(*blocks('README.md', 'losses'), namespace)
     model = namespace['model'] | dict(decode_head=namespace['decode_head'])
     train_and_test(MODELS.build(ConfigDict(model)))
 

@@ -15,6 +15,8 @@ from reference_network import build
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from mmbirefnet.fileio.checkpoints import write_checkpoint
+from mmbirefnet.models.segmentors.lora import write_adapters
 from mmbirefnet.registry import MODELS
 from mmbirefnet.utils import check_fit, convert_birefnet_state_dict
 
@@ -277,3 +279,49 @@ def test_what_is_no_birefnet(main, reference, tmp_path):
         main, src, dst
     )
     assert not dst.exists()
+
+
+class TestAdapters:
+    """Low-rank adapters of one layer, merged into a model of either form."""
+
+    LAYER = 'decode_head.laterals.4'
+
+    @pytest.fixture
+    def adapters(self, reference, tmp_path):
+        """A file, and the state dict that is expected, by hand: W + 0.5 * B A."""
+        state = {key: value.clone() for key, value in convert_birefnet_state_dict(reference).items()}
+        rows, columns = state[f'{self.LAYER}.weight'].shape[:2]
+        up, down = torch.arange(rows).float()[:, None, None, None], torch.arange(columns).float()[None, :, None, None]
+        tensors = {f'{self.LAYER}.lora_A.weight': down, f'{self.LAYER}.lora_B.weight': up}
+        write_adapters(tmp_path / 'adapters.safetensors', tensors, 0.5)
+        state[f'{self.LAYER}.weight'] += 0.5 * torch.outer(up.flatten(), down.flatten())[:, :, None, None]
+        return tmp_path / 'adapters.safetensors', state
+
+    @pytest.mark.soak
+    @pytest.mark.parametrize('own', [False, True])
+    def test_merged(self, main, reference, adapters, tmp_path, own):
+        file, expected = adapters
+        write_checkpoint(tmp_path / 'own.pth', convert_birefnet_state_dict(reference), dict(input_size=(512, 512)))
+        torch.save(reference, tmp_path / 'released.pth')
+        src, dst = tmp_path / ('own.pth' if own else 'released.pth'), tmp_path / 'merged.pth'
+        main([str(src), str(dst), '--adapters', str(file)])
+        merged = torch.load(dst, weights_only=True)
+        assert merged['state_dict'].keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(merged['state_dict'][key], value, rtol=0, atol=0)
+        assert merged['meta']['finetuned_from'] == src.name
+        assert merged['meta'].get('input_size') == ((512, 512) if own else None)
+        main([str(src), str(tmp_path / 'reference.pth'), '--to', 'reference', '--adapters', str(file)])
+        back = convert_birefnet_state_dict(torch.load(tmp_path / 'reference.pth', weights_only=True))
+        torch.testing.assert_close(back[f'{self.LAYER}.weight'], expected[f'{self.LAYER}.weight'], rtol=0, atol=0)
+
+    def test_of_another_model(self, main, reference, tmp_path):
+        torch.save(reference, tmp_path / 'released.pth')
+        tensors = {'x.lora_A.weight': torch.ones(1, 2), 'x.lora_B.weight': torch.ones(3, 1)}
+        write_adapters(tmp_path / 'other.safetensors', tensors, 1.0)
+        words = [str(tmp_path / name) for name in ('released.pth', 'merged.pth')]
+        with pytest.raises(SystemExit, match=r'other\.safetensors: the adapter of x .* x\.weight is missing'):
+            main([*words, '--adapters', str(tmp_path / 'other.safetensors')])
+        with pytest.raises(SystemExit, match=r'none\.safetensors: no such file'):
+            main([*words, '--adapters', str(tmp_path / 'none.safetensors')])
+        assert not (tmp_path / 'merged.pth').exists()

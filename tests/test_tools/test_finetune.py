@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from doc_blocks import blocks, commands
 from golden import reference_state_dict
 from mmengine.config import Config
 from small_images import SMALL_IMAGES
@@ -150,7 +150,6 @@ def test_from_a_released_checkpoint(tool, tmp_path):
 
 
 PAGE = (ROOT / 'docs/en/user_guides/finetune.md').read_text('utf-8')
-WALK = PAGE.split('## A walk through')[1]
 
 
 def test_options_of_the_page_exist():
@@ -181,17 +180,16 @@ def test_the_walk(tool, tmp_path):
     torch.manual_seed(0)
     model = MODELS.build(Config.fromfile(write_config(tmp_path / NANO.name, NANO)).model)
     write_checkpoint(tmp_path / 'work_dirs/demo/epoch_6.pth', model.state_dict(), {})
-    make, *commands = re.findall(r'^python (.+)$', WALK, re.M)
-    (transform,) = re.findall(r'```python\n(.+?)```', WALK, re.S)
-    options = shlex.split(make.replace('--dis-tr 100', '--dis-tr 6').replace('--size 384', '--size 80 96'))
+    make, transform, *walk = blocks('docs/en/user_guides/finetune.md', 'walk')
+    ((_, *options),) = commands(make.replace('--dis-tr 100', '--dis-tr 6').replace('--size 384', '--size 80 96'))
     subprocess.run([sys.executable, ROOT / options[0], *options[1:]], check=True, capture_output=True)
     before = {path.name: cv2.imread(str(path)) for path in Path('work_dirs/finetune/data/DIS-TR/im').iterdir()}
     exec(transform)
     for path in Path('work_dirs/finetune/data/DIS-TR/im').iterdir():
         assert np.abs(255 - cv2.imread(str(path)).astype(int) - before[path.name]).mean() < 5
     scores = []
-    for command in commands:
-        script, config, *arguments = shlex.split(command)
+    for code in walk:
+        ((_, script, config, *arguments),) = commands(code)
         assert config == str(NANO.relative_to(ROOT))
         runner = tool(Path(script).stem, tmp_path / NANO.name, *arguments)
         if script == 'tools/test.py':

@@ -172,9 +172,26 @@ def test_recipes_are_configs(small, tmp_path):
         steps = [step.type for step in cfg.train_dataloader.dataset.pipeline]
         assert ('mmbirefnet.CopyPaste' in steps) == (name == 'few_images')
         assert steps[-1] == 'mmbirefnet.PackDichotomousInputs'
+        test_steps = [step.type for step in cfg.val_dataloader.dataset.pipeline]
+        assert ('mmbirefnet.CoarseMask' in steps) == ('mmbirefnet.CoarseMask' in test_steps) == (name == 'guided')
         MODELS.build(cfg.model)
     with pytest.raises(ValueError, match='--recipe more: no such recipe; there are auto, few_images'):
         finetune(data, tmp_path / 'x', str(small[1]), 'more', **options)
+    with pytest.raises(ValueError, match=r'--recipe lora\+guided: two of them change the class of the model'):
+        finetune(data, tmp_path / 'x', str(small[1]), 'lora+guided', **options)
+
+
+@pytest.mark.soak
+def test_guided(small, tmp_path):
+    """The scores before are those of the plain model, and the weights of the mask are trained."""
+    data = write_images(tmp_path / 'data', range(6))
+    options = dict(config=small[0], epochs=1, report=lambda line: None)
+    plain = finetune(data, tmp_path / 'plain', str(small[1]), 'full', **options)
+    guided = finetune(data, tmp_path / 'guided', str(small[1]), 'guided', **options)
+    assert guided.before == plain.before
+    start, trained = read_state_dict(small[1]), read_state_dict(guided.weights)
+    assert {*trained} - {*start} == {'backbone.patch_embed.proj.mask_weight'}
+    assert trained['backbone.patch_embed.proj.mask_weight'].abs().max() > 1e-3
 
 
 def test_commands_of_the_page():

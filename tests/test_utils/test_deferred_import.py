@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mmbirefnet.utils.deferred_import import deferred_import
+from mmbirefnet.utils.deferred_import import deferred_import, hidden_import
 
 SOURCE = """
 import builtins
@@ -65,3 +65,13 @@ def test_imported_and_absent_modules_are_left_alone(big):
     assert again is imported
     with deferred_import('no_such_module'), pytest.raises(ModuleNotFoundError):
         import no_such_module  # noqa: F401
+
+
+def test_hidden_module_is_absent_within_the_context_only(big):
+    with hidden_import('big'), pytest.raises(ImportError):
+        from big import value
+    from big import value
+
+    assert (value, big()) == (3, 1)
+    with hidden_import('big'):
+        from big import value  # imported before

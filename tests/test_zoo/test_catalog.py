@@ -44,6 +44,11 @@ def test_released_files(file, name, size, crop_order):
     assert [identify(f'x-{file}').name for _ in range(2)] == [name, name]
 
 
+def test_files_that_are_named_alike():
+    assert identify('BiRefNet_lite-matting-epoch_100.pth').name == 'BiRefNet_lite-matting'
+    assert identify('BiRefNet_lite-general-epoch_244.pth') is None
+
+
 def test_every_model_is_listed():
     assert sorted(list_models()) == sorted(name for _, name, _, _ in RELEASED)
     assert set(list_models('*matting')) == {

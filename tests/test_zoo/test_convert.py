@@ -3,6 +3,8 @@
 That the converted model computes what the reference does is tested with the model.
 """
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from mmbirefnet.utils import (
     infer_model_config,
     load_birefnet_state_dict,
 )
+from mmbirefnet.zoo.convert import load_birefnet
 
 CONFIGS = Path(__file__).parents[2] / 'configs/birefnet'
 NORMS = ('.running_mean', '.running_var', '.num_batches_tracked', '.weight', '.bias')
@@ -147,6 +150,75 @@ def test_load_takes_both_forms(tmp_path, reference, converted):
     torch.save(nn.Linear(1, 1).state_dict(), tmp_path / 'other.pth')
     with pytest.raises(ValueError, match=r'other\.pth: not a BiRefNet checkpoint'):
         load_birefnet_state_dict(tmp_path / 'other.pth')
+
+
+@pytest.mark.parametrize(
+    ('fact', 'value'),
+    [
+        ('input_size', 1024),
+        ('input_size', [1024]),
+        ('input_size', (1000, 1000)),
+        ('input_size', [0, 1024]),
+        ('input_size', [10**9, 1024]),
+        ('input_size', torch.tensor([1024, 1024])),
+        ('input_size', 'a' * 100_000),
+        ('input_size', None),
+        ('crop_order', ['rows']),
+        ('model_name', 7),
+    ],
+)
+def test_impossible_facts(tmp_path, reference, converted, fact, value):
+    """In the meta of a checkpoint, or in the config.json beside one."""
+    ours = {key: value.new_ones(()).expand(value.shape) for key, value in converted.items()}
+    torch.save(dict(state_dict=ours, meta={fact: value}), tmp_path / 'ours.pth')
+    with pytest.raises(ValueError, match=rf'ours\.pth: {fact} in its meta is .*, must be ') as error:
+        load_birefnet(tmp_path / 'ours.pth')
+    assert len(str(error.value)) < 400
+    if fact != 'model_name' and value is not None and not isinstance(value, torch.Tensor):
+        (tmp_path / 'config.json').write_text(json.dumps(dict(mmbirefnet={fact: value})))
+        theirs = {key: value.new_ones(()).expand(value.shape) for key, value in reference.items()}
+        torch.save(theirs, tmp_path / 'model.pth')
+        with pytest.raises(ValueError, match=rf'model\.pth: {fact} in its config\.json is '):
+            load_birefnet(tmp_path / 'model.pth')
+
+
+def test_config_of_a_folder_that_cannot_be_read(tmp_path, reference):
+    """It is left aside, like that of any other program."""
+    theirs = {key: value.new_ones(()).expand(value.shape) for key, value in reference.items()}
+    torch.save(theirs, tmp_path / 'pytorch_model.bin')
+    for content in ('[' * 100_000, '{"mmbirefnet": 5, "_name_or_path": [1]}', '7', '\0', 'null'):
+        (tmp_path / 'config.json').write_text(content)
+        assert load_birefnet(tmp_path).meta == dict(crop_order='rows')
+    (tmp_path / 'config.json').unlink()
+    os.mkfifo(tmp_path / 'config.json')
+    assert load_birefnet(tmp_path).meta == dict(crop_order='rows')
+
+
+@pytest.mark.parametrize(
+    ('name', 'model', 'size'),
+    [('BiRefNet_HR-general-epoch_130.pth', None, None), ('BiRefNet_lite.pth', 'BiRefNet_lite', (1024, 1024))],
+)
+def test_a_name_that_does_not_fit_the_backbone(tmp_path, reference, name, model, size):
+    """The parameters are Swin-T's: neither size nor license of a Swin-L is theirs."""
+    torch.save({key: value.new_ones(()).expand(value.shape) for key, value in reference.items()}, tmp_path / name)
+    meta = load_birefnet(tmp_path / name).meta
+    assert (meta.get('model_name'), meta.get('input_size')) == (model, size)
+
+
+def test_parameter_with_a_prefix_and_without(tmp_path, converted):
+    ours = {key: value.new_ones(()).expand(value.shape) for key, value in converted.items()}
+    key = 'decode_head.conv_logits.bias'
+    torch.save(ours | {f'module.{key}': torch.zeros(1)}, tmp_path / 'twice.pth')
+    with pytest.raises(ValueError, match=rf'twice\.pth: {key} is there twice'):
+        load_birefnet(tmp_path / 'twice.pth')
+
+
+def test_parameters_that_repeat_few_numbers(tmp_path):
+    """Their conversion would write gigabytes of a file of kilobytes."""
+    torch.save({f'bb.{k}': torch.zeros(1).expand(8192, 8192) for k in range(9)}, tmp_path / 'small.pth')
+    assert (tmp_path / 'small.pth').stat().st_size < 10_000
+    with pytest.raises(ValueError, match=r'small\.pth: its parameters claim 2415919104 bytes, and hold 36'):
+        load_birefnet(tmp_path / 'small.pth')
 
 
 def on_meta(model: dict) -> dict:

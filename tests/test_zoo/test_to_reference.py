@@ -163,6 +163,33 @@ def test_folder(checkpoint, reference, ours, tmp_path):
     assert_equal(loaded.state_dict, ours)
 
 
+@pytest.mark.parametrize('hub', [5, [1], dict(log_scalars=5), dict(log_scalars={'val/wF': 0.8, 7: 0.8})])
+def test_damaged_scores(ours, tmp_path, hub):
+    torch.save(dict(state_dict=ours, meta={}, message_hub=hub), tmp_path / 'ours.pth')
+    with pytest.raises(ValueError, match=r'ours\.pth: its message_hub, which keeps the scores, is damaged'):
+        write_reference(tmp_path / 'ours.pth', tmp_path / 'release')
+    assert not (tmp_path / 'release').exists()
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [
+        ('backbone.layers.0.blocks.1.attn.relative_position_bias_table', torch.zeros(1).expand(8192, 3)),
+        ('decode_head.conv_logits.weight', torch.zeros(())),
+        ('decode_head.blocks.4.reconstruction.aspp.branches.1.conv.weight', torch.zeros(())),
+        ('decode_head.laterals.2.weight', torch.zeros(1).expand(2**26, 1, 1, 1)),
+        ('decode_head.laterals.3.weight', torch.eye(3).to_sparse()),
+        ('neck.more', torch.zeros(1)),
+    ],
+)
+def test_parameters_of_other_shapes(ours, tmp_path, key, value):
+    """They are refused before a backbone of this size, or its index of positions, is made."""
+    torch.save(dict(state_dict=ours | {key: value}), tmp_path / 'odd.pth')
+    with pytest.raises(ValueError, match=r'odd\.pth: '):
+        write_reference(tmp_path / 'odd.pth', tmp_path / 'new.pth')
+    assert not (tmp_path / 'new.pth').exists()
+
+
 @pytest.mark.soak
 def test_crops_by_columns_become_rows(reference, ours, tmp_path):
     """A released file in, the form that the present code of the reference computes rightly out."""

@@ -21,7 +21,7 @@ from mmbirefnet.version import __version__
 from mmbirefnet.zoo.catalog import FINETUNE_CONFIGS, get_info
 from mmbirefnet.zoo.convert import load_birefnet
 from mmbirefnet.zoo.push import check_repository, push_to_hub
-from mmbirefnet.zoo.to_reference import write_reference
+from mmbirefnet.zoo.to_reference import with_adapters, write_reference
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = 'birefnet/birefnet_{backbone}_8xb4-500e_dis5k-1024x1024.py'
@@ -127,6 +127,18 @@ def convert(src: str | os.PathLike, dst: Path, crop_order: str = 'auto') -> tupl
     return config, options, meta
 
 
+def merge(src: str, dst: Path, adapters: str, crop_order: str = 'auto') -> None:
+    """Write a model, of either form, with low-rank adapters merged into its weights, in this project's form.
+
+    Raises:
+        OSError, ImportError, ValueError: If a file cannot be read, or the adapters are for another model.
+    """
+    loaded = with_adapters(load_birefnet(src, crop_order), adapters)
+    meta = {key: value for key, value in loaded.meta.items() if key in ('input_size', 'dataset_meta')}
+    meta = dict(dataset_meta=DichotomousDataset.METAINFO) | meta
+    write_checkpoint(dst, loaded.state_dict, dict(meta, mmbirefnet_version=__version__, finetuned_from=Path(src).name))
+
+
 def untrained(config: Path) -> dict:
     """The option by which a backbone is not loaded with pretrained parameters that are replaced at once."""
     backbone = Config.fromfile(config).model.backbone
@@ -177,12 +189,16 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError('--push-to-hub uploads a folder: it needs --to reference, and a DST without a suffix')
     if args.to == 'reference':
         check_replacing(src, dst, args.overwrite)
-        for path in write_reference(src, dst, args.crop_order):
+        for path in write_reference(src, dst, args.crop_order, args.adapters):
             print(f'wrote {path}')
         if args.push_to_hub:
             print(f'uploaded {push_to_hub(dst, args.push_to_hub)}')
         return
     check_target(src, dst, args.overwrite)
+    if args.adapters is not None:
+        merge(src, dst, args.adapters, args.crop_order)
+        print(f'wrote {shlex.quote(str(dst))}: {src} with {args.adapters}')
+        return
     report(dst, *convert(src, dst, args.crop_order))
 
 

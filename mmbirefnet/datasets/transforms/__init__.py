@@ -4,6 +4,7 @@ All draw from NumPy's global random state, which mmengine seeds in every worker.
 """
 
 from .blur_and_compress import BlurAndCompress
+from .coarse_mask import CoarseMask
 from .copy_paste import CopyPaste
 from .edge_crop import EdgeCrop
 from .formatting import PackDichotomousInputs
@@ -14,6 +15,7 @@ from .zoom_crop import RandomZoomCrop
 
 __all__ = [
     'BlurAndCompress',
+    'CoarseMask',
     'ColorEnhance',
     'CopyPaste',
     'EdgeCrop',

@@ -33,7 +33,8 @@ META_KEYS = (
 class PackDichotomousInputs(PackSegInputs):
     """mmseg's ``PackSegInputs`` for soft masks, which it would cast to integers.
 
-    Gives ``inputs`` (uint8, (3, H, W)) and ``data_samples``, whose ``gt_sem_seg.data`` is float32 (1, H, W) in [0, 1].
+    Gives ``inputs`` (uint8, (3, H, W)) and ``data_samples``, whose ``gt_sem_seg.data`` is float32 (1, H, W) in [0, 1],
+    and so is ``guide.data`` if there is a coarse mask.
 
     Args:
         meta_keys: Keys of the results that become the sample's metainfo, where they are there.
@@ -44,7 +45,8 @@ class PackDichotomousInputs(PackSegInputs):
 
     def transform(self, results: dict) -> dict:
         packed = super().transform({key: value for key, value in results.items() if key != 'gt_seg_map'})
-        if 'gt_seg_map' in results:
-            mask = torch.from_numpy(np.ascontiguousarray(mask_to_float(results['gt_seg_map'])))
-            packed['data_samples'].gt_sem_seg = PixelData(data=mask[None])
+        for key, name in (('gt_seg_map', 'gt_sem_seg'), ('guide', 'guide')):
+            if key in results:
+                mask = torch.from_numpy(np.ascontiguousarray(mask_to_float(results[key])))
+                setattr(packed['data_samples'], name, PixelData(data=mask[None]))
         return packed

@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmbirefnet.fileio.checkpoints import misfit
-from mmbirefnet.models import LoRABiRefNet
+from mmbirefnet.models import BiRefNet
 from mmbirefnet.registry import HOOKS
 from mmbirefnet.zoo.catalog import identify
 from mmbirefnet.zoo.convert import convert_birefnet_state_dict, is_reference, strip_prefixes
@@ -46,8 +46,8 @@ class ReleasedCheckpointHook(Hook):
                 expected = info.crop_order if info else None
                 crop_order = resolve_crop_order(state, self.crop_order, expected, runner._load_from)
                 state = convert_birefnet_state_dict(state, crop_order)
-            if isinstance(model, LoRABiRefNet):
-                state = model.with_adapters(state)
+            if isinstance(model, BiRefNet):
+                state = model.complete_state_dict(state)
             problems = misfit(state, model.state_dict(), self.optional)
             if problems:
                 raise ValueError(f'the parameters do not fit the model: {problems}')

@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from doc_blocks import blocks
 from golden import image
 from mmengine.config import Config
 
 from mmbirefnet.registry import MODELS
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / 'docs/en/advanced_guides/backbones.md').read_text('utf-8')
+NAME = 'docs/en/advanced_guides/backbones.md'
+PAGE = (ROOT / NAME).read_text('utf-8')
 EXPERIMENT = 'birefnet_{}_8xb4-500e_dis5k-1024x1024'
 
 
@@ -24,10 +26,6 @@ def table(first: str) -> list[list[str]]:
 
 def config(name: str) -> Config:
     return Config.fromfile(ROOT / 'configs/birefnet' / f'{EXPERIMENT.format(name)}.py')
-
-
-def snippets(language: str) -> list[str]:
-    return re.findall(rf'```{language}\n(.*?)```', PAGE, re.DOTALL)
 
 
 @pytest.mark.parametrize('row', table('backbone'), ids=lambda row: row[0])
@@ -58,7 +56,7 @@ def test_every_config_is_in_the_table():
 def test_work(capsys, monkeypatch):
     """The snippet that counts, run for two of them."""
     monkeypatch.chdir(ROOT)
-    (snippet,) = (text for text in snippets('python') if 'FlopCounterMode' in text)
+    (snippet,) = blocks(NAME, 'flops')
     work = {row[0]: f'{row[1]} M, {row[4]} GFLOP\n' for row in table('backbone')}
     for name in ('pvtv2-b0', 'r50'):
         exec(snippet.replace('pvtv2-b0', name), {})
@@ -66,7 +64,7 @@ def test_work(capsys, monkeypatch):
 
 
 def test_convnext(tmp_path, monkeypatch):
-    (snippet,) = (text for text in snippets('python') if '_base_' in text)
+    (snippet,) = blocks(NAME, 'convnext')
     path = tmp_path / 'convnext.py'
     path.write_text(snippet.replace("'configs/", f"'{ROOT}/configs/"))
     model = MODELS.build(Config.fromfile(path).model).eval()
