@@ -1,9 +1,10 @@
-"""Write ``docs/en/model_zoo.md``: ``python docs/make_model_zoo.py``.
+"""Write ``docs/en/model_zoo.md``.
 
 The page is generated from the configs, their metafiles and the catalog of released models. Nothing is run but forward
 passes without memory, which count parameters and FLOPs.
 """
 
+import argparse
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -164,5 +165,22 @@ def page(**options) -> str:
         return INTRODUCTION + released() + SCORES + scores() + CONFIGS + configs(**options)
 
 
+def read_costs() -> dict[str, list[str]]:
+    """Costs on the present page, by the link to the config."""
+    rows = [line.strip('| ').split(' | ') for line in PAGE.read_text('utf-8').splitlines() if line.startswith('| [`')]
+    return {row[0]: row[2:] for row in rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--new', action='store_true', help='count only configs that are not on the page yet')
+    known = read_costs() if parser.parse_args().new else {}
+
+    def known_cost_of(path: Path) -> list[str] | tuple[str, str]:
+        return known.get(link(f'{path.parent.name}/{path.name}')) or cost_of(path)
+
+    PAGE.write_text(page(cost_of=known_cost_of), 'utf-8')
+
+
 if __name__ == '__main__':
-    PAGE.write_text(page(), 'utf-8')
+    main()

@@ -1,8 +1,8 @@
-"""Export a model to ONNX or torch.export, and compare it with PyTorch on pictures.
+"""Export a model to ONNX or torch.export, and compare it with PyTorch on images.
 
     python tools/export_onnx.py CONFIG CHECKPOINT -o model.onnx --pictures data/DIS5K/DIS-VD/im/a.jpg
 
-What is exported is the fused model, from normalised images to logits; see docs/en/user_guides/export.md.
+What is exported is the fused model, from normalized images to logits; see docs/en/user_guides/export.md.
 """
 
 import argparse
@@ -26,6 +26,8 @@ from mmbirefnet.deploy.verify import Comparison, compare, load_program
 from mmbirefnet.imaging.sources import list_sources
 
 SUFFIXES = {'onnx': '.onnx', 'torch-export': '.pt2'}
+# What is compared with PyTorch by the form of the weights, and how far it may differ.
+TOLERANCES = {'float32': ('logits', 1e-3), 'float16': ('probabilities', 0.02), 'int8': ('mean_probabilities', 0.02)}
 
 
 def parse_args() -> argparse.Namespace:
@@ -51,20 +53,22 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--weights',
-        choices=('float32', 'float16'),
+        choices=TOLERANCES,
         default='float32',
-        help='how ONNX stores the kernels: float16 halves the file, the arithmetic stays in float32 '
-        '(default: %(default)s)',
+        help='how ONNX stores the kernels: float16 halves the file, the arithmetic stays in float32; int8 quarters it, '
+        'and convolutions and matrix products are computed in 8 bits (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--calibration', nargs='+', metavar='PATH', help='with --weights int8: 20 or more images of the use, or folders'
     )
     parser.add_argument('--opset', type=int, metavar='N', help='of ONNX; by default 18, with standard 19')
-    parser.add_argument(
-        '--pictures', nargs='+', metavar='PATH', help='pictures or folders to compare on; noise without'
-    )
+    parser.add_argument('--pictures', nargs='+', metavar='PATH', help='images or folders to compare on; noise without')
     parser.add_argument(
         '--tolerance',
         type=float,
         metavar='T',
-        help='of the logits (default: 1e-3), or with --weights float16 of the probabilities (default: 0.02)',
+        help='of the logits (default: 1e-3), with --weights float16 of the probabilities (0.02), with int8 of their '
+        'mean over an image (0.02)',
     )
     args = parser.parse_args()
     if args.out.suffix != SUFFIXES[args.format]:
@@ -73,8 +77,10 @@ def parse_args() -> argparse.Namespace:
         parser.error('--deform-conv standard and --opset are for --format onnx')
     if args.format != 'onnx' and (args.dynamic_size or args.weights != 'float32'):
         parser.error('--dynamic-size and --weights are for --format onnx')
+    if (args.weights == 'int8') != bool(args.calibration):
+        parser.error('--weights int8 needs --calibration, and nothing else does')
     if args.tolerance is None:
-        args.tolerance = 0.02 if args.weights == 'float16' else 1e-3
+        _, args.tolerance = TOLERANCES[args.weights]
     return args
 
 
@@ -89,7 +95,10 @@ def read_images(paths: list[str] | None, size: tuple[int, int]) -> dict[str, np.
 
 
 def _report(name: str, result: Comparison) -> None:
-    print(f'{name}: logits differ by {result.logits:.1e}, probabilities by {result.probabilities:.1e}')
+    print(
+        f'{name}: logits differ by {result.logits:.1e}, probabilities by {result.probabilities:.1e}, '
+        f'on average {result.mean_probabilities:.1e}'
+    )
 
 
 def main() -> None:
@@ -104,7 +113,8 @@ def main() -> None:
         batch_size = None if args.dynamic_batch else args.batch_size
         args.out.parent.mkdir(parents=True, exist_ok=True)
         if args.format == 'onnx':
-            options = args.deform_conv, args.opset, args.dynamic_size, args.weights
+            calibration = read_images(args.calibration, size).values() if args.calibration else ()
+            options = args.deform_conv, args.opset, args.dynamic_size, args.weights, calibration
             export_onnx(backend.model, args.out, size, batch_size, *options, **names)
         else:
             export_program(backend.model, args.out, size, batch_size, **names)
@@ -125,9 +135,9 @@ def main() -> None:
             image = cv2.resize(image, (image.shape[1] + 64, image.shape[0] + 32))
             results.append(compare(model, exported, image))
             _report(f'{name}, {image.shape[0]}x{image.shape[1]}', results[-1])
-    seconds = [statistics.median(column) for column in zip(*results)][2:]
-    print(f'median seconds an image: PyTorch, fused {seconds[0]:.2f}, exported {seconds[1]:.2f}')
-    measure = 'logits' if args.weights == 'float32' else 'probabilities'
+    *_, torch_seconds, exported_seconds = (statistics.median(column) for column in zip(*results))
+    print(f'median seconds an image: PyTorch, fused {torch_seconds:.2f}, exported {exported_seconds:.2f}')
+    measure, _ = TOLERANCES[args.weights]
     if not max(getattr(result, measure) for result in results) <= args.tolerance:  # NaN is no agreement either
         sys.exit(f'error: {args.out} differs from PyTorch by more than {args.tolerance:g} (--tolerance)')
 

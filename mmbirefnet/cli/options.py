@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
 from mmbirefnet.imaging.refine import METHODS
-from mmbirefnet.imaging.settings import STRIDE, Settings
+from mmbirefnet.imaging.settings import Settings, parse_size
 from mmbirefnet.zoo.weights import CHECKPOINT_VARIABLE, DEFAULT_MODEL
 
 
@@ -203,11 +203,6 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 def _size(text: str) -> int | tuple[int, int] | str:
     try:
-        size = text if text == 'image' else tuple(int(side) for side in text.lower().split('x'))
-        size = size[0] if len(size) == 1 else size
-        Settings(input_size=size)
+        return parse_size(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f'{text!r} must be image, or pixels or HEIGHTxWIDTH in multiples of {STRIDE}'
-        ) from error
-    return size
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -21,6 +21,7 @@ _UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30}
 _LIMITS = {
     '--max-pixels': ('megapixels', float, 'MP', 'of an image'),
     '--max-size': ('input_size', int, 'N', "side of the model's input"),
+    '--max-work': ('work', float, 'MP', 'of model input for one image: views, tiles and passes together'),
     '--queue': ('queue', int, 'N', 'requests that wait or are processed; 429 beyond'),
     '--upload-seconds': ('upload_seconds', float, 'S', 'time for an upload'),
     '--decode-seconds': ('decode_seconds', float, 'S', 'time to decode an image'),

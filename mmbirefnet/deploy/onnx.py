@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,8 @@ import torch
 
 try:
     import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     from .onnx_operators import translations
 except ModuleNotFoundError as error:
@@ -19,10 +23,12 @@ from mmbirefnet.fileio.onnx_metadata import OnnxMetadata
 from mmbirefnet.models import BiRefNet
 
 from .program import INPUT, OUTPUT, describe, trace
+from .verify import model_input
 
 # The first with the operators that each form needs and the exporter writes.
 LOWEST_OPSETS = {'standard': 19, 'gridsample': 18}
-WEIGHTS = ('float32', 'float16')
+WEIGHTS = ('float32', 'float16', 'int8')
+QUANTIZED = ('Conv', 'Gemm', 'MatMul')
 
 
 def export_onnx(
@@ -34,11 +40,12 @@ def export_onnx(
     opset: int | None = None,
     dynamic_size: bool = False,
     weights: str = 'float32',
+    calibration: Iterable[np.ndarray] = (),
     **names: str,
 ) -> OnnxMetadata:
     """Write the fused model to an ONNX file, which carries how to use it.
 
-    Its input ``input_image`` is a normalised float32 image ``(N, 3, H, W)``, its output ``output_image`` the logits
+    Its input ``input_image`` is a normalized float32 image ``(N, 3, H, W)``, its output ``output_image`` the logits
     ``(N, 1, H, W)``, as of the released BiRefNet files: what runs those runs these.
 
     Args:
@@ -51,8 +58,9 @@ def export_onnx(
         opset: Version of the operators; by default the lowest of the form, 18 or 19.
         dynamic_size: Whether the file takes any height and width, multiples of 32; ``size`` is then the one it is run
             at by default. Only for models with this project's ``SwinTransformer``.
-        weights: ``'float32'``, or ``'float16'`` for a file of half the size: kernels are stored in half precision, and
-            the arithmetic stays in float32.
+        weights: ``'float32'``; ``'float16'`` for a file of half the size: kernels are stored in half precision, and
+            the arithmetic stays in float32; or ``'int8'``: see :func:`quantize`.
+        calibration: For ``'int8'``: images that are typical of the use, RGB, uint8 ``(H, W, 3)`` of the exported size.
         **names: ``config`` and ``checkpoint``, for the metadata.
 
     Returns:
@@ -69,6 +77,9 @@ def export_onnx(
         raise ValueError(f'deform_conv={deform_conv!r} needs opset {lowest} or later, got {opset}')
     if weights not in WEIGHTS:
         raise ValueError(f'weights must be one of {", ".join(map(repr, WEIGHTS))}, got {weights!r}')
+    calibration = list(calibration)
+    if (weights == 'int8') != bool(calibration):
+        raise ValueError(f'calibration: int8 needs images, the others none; got {len(calibration)} for {weights}')
     if dynamic_size and deform_conv not in LOWEST_OPSETS:
         raise ValueError(f'deform_conv must be one of {", ".join(map(repr, LOWEST_OPSETS))}, got {deform_conv!r}')
     program = trace(model, size, batch_size, deform_conv, dynamic_size)
@@ -94,6 +105,9 @@ def export_onnx(
     for item in (*proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.value_info, proto.graph):
         del item.metadata_props[:]
         item.doc_string = ''
+    if weights == 'int8':
+        copies = batch_size or 1
+        proto = quantize(proto, (model_input(model, image[None].repeat(copies, 0)).numpy() for image in calibration))
     metadata = describe(model, size, deform_conv, dynamic_size=dynamic_size, **names)
     onnx.helper.set_model_props(proto, metadata.to_props())
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,3 +129,42 @@ def _store_as_float16(graph: onnx.GraphProto) -> None:
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+class _Inputs(CalibrationDataReader):
+    def __init__(self, inputs: Iterable[np.ndarray]) -> None:
+        self.inputs: Iterator[np.ndarray] = iter(inputs)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        values = next(self.inputs, None)
+        return None if values is None else {INPUT: values}
+
+
+def quantize(proto: onnx.ModelProto, inputs: Iterable[np.ndarray]) -> onnx.ModelProto:
+    """Compute the convolutions and matrix products of a model in 8-bit integers.
+
+    By onnxruntime's static quantization, with nodes ``QuantizeLinear`` and ``DequantizeLinear`` around each operator.
+    Kernels become int8, each output channel with its own scale, and maps uint8, within the range that they have on
+    ``inputs``. Norms, softmax, and the sampling of deformable convolutions stay in float32. Kernels take 7 of the 8
+    bits: with all of them, sums of products overflow on x86 CPUs without VNNI.
+
+    Args:
+        proto: The model in float32.
+        inputs: Normalized images, float32 ``(N, 3, H, W)``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        source, prepared, quantized = (Path(folder, f'{name}.onnx') for name in ('source', 'prepared', 'quantized'))
+        onnx.save(proto, source)
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)  # shapes, without which products stay as they are
+        quantize_static(
+            prepared,
+            quantized,
+            _Inputs(inputs),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(QUANTIZED),
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return onnx.load(quantized)

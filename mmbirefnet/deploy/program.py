@@ -23,7 +23,7 @@ INPUT, OUTPUT = 'input_image', 'output_image'
 
 
 class Logits(nn.Module):
-    """A segmentor as a function of normalised images alone."""
+    """A segmentor as a function of normalized images alone."""
 
     def __init__(self, model: BiRefNet) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def trace(
         dynamic_size: Trace operators that fit any size, for ONNX; ``size`` is then the one of the trace.
 
     Returns:
-        A program from ``input_image (N, 3, H, W)``, normalised, to logits ``(N, 1, H, W)``.
+        A program from ``input_image (N, 3, H, W)``, normalized, to logits ``(N, 1, H, W)``.
 
     Raises:
         TypeError: If it is no BiRefNet.

@@ -16,12 +16,14 @@ from mmbirefnet.models import BiRefNet
 
 
 class Comparison(NamedTuple):
-    """One picture through both models."""
+    """One image through both models."""
 
     logits: float
     """Largest absolute difference of the logits."""
     probabilities: float
     """Largest absolute difference of the probabilities."""
+    mean_probabilities: float
+    """Mean absolute difference of the probabilities."""
     torch_seconds: float
     exported_seconds: float
 
@@ -52,16 +54,20 @@ def load_program(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
     return logits
 
 
+def model_input(model: BiRefNet, images: np.ndarray) -> Tensor:
+    """Normalized images ``(N, 3, H, W)`` of uint8 RGB ones ``(N, H, W, 3)``, by the model's own data preprocessor."""
+    bgr = [torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).permute(2, 0, 1) for image in images]
+    return model.data_preprocessor(dict(inputs=bgr))['inputs']
+
+
 @torch.inference_mode()
 def torch_logits(model: BiRefNet, images: np.ndarray) -> np.ndarray:
-    """The logits of a model on the CPU, as its own data preprocessor and pipelines feed it; as above."""
-    bgr = [torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).permute(2, 0, 1) for image in images]
-    inputs: Tensor = model.data_preprocessor(dict(inputs=bgr))['inputs']
-    return model(inputs, mode='tensor')[:, 0].numpy()
+    """The logits ``(N, H, W)`` of a model on the CPU for uint8 RGB images ``(N, H, W, 3)``."""
+    return model(model_input(model, images), mode='tensor')[:, 0].numpy()
 
 
 def compare(model: BiRefNet, exported: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> Comparison:
-    """Run both on a picture.
+    """Run both on an image.
 
     Args:
         model: The model in evaluation mode, on the CPU.
@@ -74,9 +80,11 @@ def compare(model: BiRefNet, exported: Callable[[np.ndarray], np.ndarray], image
     found = exported(image[None])
     end = time.perf_counter()
     expected, found = (torch.from_numpy(values).double() for values in (expected, found))
+    probabilities = (expected.sigmoid() - found.sigmoid()).abs()
     return Comparison(
         (expected - found).abs().max().item(),
-        (expected.sigmoid() - found.sigmoid()).abs().max().item(),
+        probabilities.max().item(),
+        probabilities.mean().item(),
         middle - start,
         end - middle,
     )

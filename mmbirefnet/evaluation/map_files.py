@@ -128,7 +128,7 @@ def read_pair(mask_path: str | Path, map_path: str | Path) -> tuple[np.ndarray, 
 
     Raises:
         OSError: if a file is missing, truncated or not an image.
-        ValueError: if the mask is not grey.
+        ValueError: if the mask is not gray.
     """
     mask = read_mask(str(mask_path))
     score_map = read_map(str(map_path))

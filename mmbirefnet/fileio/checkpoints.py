@@ -24,6 +24,7 @@ DCN_VERSION = 3
 """Version of the parameters of ``DCNv2`` in the metadata of state dicts: the kernel is the reference's, not doubled."""
 _DOUBLED_DCN_VERSION = 2  # the version of mmcv's layer, which the layer had before
 _DCN_KEY = '.conv_offset.weight'
+_LARGEST_HEADER = 2**22  # bytes, of a .safetensors file: of some 40,000 parameters
 _LONGEST_NAME = 500  # characters of a parameter's name
 _WRAPPERS = re.compile(r'^model\.|\b(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.')
 
@@ -60,7 +61,7 @@ def state_dict_of(content: object, path: str | os.PathLike) -> dict[str, Tensor]
     if not isinstance(state, Mapping) or not state or not all(map(_is_parameter, state.items())):
         found = type(state).__name__
         if isinstance(state, Mapping):
-            found = f'a dict of {", ".join(map(reprlib.repr, islice(state, 6)))}'
+            found = f'a dict of [{", ".join(map(reprlib.repr, islice(state, 6)))}]'
         raise ValueError(f'{path}: expected named parameters, alone or under one of {NESTS}, found {found}')
     return state
 
@@ -176,6 +177,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             'pip install safetensors (or "mmbirefnet[optional]")'
         ) from error
     try:
+        with path.open('rb') as file:
+            header = int.from_bytes(file.read(8), 'little')
+        if header > _LARGEST_HEADER:
+            raise ValueError(f'a header of {header} bytes, more than {_LARGEST_HEADER}')
         return load_file(path)
     except Exception as error:  # SafetensorError, and what follows from dtypes that torch lacks, or a name that is odd
         raise ValueError(f'{path}: damaged, or no safetensors file ({str(error) or type(error).__name__})') from error

@@ -20,6 +20,15 @@ DEEPEST = 200
 LARGEST_ARGUMENT = 1 << 20  # of a function that could make room for so many
 SMALL = 1 << 20  # elements: views that claim no more may overlap themselves
 LARGEST_REPEATED = 1 << 26  # elements of a view that repeats what is stored, such as a parameter of one value
+# Bytes of an element, by the storage that a pickle names.
+_ELEMENT_SIZES = {
+    **dict.fromkeys(('ComplexDoubleStorage',), 16),
+    **dict.fromkeys(('DoubleStorage', 'LongStorage', 'ComplexFloatStorage'), 8),
+    **dict.fromkeys(('FloatStorage', 'IntStorage', 'QInt32Storage'), 4),
+    **dict.fromkeys(('HalfStorage', 'BFloat16Storage', 'ShortStorage'), 2),
+    **dict.fromkeys(('ByteStorage', 'CharStorage', 'BoolStorage', 'QInt8Storage', 'QUInt8Storage'), 1),
+    **dict.fromkeys(('QUInt4x2Storage', 'QUInt2x4Storage', 'UntypedStorage'), 1),
+}
 _LEGACY_HEADERS = 3  # pickles before that of the content: magic number, version, machine
 _HARMLESS = (None, 'OrderedDict', 'Counter', 'set')  # functions whose arguments are not sizes
 _CONSTANTS = {
@@ -51,9 +60,10 @@ def check_bounds(file: BinaryIO) -> None:
         unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > size:  # torch.save never compresses; entries may also overlap
             raise pickle.UnpicklingError(f'it is compressed, {unpacked} bytes in {size}; save it with torch.save')
+        sizes = {entry.filename.partition('/')[2]: entry.file_size for entry in archive.infolist()}
         for entry in archive.infolist():
             if entry.filename.endswith('/data.pkl'):
-                _check(_read_pickle(io.BytesIO(archive.read(entry))), size)
+                _check(_read_pickle(io.BytesIO(archive.read(entry))), size, sizes)
 
 
 class _Object:
@@ -125,15 +135,21 @@ def _read_pickle(file) -> list[_Object]:
     return objects
 
 
-def _check(objects: list[_Object], size: int) -> None:
-    """Raise ``pickle.UnpicklingError`` if objects cost more than a file of ``size`` bytes accounts for."""
+def _check(objects: list[_Object], size: int, sizes: dict[str, int] | None = None) -> None:
+    """Raise ``pickle.UnpicklingError`` if objects cost more than a file of ``size`` bytes accounts for.
+
+    Args:
+        sizes: Bytes of each entry of an archive, by name without its folder; ``None`` for files that are no archive.
+    """
     _check_sharing(objects)
     claimed = 0
     for each in objects:
         if each.function == 'storage':
-            _, _, _, _, stored, *_ = each.parts[0].parts  # 'storage', type, key, device, number of elements
+            _, kind, key, _, stored, *_ = each.parts[0].parts  # 'storage', type, key, device, number of elements
             if not 0 <= stored <= size:
                 raise pickle.UnpicklingError(f'a storage claims {stored} elements, the file has {size} bytes')
+            if sizes is not None and stored * _ELEMENT_SIZES[kind.function] != (found := sizes[f'data/{key}']):
+                raise pickle.UnpicklingError(f'a storage claims {stored} elements, its entry has {found} bytes')
         elif each.function is None and each.parts and getattr(each.parts[0], 'function', None) == 'storage':
             claimed += _claimed_elements(each)  # storage, offset, shape, strides, …: arguments that make a tensor
         elif each.function not in _HARMLESS and each.parts and not each.function.startswith('_rebuild'):

@@ -150,6 +150,23 @@ class Settings:
         return [tuple(_round(side * scale) for side in base) for scale in self.scales]
 
 
+def parse_size(text: str) -> int | tuple[int, int] | str:
+    """An ``input_size`` from text: ``'1024'``, ``'1024x2048'`` (height x width), or ``'image'``.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    if text == 'image':
+        return text
+    try:
+        sides = tuple(int(side) for side in text.lower().split('x'))
+        size = sides[0] if len(sides) == 1 else sides
+        Settings(input_size=size)
+    except ValueError as error:
+        raise ValueError(f'{text!r:.99} must be image, or pixels or HEIGHTxWIDTH in multiples of {STRIDE}') from error
+    return size
+
+
 def _own_size(image: tuple[int, int], shortest: int, longest: int) -> tuple[float, float]:
     """Size of an image with its sides in a range; the aspect ratio is kept unless it does not fit the range."""
     scale = min(longest / max(image), max(1.0, shortest / min(image)))

@@ -37,6 +37,17 @@ def predict_in_tiles(
     return total
 
 
+def count_tiles(size: tuple[int, int], tile: int, overlap: int) -> int:
+    """Number of tiles that an image of this size (H, W) is predicted in; arguments as :func:`predict_in_tiles`."""
+    rows, columns = (len(_starts(length, tile, overlap)) for length in size)
+    return rows * columns
+
+
+def _starts(length: int, tile: int, overlap: int) -> list[int]:
+    step = (tile - overlap) // STRIDE * STRIDE
+    return [*range(0, length - tile, step), max(0, length - tile)]
+
+
 def _windows(length: int, tile: int, overlap: int) -> list[tuple[slice, np.ndarray]]:
     """Windows along an axis, and the weights of their pixels, float32; the weights at a pixel sum to 1.
 
@@ -44,8 +55,7 @@ def _windows(length: int, tile: int, overlap: int) -> list[tuple[slice, np.ndarr
     """
     if length <= tile:
         return [(slice(0, length), np.ones(length, np.float32))]
-    step = (tile - overlap) // STRIDE * STRIDE
-    starts = [*range(0, length - tile, step), length - tile]
+    starts = _starts(length, tile, overlap)
     positions = np.arange(length) + 0.5
     fades = [np.ones(length)]
     for start, previous in zip(starts[1:], starts):

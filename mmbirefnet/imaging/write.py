@@ -31,10 +31,18 @@ FORMATS = {
     'jpeg': ('JPEG', dict(quality=95, subsampling=0)),
     'gif': ('GIF', {}),
     'avif': ('AVIF', dict(quality=90, subsampling='4:4:4')),
+    'heic': ('HEIF', dict(quality=90)),  # 4:2:0, since most viewers of HEIC read nothing else
+    'heif': ('HEIF', dict(quality=90)),
 }
 LOSSLESS = {'WEBP': dict(lossless=True, exact=True)}  # for masks and cut-outs
 WITHOUT_ALPHA = ('jpg', 'jpeg')
-LONGEST_SIDES = {'WEBP': 16383, 'JPEG': 65500, 'GIF': 65535, 'AVIF': 65535}  # pixels that a file of the format can have
+LONGEST_SIDES = {
+    'WEBP': 16383,
+    'JPEG': 65500,
+    'GIF': 65535,
+    'AVIF': 65535,
+    'HEIF': 16384,
+}  # pixels that a file of the format can have
 
 
 class OutputWriter:
@@ -100,6 +108,8 @@ class OutputWriter:
             raise ValueError(
                 "format='avif': this build of Pillow does not write AVIF. Fix: pip install 'mmbirefnet[formats]'"
             )
+        if self.format in ('heic', 'heif'):
+            _register_heif()
         if self.format in WITHOUT_ALPHA and 'cutout' in self.save:
             raise ValueError(f"format='{self.format}' cannot hold the alpha of a cut-out; png, webp and tif can")
         if crop is not None and not 0 <= crop < float('inf'):
@@ -287,7 +297,11 @@ def encode_image(
     if icc_profile:
         options['icc_profile'] = icc_profile
     file = io.BytesIO()
-    (to_palette if codec == 'GIF' else Image.fromarray)(pixels).save(file, codec, **options)
+    try:
+        (to_palette if codec == 'GIF' else Image.fromarray)(pixels).save(file, codec, **options)
+    except RuntimeError as error:  # libheif's encoder rejects some sizes, such as 16x16384
+        height, width = pixels.shape[:2]
+        raise ValueError(f'{name}: {format} does not take {width}x{height} pixels ({error}). Fix: use png') from error
     return file.getvalue()
 
 
@@ -309,16 +323,28 @@ def encode_frames(
 def _options(pixels: np.ndarray, format: str, lossless: bool, name: str) -> tuple[str, dict]:
     """Pillow's format and options for an image, whose size is checked."""
     codec, options = FORMATS[format]
+    if codec == 'HEIF':
+        _register_heif()
     height, width = pixels.shape[:2]
     if max(height, width) > (limit := LONGEST_SIDES.get(codec, MAX_SIDE)):
         raise ValueError(f'{name}: {format} holds sides up to {limit} pixels, not {width}x{height}. Fix: use png')
     return codec, options | (LOSSLESS.get(codec, {}) if lossless else {})
 
 
+def _register_heif() -> None:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ValueError(
+            "format='heic' needs the package pillow-heif. Fix: pip install 'mmbirefnet[formats]'"
+        ) from error
+    pillow_heif.register_heif_opener()
+
+
 def _check_sequence(format: str, sequence: LoadedSequence) -> None:
     animated = sequence.durations is not None
     if FORMATS[format][0] != 'TIFF' and not (animated and FORMATS[format][0] in ANIMATIONS):
-        what, fit = ('frames', 'gif, webp, apng') if animated else ('pages', 'tif')
+        what, fit = ('frames', 'gif, webp, apng or avif') if animated else ('pages', 'tif')
         raise ValueError(
             f'{sequence.name}: {len(sequence.frames)} {what}, which {format} cannot hold. Fix: --format {fit}, or '
             "--frames first (frames='first') for the first alone"

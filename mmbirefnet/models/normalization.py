@@ -13,7 +13,7 @@ from mmbirefnet.fileio.onnx_metadata import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Normalization(NamedTuple):
-    """What turns 8-bit images into a model's input: ``(image - mean) / std``, by channel."""
+    """Normalization of 8-bit images: ``(image - mean) / std`` per channel."""
 
     mean: tuple[float, float, float]
     """Mean in gray levels 0 to 255, in ``channel_order``."""
@@ -35,7 +35,7 @@ def get_normalization(model: nn.Module) -> Normalization:
     preprocessor = getattr(model, 'data_preprocessor', None)
     if preprocessor is None or type(preprocessor) is BaseDataPreprocessor:
         return IMAGENET
-    # mmengine and mmseg store the order under different names, partly private: observe where blue goes.
+    # mmengine and mmseg store the channel order under different, partly private names: test it with a blue image.
     black, blue = (_preprocess(preprocessor, bgr) for bgr in ((0, 0, 0), (255, 0, 0)))
     mean, std = (
         tuple(torch.as_tensor(value, dtype=torch.float32).flatten().expand(3).tolist())
@@ -45,7 +45,7 @@ def get_normalization(model: nn.Module) -> Normalization:
 
 
 def _preprocess(preprocessor: BaseDataPreprocessor, bgr: tuple[int, int, int]) -> Tensor:
-    """The three values that the model gets for one pixel."""
+    """The three input values of the model for one pixel."""
     pixel = torch.tensor(bgr, dtype=torch.uint8).view(3, 1, 1)
     # mmseg's needs samples where it pads.
     return preprocessor(dict(inputs=[pixel], data_samples=[BaseDataElement()]))['inputs'][0, :, 0, 0]

@@ -20,7 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
 from mmbirefnet.imaging.compose import parse_color
-from mmbirefnet.imaging.settings import Settings
+from mmbirefnet.imaging.settings import Settings, parse_size
 from mmbirefnet.version import __version__
 
 from .limits import Limits
@@ -48,6 +48,10 @@ class Format(str, Enum):
     png = 'png'
     webp = 'webp'
     jpg = 'jpg'
+
+
+class Refine(str, Enum):
+    guided = 'guided'  # closed-form matting takes up to 15 minutes a megapixel
 
 
 class Problem(BaseModel):
@@ -192,8 +196,31 @@ def create_app(
         ] = True,
         model: Annotated[str | None, Form(description='Name of a model; /models lists them.')] = None,
         size: Annotated[
-            int | None, Form(description="Side of the model's input in pixels, a multiple of 32; by default its own.")
+            str | None,
+            Form(
+                description="Input size of the model: pixels or HEIGHTxWIDTH in multiples of 32, or 'image' for the "
+                "image's own; by default the one it was trained at."
+            ),
         ] = None,
+        max_size: Annotated[
+            int | None, Form(description="Longer side at most, with size=image; by default the service's limit.")
+        ] = None,
+        tile: Annotated[
+            int | None, Form(description='Predict images with a longer side in overlapping tiles of so many pixels.')
+        ] = None,
+        tile_overlap: Annotated[
+            int | None, Form(description='Pixels that neighboring tiles share; by default a quarter of tile.')
+        ] = None,
+        two_pass: Annotated[
+            bool, Form(description='Locate the object, and predict it again in a crop with margin around it.')
+        ] = False,
+        scales: Annotated[
+            str | None, Form(description="Factors of the input size whose predictions are averaged: '0.75,1,1.25'.")
+        ] = None,
+        mask: Annotated[
+            UploadFile | None, File(description='Mask that takes the place of the model: gray, or with alpha.')
+        ] = None,
+        refine: Annotated[Refine | None, Form(description='Refine uncertain edges by the colors of the image.')] = None,
         flip: Annotated[bool, Form(description='Average with the prediction for the mirrored image.')] = False,
         threshold: Annotated[float | None, Form(description='Make the mask binary.')] = None,
         min_area: Annotated[
@@ -227,8 +254,12 @@ def create_app(
     ) -> Response:
         name = _file_name(file)
         try:
-            if size is not None and size > limits.input_size:
-                raise ValueError(f'size={size}, may be {limits.input_size} at most')
+            input_size = _size(size, limits.input_size)
+            for option, pixels in (('max_size', max_size), ('tile', tile)):
+                if pixels is not None and pixels > limits.input_size:
+                    raise ValueError(f'{option}={pixels}, may be {limits.input_size} at most')
+            if mask and model is not None:
+                raise ValueError(f'model={model!r:.99}: mask takes the place of a model. Fix: send one of them')
             for option, pixels in (('grow', grow), ('feather', feather)):
                 if abs(pixels) > EDGE_PIXELS:
                     raise ValueError(f'{option}={pixels:g}: the service takes {EDGE_PIXELS} pixels at most')
@@ -243,9 +274,10 @@ def create_app(
                 read=lambda: _contents(file),
                 model=model or default_model,
                 settings=Settings(
-                    input_size=size,
-                    max_size=limits.input_size,
+                    input_size=input_size,
+                    max_size=limits.input_size if max_size is None else max_size,
                     flip=flip,
+                    scales=_numbers('scales', scales, '0.75,1,1.25', any_number=True) or (1.0,),
                     box=_numbers('box', box, 'left,top,right,bottom'),
                     margin=margin,
                     threshold=threshold,
@@ -256,6 +288,10 @@ def create_app(
                     grow=grow,
                     feather=feather,
                     invert=invert,
+                    refine=refine and refine.value,
+                    tile=tile,
+                    tile_overlap=tile_overlap,
+                    two_pass=two_pass,
                 ),
                 output=output.value,
                 format=format.value,
@@ -263,6 +299,8 @@ def create_app(
                 background_name=_file_name(background_file) if background_file else '',
                 estimate_foreground=estimate_foreground,
                 crop=crop,
+                mask=(lambda: _contents(mask)) if mask else None,
+                mask_name=_file_name(mask) if mask else '',
                 end=time.monotonic() + limits.seconds,
                 request=request.scope['mmbirefnet']['id'],
             )
@@ -338,15 +376,28 @@ def _file_name(file: UploadFile) -> str:
     return PureWindowsPath(PurePosixPath(file.filename or 'image').name).name or 'image'
 
 
-def _numbers(field: str, text: str | None, names: str) -> tuple[float, ...] | None:
-    """The numbers in a field, as many as there are names; ``None`` if the field is empty."""
+def _size(text: str | None, longest: int) -> int | tuple[int, int] | str | None:
+    if not text:
+        return None
+    try:
+        size = parse_size(text[:99])
+    except ValueError as error:
+        raise ValueError(f'size={error}') from error
+    sides = () if isinstance(size, str) else (size,) if isinstance(size, int) else size
+    if any(side > longest for side in sides):
+        raise ValueError(f'size={text}, may be {longest} at most')
+    return size
+
+
+def _numbers(field: str, text: str | None, names: str, any_number: bool = False) -> tuple[float, ...] | None:
+    """The numbers in a field: as many as ``names`` has, or with ``any_number`` one or more; ``None`` if it is empty."""
     if not text:
         return None
     try:
         numbers = tuple(float(number) for number in text[:199].split(','))
     except ValueError:
         numbers = ()
-    if len(numbers) != names.count(',') + 1 or len(text) > 199:
+    if not numbers or (not any_number and len(numbers) != names.count(',') + 1) or len(text) > 199:
         raise ValueError(f"{field}={text!r:.99}, must be numbers: '{names}'")
     return numbers
 

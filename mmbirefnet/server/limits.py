@@ -7,6 +7,11 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
+from mmbirefnet.apis.inferencer import BiRefNetInferencer
+from mmbirefnet.imaging.read import LoadedImage
+from mmbirefnet.imaging.settings import Settings
+from mmbirefnet.imaging.tiles import count_tiles
+
 MIB = 2**20
 
 # Peak bytes per pixel of an image in each step, measured; see docs/en/user_guides/server.md.
@@ -14,16 +19,20 @@ HELD = 8  # the image with its alpha, and the prediction
 DECODING = 24
 DECODED = 4
 PREDICTING = 36
+REFINING = 8  # more than predicting
 COMPOSING = {'mask': 4, 'cutout': 16, 'foreground': 48}
 CHANNELS = {'mask': 1, 'cutout': 4, 'foreground': 3}
 ENCODING = {'png': 0, 'jpg': 8, 'webp': 40}  # besides the pixels and two copies of the file
 HEADER_BYTES = 256 * MIB  # for a file's header, whatever the size of its image
 TILE_BYTES = 160 * MIB  # foreground estimation works on tiles
 MODEL = 1000  # per pixel of the model's input, on the CPU
+TILED = 8  # per pixel of an input that is predicted in tiles
+MASK = 12  # per pixel of a mask that comes with the request
+LEAST_RUN = 2**16  # pixels that a run of the model counts as at least: small tiles take longer per pixel
 
 
 class TooCostly(Exception):
-    """A request that needs more memory than the service may ever use."""
+    """A request that needs more memory or work than the service may ever use for one."""
 
 
 class Late(Exception):
@@ -39,6 +48,7 @@ class Limits:
         upload_seconds: Time within which a body must arrive.
         megapixels: Largest image.
         input_size: Longest side of the model's input that a request may ask for, in pixels.
+        work: Megapixels of model input that a request may need: views, tiles and passes together.
         queue: Requests whose body has arrived that may wait or be processed at once; others get status 429.
         memory: Bytes that all requests together may use, above what the service uses when idle.
         decoders: Processes that decode images.
@@ -54,6 +64,7 @@ class Limits:
     upload_seconds: float = 30.0
     megapixels: float = 50.0
     input_size: int = 2048
+    work: float = 32.0
     queue: int = 8
     memory: int = 8192 * MIB
     decoders: int = 1
@@ -92,9 +103,9 @@ class Limits:
     def work_bytes(self) -> int:
         """Memory for predicting, composing and encoding: what uploads and decoders leave.
 
-        For each decoder, an upload is copied twice, and an image and its background have been decoded.
+        For each decoder, an upload is copied twice, and an image, its background and its mask have been decoded.
         """
-        decoder = self.decode_bytes + 2 * DECODED * self.pixels + 2 * self.upload_bytes
+        decoder = self.decode_bytes + 3 * DECODED * self.pixels + 2 * self.upload_bytes
         return self.memory - self.uploads - self.decoders * decoder
 
 
@@ -105,6 +116,9 @@ def cost(
     estimate_foreground: bool = False,
     background_pixels: int = 0,
     model_pixels: int = 0,
+    tiled_pixels: int = 0,
+    mask_pixels: int = 0,
+    refined: bool = False,
 ) -> int:
     """Peak memory of a request after decoding, in bytes.
 
@@ -115,11 +129,69 @@ def cost(
         estimate_foreground: Whether the colors of the foreground are estimated.
         background_pixels: Pixels of the image behind the foreground.
         model_pixels: Pixels of the model's input where its activations are in this machine's memory.
+        tiled_pixels: Pixels of an input that is predicted in tiles.
+        mask_pixels: Pixels of a mask in place of the model.
+        refined: Whether edges are refined.
     """
-    predicting = pixels * PREDICTING + model_pixels * MODEL
+    predicting = pixels * (PREDICTING + REFINING * refined) + model_pixels * MODEL + tiled_pixels * TILED
     composing = pixels * COMPOSING[output] + (TILE_BYTES if estimate_foreground and output != 'mask' else 0)
     encoding = pixels * (3 * CHANNELS[output] + ENCODING[format])
-    return pixels * HELD + background_pixels * 8 + max(predicting, composing, encoding)
+    return pixels * HELD + background_pixels * 8 + mask_pixels * MASK + max(predicting, composing, encoding)
+
+
+@dataclass(frozen=True)
+class ModelWork:
+    """What the model has to do for a request.
+
+    Attributes:
+        run_pixels: Pixels of the largest input that the model is given at once.
+        tiled_pixels: Pixels of the largest input that is predicted in tiles; 0 without.
+        pixels: Pixels of all inputs together, a run counting ``LEAST_RUN`` at least.
+    """
+
+    run_pixels: int = 0
+    tiled_pixels: int = 0
+    pixels: int = 0
+
+
+def model_work(inferencer: BiRefNetInferencer, image: LoadedImage, settings: Settings, longest: int) -> ModelWork:
+    """Count what a prediction takes before it runs.
+
+    Args:
+        inferencer: The model.
+        image: The image.
+        settings: Options of the prediction.
+        longest: Side that the model may be given; one that it was trained at is allowed, too.
+
+    Raises:
+        ValueError: If the model would be given a longer side, or the box lies outside the image.
+    """
+    backend = inferencer.backend
+    sizes = inferencer.input_sizes(image, settings)
+    run = tiled = total = 0
+    for size in sizes:
+        tile = settings.tile
+        if tile is not None and max(size) > tile:
+            runs, shape = count_tiles(size, tile, settings.overlap), [min(side, tile) for side in size]
+            tiled = max(tiled, size[0] * size[1])
+        else:
+            runs, shape = 1, list(size)
+        if max(shape) > max(longest, *backend.input_size):
+            raise ValueError(
+                f"{image.name}: the model's input would be {size[0]}x{size[1]} (height x width); the service takes "
+                f'sides up to {longest}. Fix: send a smaller size, scales or tile'
+            )
+        run = max(run, shape[0] * shape[1])
+        total += runs * max(LEAST_RUN, shape[0] * shape[1])
+    if settings.two_pass and sizes:
+        # The crop of the second pass is not known yet. Its input is at most that of the whole, the size that the model
+        # was trained at, or the longest narrow one of a dynamic size.
+        side_range = getattr(backend, 'side_range', None)
+        narrow = side_range[0] * min(side_range[1], settings.max_size) if side_range else 0
+        scale = max(settings.scales) ** 2
+        again = round(scale * max(narrow, backend.input_size[0] * backend.input_size[1]))
+        run, total = max(run, again), total + max(total, again * len(settings.scales))
+    return ModelWork(run, tiled, total * (1 + settings.flip))
 
 
 class Budget:
@@ -151,7 +223,10 @@ class Budget:
             Late: If it has not become free in time.
         """
         if amount > self.total:
-            raise TooCostly(f'needs {-(-amount // MIB)} MiB of memory; the service may use {self.total // MIB} MiB')
+            raise TooCostly(
+                f'needs {-(-amount // MIB)} MiB of memory; the service may use {self.total // MIB} MiB; send a smaller '
+                'image or size, or estimate_foreground=false'
+            )
         ticket = object()
         with self._changed:
             self._line.append(ticket)

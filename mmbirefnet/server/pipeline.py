@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
+from mmbirefnet.apis.masks import MaskInferencer
 from mmbirefnet.imaging.compose import compose, opacity
 from mmbirefnet.imaging.maps import box_of_object
 from mmbirefnet.imaging.read import LoadedImage, TooManyPixelsError
@@ -21,7 +22,7 @@ from mmbirefnet.imaging.sandbox import ImageDecoder
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.imaging.write import FORMATS, LONGEST_SIDES, encode_image
 
-from .limits import Budget, Late, Limits, Share, TooCostly, cost
+from .limits import Budget, Late, Limits, ModelWork, Share, TooCostly, cost, model_work
 
 POLL_SECONDS = 0.5  # until a thread that waits notices that its client has left
 LOG = logging.getLogger('mmbirefnet.server')
@@ -42,6 +43,8 @@ class Job:
         background_name: File name of that image.
         estimate_foreground: Whether to estimate the colors of the foreground.
         crop: Crops the answer to the object, with this share of the box's sides as a margin; ``None`` does not crop.
+        mask: Returns the bytes of a mask's file, which takes the place of the model; ``None`` for the model.
+        mask_name: File name of that mask.
         end: Value of ``time.monotonic()`` at which the answer is due.
         request: Id of the request, for the log.
         abandoned: Set when the answer is no longer wanted.
@@ -58,6 +61,8 @@ class Job:
     estimate_foreground: bool
     end: float
     crop: float | None = None
+    mask: Callable[[], bytes] | None = None
+    mask_name: str = ''
     request: str = '-'
     abandoned: threading.Event = field(default_factory=threading.Event)
 
@@ -152,6 +157,11 @@ class Pipeline:
             background = job.background
             if callable(background):
                 background = self._decoder.read(background(), job.background_name)
+            masks, mask_pixels = None, 0
+            if job.mask is not None:
+                mask = self._decoder.read(job.mask(), job.mask_name)
+                masks, mask_pixels = MaskInferencer(mask), mask.rgb.size // 3
+                del mask
             image = self._decoder.read(job.read(), job.name)
             largest = LONGEST_SIDES.get(FORMATS[job.format][0])  # before the model runs
             if largest and max(image.size) > largest:
@@ -160,12 +170,16 @@ class Pipeline:
                     f'{job.name}: {width}x{height} pixels; format={job.format} holds at most {largest} '
                     'on a side, format=png more'
                 )
-            share = self.budget.take(self._cost(job, image, background, copies[0]), job.end)
+            share = self.budget.take(self._cost(job, image, background, copies[0], mask_pixels), job.end)
         finally:
             self._decoding.release()
         held.append(share)
         job.check()
-        alpha, device = self.predictor(copies, image, job)
+        if masks is None:
+            alpha, device = self.predictor(copies, image, job)
+        else:
+            alpha, device = masks.predict_image(image, job.settings), None
+            del masks
         job.check()
         pixels = compose(
             job.output,
@@ -188,17 +202,24 @@ class Pipeline:
         share.shrink(len(content))
         return content, box
 
-    def _cost(self, job: Job, image: LoadedImage, background, inferencer: BiRefNetInferencer) -> int:
+    def _cost(self, job: Job, image: LoadedImage, background, inferencer: BiRefNetInferencer, mask_pixels: int) -> int:
         on_cpu = inferencer.foreground_device is None
-        side_range = getattr(inferencer.backend, 'side_range', None)
-        sizes = job.settings.sizes(image.size, inferencer.backend.input_size, side_range) if on_cpu else ()
+        work = ModelWork() if mask_pixels else model_work(inferencer, image, job.settings, self.limits.input_size)
+        if work.pixels > self.limits.work * 1e6:
+            raise TooCostly(
+                f'needs {work.pixels / 1e6:.1f} megapixels of model input; the service allows {self.limits.work:g} a '
+                'request (--max-work); send a smaller image or size, larger tiles, or fewer scales'
+            )
         return cost(
             image.rgb.size // 3,
             job.output,
             job.format,
             job.estimate_foreground,
             background.rgb.size // 3 if isinstance(background, LoadedImage) else 0,
-            max((height * width for height, width in sizes), default=0),
+            work.run_pixels if on_cpu else 0,
+            work.tiled_pixels,
+            mask_pixels,
+            job.settings.refine is not None,
         )
 
 
@@ -326,7 +347,7 @@ def _explain(error: Exception, job: Job) -> tuple[int, str]:
         LOG.warning('%s out of memory: %s', job.request, error)
         return 503, f'{job.name}: the service ran out of memory; try again later, or send a smaller image or size'
     if isinstance(error, TooCostly):
-        return 413, f'{job.name}: {error}; send a smaller image or size, or estimate_foreground=false'
+        return 413, f'{job.name}: {error}'
     if isinstance(error, TooManyPixelsError):
         return 413, str(error)
     if isinstance(error, Late):

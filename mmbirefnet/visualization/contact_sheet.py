@@ -100,7 +100,7 @@ def error_panel(score_map: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
-    """RGB uint8: panels of one size, grey (H, W) or RGB (H, W, 3), from left to right."""
+    """RGB uint8: panels of one size, gray (H, W) or RGB (H, W, 3), from left to right."""
     panels = [cv2.cvtColor(p, cv2.COLOR_GRAY2RGB) if p.ndim == 2 else p for p in panels]
     gap = np.full((panels[0].shape[0], GAP, 3), BACKGROUND, np.uint8)
     row = [part for panel in panels for part in (panel, gap)]

@@ -83,13 +83,13 @@ class SoftMapVisualizer(SegLocalVisualizer):
         size = bounded_size(image.shape, self.longest)
         panels = [image]
         if draw_gt and data_sample is not None and 'gt_sem_seg' in data_sample:
-            panels.append(to_grey(data_sample.gt_sem_seg.data))
+            panels.append(to_gray(data_sample.gt_sem_seg.data))
         if draw_pred and data_sample is not None and 'seg_logits' in data_sample:
-            panels.append(to_grey(data_sample.seg_logits.data))
+            panels.append(to_gray(data_sample.seg_logits.data))
         return side_by_side([fit(panel, size) for panel in panels])
 
 
-def to_grey(values: torch.Tensor | np.ndarray) -> np.ndarray:
+def to_gray(values: torch.Tensor | np.ndarray) -> np.ndarray:
     """uint8 (H, W): float values (1, H, W) in [0, 1] times 255; integer labels 0 and 1 as black and white."""
     values = torch.as_tensor(values).detach().cpu()
     values = values[0] if values.ndim == 3 else values

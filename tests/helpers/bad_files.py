@@ -44,7 +44,7 @@ def encoded(image, format: str, **options) -> bytes:
 def whole_pictures() -> dict[str, bytes]:
     """A whole file of every format, channel layout, depth and number of frames, by name."""
     rgb, rgba = Image.fromarray(pixels()), Image.fromarray(pixels(4))
-    gray, grey16 = rgb.convert('L'), cv2.cvtColor(pixels(3, np.uint16), cv2.COLOR_RGB2GRAY)
+    gray, gray16 = rgb.convert('L'), cv2.cvtColor(pixels(3, np.uint16), cv2.COLOR_RGB2GRAY)
     frames = dict(save_all=True, append_images=[rgb.rotate(180)], duration=50)
     found = {
         'gray.png': encoded(gray, 'PNG'),
@@ -54,7 +54,7 @@ def whole_pictures() -> dict[str, bytes]:
         'palette.png': encoded(rgb.quantize(16), 'PNG'),
         'palette-alpha.png': encoded(rgb.quantize(16), 'PNG', transparency=3),
         'bits.png': encoded(gray.convert('1'), 'PNG'),
-        '16bit.png': cv2.imencode('.png', grey16)[1].tobytes(),
+        '16bit.png': cv2.imencode('.png', gray16)[1].tobytes(),
         '16bit-rgb.png': cv2.imencode('.png', pixels(3, np.uint16))[1].tobytes(),
         'animated.png': encoded(rgb, 'PNG', **frames),
         'rgb.jpg': encoded(rgb, 'JPEG', quality=95),
@@ -70,12 +70,12 @@ def whole_pictures() -> dict[str, bytes]:
         'deflate.tif': encoded(rgba, 'TIFF', compression='tiff_adobe_deflate'),
         'cmyk.tif': encoded(rgb.convert('CMYK'), 'TIFF'),
         'lab.tif': encoded(Image.frombytes('LAB', rgb.size, rgb.tobytes()), 'TIFF'),
-        '16bit.tif': cv2.imencode('.tif', grey16)[1].tobytes(),
-        'float.tif': encoded(Image.fromarray(grey16.astype(np.float32) / 65535), 'TIFF'),
+        '16bit.tif': cv2.imencode('.tif', gray16)[1].tobytes(),
+        'float.tif': encoded(Image.fromarray(gray16.astype(np.float32) / 65535), 'TIFF'),
         'pages.tif': encoded(rgb, 'TIFF', **frames),
         'rgb.ppm': encoded(rgb, 'PPM'),
         'gray.pgm': encoded(gray, 'PPM'),
-        '16bit.pgm': cv2.imencode('.pgm', grey16)[1].tobytes(),
+        '16bit.pgm': cv2.imencode('.pgm', gray16)[1].tobytes(),
         'lossy.webp': encoded(rgb, 'WEBP', quality=95),
         'alpha.webp': encoded(rgba, 'WEBP', lossless=True),
         'animated.webp': encoded(rgb, 'WEBP', lossless=True, **frames),

@@ -46,7 +46,7 @@ def reference_state_dict(classifier: bool = False) -> dict[str, Tensor]:
 
 
 def image(seed: int, n: int, height: int, width: int) -> Tensor:
-    """Normalised images, ``(n, 3, height, width)``."""
+    """Normalized images, ``(n, 3, height, width)``."""
     rng = np.random.Generator(np.random.PCG64(seed))
     return torch.from_numpy(rng.standard_normal((n, 3, height, width)).astype(np.float32))
 

@@ -195,6 +195,23 @@ def test_the_format_of_an_animation(backend, suffix):
         BiRefNetInferencer(backend=backend)('a.gif', 'out', save='mask', format='jpg', frames='all')
 
 
+def test_a_format_that_holds_no_frames_fails_that_file_alone(backend, capsys):
+    Path('in').mkdir()
+    save_animation('in/a.gif')
+    Image.fromarray(square(0)).save('in/b.png')
+    assert run('in', '-o', 'out', '--format', 'jpg', '--save', 'mask') == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith('1 written, 0 skipped, 1 failed')
+    assert (
+        'failed: in/a.gif: 3 frames, which jpg cannot hold. Fix: --format gif, webp, apng or avif, or --frames first'
+        in printed.err
+    )
+    assert [path.name for path in Path('out').iterdir()] == ['b.jpg']
+    assert run('in', '-o', 'first', '--format', 'jpg', '--save', 'mask', '--frames', 'first') == 0
+    found = np.asarray(Image.open('first/a.jpg')).astype(int)
+    assert np.abs(found - square(0)[..., 0]).max() < 12
+
+
 def test_disposal(backend):
     """What a frame leaves of the one before is composed: here the frames are small patches on a canvas."""
     canvas = Image.new('RGB', (64, 32), (0, 0, 255))

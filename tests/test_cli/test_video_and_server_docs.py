@@ -61,15 +61,16 @@ def test_limits_of_the_service():
     parser = argparse.ArgumentParser()
     serve.add_arguments(parser)
     args, default = parser.parse_args([]), Limits()
-    assert (args.max_upload * 2**20, args.max_pixels, args.max_size) == (
-        default.upload_bytes, default.megapixels, default.input_size,
+    assert (args.max_upload * 2**20, args.max_pixels, args.max_size, args.max_work) == (
+        default.upload_bytes, default.megapixels, default.input_size, default.work,
     )  # fmt: skip
     names = ('queue', 'memory', 'upload_seconds', 'decode_seconds', 'seconds', 'decoders', 'batch')
     assert {name: getattr(args, name) for name in names} == {name: getattr(default, name) for name in names}
     rows = re.findall(r'^\| `(--[\w-]+)` \| ([\d.]+)(G?)', SERVER, re.M)
     shown = {option[2:].replace('-', '_'): float(number) * (2**30 if unit else 1) for option, number, unit in rows}
     assert set(shown) == {
-        'memory', 'max_upload', 'max_pixels', 'max_size', 'queue', 'upload_seconds', 'decode_seconds', 'seconds',
+        'memory', 'max_upload', 'max_pixels', 'max_size', 'max_work', 'queue', 'upload_seconds', 'decode_seconds',
+        'seconds',
     }  # fmt: skip
     for name, value in shown.items():
         assert getattr(args, name) == value, name

@@ -95,7 +95,7 @@ def resize_to_batch(image, mask, size):
 
 @pytest.mark.parametrize('size', [(96, 64), (32, 192), (320, 256), (800, 32)])
 def test_resize_is_torchvisions_of_pil_images(size):
-    """Exactly; and to one grey level that of torch, whose weights are not rounded to 8 bits."""
+    """Exactly; and to one gray level that of torch, whose weights are not rounded to 8 bits."""
     rng = np.random.default_rng(1)
     image, mask = rng.integers(0, 256, (200, 310, 3), np.uint8), rng.integers(0, 256, (200, 310), np.uint8)
     results = resize_to_batch(image, mask, size)

@@ -42,7 +42,7 @@ class TestResize:
 
 
 def cubic_rotation(pixels, degrees, x, y):
-    """One pixel of a counter-clockwise rotation about the centre, by Keys' cubic convolution with a = -1."""
+    """One pixel of a counter-clockwise rotation about the center, by Keys' cubic convolution with a = -1."""
 
     def kernel(t):
         t = abs(t)

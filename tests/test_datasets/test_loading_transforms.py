@@ -168,7 +168,7 @@ class TestLoadMask:
             cv2.imwrite(str(tmp_path / 'a.png'), np.full((4, 4), value, dtype))
             np.testing.assert_array_equal(load_mask(tmp_path / 'a.png', (4, 4)), np.full((4, 4), 255 * (value > 0)))
 
-    def coloured_palette():
+    def colored_palette():
         picture = Image.fromarray((GREY > 128).astype(np.uint8))
         picture.putpalette([0, 0, 0, 128, 0, 0])
         return picture
@@ -177,7 +177,7 @@ class TestLoadMask:
         ('picture', 'told'),
         [
             (Image.fromarray(COLOR), 'channels differ'),
-            (coloured_palette(), 'channels differ'),
+            (colored_palette(), 'channels differ'),
             (Image.fromarray(np.dstack([GREY, GREY, GREY, GREY])), 'alpha'),
             (Image.merge('LA', [Image.fromarray(GREY), Image.fromarray(255 - GREY)]), 'alpha'),
             (Image.fromarray((GREY > 128).astype(np.uint8)), 'class ids'),

@@ -22,7 +22,7 @@ def test_drawn_objects(mask):
 
 
 def test_counted_by_hand():
-    """A 40x40 square with a strip of grey: 5x5 squares of grey fit in where the strip is five pixels wide."""
+    """A 40x40 square with a strip of gray: 5x5 squares of gray fit in where the strip is five pixels wide."""
     mask = np.zeros((60, 60), np.float32)
     mask[10:50, 10:50] = 1
     mask[10:50, 10:14] = 128 / 255

@@ -4,6 +4,7 @@ import json
 import runpy
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import mmbirefnet
 from mmbirefnet.apis.onnx_backend import OnnxBackend
 from mmbirefnet.apis.torch_backend import TorchBackend
 from mmbirefnet.datasets.preparation.synthetic import make_sample
+from mmbirefnet.deploy import fuse
 from mmbirefnet.registry import MODELS
 
 pytest.importorskip('mmbirefnet.deploy.program', exc_type=ImportError)  # torch < 2.6
@@ -157,6 +159,35 @@ def test_half_weights_by_the_tool(export, model):
     assert 0 < np.abs(1 / (1 + np.exp(-found)) - 1 / (1 + np.exp(-expected))).max() < 0.02
 
 
+@pytest.mark.soak
+def test_int8_by_the_tool(export, model, tmp_path):
+    """Calibrated on other images than the one that is compared; the file is smaller, and the maps are almost equal."""
+    (tmp_path / 'calibration').mkdir()
+    for index in range(1, 9):
+        drawing = make_sample(0, 'DIS-TR', index, (80, 100)).image[..., ::-1]
+        Image.fromarray(drawing).save(tmp_path / f'calibration/{index}.png')
+    printed, path = export('model.onnx', '--weights', 'int8', '--calibration', tmp_path / 'calibration')
+    assert 0 < float(printed.partition('on average ')[2].split()[0]) < 0.02
+    proto = onnx.load(path)
+    onnx.checker.check_model(proto, full_check=True)
+    kinds = Counter(node.op_type for node in proto.graph.node)
+    products = sum(kinds[kind] for kind in ('Conv', 'MatMul', 'Gemm'))
+    assert products > 50
+    assert kinds['QuantizeLinear'] > products  # one before each, some after it
+    values = [onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer]
+    kernels = sum(value.size for value in values if value.dtype == np.int8)
+    parameters = sum(parameter.numel() for parameter in fuse(model).parameters())
+    assert kernels > 0.8 * parameters
+    assert OnnxBackend(path, ['CPUExecutionProvider']).metadata.checkpoint == 'birefnet_pico.pth'
+
+
+def test_int8_needs_images(model, tmp_path):
+    with pytest.raises(ValueError, match='calibration: int8 needs images'):
+        export_onnx(model, tmp_path / 'model.onnx', SIZE, weights='int8')
+    with pytest.raises(ValueError, match='the others none; got 1 for float32'):
+        export_onnx(model, tmp_path / 'model.onnx', SIZE, calibration=[np.zeros((*SIZE, 3), np.uint8)])
+
+
 def test_only_swin_takes_any_size():
     model = torch.nn.Module()
     model.backbone = torch.nn.Identity()
@@ -196,6 +227,8 @@ def test_fixed_batch_is_compared_and_disagreement_fails(export):
     ('out', 'options', 'message'),
     [
         ('model.pt2', ['--format', 'torch-export', '--dynamic-size'], '--dynamic-size and --weights are for'),
+        ('model.onnx', ['--weights', 'int8'], '--weights int8 needs --calibration'),
+        ('model.onnx', ['--calibration', 'images'], '--weights int8 needs --calibration'),
         ('model.pt2', [], 'with --format onnx the file ends in .onnx'),
         ('model.onnx', ['--format', 'torch-export'], 'with --format torch-export the file ends in .pt2'),
         ('model.pt2', ['--format', 'torch-export', '--opset', 19], '--deform-conv standard and --opset are for'),

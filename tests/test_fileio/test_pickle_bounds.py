@@ -173,6 +173,23 @@ def test_storages_that_the_file_cannot_hold(tmp_path):
         read_checkpoint(tmp_path / 'legacy.pth')
 
 
+@pytest.mark.parametrize('found', [0, 4, 16])
+def test_storages_of_another_size_than_their_entry(tmp_path, found):
+    """Mapped into memory they would begin and end with bytes of something else."""
+    torch.save({'w': torch.zeros(3)}, tmp_path / 'plain.pth')
+    with zipfile.ZipFile(tmp_path / 'plain.pth') as plain, zipfile.ZipFile(tmp_path / 'odd.pth', 'w') as odd:
+        for entry in plain.infolist():
+            odd.writestr(entry.filename, bytes(found) if entry.filename.endswith('data/0') else plain.read(entry))
+    with pytest.raises(ValueError, match=rf'odd\.pth: .*a storage claims 3 elements, its entry has {found} bytes'):
+        read_state_dict(tmp_path / 'odd.pth')
+
+
+def test_safetensors_with_a_large_header(tmp_path):
+    (tmp_path / 'odd.safetensors').write_bytes((2**22 + 1).to_bytes(8, 'little') + bytes(2**22 + 1))
+    with pytest.raises(ValueError, match=r'odd\.safetensors: .*a header of 4194305 bytes'):
+        read_state_dict(tmp_path / 'odd.safetensors')
+
+
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
 def test_what_trainings_save_is_read(tmp_path, zipped):
     weight = torch.arange(6.0)

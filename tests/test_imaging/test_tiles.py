@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmbirefnet.imaging.tiles import predict_in_tiles
+from mmbirefnet.imaging.tiles import count_tiles, predict_in_tiles
 
 
 class Blur:
@@ -43,6 +43,7 @@ def test_a_convolution_within_its_context_is_exact(size, tile, overlap):
     assert np.abs(predict_in_tiles(model, image, tile, overlap) - whole).max() < 1e-6
     assert all(max(shape) <= tile for shape in model.shapes)
     assert (len(model.shapes) == 1) == (max(size) <= tile)
+    assert len(model.shapes) == count_tiles(size, tile, overlap)
 
 
 def test_more_context_differs_near_seams_only():

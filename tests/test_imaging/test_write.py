@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 from mmbirefnet.apis.inferencer import Prediction
 from mmbirefnet.imaging import foreground, write
 from mmbirefnet.imaging.compose import compose, compose_all, composite, cut_out, fit_background, read_background
-from mmbirefnet.imaging.read import LoadedImage
+from mmbirefnet.imaging.read import LoadedImage, load_image
 from mmbirefnet.imaging.sources import Source, list_sources
 from mmbirefnet.imaging.write import OutputWriter, save_image
 
@@ -67,6 +67,28 @@ def test_all_kinds(prediction, tmp_path):
         assert image.format == 'JPEG'
         assert image.info['icc_profile'] == SRGB
     assert sorted(path.suffix for path in tmp_path.rglob('*') if path.is_file()) == ['.jpg', '.png', '.png']
+
+
+@pytest.mark.parametrize('suffix', ['avif', 'heic'])
+def test_lossy_formats_keep_alpha_and_profile(tmp_path, suffix):
+    """Read back, everything is near what was written, for all kinds."""
+    pytest.importorskip('pillow_heif' if suffix == 'heic' else 'PIL._avif')
+    ramp = np.linspace(0, 255, 96).astype(np.uint8)
+    rgb = np.dstack([np.tile(ramp, (64, 1)), np.full((64, 96), 90, np.uint8), np.tile(ramp[::-1], (64, 1))])
+    alpha = np.tile(np.linspace(0, 1, 64, dtype=np.float32)[:, None], (1, 96))
+    each = Prediction(source('a.jpg'), LoadedImage(rgb, None, SRGB), alpha)
+    writer = OutputWriter(
+        tmp_path, ('mask', 'cutout', 'foreground'), format=suffix, foreground=False, background='#204060'
+    )
+    writer.plan([each.source])
+    mask, cutout, foreground = map(load_image, writer.write(each))
+    levels = (alpha * 255).astype(np.int16)
+    assert np.abs(mask.rgb[..., 0] - levels).max() <= 3
+    assert np.abs(cutout.alpha - levels).max() <= 3
+    assert cutout.icc_profile == foreground.icc_profile == SRGB
+    assert np.abs(cutout.rgb.astype(int) - rgb)[1:].mean() < 4
+    expected = composite(np.dstack([rgb, np.rint(alpha * 255).astype(np.uint8)]), (0x20, 0x40, 0x60))
+    assert np.abs(foreground.rgb.astype(int) - expected).mean() < 4
 
 
 @pytest.mark.parametrize('suffix', ['png', 'webp', 'tif'])

@@ -71,7 +71,7 @@ def step(model: nn.Module, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tens
 @pytest.mark.parametrize('dtype', DTYPES)
 @pytest.mark.soak(keep=1)
 def test_training_step(dtype):
-    # Normalised by its own few pooled values a batch would magnify rounding without bound.
+    # Normalized by its own few pooled values a batch would magnify rounding without bound.
     model = build(type='mmbirefnet.FrozenBN')
     expected_loss, expected = step(model, torch.float32)
     loss, gradient = step(model, dtype)

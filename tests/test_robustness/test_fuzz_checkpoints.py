@@ -139,6 +139,9 @@ def mutate(state: dict, rng: np.random.Generator) -> str:
         'sparse': lambda: state.update({key: value.to_sparse()}),
         'NaN': lambda: state.update({key: value * torch.nan}),
         'not a tensor': lambda: state.update({key: 'text'}),
+        'repeated': lambda: state.update({key: value.flatten()[0].expand(8192, 8192)}),
+        'there twice': lambda: state.update({f'module.{key}': value}),
+        'a name of two lines': lambda: state.update({f'{key}\n': value}),
         'a number for a name': lambda: state.update({7: value}),
         'nothing': state.clear,
     }

@@ -46,7 +46,7 @@ def test_there_are_enough_cases():
 
 @pytest.mark.parametrize('name', WHOLE)
 def test_whole(name):
-    """Grey, color, alpha, palettes, 16 bits, CMYK, the first of several frames."""
+    """Gray, color, alpha, palettes, 16 bits, CMYK, the first of several frames."""
     image = load_image(WHOLE[name], name)
     kind = name.partition('.')[0]
     tolerance = {'palette': 60, 'palette-alpha': 60, 'cmyk': 4}.get(kind, 0)

@@ -68,13 +68,13 @@ def entry_points(folder: Path) -> dict:
     config = Config(dict(model=SMALL, test_pipeline=[], test_dataloader=dict(dataset={})))
     convert = runpy.run_path(str(ROOT / 'tools/model_converters/birefnet2mmbirefnet.py'))['convert']
 
-    def initialise(path):
+    def initialize(path):
         init_cfg = dict(type='Pretrained', checkpoint=str(path))
         module = BaseModule(init_cfg)
         module.layer = nn.Linear(1, 1)
         module.init_weights()
 
-    def initialise_swin(path):
+    def initialize_swin(path):
         init_cfg = dict(type='Pretrained', checkpoint=str(path))
         MODELS.build(SMALL['backbone'] | dict(init_cfg=init_cfg)).init_weights()
 
@@ -99,8 +99,8 @@ def entry_points(folder: Path) -> dict:
         'mmengine': lambda path: CheckpointLoader.load_checkpoint(str(path), 'cpu'),
         'load_checkpoint': lambda path: load_checkpoint(nn.Linear(1, 1), str(path), map_location='cpu'),
         "mmseg's init_model": lambda path: init_model(config, str(path), 'cpu'),
-        'init_cfg': initialise,
-        'init_cfg of Swin': initialise_swin,
+        'init_cfg': initialize,
+        'init_cfg of Swin': initialize_swin,
         'newest_checkpoint': newest,
     }
 

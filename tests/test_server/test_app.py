@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from red import TakesRed, red_square
 
+from mmbirefnet import remove_background
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.imaging.compose import cut_out
 from mmbirefnet.imaging.maps import process_map
@@ -24,7 +25,7 @@ RGB, INSIDE = red_square()
 
 @pytest.fixture(scope='module')
 def client():
-    limits = Limits(upload_bytes=200_000, megapixels=0.1, input_size=128)
+    limits = Limits(upload_bytes=200_000, megapixels=0.1, input_size=128, work=1)
     with TestClient(create_app(BiRefNetInferencer(backend=TakesRed()), limits)) as client:
         yield client
 
@@ -37,8 +38,9 @@ def encode(pixels, format='PNG', **options):
 
 def post(client, content=None, name='square.png', **fields):
     files = {'file': (name, encode(RGB) if content is None else content)}
-    if 'background_file' in fields:
-        files['background_file'] = ('behind.png', fields.pop('background_file'))
+    for field, file in (('background_file', 'behind.png'), ('mask', 'mask.png')):
+        if field in fields:
+            files[field] = (file, fields.pop(field))
     return client.post('/api/cut', files=files, data={key: str(value) for key, value in fields.items()})
 
 
@@ -111,6 +113,70 @@ def test_components_and_holes(client):
     np.testing.assert_array_equal(mask, expected)
 
 
+class RedLevel(TakesRed):
+    """Alpha is the red channel of the resized image, so that it depends on the input size, scales and tiles."""
+
+    input_size = (64, 96)
+
+    def __call__(self, images):
+        return images[..., 0].astype(np.float32) / 255
+
+
+@pytest.fixture(scope='module')
+def red_level():
+    inferencer = BiRefNetInferencer(backend=RedLevel())
+    with TestClient(create_app(inferencer, Limits(input_size=512))) as client:
+        yield inferencer, client
+
+
+@pytest.fixture(scope='module')
+def textured():
+    rng = np.random.default_rng(3)
+    rgb = np.kron(rng.integers(0, 256, (20, 24, 3), np.uint8), np.ones((6, 8, 1), np.uint8))
+    rgb[..., 0] //= 4
+    rgb[40:80, 60:120, 0] += 150
+    return rgb
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {},
+        dict(input_size='image'),
+        dict(input_size='image', max_size=160),
+        dict(input_size=(96, 64)),
+        dict(scales=(0.5, 1.0, 1.5)),
+        dict(tile=64),
+        dict(tile=96, tile_overlap=64, flip=True),
+        dict(two_pass=True, margin=0.2),
+        dict(refine='guided'),
+        dict(refine='guided', levels=(0.1, 0.8), box=(40, 20, 130, 100), grow=1, feather=0.7),
+    ],
+)
+def test_options_as_in_python(red_level, textured, options):
+    inferencer, client = red_level
+    expected = np.asarray(remove_background(textured, inferencer, **options))
+    fields = {
+        {'input_size': 'size'}.get(name, name): value if not isinstance(value, tuple)
+        else ('x' if name == 'input_size' else ',').join(map(str, value))
+        for name, value in options.items()
+    }  # fmt: skip
+    np.testing.assert_array_equal(decode(post(client, encode(textured), **fields)), expected)
+    if options:
+        assert (expected != np.asarray(remove_background(textured, inferencer))).any()
+
+
+@pytest.mark.parametrize(
+    'options', [{}, dict(invert=True), dict(refine='guided'), dict(box=(40, 20, 100, 90), feather=1.5)]
+)
+def test_mask_in_place_of_the_model(client, options):
+    mask = np.zeros((48, 64), np.uint8)  # half the size of the image
+    mask[10:30, 20:40] = 255
+    expected = np.asarray(remove_background(RGB, mask=mask, **options))
+    fields = {name: value if name != 'box' else ','.join(map(str, value)) for name, value in options.items()}
+    np.testing.assert_array_equal(decode(post(client, mask=encode(mask), **fields)), expected)
+
+
 def test_crop(client):
     answer = post(client, crop=0.25)
     # The square is at (32, 24) to (64, 48); a quarter of its sides is 8 and 6 pixels.
@@ -156,7 +222,7 @@ def bomb(width, height):
         (bomb(9_000, 9_000), {}, 413, '9000x9000 pixels'),
         (b'\0' * 300_000, {}, 413, 'too large: at most 200000 bytes are accepted'),
         (None, {'format': 'jpg'}, 400, 'format=jpg has no alpha'),
-        (None, {'size': 100}, 400, 'input_size=100'),
+        (None, {'size': 100}, 400, "size='100' must be image, or pixels or HEIGHTxWIDTH in multiples of 32"),
         (None, {'size': 160}, 400, 'size=160, may be 128 at most'),
         (None, {'box': '1,2,3'}, 400, 'box='),
         (None, {'box': 'a,b,c,d'}, 400, "box='a,b,c,d', must be"),
@@ -166,7 +232,24 @@ def bomb(width, height):
         (None, {'box': '-1e300,0,9,9'}, 400, 'box='),
         (None, {'min_area': 'nan'}, 400, 'min_area=nan'),
         (None, {'threshold': 'nan'}, 400, 'threshold=nan'),
-        (None, {'size': 10**30}, 400, 'may be 128 at most'),
+        (None, {'size': 10**30}, 400, "size='1000000000000000000000000000000' must be image"),
+        (None, {'size': '96x160'}, 400, 'size=96x160, may be 128 at most'),
+        (None, {'max_size': 160}, 400, 'max_size=160, may be 128 at most'),
+        (None, {'tile': 160}, 400, 'tile=160, may be 128 at most'),
+        (None, {'tile': 100}, 400, 'tile=100, must be'),
+        (None, {'tile_overlap': 32}, 400, 'tile_overlap=32, must be'),
+        (None, {'scales': '0.5,x'}, 400, "scales='0.5,x', must be numbers"),
+        (
+            None,
+            {'scales': '1,2'},
+            400,
+            "the model's input would be 192x256 (height x width); the service takes sides up",
+        ),
+        (None, {'scales': ','.join(['0.25'] * 16)}, 413, 'needs 1.0 megapixels of model input; the service allows 1 a'),
+        (None, {'tile': 64, 'tile_overlap': 32, 'size': 128, 'flip': True}, 413, '--max-work'),
+        (None, {'mask': b'no image'}, 400, 'mask.png: not an image'),
+        (None, {'mask': encode(RGB[:50])}, 400, 'mask.png: a mask of 128x50 pixels does not fit square.png of 128x96'),
+        (None, {'mask': encode(RGB), 'model': 'red'}, 400, 'mask takes the place of a model'),
         (None, {'levels': '0.5'}, 400, "levels='0.5', must be numbers: 'low,high'"),
         (None, {'levels': '0.9,0.1'}, 400, 'levels='),
         (None, {'levels': 'nan,1'}, 400, 'levels='),
@@ -191,7 +274,9 @@ def bomb(width, height):
         ),
         (None, {'background_file': b'no image'}, 400, 'behind.png: not an image'),
         (None, {'output': 'all'}, 422, 'cutout'),
-        (None, {'size': 'big'}, 422, 'integer'),
+        (None, {'size': 'big'}, 400, "size='big' must be image"),
+        (None, {'refine': 'closed-form'}, 422, 'guided'),
+        (None, {'tile': 'big'}, 422, 'integer'),
     ],
 )
 def test_errors(client, content, fields, status, message):

@@ -532,6 +532,7 @@ def test_memory_and_files_stay_flat_over_500_requests_of_8_clients(square):
 OPERATIONS = dict(
     levels='0.1,0.9', min_area='5', largest='true', fill_holes='true', grow='5', feather='5', invert='true', crop='0.1'
 )
+PASSES = dict(tile='256', two_pass='true', refine='guided')
 
 
 def memory_of_tree(pid):
@@ -549,7 +550,7 @@ def memory_of_tree(pid):
 @pytest.mark.skipif(not MEASURABLE, reason='reads /proc, which is of Linux')
 @pytest.mark.parametrize(
     'fields',
-    [{}, {'format': 'webp', 'output': 'mask'}, {'output': 'foreground'}, OPERATIONS],
+    [{}, {'format': 'webp', 'output': 'mask'}, {'output': 'foreground'}, OPERATIONS, PASSES],
     ids=lambda fields: str(len(fields)),
 )
 def test_eight_clients_at_the_limits_stay_within_the_memory(square, fields):

@@ -199,7 +199,7 @@ def build_model(cfg: dict, args: argparse.Namespace) -> nn.Module:
     for module in model.modules():
         if isinstance(module, DCNv2):
             module.backend = args.dcn
-            # Fresh offsets are zero; those of trained models reach pixels all over the neighbourhood.
+            # Fresh offsets are zero; those of trained models reach pixels all over the neighborhood.
             nn.init.normal_(module.conv_offset.weight, std=0.1)
     if args.checkpoint:
         load_checkpoint(model, args.checkpoint, map_location='cpu', strict=True)
@@ -208,7 +208,7 @@ def build_model(cfg: dict, args: argparse.Namespace) -> nn.Module:
 
 
 def make_batch(model: nn.Module, args: argparse.Namespace) -> tuple[Tensor, list[SegDataSample]]:
-    """Normalised images ``(N, 3, H, W)`` and samples with masks."""
+    """Normalized images ``(N, 3, H, W)`` and samples with masks."""
     height, width = args.size
     inputs = torch.randn(args.batch_size, 3, height, width, device=args.device)
     if args.channels_last:

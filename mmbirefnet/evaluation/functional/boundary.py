@@ -34,7 +34,7 @@ def mean_boundary_accuracy(pair: Pair, steps: int = 5) -> float:
 def boundary_iou_curve(pair: Pair, ratio: float = 0.02) -> np.ndarray:
     """Boundary IoU (Cheng et al., CVPR 2021) of the map at the thresholds 255 ... 0, float64 (256,).
 
-    The boundary of the grey map is what an erosion by ``ratio`` of the image's diagonal takes away from it.
+    The boundary of the gray map is what an erosion by ``ratio`` of the image's diagonal takes away from it.
     0 for an empty mask.
     """
     stretched = (pair.levels.clip(0, 1) * 255).astype(np.uint8)

@@ -116,7 +116,7 @@ class Pair:
 
     @cached_property
     def centroid(self) -> tuple:
-        """(row, column) of the foreground's centroid, rounded; the image's centre if there is no foreground."""
+        """(row, column) of the foreground's centroid, rounded; the image's center if there is no foreground."""
         height, width = self.shape
         rows = np.count_nonzero(self.mask, axis=1)
         count = rows.sum()

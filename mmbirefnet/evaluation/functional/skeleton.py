@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-# Neighbourhoods that scikit-image decides otherwise than the paper, in the first and in the second half-step: mostly
+# Neighborhoods that scikit-image decides otherwise than the paper, in the first and in the second half-step: mostly
 # it removes the corners of staircases, and keeps ends of lines that the paper shortens.
 _DEPARTURES = (
     (10, 11, 24, 40, 48, 56, 96, 129, 130, 134, 160, 161, 192, 194, 198, 224),
@@ -12,16 +12,16 @@ _DEPARTURES = (
 
 
 def _removable() -> np.ndarray:
-    """uint8 (256,): by a pixel's eight neighbours, bit 0 (1): whether the first (second) half-step removes it.
+    """uint8 (256,): by a pixel's eight neighbors, bit 0 (1): whether the first (second) half-step removes it.
 
     Zhang and Suen, "A fast parallel algorithm for thinning digital patterns", CACM 1984. Bit k of the index is the
-    neighbour k, clockwise from north-west.
+    neighbor k, clockwise from north-west.
     """
-    neighbours = (np.arange(256)[:, None] >> np.arange(8)) & 1
-    count = neighbours.sum(axis=1)
-    rises = ((neighbours == 0) & (np.roll(neighbours, -1, axis=1) == 1)).sum(axis=1)
+    neighbors = (np.arange(256)[:, None] >> np.arange(8)) & 1
+    count = neighbors.sum(axis=1)
+    rises = ((neighbors == 0) & (np.roll(neighbors, -1, axis=1) == 1)).sum(axis=1)
     simple = (count >= 2) & (count <= 6) & (rises == 1)
-    north, east, south, west = neighbours[:, 1::2].T
+    north, east, south, west = neighbors[:, 1::2].T
     first = simple & (north * east * south == 0) & (east * south * west == 0)
     second = simple & (north * east * west == 0) & (north * south * west == 0)
     for removable, departures in zip((first, second), _DEPARTURES, strict=True):

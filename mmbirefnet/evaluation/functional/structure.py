@@ -77,10 +77,10 @@ def _ssim(counts: np.ndarray, pair: Pair, index: tuple) -> float:
     mean_map = pair.scores[index].mean() if constant else occupied @ pair.levels / total
     mean_mask = foreground.sum() / total
     deviation = pair.levels - mean_map
-    normaliser = total - 1 + _EPS
-    var_map = occupied @ deviation**2 / normaliser
-    var_mask = (background.sum() * mean_mask**2 + foreground.sum() * (1 - mean_mask) ** 2) / normaliser
-    covariance = (foreground @ deviation * (1 - mean_mask) - background @ deviation * mean_mask) / normaliser
+    normalizer = total - 1 + _EPS
+    var_map = occupied @ deviation**2 / normalizer
+    var_mask = (background.sum() * mean_mask**2 + foreground.sum() * (1 - mean_mask) ** 2) / normalizer
+    covariance = (foreground @ deviation * (1 - mean_mask) - background @ deviation * mean_mask) / normalizer
 
     numerator = 4 * mean_map * mean_mask * covariance
     denominator = (mean_map**2 + mean_mask**2) * (var_map + var_mask)

@@ -48,7 +48,7 @@ def shift_masks(window_size: int, shift: int) -> Tensor:
     """Additive attention masks of cyclically shifted windows, ``(2, 2, window_size**2, window_size**2)``.
 
     Only windows of the last row or column hold pixels from opposite borders of the map, and each such window is split
-    in the same way. ``[row, column]`` says whether the window is in the last row and in the last column.
+    in the same way. The first two axes, ``[row, column]``, are 1 for a window in the last row and in the last column.
     """
     wrapped = torch.arange(window_size) >= window_size - shift
     inside = torch.zeros_like(wrapped)
@@ -98,7 +98,7 @@ class WindowAttention(BaseModule):
         self.register_buffer('fixed_biases', None, persistent=False)
 
     def fix_biases(self) -> None:
-        """Make the biases once and for all, for inference: later changes of the table have no effect."""
+        """Compute the biases once, for inference: later changes of the table have no effect."""
         self.fixed_biases = self.biases().detach()
 
     def biases(self) -> Tensor:
@@ -154,7 +154,7 @@ class WindowAttention(BaseModule):
             return self._attend(qkv, biases)
         rows, cols = qkv.shape[1:3]
         plain_rows = rows - 1 if last else rows
-        # Windows that share a mask go together, so that no mask of all windows is ever made.
+        # Group windows that share a mask, so that no mask of all windows is allocated.
         return torch.cat(
             [
                 torch.cat(
@@ -199,7 +199,7 @@ class Mlp(BaseModule):
 
 
 class SwinBlock(BaseModule):
-    """Window attention and an MLP, both pre-normalised and residual (Eq. 3 of Liu et al., 2021)."""
+    """Window attention and an MLP, both pre-normalized and residual (Eq. 3 of Liu et al., 2021)."""
 
     def __init__(
         self, dims: int, num_heads: int, window_size: int, shift: int, mlp_ratio: float, drop_path: float, **attn
@@ -223,7 +223,7 @@ class SwinBlock(BaseModule):
 
 
 class PatchMerging(BaseModule):
-    """Concatenate 2x2 neighbours and project 4C channels to 2C: half the size, odd sizes padded at the end."""
+    """Concatenate 2x2 neighbors and project 4C channels to 2C: half the size, odd sizes padded at the end."""
 
     def __init__(self, dims: int) -> None:
         super().__init__()
@@ -237,13 +237,13 @@ class PatchMerging(BaseModule):
     def _merge(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
         x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
-        # The published weights expect the neighbours column by column.
+        # The published weights expect the neighbors column by column.
         x = torch.cat([x[:, row::2, col::2] for col in (0, 1) for row in (0, 1)], -1)
         return self.reduction(self.norm(x))
 
 
 class PatchEmbed(BaseModule):
-    """Non-overlapping patches, linearly embedded and normalised."""
+    """Non-overlapping patches, linearly embedded and normalized."""
 
     def __init__(self, in_channels: int, dims: int, patch_size: int) -> None:
         super().__init__()
@@ -259,7 +259,7 @@ class PatchEmbed(BaseModule):
 
 
 class SwinStage(BaseModule):
-    """Blocks whose windows are shifted in turn, then patch merging unless it is the last stage."""
+    """Blocks with regular and shifted windows in turn, then patch merging unless it is the last stage."""
 
     def __init__(self, blocks: list, downsample: BaseModule | None) -> None:
         super().__init__()
@@ -271,8 +271,8 @@ class SwinStage(BaseModule):
 class SwinTransformer(BaseModule):
     """Swin Transformer backbone.
 
-    Attention goes through ``torch.nn.functional.scaled_dot_product_attention``; the masks of shifted windows are made
-    once, for all sizes. Parameters are named as in the published ImageNet checkpoints.
+    Attention goes through ``torch.nn.functional.scaled_dot_product_attention``; the masks of shifted windows are
+    computed once, for all sizes. Parameters are named as in the published ImageNet checkpoints.
 
     Args:
         arch: 't', 's', 'b' or 'l', or a dict with ``embed_dims``, ``depths``, ``num_heads`` and ``window_size``.
@@ -285,7 +285,7 @@ class SwinTransformer(BaseModule):
         drop_path_rate: Stochastic depth, growing linearly from 0 at the first block to this at the last.
         out_indices: Stages whose outputs are returned, each through its own LayerNorm.
         frozen_stages: Freeze the patch embedding (0) and this many stages; -1 for none.
-        with_cp: Gradient checkpointing: blocks are computed again in the backward pass.
+        with_cp: Activation checkpointing: blocks are computed again in the backward pass.
         init_cfg: ``dict(type='Pretrained', checkpoint=…)`` with a published checkpoint (``{'model': …}``), one of
             mmseg's form, or one saved by this project. It must fit.
 
@@ -345,7 +345,7 @@ class SwinTransformer(BaseModule):
         self._freeze()
 
     def init_weights(self) -> None:
-        """Draw linear weights and position biases with a deviation of 0.02, then do what ``init_cfg`` says."""
+        """Draw linear weights and position biases with a standard deviation of 0.02, then apply ``init_cfg``."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 trunc_normal_(module.weight, std=0.02)

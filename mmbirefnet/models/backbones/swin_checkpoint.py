@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mmbirefnet.fileio.checkpoints import misfit
 
-# Parts of a classification checkpoint that a dense predictor has no use for, and buffers that are recomputed.
+# Parts of a classification checkpoint that dense prediction does not use, and buffers that are recomputed.
 UNUSED = ('head.', 'norm.', 'avgpool.')
 BUFFERS = ('relative_position_index', 'attn_mask')
 
@@ -24,17 +24,17 @@ def _from_mmseg(key: str, value: Tensor) -> tuple[str, Tensor]:
     for theirs, published in MMSEG_NAMES:
         key = key.replace(theirs, published)
     if 'downsample.' in key:
-        # mmseg unfolds 2x2 neighbours channel-major and row by row; the published order is by column, then row.
+        # mmseg unfolds 2x2 neighbors channel-major and row by row; the published order is by column, then row.
         value = value.unflatten(-1, (-1, 4))[..., [0, 2, 1, 3]].transpose(-1, -2).flatten(-2)
     return key, value
 
 
 def swin_state_dict(checkpoint: dict) -> dict[str, Tensor]:
-    """Parameters of a Swin backbone out of a checkpoint, under the published names.
+    """Extract the parameters of a Swin backbone from a checkpoint, under the published names.
 
     Args:
         checkpoint: ``{'model': …}``, ``{'state_dict': …}`` or a plain state dict; prefixes ``module.``,
-            ``backbone.`` and ``bb.`` are stripped, and other parts of a larger model left out.
+            ``backbone.`` and ``bb.`` are stripped, and other parts of a larger model are ignored.
 
     Returns:
         Parameters only; the classifier and derived buffers are dropped.
@@ -50,14 +50,14 @@ def swin_state_dict(checkpoint: dict) -> dict[str, Tensor]:
 
 
 def load_swin_checkpoint(backbone: nn.Module, filename: str) -> None:
-    """Load a pretrained Swin and make sure that it is the one this backbone needs.
+    """Load a pretrained Swin, and check that it fits this backbone.
 
     The LayerNorms of the outputs (``norm0`` …) and the weights of a coarse mask are not part of classification
     checkpoints and may be absent.
 
     Raises:
-        ValueError: If a parameter is missing, left over or of another shape; the message names the file and
-            what differs.
+        ValueError: If a parameter is missing, unexpected or of another shape; the message names the file and the
+            differences.
     """
     checkpoint = CheckpointLoader.load_checkpoint(filename, map_location='cpu')
     found = swin_state_dict(checkpoint)

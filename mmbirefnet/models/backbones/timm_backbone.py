@@ -1,4 +1,4 @@
-"""Backbones of timm that give four maps, PVTv2 and DINOv3 among them."""
+"""Backbones of timm that return four maps, such as PVTv2 and DINOv3."""
 
 import torch
 from torch import Tensor
@@ -6,13 +6,13 @@ from torch import Tensor
 from mmbirefnet.registry import MODELS
 from mmbirefnet.utils.deferred_import import deferred_import
 
-with deferred_import('timm'):  # with torchvision it takes as long to import as torch, and few models use it
+with deferred_import('timm'):  # timm imports torchvision, which takes as long as torch, and few models use it
     from mmseg.models.backbones import TIMMBackbone as _TIMMBackbone
 
 
 @MODELS.register_module()
 class TIMMBackbone(_TIMMBackbone):
-    """mmseg's wrapper of timm, whose pretrained parameters are loaded when training starts, not when it is built.
+    """mmseg's wrapper of timm, but pretrained weights are loaded when training starts, not when the model is built.
 
     So a model can be built, converted or tested without the network, and on the meta device.
 
@@ -20,13 +20,13 @@ class TIMMBackbone(_TIMMBackbone):
         model_name: Name in timm, such as ``pvt_v2_b2`` or ``vit_base_patch16_dinov3`` (timm 1.0.22 or newer).
         out_indices: Four stages, or blocks of a plain transformer, whose maps are returned.
         pretrained: Whether :meth:`init_weights` loads timm's parameters of this model.
-        frozen: Train none of its parameters, and keep it in evaluation mode.
-        with_cp: Gradient checkpointing: blocks are computed again in the backward pass.
+        frozen: Whether to freeze all parameters and keep the backbone in evaluation mode.
+        with_cp: Activation checkpointing: blocks are computed again in the backward pass.
         kwargs: Further arguments of mmseg's wrapper and of ``timm.create_model``.
 
     Raises:
         ImportError: If timm is not installed.
-        ValueError: If the installed timm does not know ``model_name``, or ``out_indices`` are not four.
+        ValueError: If the installed timm has no ``model_name``, or ``out_indices`` are not four.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class TIMMBackbone(_TIMMBackbone):
         self.requires_grad_(not frozen)
 
     def init_weights(self) -> None:
-        """Load timm's pretrained parameters if asked to, else do what ``init_cfg`` says; timm has drawn random ones."""
+        """Load timm's pretrained weights if ``pretrained``, else apply ``init_cfg``; timm has initialized the model."""
         if not self.pretrained:
             super().init_weights()
             return

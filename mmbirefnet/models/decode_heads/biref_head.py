@@ -31,7 +31,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 class Features(tuple):
-    """Maps of the backbone or neck, a plain tuple to any head, with the image that they come from.
+    """Feature maps of the backbone or neck, as a tuple, with the image as an attribute.
 
     Args:
         maps: Maps ``(N, Ci, H/s, W/s)`` of strides s = 4, 8, 16, 32.
@@ -47,7 +47,7 @@ class Features(tuple):
 
 
 class BiRefOutput(NamedTuple):
-    """The supervised maps of the head; the lists go from block 4 to block 2."""
+    """The supervised maps of the head; lists are ordered from block 4 to block 2."""
 
     logits: Tensor  # (N, out_channels, H, W)
     side_logits: list[Tensor]  # (N, out_channels, H/s, W/s)
@@ -61,7 +61,7 @@ class BiRefBlock(BaseModule):
     Args:
         in_channels: Channels of the incoming map.
         out_channels: Channels of the outgoing map.
-        inward: Inward reference whose channels the incoming map is joined with, or ``None``.
+        inward: Inward reference that is concatenated to the incoming map, or ``None``.
         inward_channels: Its channels.
         outward: Outward reference that attends to the outgoing map, or ``None``.
         side_channels: Channels of the side output; 0 for none.
@@ -101,40 +101,40 @@ class BiRefHead(BaseDecodeHead):
     """Decode head of BiRefNet: four BiRef blocks over the maps of any four-stage backbone.
 
     Its output is one map of probabilities or, with ``num_classes`` above 2, a softmax over classes. Inward and outward
-    reference are the same for both, one attention for all classes; what the gradient supervision asks for with several
-    classes, :func:`~mmbirefnet.models.layers.log_odds` says.
+    reference are the same for both, with one attention for all classes. For the target of the gradient supervision
+    with several classes, see :func:`~mmbirefnet.models.layers.log_odds`.
 
     Its input is :class:`Features`: four maps, strides 4 to 32, with the normalized image, which
-    :class:`~mmbirefnet.models.BiRefNet` passes. Four maps in a plain tuple, as from mmseg's ``EncoderDecoder``, are
-    enough without the inward reference; the gradient supervision then has nothing to train on.
+    :class:`~mmbirefnet.models.BiRefNet` passes. Without the inward reference, a plain tuple of four
+    maps is enough, as from mmseg's ``EncoderDecoder``; the gradient supervision is then not possible.
 
     Args:
         in_channels: Channels of the four maps, C1 to C4.
-        inward_reference: Join each stage with the image's crops (InRef).
+        inward_reference: Concatenate crops of the image to each stage (InRef).
         outward_reference: Multiply stages 4 to 2 by a gradient-aware attention (OutRef).
         multi_scale_supervision: Train the side outputs of stages 4 to 2 with the losses of the final map.
         gradient_supervision: Train the outward reference to predict the image's gradients inside the object.
         image_channels: Channels of the image.
-        inward_channels: Channels that the inward reference gives at full size and to blocks 1 to 4; by default an
-            eighth of C1, C2, C3, C4 and C4.
+        inward_channels: Channels of the inward reference at full size and for blocks 1 to 4; by default an eighth of
+            C1, C2, C3, C4 and C4.
         residual: Residual reconstruction blocks.
         aspp_cfg: Arguments of :class:`~mmbirefnet.models.layers.ASPP`; for plain convolutions
             ``dict(conv_cfg=None)``, for the dilated pyramid
             ``dict(conv_cfg=None, kernel_sizes=(1, 3, 3, 3), dilations=(1, 6, 12, 18))``.
         norm_cfg: Type of the norms.
-        loss_decode: Losses of every supervised map, called as ``loss(logits, target)``; summed over the maps. Those of
-            one map are mmbirefnet's or mmseg's, those of several classes mmseg's, such as ``CrossEntropyLoss``.
+        loss_decode: Losses of every supervised map, called as ``loss(logits, target)``; summed over the maps. For
+            one map, losses of mmbirefnet or mmseg; for several classes, losses of mmseg, such as ``CrossEntropyLoss``.
         loss_gradient_weight: Weight of the gradient supervision, summed over the stages.
         num_classes: As in mmseg: 2 with ``out_channels=1`` is one map of probabilities.
         out_channels: Channels of the logits; by default 1 for two classes, else one for each class.
-        background: With several classes, the index of the background class, which the gradient supervision leaves out;
+        background: With several classes, the index of the background class, which the gradient supervision ignores;
             ``None`` if there is none, as in ADE20K and Cityscapes.
         threshold: Probability above which a pixel belongs to the object.
-        with_cp: Gradient checkpointing: blocks are computed again in the backward pass.
+        with_cp: Activation checkpointing: blocks are computed again in the backward pass.
         kwargs: Further arguments of mmseg's ``BaseDecodeHead``, but not ``sampler``.
 
     Raises:
-        ValueError: If arguments do not go together, or if a loss does not fit the number of channels.
+        ValueError: If arguments contradict each other, or if a loss does not fit the number of channels.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class BiRefHead(BaseDecodeHead):
         self.gradient_supervision = outward_reference and gradient_supervision
         self.loss_gradient_weight = loss_gradient_weight
 
-        # The gradient targets are made from side outputs, which are built for them if nothing else needs them.
+        # The gradient targets need side outputs, even if these are not supervised.
         side_channels = out_channels if multi_scale_supervision or self.gradient_supervision else 0
         block_cfg = dict(residual=residual, aspp_cfg=aspp_cfg, norm_cfg=norm_cfg)
         incoming, outgoing = (c1, c2, c3, c4), (c1 // 2, c1, c2, c3)
@@ -226,12 +226,12 @@ class BiRefHead(BaseDecodeHead):
                 block_cfg,
             )
         self.laterals = ModuleDict({str(k): nn.Conv2d(outgoing[k - 1], outgoing[k - 1], 1) for k in (4, 3, 2)})
-        # The final 1x1 convolution, in its two parts: that of the last block commutes with the resize to full size.
+        # The final 1x1 convolution in two parts: the part for the last block commutes with the resize to full size.
         self.conv_logits = nn.Conv2d(c1 // 2, out_channels, 1)
         if inward_reference:
             self.inward = InwardReference(1, inward_full, image_channels=image_channels)
             self.conv_logits_inward = nn.Conv2d(inward_full, out_channels, 1, bias=False)
-            # The bound of nn.Conv2d is that of its own inputs; both parts need the bound of all inputs together.
+            # The initialization bound of nn.Conv2d depends on its own inputs; both parts need the bound of all inputs.
             bound = (c1 // 2 + inward_full) ** -0.5
             for parameter in (*self.conv_logits.parameters(), *self.conv_logits_inward.parameters()):
                 nn.init.uniform_(parameter, -bound, bound)
@@ -240,10 +240,10 @@ class BiRefHead(BaseDecodeHead):
         """Decode the maps of an image.
 
         Args:
-            inputs: :class:`Features`, or a plain tuple of the four maps, with or without the image behind them.
+            inputs: :class:`Features`, or a plain tuple of the four maps, optionally followed by the image.
 
         Returns:
-            In evaluation the logits ``(N, out_channels, H, W)``, in training all supervised maps. Without the image
+            In evaluation, the logits ``(N, out_channels, H, W)``; in training, all supervised maps. Without the image
             the logits have the size of the first map.
 
         Raises:

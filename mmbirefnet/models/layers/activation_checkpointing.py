@@ -13,7 +13,7 @@ from mmbirefnet.models.layers.compiling import is_compiling, uncompiled
 
 
 class _RunningStatisticsKept:
-    """A context in which a module's BatchNorms leave their running statistics alone; entered in every backward pass."""
+    """Context in which BatchNorms of a module do not update their running statistics; entered in each backward pass."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -21,7 +21,7 @@ class _RunningStatisticsKept:
     def __enter__(self) -> None:
         norms = [norm for norm in self.module.modules() if isinstance(norm, _BatchNorm) and norm.training]
         self.kept = [(norm, name, buffer) for norm in norms for name, buffer in norm.named_buffers()]
-        # Exchanged, not written back: autograd minds writes to what it has saved.
+        # Swapped, not written back: autograd rejects in-place changes of saved tensors.
         for norm, name, buffer in self.kept:
             setattr(norm, name, buffer.clone())
 
@@ -30,16 +30,16 @@ class _RunningStatisticsKept:
             setattr(norm, name, buffer)
 
 
-# Whether this thread is inside a module whose activations are not kept anyway.
+# Whether this thread is inside a checkpointed module.
 inside_checkpoint = ContextVar('checkpointed', default=False)
 
 
-# torch.compile does not know context_fn.
+# torch.compile does not support context_fn.
 @uncompiled
 def checkpoint_module(module: nn.Module, *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
     """``module(*inputs)``, whose activations are not kept but computed again in the backward pass.
 
-    The second time the running statistics of BatchNorms are left alone, so that each batch counts once.
+    The second pass does not update the running statistics of BatchNorms, so each batch counts once.
     """
 
     def run(*inputs: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -57,13 +57,13 @@ def checkpoint_module(module: nn.Module, *inputs: Tensor | None) -> tuple[Tensor
 def recompute(module: nn.Module, function: Callable[..., Tensor], *inputs: Tensor, random: bool = False) -> Tensor:
     """``function(*inputs)``, a part of ``module``, whose maps are not kept in training but computed again.
 
-    For what takes much memory and little time. Compilers see to that themselves.
+    Use it for parts with much memory and little computation. Compilers do this themselves.
 
     Args:
         module: Owner of the function's parameters and norms.
         function: Returns one map.
-        *inputs: What is kept for it.
-        random: Whether it draws random numbers, to be drawn again.
+        *inputs: Its inputs, which are kept.
+        random: Whether it uses random numbers, which are then reproduced.
     """
     needed = module.training and torch.is_grad_enabled() and not inside_checkpoint.get()
     if not needed or is_compiling():

@@ -101,7 +101,7 @@ class ASPP(BaseModule):
         return self.join(x, map(partial(self._part, x), self.branches, self.kernels()))
 
     def _part(self, x: Tensor, branch: ConvNormReLU, kernel: Tensor) -> Tensor:
-        """What a branch adds to the merging convolution."""
+        """Contribution of a branch to the merging convolution."""
 
         def merge(x: Tensor) -> Tensor:
             return F.conv2d(branch.act(branch.norm(x)), kernel)
@@ -111,7 +111,7 @@ class ASPP(BaseModule):
     def kernels(self) -> list[Tensor]:
         """Parts of the merging convolution's kernel, ``(out_channels, branch_channels, 1, 1)``, the pooled one's last.
 
-        It takes the branches one by one, so that their concatenation is never made.
+        Branches are merged one by one, so their concatenation is never allocated.
         """
         return self.merge.conv.weight.chunk(len(self.branches) + 1, 1)
 
@@ -131,7 +131,7 @@ class ReconstructionBlock(BaseModule):
         out_channels: Channels of the output.
         channels: Channels between the two convolutions.
         residual: Whether a 1x1 convolution of the input is added to the output.
-        aspp_cfg: Arguments of :class:`ASPP`, such as ``conv_cfg``; ``None`` leaves the ASPP out.
+        aspp_cfg: Arguments of :class:`ASPP`, such as ``conv_cfg``; ``None`` removes the ASPP.
         norm_cfg: Type of the norms.
     """
 

@@ -1,4 +1,4 @@
-"""Normalisation for batches that are too small for batch statistics."""
+"""Normalization for batches that are too small for batch statistics."""
 
 import torch.nn.functional as F
 from mmengine.dist import get_world_size
@@ -35,7 +35,7 @@ class FrozenBN(nn.BatchNorm2d):
 
 
 def norm_pooled(norm: nn.Module, x: Tensor) -> Tensor:
-    """Normalise globally pooled maps ``(N, C, 1, 1)``, for which one image gives one value per channel.
+    """Normalize globally pooled maps ``(N, C, 1, 1)``, for which one image gives one value per channel.
 
     A batch of one has no variance, and torch's BatchNorm refuses it in training; the running statistics are used then,
     as in evaluation. SyncBN's batch is that of all processes; other norms do not look at the batch.

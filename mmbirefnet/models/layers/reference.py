@@ -119,10 +119,10 @@ def laplacian(image: Tensor) -> Tensor:
 
     The kernel is one everywhere and minus the sum of these in the middle; borders are reflected.
     """
-    grey = image.mean(1, keepdim=True)
-    kernel = grey.new_ones(1, 1, 5, 5)
+    gray = image.mean(1, keepdim=True)
+    kernel = gray.new_ones(1, 1, 5, 5)
     kernel[..., 2, 2] = -24
-    return F.conv2d(F.pad(grey, (2, 2, 2, 2), mode='reflect'), kernel / kernel.abs().sum())
+    return F.conv2d(F.pad(gray, (2, 2, 2, 2), mode='reflect'), kernel / kernel.abs().sum())
 
 
 def log_odds(logits: Tensor, background: int | None = None) -> Tensor:

@@ -85,7 +85,7 @@ class MaskLoss(nn.Module, ABC):
         return self.loss_weight * total
 
     def prepare(self, target: Tensor) -> Any:
-        """What :meth:`compute` needs of the mask alone."""
+        """Values for :meth:`compute` that depend only on the mask."""
         return None
 
     def reduce(self, logits: Tensor, target: Tensor, shared: Any, weight: Tensor | None) -> Tensor:
@@ -103,7 +103,7 @@ class MaskLoss(nn.Module, ABC):
 
 
 def _check_labels(target: Tensor, ignore_index: int | None) -> None:
-    """Make sure that integers are a mask of 0 and 1, which data sets of mmseg give for two classes.
+    """Check that integer masks contain only 0 and 1, as the data sets of mmseg do for two classes.
 
     Raises:
         ValueError: If they are class ids.

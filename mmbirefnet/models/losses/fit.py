@@ -1,4 +1,4 @@
-"""Whether losses fit what a head predicts."""
+"""Check that losses fit the output of a head."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _CLASSES = "losses of class ids, such as dict(type='CrossEntropyLoss')"
 
 
 def check_losses(losses: Iterable[nn.Module], channels: int) -> None:
-    """Make sure that losses train a head, by calling each as the head does on a small example.
+    """Check that losses train a head, by calling each on a small example as the head does.
 
-    mmseg's losses of classes take one map without an error and give no gradient for it: a softmax over one channel is
+    mmseg's losses for classes accept one map without an error but have no gradient: a softmax over one channel is
     constant.
 
     Args:
         losses: Modules that are called as ``loss(logits, target, ignore_index=…)``.
-        channels: Number of channels of the logits; with one, targets are soft masks, else class ids.
+        channels: Number of channels of the logits; with one, targets are soft masks, otherwise class ids.
 
     Raises:
-        ValueError: If there is none, or one is of the other kind, raises an error, or does not pull logits towards the
+        ValueError: If there is no loss, or one is of the other kind, raises an error, or has no gradient towards the
             target.
     """
     fitting = _ONE_MAP if channels == 1 else _CLASSES
@@ -44,14 +44,14 @@ def check_losses(losses: Iterable[nn.Module], channels: int) -> None:
 
 
 def _problem(loss: nn.Module, channels: int) -> str:
-    """What keeps a loss from training the logits of so many channels; empty if nothing does."""
+    """Reason why a loss cannot train logits with this number of channels; empty if it can."""
     with torch.enable_grad(), torch.device('cpu'):
         ids = (torch.arange(_SIDE * _SIDE) // 7 % max(channels, 2)).view(1, _SIDE, _SIDE)
         logits = torch.zeros(1, channels, _SIDE, _SIDE, requires_grad=True)
         try:
             value = loss(logits, ids.float() if channels == 1 else ids, ignore_index=255)
             (gradient,) = torch.autograd.grad(value, logits, allow_unused=True)
-        except Exception as error:  # whatever a loss raises for what it is not made for
+        except Exception as error:  # losses raise various errors for inputs that they do not support
             return f'does not fit a head of {channels} channels ({type(error).__name__}: {error})'
         if gradient is None or not gradient.any():
             return f'gives no gradient for a head of {channels} channels'

@@ -2,7 +2,7 @@
 
     1 - sum(p g) / (sum p + sum g - sum(p g)),  p = sigmoid(logit),
 
-the sums over the pixels of an image; added up over the batch, as the reference implementation does.
+with sums over the pixels of an image, summed over the batch as in the reference implementation.
 """
 
 from __future__ import annotations

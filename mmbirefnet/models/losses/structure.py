@@ -3,7 +3,7 @@
     w = 1 + 5 |mean_31x31(g) - g|,  zero padding counted in the mean
     sum(w BCE) / sum(w) + 1 - (sum(w p g) + 1) / (sum(w (p + g)) - sum(w p g) + 1),  p = sigmoid(logit),
 
-the sums over the pixels of an image; mean over the batch. (The reference implementation hands it probabilities.)
+the sums over the pixels of an image; mean over the batch. (The reference passes probabilities, not logits.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The localization module (LM) of Zheng et al., 2024, behind the backbone."""
+"""The localization module (LM) of Zheng et al., 2024, between backbone and decoder."""
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +13,12 @@ from ..layers import ReconstructionBlock, resize
 
 @MODELS.register_module()
 class LocalizationModule(BaseModule):
-    """Bring all stages' context into the deepest one and squeeze it; classify the object if asked to.
+    """Add the context of all stages to the deepest one and squeeze it; optionally classify the object.
 
     Args:
         in_channels: Channels of the four stages, C1 to C4.
-        context: Whether the first three stages, resized, are put before the deepest one.
-        squeeze: Whether a reconstruction block brings the result back to C4 channels.
+        context: Whether the first three stages are resized and concatenated before the deepest one.
+        squeeze: Whether a reconstruction block reduces the result to C4 channels.
         aux_classifier: Whether the auxiliary classifier (semantic loss, Eq. 1) is trained.
         num_classes: Classes of the auxiliary classifier; DIS5K's training set has 219.
         loss_cls_weight: Weight of its cross-entropy.
@@ -64,7 +64,7 @@ class LocalizationModule(BaseModule):
         return self.classifier(features[-1].mean((2, 3)))
 
     def loss(self, features: tuple[Tensor, ...], data_samples: list[BaseDataElement]) -> dict[str, Tensor]:
-        """Cross-entropy of the auxiliary classifier; an image whose class is unknown (-1) does not count.
+        """Cross-entropy of the auxiliary classifier; images of unknown class (-1) are ignored.
 
         Args:
             features: The backbone's maps.
@@ -81,6 +81,6 @@ class LocalizationModule(BaseModule):
                 )
         labels = torch.tensor([sample.class_label for sample in data_samples], device=features[-1].device)
         logits = self.classify(features).float()
-        # Divided by the known ones only, and by one where there are none, so that the loss is never NaN.
+        # Divide by the number of known classes, or by 1 if there are none, so that the loss is never NaN.
         loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction='sum') / (labels >= 0).sum().clamp(min=1)
         return dict(loss_cls=self.loss_cls_weight * loss)

@@ -1,4 +1,4 @@
-"""The localization module of Zheng et al., 2024, for plain transformers, whose maps are all of one stride."""
+"""The localization module of Zheng et al., 2024, for plain transformers, whose maps all have one stride."""
 
 from mmengine.model import ModuleList
 from torch import Tensor, nn
@@ -13,9 +13,9 @@ STRIDES = (4, 8, 16, 32)
 
 @MODELS.register_module()
 class PyramidLocalizationModule(LocalizationModule):
-    """A localization module and behind it a pyramid: each map is resized to its stride and projected by a 1x1 conv.
+    """A localization module, then a pyramid: each map is resized to its stride and projected by a 1x1 convolution.
 
-    Context and squeeze work at the backbone's stride.
+    Context and squeeze run at the stride of the backbone.
 
     Args:
         in_channels: Channels of the four maps of the backbone.
@@ -50,7 +50,7 @@ class PyramidLocalizationModule(LocalizationModule):
         pyramid = []
         for x, stride, projection in zip(super().forward(features), STRIDES, self.projections):
             size = [side * self.stride // stride for side in x.shape[2:]]
-            # Both are linear in each other's axes, so the order is free: project where the map is smaller.
+            # Resize and projection commute: project at the smaller size.
             x = resize(projection(x), size) if stride < self.stride else projection(resize(x, size))
             pyramid.append(x)
         return tuple(pyramid)

@@ -18,15 +18,15 @@ from ..layers import resize
 class BiRefNet(EncoderDecoder):
     """mmseg's encoder-decoder with multi-scale input, the image passed to the head, and soft maps as predictions.
 
-    With ``backbone_channels``, a neck and a head without ``in_channels`` get theirs: the neck the backbone's, twice as
-    many with multi-scale input, and the head those of the neck's maps.
+    ``backbone_channels`` sets ``in_channels`` of neck and head if they have none: for the neck, the channels of the
+    backbone (twice as many with multi-scale input), and for the head, those of the maps of the neck.
 
     Args:
         backbone: Config of a backbone that returns four maps, strides 4 to 32.
-        decode_head: Config of the head, as a rule ``mmbirefnet.BiRefHead``.
-        neck: Config of the neck, as a rule ``mmbirefnet.LocalizationModule``.
-        multi_scale_input: Run the backbone on the image at half size as well, and append its maps, resized, to those
-            of the full size, which doubles the channels of every stage.
+        decode_head: Config of the head, usually ``mmbirefnet.BiRefHead``.
+        neck: Config of the neck, usually ``mmbirefnet.LocalizationModule``.
+        multi_scale_input: Also run the backbone on the image at half size, and append its resized maps to those of
+            the full size, which doubles the channels of every stage.
         backbone_channels: Channels of the backbone's four maps at one scale.
         test_cfg: As in mmseg, the whole image by default.
         kwargs: Further arguments of mmseg's ``EncoderDecoder``.
@@ -76,7 +76,7 @@ class BiRefNet(EncoderDecoder):
         return tuple(features)
 
     def extract_feat(self, inputs: Tensor) -> Features:
-        """The four maps that the head decodes and, beside them, the image for its references."""
+        """The four maps that the head decodes, with the image for its references."""
         return self._refer(self.extract_backbone_feat(inputs), inputs)
 
     def _refer(self, features: tuple[Tensor, ...], inputs: Tensor) -> Features:
@@ -89,10 +89,10 @@ class BiRefNet(EncoderDecoder):
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
         """Losses of the head and, if it is on, of the neck's auxiliary classifier.
 
-        In evaluation mode they are the losses of the same maps with the norms' running statistics and no dropout.
+        In evaluation mode, norms use their running statistics and dropout is off.
 
         Args:
-            inputs: Normalised images, ``(N, 3, H, W)``.
+            inputs: Normalized images, ``(N, 3, H, W)``.
             data_samples: Masks in ``gt_sem_seg``; ``class_label`` for the classifier.
 
         Raises:
@@ -110,17 +110,17 @@ class BiRefNet(EncoderDecoder):
         return losses
 
     def postprocess_result(self, seg_logits: Tensor, data_samples: OptSampleList = None) -> SampleList:
-        """Turn logits into data samples with probabilities at the photographs' sizes.
+        """Convert logits to data samples with probabilities at the original sizes of the images.
 
-        Other than mmseg, which resizes logits, the sigmoid comes first, as in the reference.
+        The sigmoid comes before the resize, as in the reference; mmseg resizes logits.
 
         Args:
             seg_logits: ``(N, C, H, W)``.
-            data_samples: To be filled; their metainfo says how the image was padded, flipped and resized.
+            data_samples: Samples to fill; their metainfo describes how the image was padded, flipped and resized.
 
         Returns:
             Samples whose ``seg_logits`` holds probabilities in [0, 1], ``(1, H, W)``, and whose ``pred_sem_seg`` is 1
-            where these exceed the head's threshold. With several classes, mmseg's own result.
+            where these exceed the head's threshold. With several classes, the result of mmseg.
         """
         if self.out_channels > 1:
             return super().postprocess_result(seg_logits, data_samples)

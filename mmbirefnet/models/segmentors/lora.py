@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA) for fine-tuning: added through ``peft``, saved alone, and merged for inference."""
+"""Low-rank adapters (LoRA) for fine-tuning: added with ``peft``, saved separately, and merged for inference."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _BASE = '.base_layer.'
 
 @MODELS.register_module()
 class LoRABiRefNet(BiRefNet):
-    """BiRefNet whose weights are frozen, with trained low-rank adapters (Hu et al., 2022) beside them.
+    """BiRefNet with frozen weights and trained low-rank adapters (Hu et al., 2022).
 
-    Adapters go on every linear layer (attention and MLPs) and every 1x1 convolution that is larger than their rank:
+    Adapters are added to every linear layer (attention and MLPs) and every 1x1 convolution larger than their rank:
     ``y = W x + alpha / rank * B A x``. B starts at zero, so training starts from the released model. Use it together
     with ``norm_cfg=dict(type='mmbirefnet.FrozenBN')``: then the adapters are all that training changes.
 
-    A state dict of the plain model loads as it is. :func:`merge_adapters` gives the plain model back.
+    A state dict of the plain model can be loaded. :func:`merge_adapters` returns the plain model.
 
     Args:
         rank: Rank of the adapters.
@@ -138,7 +138,7 @@ def read_adapters(path: str | os.PathLike) -> tuple[dict[str, Tensor], float]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no such file.
+        ValueError: If the file does not contain adapters.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -154,7 +154,7 @@ def read_adapters(path: str | os.PathLike) -> tuple[dict[str, Tensor], float]:
 
 
 def load_adapters(model: BiRefNet, path: str | os.PathLike) -> None:
-    """Merge the adapters of a file into a plain model in its place.
+    """Merge the adapters of a file into a plain model, in place.
 
     Raises:
         FileNotFoundError, ValueError: As :func:`read_adapters` and :func:`merge_adapters`.

@@ -30,17 +30,17 @@ def cut(path):
 def clean(tmp_path, write_pair):
     """Two sets; masks as RGB, 16 bits and in a sub-folder, which are no faults."""
     root = tmp_path / 'data'
-    grey = np.tile(np.arange(32, dtype=np.uint8) * 8, (24, 1))
+    gray = np.tile(np.arange(32, dtype=np.uint8) * 8, (24, 1))
     for name in ('A', 'B/C'):
         for stem in ('1', '2', 'sub/1'):
             write_pair(root / name, stem, image=cv2.randu(np.empty((24, 32, 3), np.uint8), 0, 256))
         write_pair(
-            root / name, 'rgb', mask=cv2.merge([grey] * 3), image=cv2.randu(np.empty((24, 32, 3), np.uint8), 0, 256)
+            root / name, 'rgb', mask=cv2.merge([gray] * 3), image=cv2.randu(np.empty((24, 32, 3), np.uint8), 0, 256)
         )
         write_pair(
             root / name,
             '16',
-            mask=grey.astype(np.uint16) * 257,
+            mask=gray.astype(np.uint16) * 257,
             image=cv2.randu(np.empty((24, 32, 3), np.uint8), 0, 256),
         )
     return root
@@ -76,7 +76,7 @@ def faulty(clean, write_pair):
     image, mask = pair('nothing')
     image.write_bytes(b''), mask.write_text('no picture')
     fault('unreadable', image), fault('unreadable', mask)
-    _, mask = pair('colour', mask=rng.integers(0, 256, (24, 32, 3), np.uint8))
+    _, mask = pair('color', mask=rng.integers(0, 256, (24, 32, 3), np.uint8))
     fault('not-a-mask', mask)
     _, mask = pair('ids', mask=np.eye(24, 32, dtype=np.uint8))
     fault('not-a-mask', mask)

@@ -22,7 +22,7 @@ MASKS = dict(
     full=torch.ones(SHAPE),
     pixel=one_pixel(1.0),
     hole=one_pixel(0.0),
-    grey=torch.full(SHAPE, 0.5),
+    gray=torch.full(SHAPE, 0.5),
 )
 
 
@@ -50,5 +50,5 @@ def test_logits_that_are_not_finite_are_not_hidden(logit):
     """They make the total one that ``FiniteHook`` notices."""
     logits = torch.zeros(SHAPE)
     logits[0, 0, 3, 4] = logit
-    total = sum(MODELS.build(dict(type=f'mmbirefnet.{name}'))(logits, MASKS['grey']) for name in losses.__all__)
+    total = sum(MODELS.build(dict(type=f'mmbirefnet.{name}'))(logits, MASKS['gray']) for name in losses.__all__)
     assert not total.isfinite()
