@@ -4,26 +4,47 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import BinaryIO
 
 from mmbirefnet.imaging.compose import KINDS
 from mmbirefnet.video import process_video
-from mmbirefnet.video.reader import VideoReader
-from mmbirefnet.video.writer import CONTAINERS
+from mmbirefnet.video.reader import RawVideo, VideoReader
+from mmbirefnet.video.writer import CONTAINERS, STREAMED
 
 from .options import add_foreground_argument, add_model_arguments, add_settings_arguments, inferencer_of, settings_of
 from .progress import ImageProgress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('input', metavar='VIDEO')
+    parser.add_argument('input', metavar='VIDEO', help='file, or - for the standard input')
     parser.add_argument(
         '-o',
         '--out',
         type=Path,
         required=True,
         metavar='FILE|FOLDER',
-        help=f'{", ".join(CONTAINERS)}; all but .mp4 and .mkv hold alpha, .mov as ProRes 4444 and .webm as VP9',
+        help=f'{", ".join(CONTAINERS)}; all but .mp4 and .mkv hold alpha, .mov as ProRes 4444 and .webm as VP9; '
+        '- for the standard output',
+    )
+    parser.add_argument(
+        '--format',
+        choices=STREAMED,
+        help='of the standard output: nut for uncompressed frames with times (default), mkv, webm, or raw for bare '
+        'frames: RGBA, RGB, or gray for masks',
+    )
+    parser.add_argument(
+        '--raw', metavar='WxH@FPS', help='read bare frames of this width, height and rate, such as 1920x1080@30'
+    )
+    parser.add_argument(
+        '--pixel-format',
+        default='rgb24',
+        metavar='NAME',
+        help="FFmpeg's name for that of --raw, such as rgba or yuv420p (default: %(default)s)",
+    )
+    parser.add_argument(
+        '--hwaccel', metavar='NAME', help='decode by hardware: cuda, vaapi, …; in software where that is not possible'
     )
     parser.add_argument(
         '--save', choices=KINDS, help='by default cutout where the file can hold alpha, else foreground'
@@ -41,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--tone-map', action='store_true', help='convert HDR (PQ, HLG, BT.2020) to BT.709; by default it is rejected'
     )
+    parser.add_argument(
+        '--resume',
+        action='store_true',
+        help='keep finished frames in <FILE>.resume until the video is whole, and continue from those of an '
+        'interrupted run',
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace the file if it exists')
     parser.add_argument('--workers', type=int, default=2, metavar='N', help='threads beside the model')
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
@@ -49,15 +76,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if str(args.out) != '-':
+        if args.format is not None:
+            raise ValueError(f'--format {args.format}: is for -o -; the suffix of -o {args.out} gives the format')
+        return _run(args, args.out)
+    stream = sys.stdout.buffer
+    with redirect_stdout(sys.stderr):  # nothing but the video goes to the standard output
+        return _run(args, stream)
+
+
+def _run(args: argparse.Namespace, out: Path | BinaryIO) -> int:
     settings = settings_of(args)
-    with VideoReader(args.input, tone_map=args.tone_map) as reader:  # a wrong file shows before the model is loaded
-        total = reader.expected_frames
+    raw = None if args.raw is None else RawVideo.parse(args.raw, args.pixel_format)
+    source, total = args.input, 0
+    if source == '-':
+        source = sys.stdin.buffer
+    else:
+        with VideoReader(
+            source, tone_map=args.tone_map, raw=raw
+        ) as reader:  # a wrong file shows before the model loads
+            total = reader.expected_frames
+    name = 'standard input' if args.input == '-' else args.input
     inferencer = inferencer_of(args)
     with ImageProgress(total, args.quiet) as progress:
         result = process_video(
             inferencer,
-            args.input,
-            args.out,
+            source,
+            out,
             settings=settings,
             save=args.save,
             foreground=args.foreground,
@@ -68,12 +113,16 @@ def run(args: argparse.Namespace) -> int:
             overwrite=args.overwrite,
             workers=args.workers,
             on_frame=progress.advance,
+            format=args.format,
+            raw=raw,
+            hwaccel=args.hwaccel,
+            resume=args.resume,
         )
     _print(f'{result.path}: {result.frames} frames, {result.frames / result.seconds:.2f} frames/s')
     for note in result.notes:
-        print(f'note: {args.input}: {note}', file=sys.stderr)
+        print(f'note: {name}: {note}', file=sys.stderr)
     for damage in result.damage:
-        print(f'failed: {args.input}: {damage}; {result.frames} frames are written', file=sys.stderr)
+        print(f'failed: {name}: {damage}; {result.frames} frames are written', file=sys.stderr)
     return 1 if result.damage else 0
 
 

@@ -8,8 +8,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from mmbirefnet.imaging.settings import INPUT_SIZES, is_input_size
-
 FORMAT_VERSION = 1
 PREFIX = 'mmbirefnet.'
 OUTPUTS = ('logits', 'probabilities')
@@ -86,8 +84,10 @@ class OnnxMetadata:
                 numbers = getattr(meta, name)
                 if len(numbers) != length or not all(math.isfinite(number) for number in numbers):
                     raise ValueError(f'{name} must be {length} numbers, found {numbers}')
-            if not is_input_size(meta.input_size):
-                raise ValueError(f'input_size={meta.input_size}, must be {INPUT_SIZES}')
+            if not all(isinstance(side, int) and side % 32 == 0 and 0 < side <= 2**15 for side in meta.input_size):
+                raise ValueError(
+                    f'input_size={meta.input_size}, must be (height, width) in multiples of 32 up to {2**15}'
+                )
             if not all(number > 0 for number in meta.std):
                 raise ValueError(f'std={meta.std}, must be more than 0')
             if not isinstance(meta.dynamic_size, bool):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import cv2
 import numpy as np
@@ -18,9 +21,10 @@ from mmbirefnet.imaging.compose import KINDS, compose, fit_background, read_back
 from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.utils.prefetch import prefetch
-from mmbirefnet.video.reader import Frame, VideoReader
+from mmbirefnet.video.reader import Frame, RawVideo, VideoReader, is_stream
+from mmbirefnet.video.resume import FinishedFrames
 from mmbirefnet.video.temporal import TemporalSmoother
-from mmbirefnet.video.writer import CONTAINERS, check_container, write_video
+from mmbirefnet.video.writer import CONTAINERS, STREAMED, check_container, write_stream, write_video
 
 GREEN = (0, 177, 64)  # chroma key green
 SUFFIXES = {'cutout': '.mov', 'foreground': '.mp4', 'mask': '.mp4'}
@@ -33,7 +37,7 @@ class VideoResult:
     """What was written.
 
     Attributes:
-        path: The file.
+        path: The file; for an open file, what messages call it.
         frames: Frames in it, one for each that could be decoded.
         seconds: Time taken.
         damage: What the source lacks: that it is cut off, that frames are damaged. Empty for a whole file.
@@ -49,8 +53,8 @@ class VideoResult:
 
 def process_video(
     inferencer,
-    source: str | os.PathLike,
-    out: str | os.PathLike,
+    source: str | os.PathLike | BinaryIO,
+    out: str | os.PathLike | BinaryIO,
     *,
     settings: Settings | None = None,
     save: str | None = None,
@@ -62,6 +66,10 @@ def process_video(
     overwrite: bool = True,
     workers: int = 2,
     on_frame: Callable[[], None] | None = None,
+    format: str | None = None,
+    raw: RawVideo | None = None,
+    hwaccel: str | None = None,
+    resume: bool = False,
 ) -> VideoResult:
     """Predict every frame and write a video; a few frames are in memory at a time, whatever its length.
 
@@ -70,9 +78,9 @@ def process_video(
 
     Args:
         inferencer: A :class:`~mmbirefnet.apis.BiRefNetInferencer`.
-        source: The video.
+        source: The video, or an open binary file such as a pipe. The sound of an open file is left out.
         out: File to write (see :class:`~mmbirefnet.video.writer.VideoWriter` for suffixes), or a folder, which gets
-            a file of the source's stem.
+            a file of the source's stem, or an open binary file such as a pipe, which stays open.
         settings: Options of the prediction; ``batch_size`` is in frames.
         save: ``'cutout'`` (with alpha), ``'foreground'`` (on ``background``) or ``'mask'``. By default the first where
             ``out`` can hold alpha and there is no background, else the second.
@@ -84,6 +92,12 @@ def process_video(
         overwrite: Whether ``out`` may be replaced.
         workers: Threads that estimate foregrounds and compose frames. Decoding and prediction have a thread each.
         on_frame: Called after each frame.
+        format: Of an open file that is written: ``'nut'`` (by default; uncompressed, with alpha and times), ``'mkv'``,
+            ``'webm'``, or ``'raw'`` for bare RGBA, RGB or (masks) gray frames.
+        raw: Form of bare frames in ``source``.
+        hwaccel: Hardware decoder, see :class:`~mmbirefnet.video.reader.VideoReader`.
+        resume: Keeps finished frames in the folder ``<out>.resume`` until the video is whole, and takes those that an
+            interrupted call with the same arguments left there. The video is the same as without an interruption.
 
     Raises:
         OSError: If the source cannot be read or the file not be written; nothing is left of it then.
@@ -92,66 +106,126 @@ def process_video(
     settings = settings or Settings()
     if workers < 1:
         raise ValueError(f'workers={workers!r}, must be 1 or more')
-    path = Path(source)
-    out, save = _target(path, out, save, background)
-    if out.resolve() == path.resolve():
-        raise ValueError(f'{out}: is the source itself')
-    if out.exists() and not overwrite:
-        raise FileExistsError(f'{out}: exists already')
+    path = None if is_stream(source) else Path(source)
+    stream = out if is_stream(out) else None
+    if stream is not None:
+        out, save = _target_stream(format, save, background)
+    elif format is not None:
+        raise ValueError(f'format={format!r}: is for an open file; the suffix of {out} gives the format')
+    else:
+        out, save = _target(path or Path('stdin'), out, save, background)
+        if path is not None and out.resolve() == path.resolve():
+            raise ValueError(f'{out}: is the source itself')
+        if out.exists() and not overwrite:
+            raise FileExistsError(f'{out}: exists already')
     behind = read_background(GREEN if background is None else background)
     smooth = TemporalSmoother(smoothing)
-    sound = sound and CONTAINERS[out.suffix.lower()].is_video
+    if resume and (path is None or stream is not None):
+        raise ValueError('resume: works from a file to a file. Fix: name files in place of the pipe')
+    bare = out.suffix == '.raw'
+    sound = sound and not bare and CONTAINERS[out.suffix.lower()].is_video
     start = time.perf_counter()
     written = 0
-    with (
-        VideoReader(source, tone_map=tone_map, sound=sound) as reader,
-        write_video(
-            out,
-            reader.size,
-            reader.rate,
-            reader.time_base,
-            alpha=save == 'cutout',
-            color=reader.color,
-            pixel_aspect=reader.pixel_aspect,
-            sound=path if sound else None,
-            overwrite=overwrite,
-        ) as writer,
-    ):
+    with VideoReader(source, tone_map=tone_map, sound=sound, raw=raw, hwaccel=hwaccel) as reader, ExitStack() as stack:
+        finished = None
+        if resume:
+            stat = path.stat()
+            job = dict(
+                source=path.resolve(),
+                bytes=stat.st_size,
+                changed=stat.st_mtime_ns,
+                model=inferencer.backend.name,
+                settings=settings,
+                save=save,
+                foreground=foreground,
+                background=_describe(behind),
+                smoothing=smoothing,
+                tone_map=tone_map,
+                raw=raw,
+            )
+            finished = FinishedFrames(out.with_name(f'{out.name}.resume'), job, settings.batch_size, smoothing > 0)
+        writer = stack.enter_context(
+            (partial(write_video, out, overwrite=overwrite) if stream is None else partial(write_stream, stream, out))(
+                reader.size,
+                reader.rate,
+                reader.time_base,
+                alpha=save == 'cutout',
+                color=reader.color,
+                pixel_aspect=reader.pixel_aspect,
+                sound=path if sound else None,
+            )
+        )
+        if sound and path is None and reader.has_sound:
+            reader.notes.append('the sound of a pipe is left out. Fix: name a file to keep it')
         behind = _fit(behind, reader.size, reader.pixel_aspect)
 
-        def finish(prediction: tuple[Frame, np.ndarray]) -> np.ndarray:
-            frame, alpha = prediction
+        def finish(prediction: tuple[Frame, np.ndarray, tuple]) -> np.ndarray:
+            frame, alpha, _ = prediction
             device = inferencer.foreground_device
             pixels = compose(save, frame.image, alpha, behind, estimate_foreground=foreground, device=device)
-            return np.repeat(pixels[..., None], 3, 2) if save == 'mask' else pixels
+            return np.repeat(pixels[..., None], 3, 2) if save == 'mask' and not bare else pixels
 
-        predictions = _ahead(_predict(inferencer, _ahead(reader), settings, smooth))
-        for (frame, _), pixels, error in prefetch(finish, predictions, workers):
-            if error is not None:
-                raise error
+        def write(frame: Frame, pixels: np.ndarray) -> None:
+            nonlocal written
             writer.write(pixels, frame.time, frame.duration, reader.time_base)
             written += 1
             if on_frame is not None:
                 on_frame()
+
+        frames = _ahead(reader)
+        if finished is not None:
+            smooth.state = finished.state
+            for index, frame in enumerate(islice(frames, finished.count)):
+                write(frame, finished.load(index))
+        predictions = _ahead(_predict(inferencer, frames, settings, smooth))
+        for (frame, _, state), pixels, error in prefetch(finish, predictions, workers):
+            if error is not None:
+                raise error
+            if finished is not None:
+                finished.save(written, pixels, state)
+            write(frame, pixels)
+    if finished is not None:
+        finished.remove()
     return VideoResult(out, written, time.perf_counter() - start, reader.damage, reader.notes + writer.notes)
+
+
+def _describe(background: LoadedImage | tuple[int, int, int]) -> str:
+    if not isinstance(background, LoadedImage):
+        return str(background)
+    return f'{background.name} {hashlib.sha256(background.visible().tobytes()).hexdigest()[:16]}'
+
+
+def _target_stream(format: str | None, save: str | None, background) -> tuple[Path, str]:
+    """What messages call an open file, with the suffix of its format; and what is written."""
+    format = format or STREAMED[0]
+    if format not in STREAMED:
+        raise ValueError(f'format={format!r}, must be one of {", ".join(STREAMED)} for a pipe')
+    out = Path(f'standard output.{format}')
+    save = _checked_save(save, background, format == 'raw' or CONTAINERS[out.suffix].transparent is not None)
+    if format != 'raw':
+        check_container(out, save == 'cutout')
+    return out, save
+
+
+def _checked_save(save: str | None, background, transparent: bool) -> str:
+    """What is written, by default the cut-out where alpha can be held and there is no background."""
+    if save not in (None, *KINDS):
+        raise ValueError(f'save={save!r}, must be one of {", ".join(KINDS)} for a video')
+    if background is not None and save not in (None, 'foreground'):
+        raise ValueError(f'background={background!r}: is not used with save={save!r}')
+    return save or ('cutout' if background is None and transparent else 'foreground')
 
 
 def _target(source: Path, out: str | os.PathLike | None, save: str | None, background) -> tuple[Path, str]:
     if out is None:
         raise ValueError(f'{source}: is a video; name the file or folder to write to')
-    if save not in (None, *KINDS):
-        raise ValueError(f'save={save!r}, must be one of {", ".join(KINDS)} for a video')
-    if background is not None and save not in (None, 'foreground'):
-        raise ValueError(f'background={background!r}: is not used with save={save!r}')
-    if str(out) == '-':
-        raise ValueError('-o -: videos are not written to the standard output. Fix: name a file or a folder')
     out = Path(out)
     if out.is_dir() or not out.suffix:
-        save = save or ('cutout' if background is None else 'foreground')
+        save = _checked_save(save, background, True)
         out = out / f'{source.stem}{SUFFIXES[save]}'
-    elif save is None:
+    else:
         kind = CONTAINERS.get(out.suffix.lower())
-        save = 'cutout' if background is None and kind is not None and kind.transparent else 'foreground'
+        save = _checked_save(save, background, kind is not None and kind.transparent is not None)
     check_container(out, save == 'cutout')
     return out, save
 
@@ -177,9 +251,9 @@ def _ahead(items: Iterable[T]) -> Iterator[T]:
 
 
 def _predict(
-    inferencer, frames: Iterable[Frame], settings: Settings, smooth: TemporalSmoother
-) -> Iterator[tuple[Frame, np.ndarray]]:
-    frames = iter(frames)
+    inferencer, frames: Iterator[Frame], settings: Settings, smooth: TemporalSmoother
+) -> Iterator[tuple[Frame, np.ndarray, tuple[np.ndarray, ...]]]:
+    """Frames with their maps, and the state of the smoother after each."""
     while batch := list(islice(frames, settings.batch_size)):
         for frame, alpha in zip(batch, inferencer.predict_images([frame.image for frame in batch], settings)):
-            yield frame, smooth(frame.image.rgb, alpha)
+            yield frame, smooth(frame.image.rgb, alpha), smooth.state

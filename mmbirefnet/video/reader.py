@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from .timeline import MAX_GAP, Timeline
 
 try:
     import av
+    from av.codec.hwaccel import HWAccel, HWDeviceType, hwdevices_available
     from av.stream import Disposition
     from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc, Interpolation
 except ImportError as error:
@@ -28,6 +31,7 @@ FORMATS = (
     'mov', 'matroska', 'avi', 'mpegts', 'mpeg', 'mpegvideo', 'asf', 'flv', 'ogg', 'mxf', 'nut', 'ivf', 'gif', 'apng',
     'h264', 'hevc', 'av1', 'obu', 'm4v', 'mjpeg', 'dv', 'gxf', 'rm', 'wtv', 'yuv4mpegpipe',
 )  # fmt: skip
+STREAM = 'standard input'  # what messages call an open file
 MAX_PIXELS = 2**26  # of a frame, 8192x8192; a file of a few bytes can claim any size
 SLOWEST_RATE = Fraction(1, 1001)  # frames per second, of those that are measured
 MAX_RATE = 300  # frames per second; some recorders declare the resolution of their clock (1000) instead
@@ -55,6 +59,50 @@ class ColorTags:
     full_range: bool = False
 
 
+@dataclass(frozen=True)
+class RawVideo:
+    """What bare frames do not state themselves.
+
+    Attributes:
+        size: (H, W) of the frames, in pixels.
+        rate: Frames per second.
+        pix_fmt: FFmpeg's name of the pixel format, such as ``'rgb24'``, ``'rgba'`` or ``'yuv420p'``.
+
+    Raises:
+        ValueError: If the size or rate is not positive, a frame is too large, or there is no such pixel format.
+    """
+
+    size: tuple[int, int]
+    rate: Fraction
+    pix_fmt: str = 'rgb24'
+
+    def __post_init__(self) -> None:
+        height, width = self.size
+        if min(self.size) < 1 or height * width > MAX_PIXELS:
+            raise ValueError(f'raw: frames of {width}x{height}, must have 1 to {MAX_PIXELS / 1e6:.0f} megapixels')
+        if not 0 < self.rate <= MAX_RATE:
+            raise ValueError(f'raw: {self.rate} frames per second, must be above 0 and at most {MAX_RATE}')
+        try:
+            av.VideoFormat(self.pix_fmt)
+        except ValueError as error:
+            raise ValueError(
+                f'raw: PyAV has no pixel format {self.pix_fmt!r:.99}; rgb24, rgba, yuv420p are some'
+            ) from error
+
+    @classmethod
+    def parse(cls, text: str, pix_fmt: str = 'rgb24') -> RawVideo:
+        """From ``'1920x1080@30'`` or ``'1920x1080@30000/1001'``: width, height and frames per second.
+
+        Raises:
+            ValueError: If the text is of another form, and as the class.
+        """
+        found = re.fullmatch(r'(\d{1,6})x(\d{1,6})@(\d{1,9}(?:\.\d{1,9}|/[1-9]\d{0,8})?)', text)
+        if found is None:
+            raise ValueError(f'raw={text!r:.99}, must be WIDTHxHEIGHT@FRAMES-PER-SECOND such as 1920x1080@30')
+        width, height, rate = found.groups()
+        return cls((int(height), int(width)), Fraction(rate), pix_fmt)
+
+
 @dataclass
 class Frame:
     """A frame with its time.
@@ -78,9 +126,12 @@ class VideoReader:
     and network addresses are rejected.
 
     Args:
-        path: The file.
+        source: The file, or an open binary file such as a pipe, which is read once from where it is.
         tone_map: Convert HDR and BT.2020 to BT.709 (perceptual intent of libswscale) instead of rejecting it.
         sound: Whether times count from the start of image and sound, not of the image alone.
+        raw: Reads bare frames of this form.
+        hwaccel: FFmpeg's name of a hardware decoder, such as ``'cuda'`` or ``'vaapi'``. Where it cannot be used, frames
+            are decoded in software, and a note gives the reason.
 
     Attributes:
         size: (H, W) of the upright frames, in pixels.
@@ -95,18 +146,35 @@ class VideoReader:
     Raises:
         FileNotFoundError: If there is no such file.
         OSError: If it is not a video that can be read, or not a single frame can be decoded.
-        ValueError: If it is a URL, HDR without ``tone_map``, or its frames have more than ``MAX_PIXELS``.
+        ValueError: If it is a URL, HDR without ``tone_map``, its frames have more than ``MAX_PIXELS``, or FFmpeg has no
+            hardware decoder of this name.
     """
 
-    def __init__(self, path: str | os.PathLike, *, tone_map: bool = False, sound: bool = True) -> None:
-        if has_scheme(path):
-            raise ValueError(f'{path}: a URL, but only files are read. Fix: download the video first')
-        self.path = Path(path)
+    def __init__(
+        self,
+        source: str | os.PathLike | BinaryIO,
+        *,
+        tone_map: bool = False,
+        sound: bool = True,
+        raw: RawVideo | None = None,
+        hwaccel: str | None = None,
+    ) -> None:
+        if not is_stream(source):
+            if has_scheme(source):
+                raise ValueError(f'{source}: a URL, but only files are read. Fix: download the video first')
+            source = Path(source)
+        self.path = source if isinstance(source, Path) else Path(STREAM)
         self.damage: list[str] = []
         self.notes: list[str] = []
-        self._container = open_video(self.path)
+        self._source, self._raw = source, raw
+        accelerator, problem = _accelerator(hwaccel)
+        self._container = open_video(source, raw, accelerator)
         try:
             self._stream = main_stream(self._container, self.path)
+            if problem is None and accelerator is not None and not self._stream.codec_context.is_hwaccel:
+                problem = f'it has no decoder of {self._stream.codec_context.name}'
+            if problem is not None:
+                self.notes.append(f'--hwaccel {hwaccel} is not used: {problem}; frames are decoded in software')
             self._set_up(tone_map, sound)
         except BaseException:
             self.close()
@@ -156,7 +224,7 @@ class VideoReader:
             frame = next(self._decoded, None)
         if self._bad_packets or self._bad_frames:
             self.damage.append(f'{self._bad_frames} frames are damaged, {self._bad_packets} cannot be decoded')
-        if reason := cut_off(self.path):
+        if isinstance(self._source, Path) and self._raw is None and (reason := cut_off(self.path)):
             self.damage.insert(0, reason)
         declared, end = (self._container.duration or 0) / av.time_base, float(self._timeline.end or 0)
         if self._timeline.closed:
@@ -195,8 +263,10 @@ class VideoReader:
         for rate in (self._stream.average_rate, self._stream.guessed_rate):
             if rate and 0 < rate <= MAX_RATE:
                 return rate
+        if not isinstance(self._source, Path):  # a pipe cannot be read twice
+            return Fraction(25)
         self._rate_is_measured = True
-        with open_video(self.path) as container:
+        with open_video(self._source, self._raw) as container:
             stamps = []
             with contextlib.suppress(av.FFmpegError):  # a damaged file; reading the frames says where
                 for packet in container.demux(container.streams[self._stream.index]):
@@ -270,6 +340,11 @@ class VideoReader:
         self._graph.push(frame)
         return self._graph.pull()
 
+    @property
+    def has_sound(self) -> bool:
+        """Whether the file has sound."""
+        return bool(self._container.streams.audio)
+
     def close(self) -> None:
         self._container.close()
 
@@ -280,26 +355,69 @@ class VideoReader:
         self.close()
 
 
-def open_video(path: Path):
+def is_stream(file) -> bool:
+    """Whether it is an open file, not a path."""
+    return hasattr(file, 'read') or hasattr(file, 'write')
+
+
+def open_video(source: Path | BinaryIO, raw: RawVideo | None = None, hwaccel: HWAccel | None = None):
     """Open a file with the demuxers of ``FORMATS``; no other file and no network address is opened through it.
+
+    Args:
+        source: The file, or an open binary file.
+        raw: Form of bare frames; by default the format is detected.
+        hwaccel: Hardware decoder to use where it decodes the codec.
 
     Raises:
         FileNotFoundError: If there is no such file.
         OSError: If it is not a video.
     """
-    if not path.exists():
-        raise FileNotFoundError(f'{path}: no such file')
-    if not path.is_file():  # reading from a pipe would wait
-        raise OSError(f'{path}: is not a regular file')
+    name, file = STREAM, source
+    if isinstance(source, Path):
+        name, file = str(source), f'file:{source}'
+        if not source.exists():
+            raise FileNotFoundError(f'{source}: no such file')
+        if not source.is_file():  # reading from a pipe would wait
+            raise OSError(f'{source}: is not a regular file')
+    options = {'max_pixels': str(MAX_PIXELS)}
+    allowed = {'protocol_whitelist': 'file', 'format_whitelist': ','.join(FORMATS)}
+    if raw is not None:
+        height, width = raw.size
+        allowed |= {'format_whitelist': 'rawvideo', 'video_size': f'{width}x{height}'}
+        allowed |= {'pixel_format': raw.pix_fmt, 'framerate': str(raw.rate)}
     try:
         return av.open(
-            f'file:{path}',
-            options={'max_pixels': str(MAX_PIXELS)},
-            container_options={'protocol_whitelist': 'file', 'format_whitelist': ','.join(FORMATS)},
+            file,
+            'r',
+            format='rawvideo' if raw is not None else None,
+            options=options,
+            container_options=allowed,
             metadata_errors='replace',
+            hwaccel=hwaccel,
         )
     except (av.FFmpegError, ValueError) as error:
-        raise OSError(f'{path}: no video that can be read (empty, damaged, or of an unknown format)') from error
+        raise OSError(f'{name}: no video that can be read (empty, damaged, or of an unknown format)') from error
+
+
+def _accelerator(name: str | None) -> tuple[HWAccel | None, str | None]:
+    """A hardware decoder, or the reason why this machine has none.
+
+    Raises:
+        ValueError: If FFmpeg has none of this name.
+    """
+    if name is None:
+        return None, None
+    names = [kind.name for kind in HWDeviceType if kind.name != 'none']
+    if name not in names:
+        raise ValueError(f'hwaccel={name!r:.99}, must be one of {", ".join(names)}')
+    if name not in hwdevices_available():
+        return None, f'this build of PyAV has {", ".join(hwdevices_available()) or "no hardware decoders"} only'
+    accelerator = HWAccel(name, allow_software_fallback=True)
+    try:
+        accelerator.create(av.Codec('h264', 'r'))  # opens the device
+    except (av.FFmpegError, NotImplementedError, RuntimeError) as error:
+        return None, f'its device cannot be opened ({error})'
+    return accelerator, None
 
 
 def main_stream(container, path: Path):

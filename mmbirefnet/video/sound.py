@@ -18,9 +18,10 @@ COPIED = {
     '.mp4': {'aac', 'mp3', 'ac3', 'eac3', 'alac', 'opus'},
     '.mov': {'aac', 'mp3', 'ac3', 'eac3', 'alac', 'pcm_s16le', 'pcm_s16be', 'pcm_s24le', 'pcm_s24be'},
     '.mkv': None,
+    '.nut': None,
     '.webm': {'opus', 'vorbis'},
 }
-ENCODERS = {'.mp4': 'aac', '.mov': 'aac', '.mkv': 'aac', '.webm': 'libopus'}
+ENCODERS = {'.mp4': 'aac', '.mov': 'aac', '.mkv': 'aac', '.nut': 'aac', '.webm': 'libopus'}
 BIT_RATE = 160_000  # of a stream that is encoded again
 
 

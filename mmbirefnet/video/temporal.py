@@ -30,6 +30,15 @@ class TemporalSmoother:
         self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._grey = self._average = None
 
+    @property
+    def state(self) -> tuple[np.ndarray, ...]:
+        """What the next average depends on: the last frame in gray and the last average; empty before the first."""
+        return () if self._average is None else (self._grey, self._average)
+
+    @state.setter
+    def state(self, state: tuple[np.ndarray, ...]) -> None:
+        self._grey, self._average = state or (None, None)
+
     def __call__(self, rgb: np.ndarray, soft_map: np.ndarray) -> np.ndarray:
         """The averaged map of the next frame.
 

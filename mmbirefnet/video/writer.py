@@ -67,10 +67,12 @@ CONTAINERS = {
         Encoding('libvpx-vp9', 'yuva420p', _VP9 | {'auto-alt-ref': '0'}),
         pixel_aspect=False,
     ),
+    '.nut': Container('nut', Encoding('rawvideo', 'rgb24'), Encoding('rawvideo', 'rgba'), pixel_aspect=False),
     '.gif': Container('gif', _GIF, _GIF, False, False, {'loop': '0'}),
     '.webp': Container('webp', _WEBP, _WEBP, False, False, {'loop': '0'}),
     '.apng': Container('apng', Encoding('apng', 'rgb24'), Encoding('apng', 'rgba'), False, False, {'plays': '0'}),
 }
+STREAMED = ('nut', 'mkv', 'webm', 'raw')  # what can be written to a pipe; raw are bare frames
 # swscale's own numbers of matrices. Others are written as BT.709.
 _SWS_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 
@@ -78,7 +80,8 @@ _SWS_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 class VideoWriter:
     """Writes frames to a file that is open; :func:`write_video` makes one.
 
-    H.264 (.mp4, .mkv, .mov), VP9 (.webm), with alpha ProRes 4444 (.mov) or VP9 (.webm), and animated GIF, WebP and PNG.
+    H.264 (.mp4, .mkv, .mov), VP9 (.webm), with alpha ProRes 4444 (.mov) or VP9 (.webm), uncompressed frames (.nut), and
+    animated GIF, WebP and PNG.
 
     Attributes:
         notes: What could not be taken over as it is.
@@ -192,15 +195,13 @@ class VideoWriter:
             if self._sound is not None:
                 self._sound.write_until()
             self._output.close()
-            self._file.close()  # writes what is buffered
+            self._file.flush()
 
     def close(self) -> None:
         """Release files; without :meth:`finish` the file is of no use."""
         # The container before its file, in case of errors too: PyAV 17 crashes where it is collected after that.
         with suppress(av.FFmpegError, OSError):
             self._output.close()
-        with suppress(OSError):
-            self._file.close()
         if self._sound is not None:
             self._sound.close()
 
@@ -246,16 +247,83 @@ def write_video(
     path = Path(path)
     check_container(path, alpha)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, overwrite) as temporary, temporary.open('wb') as file:
+    with replacing(path, overwrite) as temporary:
+        file = temporary.open('wb')
         try:
-            writer = VideoWriter(file, path, size, rate, time_base, alpha, color or ColorTags(), pixel_aspect, sound)
-        except av.FFmpegError as error:
-            raise OSError(f'{path}: cannot be written ({error.strerror})') from error
-        try:
-            yield writer
-            writer.finish()
+            with write_stream(
+                file, path, size, rate, time_base, alpha=alpha, color=color, pixel_aspect=pixel_aspect, sound=sound
+            ) as writer:
+                yield writer
+            file.close()
+        except OSError as error:
+            raise (
+                error if str(error).startswith(str(path)) else OSError(f'{path}: cannot be written ({error})')
+            ) from error
         finally:
-            writer.close()
+            with suppress(OSError):
+                file.close()
+
+
+@contextmanager
+def write_stream(
+    file: BinaryIO,
+    path: Path,
+    size: tuple[int, int],
+    rate: Fraction,
+    time_base: Fraction,
+    *,
+    alpha: bool = False,
+    color: ColorTags | None = None,
+    pixel_aspect: Fraction = Fraction(1),
+    sound: Path | None = None,
+) -> Iterator[VideoWriter | RawWriter]:
+    """A writer of frames to an open binary file, which stays open; arguments and errors as for :func:`write_video`.
+
+    Args:
+        file: Open binary file; for ``STREAMED`` formats it may be a pipe.
+        path: What messages call it; its suffix is one of ``CONTAINERS``, or ``'.raw'`` for bare frames.
+        size, rate, time_base, alpha, color, pixel_aspect, sound: As for :func:`write_video`.
+    """
+    if path.suffix == '.raw':
+        yield RawWriter(file, path, size)
+        return
+    try:
+        writer = VideoWriter(file, path, size, rate, time_base, alpha, color or ColorTags(), pixel_aspect, sound)
+    except av.FFmpegError as error:
+        raise OSError(f'{path}: cannot be written ({error.strerror})') from error
+    try:
+        yield writer
+        writer.finish()
+    finally:
+        writer.close()
+
+
+class RawWriter:
+    """Writes the bytes of frames, row by row, and nothing else: neither times nor sound.
+
+    Attributes:
+        notes: Empty.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path, size: tuple[int, int]) -> None:
+        self.notes: list[str] = []
+        self._file, self._path, self._size = file, path, size
+
+    def write(self, pixels: np.ndarray, time: int, duration: int, time_base: Fraction) -> None:
+        """Add a frame.
+
+        Args:
+            pixels: uint8 ``(H, W)`` gray, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA.
+            time, duration, time_base: Not written.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        try:
+            self._file.write(np.ascontiguousarray(pixels).tobytes())
+            self._file.flush()
+        except OSError as error:
+            raise OSError(f'{self._path}: cannot be written ({error.strerror or error})') from error
 
 
 def check_container(path: Path, alpha: bool) -> None:

@@ -1,18 +1,27 @@
 """``mmbirefnet video`` on videos with a red square, with a backend that predicts 1 where red prevails."""
 
+import io
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from av.codec.hwaccel import hwdevices_available
 from red import TakesRed
-from videos import constant_frame, make_video
+from videos import constant_frame, make_video, red_square_frame, sound_times
 
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.cli import video
 from mmbirefnet.cli.main import main
+from mmbirefnet.imaging.compose import KINDS, compose
+from mmbirefnet.imaging.read import LoadedImage
+from mmbirefnet.video import process_video
+from mmbirefnet.video.process import GREEN
+from mmbirefnet.video.reader import VideoReader
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +86,12 @@ def test_hdr_names_the_option(tmp_path, capsys):
         (['no.mp4', '-o', 'a.mp4'], 'no.mp4: no such file'),
         (['no.mp4'], '-o/--out'),
         (['a.mp4', '-o', 'b.mp4', '--save', 'all'], '--save'),
-        (['a.mp4', '-o', '-'], '-o -: videos are not written to the standard output'),
+        (['a.mp4', '-o', 'b.mp4', '--format', 'nut'], '--format nut: is for -o -; the suffix of -o b.mp4'),
+        (['a.mp4', '-o', 'b.mp4', '--raw', '96x128'], "raw='96x128', must be WIDTHxHEIGHT@FRAMES-PER-SECOND"),
+        (['a.mp4', '-o', 'b.mp4', '--raw', '0x1@1'], 'raw: frames of 0x1'),
+        (['a.mp4', '-o', 'b.mp4', '--raw', '2x1@0'], 'raw: 0 frames per second'),
+        (['a.mp4', '-o', 'b.mp4', '--raw', '2x1@5', '--pixel-format', 'rgb'], "raw: PyAV has no pixel format 'rgb'"),
+        (['a.mp4', '-o', 'b.mp4', '--hwaccel', 'gpu'], "hwaccel='gpu', must be one of vdpau, cuda, vaapi"),
         (['a.mp4', '-o', 'b.mp4', '--workers', '0'], 'workers=0, must be 1 or more'),
         (['https://example.org/a.mp4', '-o', 'b.mp4'], 'https://example.org/a.mp4: a URL'),
     ],
@@ -120,3 +134,120 @@ def test_without_pyav_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, 'av', None)
     with pytest.raises(ImportError, match=r"Fix: pip install 'mmbirefnet\[video\]'"):
         import mmbirefnet.video  # noqa: F401
+
+
+# Pipes: the frames that come out are those of the Python call on the file.
+
+PIPED = (
+    'import sys; from red import TakesRed; from mmbirefnet.apis import BiRefNetInferencer; '
+    'from mmbirefnet.cli import video; from mmbirefnet.cli.main import main; '
+    'video.inferencer_of = lambda args: print("a log line") or BiRefNetInferencer(backend=TakesRed()); '
+    'sys.exit(main(["video", *sys.argv[1:]]))'
+)
+
+
+def through_a_pipe(content, *words):
+    """What the command writes to its standard output, and its messages."""
+    environment = os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
+    command = [sys.executable, '-c', PIPED, '-', *words, '--quiet']
+    done = subprocess.run(command, env=environment, input=content, capture_output=True, timeout=120)
+    return done.returncode, done.stdout, done.stderr.decode()
+
+
+def frames_of(path):
+    with VideoReader(path) as reader:
+        return [
+            (frame.time * reader.time_base, frame.image.rgb if frame.image.alpha is None else rgba(frame.image))
+            for frame in reader
+        ]
+
+
+def rgba(image):
+    return np.dstack([image.rgb, image.alpha])
+
+
+def cut_outs(path, save='cutout'):
+    """Frames of a video as the command cuts them, from a file whose times are kept."""
+    inferencer = BiRefNetInferencer(backend=TakesRed())
+    with VideoReader(path) as reader:
+        return [
+            (frame.time * reader.time_base, compose(save, frame.image, inferencer.predict_image(frame.image)))
+            for frame in reader
+        ]
+
+
+@pytest.mark.parametrize('name', ['a.mkv', 'a.y4m', 'a.nut', 'a.ts'])
+def test_a_container_through_a_pipe(tmp_path, name):
+    codec = {'a.y4m': 'rawvideo', 'a.ts': 'libx264'}.get(name, 'mpeg4')
+    source = make_video(tmp_path / name, 4, codec=codec, format='yuv4mpegpipe' if codec == 'rawvideo' else None)
+    status, output, messages = through_a_pipe(source.read_bytes(), '-o', '-')
+    assert (status, 'standard output.nut: 4 frames' in messages) == (0, True), messages
+    (tmp_path / 'out.nut').write_bytes(output)
+    found, expected = frames_of(tmp_path / 'out.nut'), cut_outs(source)
+    assert [time for time, _ in found] == [time for time, _ in expected]
+    for (_, pixels), (_, wanted) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(pixels, wanted)
+
+
+def test_bare_frames_through_a_pipe():
+    frames = np.stack([red_square_frame(index) for index in range(3)])
+    raw = ('--raw', '128x96@30000/1001', '-o', '-', '--format', 'raw')
+    inferencer = BiRefNetInferencer(backend=TakesRed())
+    images = [LoadedImage(frame) for frame in frames]
+    maps = inferencer.predict_images(images)
+    for save in KINDS:
+        status, output, messages = through_a_pipe(frames.tobytes(), *raw, '--save', save)
+        assert status == 0, messages
+        expected = [compose(save, image, alpha, GREEN) for image, alpha in zip(images, maps)]
+        assert output == np.stack(expected).tobytes()
+    opaque = np.dstack([frames[0], np.full((96, 128), 255, np.uint8)])
+    status, output, _ = through_a_pipe(opaque.tobytes(), *raw, '--pixel-format', 'rgba')
+    assert (status, output) == (0, compose('cutout', images[0], maps[0]).tobytes())
+    status, output, messages = through_a_pipe(frames.tobytes()[:-1000], *raw)
+    assert (status, len(output)) == (1, 2 * 96 * 128 * 4)
+    assert 'failed: standard input: ' in messages
+
+
+@pytest.mark.parametrize('format', ['mkv', 'webm'])
+def test_compressed_formats_to_a_pipe_keep_sound(tmp_path, format):
+    source = make_video(tmp_path / 'a.mkv', 6, sound='libopus', sound_seconds=0.6)
+    out = io.BytesIO()
+    process_video(BiRefNetInferencer(backend=TakesRed()), source, out, format=format)
+    (tmp_path / f'out.{format}').write_bytes(out.getvalue())
+    assert len(frames_of(tmp_path / f'out.{format}')) == 6
+    assert sound_times(tmp_path / f'out.{format}')[1] > 0.5
+    result = process_video(BiRefNetInferencer(backend=TakesRed()), io.BytesIO(source.read_bytes()), tmp_path / 'b.mkv')
+    assert (result.frames, result.notes) == (6, ['the sound of a pipe is left out. Fix: name a file to keep it'])
+
+
+def test_a_pipe_without_a_video_or_a_reader(tmp_path):
+    status, output, messages = through_a_pipe(b'no video', '-o', '-')
+    assert (status, output) == (2, b'')
+    assert 'error: standard input: no video that can be read' in messages
+    with pytest.raises(ValueError, match="format='mp4', must be one of nut, mkv, webm, raw for a pipe"):
+        process_video(None, 'a.mp4', io.BytesIO(), format='mp4')
+    with pytest.raises(ValueError, match="format='nut': is for an open file"):
+        process_video(None, 'a.mp4', tmp_path / 'b.mp4', format='nut')
+
+    class Closed(io.BytesIO):
+        def write(self, _):
+            raise BrokenPipeError(32, 'Broken pipe')
+
+    source = make_video(tmp_path / 'a.mkv', 4)
+    for format in ('nut', 'raw'):
+        with pytest.raises(OSError, match=rf'standard output.{format}: cannot be written \(Broken pipe\)'):
+            process_video(BiRefNetInferencer(backend=TakesRed()), source, Closed(), format=format)
+
+
+@pytest.mark.parametrize('name', ['cuda', 'vaapi'])
+def test_without_the_hardware_frames_are_decoded_in_software(tmp_path, capsys, name):
+    if name in hwdevices_available() and Path('/dev/nvidia0').exists():
+        pytest.skip('the hardware is here')
+    source = make_video(tmp_path / 'a.mkv', 3, codec='libx264')
+    assert main(['video', str(source), '-o', str(tmp_path / 'out.nut'), '--hwaccel', name, '--quiet']) == 0
+    assert re.fullmatch(
+        rf'note: .*a.mkv: --hwaccel {name} is not used: (its device|this build).*; frames are decoded in software\n',
+        capsys.readouterr().err,
+    )
+    for (_, pixels), (_, wanted) in zip(frames_of(tmp_path / 'out.nut'), cut_outs(source), strict=True):
+        np.testing.assert_array_equal(pixels, wanted)

@@ -95,7 +95,8 @@ def test_colors_are_those_that_other_decoders_show(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('suffix', 'size'), [('.mp4', (128, 96)), ('.mov', (128, 96)), ('.mkv', (128, 96)), ('.webm', (140, 96))]
+    ('suffix', 'size'),
+    [('.mp4', (128, 96)), ('.mov', (128, 96)), ('.mkv', (128, 96)), ('.nut', (140, 96)), ('.webm', (140, 96))],
 )
 def test_display_aspect(tmp_path, suffix, size):
     frames = [red_square_frame(0)[..., :3]] * 2
@@ -107,7 +108,9 @@ def test_display_aspect(tmp_path, suffix, size):
     assert float(shown) == pytest.approx(128 / 96 * 12 / 11, rel=0.01)
 
 
-@pytest.mark.parametrize(('suffix', 'size'), [('.mp4', (46, 34)), ('.webm', (45, 33)), ('.gif', (45, 33))])
+@pytest.mark.parametrize(
+    ('suffix', 'size'), [('.mp4', (46, 34)), ('.webm', (45, 33)), ('.nut', (45, 33)), ('.gif', (45, 33))]
+)
 def test_odd_sizes(tmp_path, suffix, size):
     path = write(tmp_path / f'a{suffix}', [np.full((33, 45, 3), RED, np.uint8)] * 2)
     with av.open(str(path)) as container:
