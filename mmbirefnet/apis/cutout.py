@@ -94,7 +94,7 @@ def remove_background(
         guide: Coarse mask that tells a model with guidance what to segment, likewise; see
             :class:`~mmbirefnet.models.GuidedBiRefNet`.
         tile: Largest side that the model is given, in multiples of 32: an image with a longer side is predicted at its
-            own size in overlapping tiles. The model sees no more than a tile at a time, see docs/inference.md.
+            own size in overlapping tiles. The model sees only one tile at a time.
         tile_overlap: Pixels that neighboring tiles share; by default a quarter of ``tile``.
         two_pass: Whether to locate the object first, and to predict it again in a crop with ``margin`` around it, for
             small objects in large images.

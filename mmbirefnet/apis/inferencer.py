@@ -177,7 +177,7 @@ class BiRefNetInferencer:
                 :class:`~mmbirefnet.imaging.settings.Settings` documents.
             refine: Refines uncertain edges by the colors of the image: ``'guided'`` or ``'closed-form'``.
             tile: Largest side that the model is given, in multiples of 32: an image with a longer side is predicted at
-                its own size in overlapping tiles. The model sees no more than a tile at a time, see docs/inference.md.
+                its own size in overlapping tiles. The model sees only one tile at a time.
             tile_overlap: Pixels that neighboring tiles share; by default a quarter of ``tile``.
             two_pass: Whether to locate the object first, and to predict it again in a crop with ``margin`` around it,
                 for small objects in large images.

@@ -226,7 +226,7 @@ def _misfit(state_dict: Mapping[str, torch.Tensor], model: dict) -> str:
 
 
 def choose_recipes(images: int, soft: bool) -> list[str]:
-    """The recipes that ``'auto'`` stands for; ``docs/finetune.md`` has the measurements behind them.
+    """The recipes that ``'auto'`` stands for; ``docs/en/user_guides/finetune.md`` has the measurements behind them.
 
     Args:
         images: Number of training images.

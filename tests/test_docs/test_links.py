@@ -27,3 +27,11 @@ def test_every_page_is_in_the_contents():
     for page in PAGES:
         name = str(page.relative_to(SITE).with_suffix(''))
         assert name == 'index' or name.startswith('notes/') or f'\n{name}\n' in contents, name
+
+
+def test_pages_that_code_names_exist():
+    folders = [ROOT / name for name in ('mmbirefnet', 'tools', 'configs', 'demo', 'tests')]
+    files = [file for folder in folders for file in folder.rglob('*.py') if '.mim' not in file.parts]
+    named = {(file.name, page) for file in files for page in re.findall(r'\bdocs/[\w/-]+\.md', file.read_text('utf-8'))}
+    assert named
+    assert [(name, page) for name, page in sorted(named) if not (ROOT / page).is_file()] == []
