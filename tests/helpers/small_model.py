@@ -1,6 +1,16 @@
 """Models of the configs, small enough for tests."""
 
-from mmengine.config import ConfigDict
+import copy
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from mmbirefnet.registry import MODELS
+
+ROOT = Path(__file__).parents[2]
 
 
 def shrink(model: ConfigDict, embed_dims: int = 8) -> ConfigDict:
@@ -15,3 +25,17 @@ def shrink(model: ConfigDict, embed_dims: int = 8) -> ConfigDict:
     for part in (model.neck, model.decode_head):
         part.aspp_cfg = dict(part.get('aspp_cfg', {}), branch_channels=8)
     return model
+
+
+def finetune_model() -> ConfigDict:
+    """The model of a config for fine-tuning, small and with one loss."""
+    cfg = Config.fromfile(ROOT / 'configs/birefnet/birefnet_swin-l_1xb2-20e_finetune-1024x1024.py')
+    cfg.model.decode_head.loss_decode = cfg.model.decode_head.loss_decode[:1]
+    return shrink(cfg.model)
+
+
+def build(config: dict, **more) -> nn.Module:
+    """Build a model of a config with other options, the same one each time, in evaluation mode."""
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        return MODELS.build(copy.deepcopy({**config, **more})).eval()

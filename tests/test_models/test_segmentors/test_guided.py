@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
-from small_model import shrink
+from small_model import build, finetune_model
 
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.deploy import fuse
@@ -27,15 +27,7 @@ MASK_WEIGHT = 'backbone.patch_embed.proj.mask_weight'
 
 @pytest.fixture(scope='module')
 def config():
-    cfg = Config.fromfile(ROOT / 'configs/birefnet/birefnet_swin-l_1xb2-20e_finetune-1024x1024.py')
-    cfg.model.decode_head.loss_decode = cfg.model.decode_head.loss_decode[:1]
-    return shrink(cfg.model)
-
-
-def build(config, **more):
-    torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        return MODELS.build(copy.deepcopy({**config, **more})).eval()
+    return finetune_model()
 
 
 @pytest.fixture(scope='module')

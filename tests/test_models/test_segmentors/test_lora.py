@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from small_model import shrink
+from small_model import build, finetune_model
 
 from mmbirefnet.models import LoRABiRefNet
 from mmbirefnet.models.segmentors.lora import (
@@ -17,7 +15,6 @@ from mmbirefnet.models.segmentors.lora import (
     split_adapters,
     write_adapters,
 )
-from mmbirefnet.registry import MODELS
 
 pytest.importorskip('peft')
 ROOT = Path(__file__).parents[3]
@@ -25,15 +22,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope='module')
 def config():
-    cfg = Config.fromfile(ROOT / 'configs/birefnet/birefnet_swin-l_1xb2-20e_finetune-1024x1024.py')
-    cfg.model.decode_head.loss_decode = cfg.model.decode_head.loss_decode[:1]
-    return shrink(cfg.model)
-
-
-def build(config, **more):
-    torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        return MODELS.build(copy.deepcopy({**config, **more})).eval()
+    return finetune_model()
 
 
 @pytest.fixture(scope='module')
