@@ -37,7 +37,7 @@ def test_masks_are_those_of_the_inferencer(trained_checkpoint, tmp_path, monkeyp
     inferencer = BiRefNetInferencer(*model)
     for row in rows[:5]:
         mask = cv2.imdecode(np.frombuffer(row['mask'], np.uint8), cv2.IMREAD_GRAYSCALE)
-        np.testing.assert_array_equal(mask, inferencer(row['path'], output='uint8'))
+        np.testing.assert_array_equal(mask, inferencer(row['path'], dtype='uint8'))
         assert row['error'] == ''
     assert rows[5]['mask'] == b''
     assert 'not an image that can be read' in rows[5]['error']
