@@ -71,7 +71,7 @@ class FinishedFrames:
         path = self.folder / _STATE
         if not path.exists():
             return 0, ()
-        with np.load(path, allow_pickle=False) as state:
+        with np.load(path) as state:
             done = int(state['count'])
             return (done, (state['gray'], state['average'])) if done <= count else (0, ())
 

@@ -88,6 +88,7 @@ def test_guided_filter_lowers_the_error(size):
         assert sad(refined, alpha) < 0.7 * sad(soft_map, alpha)
 
 
+@pytest.mark.soak  # numba compiles for a minute at first
 def test_closed_form_lowers_the_error():
     pytest.importorskip('pymatting')
     image, alpha = composite((120, 160), 3)

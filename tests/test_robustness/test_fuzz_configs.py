@@ -123,6 +123,7 @@ def test_options_of_places_that_are_not_there(options):
 NEEDED = dict(
     BiRefHead=dict(in_channels=(8, 16, 32, 64)),
     BiRefNet=dict(backbone={}, decode_head={}),
+    GuidedBiRefNet=dict(backbone={}, decode_head={}),
     LoRABiRefNet=dict(backbone={}, decode_head={}),
     MixedDataset=dict(datasets=[], shares=[]),
     PyramidLocalizationModule=dict(in_channels=(8, 16, 32, 64)),

@@ -158,6 +158,7 @@ def test_memory_grows_with_the_area(small):
     assert estimate_memory(frozen, side=128)[1] < per_pixel[0]
 
 
+@pytest.mark.soak
 def test_recipes_are_configs(small, tmp_path):
     data = write_images(tmp_path / 'data', range(6))
     assert {'full', 'frozen_backbone', 'layerwise', 'lora', 'frozen_batchnorm', 'few_images', 'matting'} <= {
