@@ -220,6 +220,9 @@ def create_app(
         mask: Annotated[
             UploadFile | None, File(description='Mask that takes the place of the model: gray, or with alpha.')
         ] = None,
+        guide: Annotated[
+            UploadFile | None, File(description='Coarse mask of what to segment, for a model with guidance.')
+        ] = None,
         refine: Annotated[Refine | None, Form(description='Refine uncertain edges by the colors of the image.')] = None,
         flip: Annotated[bool, Form(description='Average with the prediction for the mirrored image.')] = False,
         threshold: Annotated[float | None, Form(description='Make the mask binary.')] = None,
@@ -260,6 +263,8 @@ def create_app(
                     raise ValueError(f'{option}={pixels}, may be {limits.input_size} at most')
             if mask and model is not None:
                 raise ValueError(f'model={model!r:.99}: mask takes the place of a model. Fix: send one of them')
+            if mask and guide:
+                raise ValueError('guide: is for a model, whose place mask takes. Fix: send one of them')
             for option, pixels in (('grow', grow), ('feather', feather)):
                 if abs(pixels) > EDGE_PIXELS:
                     raise ValueError(f'{option}={pixels:g}: the service takes {EDGE_PIXELS} pixels at most')
@@ -301,6 +306,8 @@ def create_app(
                 crop=crop,
                 mask=(lambda: _contents(mask)) if mask else None,
                 mask_name=_file_name(mask) if mask else '',
+                guide=(lambda: _contents(guide)) if guide else None,
+                guide_name=_file_name(guide) if guide else '',
                 end=time.monotonic() + limits.seconds,
                 request=request.scope['mmbirefnet']['id'],
             )

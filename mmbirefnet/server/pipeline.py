@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -17,9 +18,11 @@ from mmbirefnet.apis.inferencer import BiRefNetInferencer
 from mmbirefnet.apis.masks import MaskInferencer
 from mmbirefnet.imaging.compose import compose, opacity
 from mmbirefnet.imaging.maps import box_of_object
+from mmbirefnet.imaging.masks import MaskFiles
 from mmbirefnet.imaging.read import LoadedImage, TooManyPixelsError
 from mmbirefnet.imaging.sandbox import ImageDecoder
 from mmbirefnet.imaging.settings import Settings
+from mmbirefnet.imaging.sources import Source
 from mmbirefnet.imaging.write import FORMATS, LONGEST_SIDES, encode_image
 
 from .limits import Budget, Late, Limits, ModelWork, Share, TooCostly, cost, model_work
@@ -45,6 +48,8 @@ class Job:
         crop: Crops the answer to the object, with this share of the box's sides as a margin; ``None`` does not crop.
         mask: Returns the bytes of a mask's file, which takes the place of the model; ``None`` for the model.
         mask_name: File name of that mask.
+        guide: Returns the bytes of a coarse mask's file, for a model with guidance.
+        guide_name: File name of that mask.
         end: Value of ``time.monotonic()`` at which the answer is due.
         request: Id of the request, for the log.
         abandoned: Set when the answer is no longer wanted.
@@ -63,6 +68,8 @@ class Job:
     crop: float | None = None
     mask: Callable[[], bytes] | None = None
     mask_name: str = ''
+    guide: Callable[[], bytes] | None = None
+    guide_name: str = ''
     request: str = '-'
     abandoned: threading.Event = field(default_factory=threading.Event)
 
@@ -162,6 +169,12 @@ class Pipeline:
                 mask = self._decoder.read(job.mask(), job.mask_name)
                 masks, mask_pixels = MaskInferencer(mask), mask.rgb.size // 3
                 del mask
+            guides = None
+            if job.guide is not None:
+                copies[0].check_guide()
+                guide = self._decoder.read(job.guide(), job.guide_name)
+                guides, mask_pixels = MaskFiles(guide), guide.rgb.size // 3
+                del guide
             image = self._decoder.read(job.read(), job.name)
             largest = LONGEST_SIDES.get(FORMATS[job.format][0])  # before the model runs
             if largest and max(image.size) > largest:
@@ -175,6 +188,9 @@ class Pipeline:
             self._decoding.release()
         held.append(share)
         job.check()
+        if guides is not None:
+            image = guides.attach(Source(image, Path(job.name), job.name), image)
+            del guides
         if masks is None:
             alpha, device = self.predictor(copies, image, job)
         else:
@@ -204,7 +220,9 @@ class Pipeline:
 
     def _cost(self, job: Job, image: LoadedImage, background, inferencer: BiRefNetInferencer, mask_pixels: int) -> int:
         on_cpu = inferencer.foreground_device is None
-        work = ModelWork() if mask_pixels else model_work(inferencer, image, job.settings, self.limits.input_size)
+        work = (
+            ModelWork() if job.mask is not None else model_work(inferencer, image, job.settings, self.limits.input_size)
+        )
         if work.pixels > self.limits.work * 1e6:
             raise TooCostly(
                 f'needs {work.pixels / 1e6:.1f} megapixels of model input; the service allows {self.limits.work:g} a '

@@ -38,7 +38,7 @@ def encode(pixels, format='PNG', **options):
 
 def post(client, content=None, name='square.png', **fields):
     files = {'file': (name, encode(RGB) if content is None else content)}
-    for field, file in (('background_file', 'behind.png'), ('mask', 'mask.png')):
+    for field, file in (('background_file', 'behind.png'), ('mask', 'mask.png'), ('guide', 'guide.png')):
         if field in fields:
             files[field] = (file, fields.pop(field))
     return client.post('/api/cut', files=files, data={key: str(value) for key, value in fields.items()})
@@ -340,6 +340,31 @@ class TakesBlue(TakesRed):
 
     def __call__(self, images):
         return (images[..., 2] > 128).astype(np.float32)
+
+
+class TakesGuide(TakesRed):
+    """The object is what the coarse mask covers; without one, nothing."""
+
+    takes_guide = True
+
+    def __call__(self, images):
+        return images[..., 3] / np.float32(255) if images.shape[3] == 4 else np.zeros(images.shape[:3], np.float32)
+
+
+def test_coarse_mask_for_a_model_with_guidance(client):
+    guide = np.zeros((48, 64), np.uint8)  # half the size of the image
+    guide[10:30, 20:40] = 255
+    inferencer = BiRefNetInferencer(backend=TakesGuide())
+    expected = np.asarray(remove_background(RGB, inferencer, guide=guide))
+    assert 0 < (expected[..., 3] > 0).sum() < expected[..., 3].size
+    with TestClient(create_app(inferencer)) as guided:
+        np.testing.assert_array_equal(decode(post(guided, guide=encode(guide))), expected)
+        assert decode(post(guided, output='mask')).max() == 0
+        answer = post(guided, guide=encode(guide), mask=encode(guide))
+        assert (answer.status_code, 'Fix: send one of them' in answer.text) == (400, True)
+        assert post(guided, guide=b'no image').status_code == 400
+    answer = post(client, guide=encode(guide))
+    assert (answer.status_code, 'takes no coarse mask' in answer.text) == (400, True)
 
 
 def test_several_models():
