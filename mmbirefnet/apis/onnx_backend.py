@@ -24,7 +24,7 @@ class OnnxBackend:
     """A BiRefNet exported to ONNX, as a function from images to soft maps.
 
     Files of ``tools/export_onnx.py`` say how they are to be used. Others, such as the released BiRefNet files, are
-    taken if they have one input ``(N, 3, H, W)`` and one output ``(N, 1, H, W)``: RGB images normalised by ImageNet's
+    taken if they have one input ``(N, 3, H, W)`` and one output ``(N, 1, H, W)``: RGB images normalized by ImageNet's
     mean and deviation go in, and logits come out if the output is named ``output_image`` or ``logits``, probabilities
     if it is named ``alphas``; for another name ``output`` has to say.
 

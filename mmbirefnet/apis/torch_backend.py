@@ -35,7 +35,7 @@ DEFAULT_SIZE = (1024, 1024)  # of most released models
 
 
 class TorchBackend:
-    """A model with its normalisation: uint8 images in, probabilities out.
+    """A model with its normalization: uint8 images in, probabilities out.
 
     Args:
         model: Config file or the name of one of this project's, a ``Config``, a model, or ``None`` to tell the

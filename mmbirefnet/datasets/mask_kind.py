@@ -1,4 +1,4 @@
-"""Whether masks are mattes, whose grey levels mean something, or outlines with smooth edges."""
+"""Whether masks are mattes, whose gray levels mean something, or outlines with smooth edges."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from mmengine.dataset import BaseDataset
 
 from .transforms.decode import read_mask
 
-_GREY = (0.06, 0.94)  # JPEG's noise around black and white is none
+_GRAY = (0.06, 0.94)  # JPEG's noise around black and white is none
 _EDGE = 5  # pixels; edges are narrower, also where a mask has been enlarged a little
 _LEAST_AREA = 0.02  # of the object's pixels
 _LEAST_MASKS = 0.1
 
 
 def is_soft(alpha: np.ndarray) -> bool:
-    """Whether a mask is grey over areas, as hair, glass and blur are in mattes, and not along edges alone.
+    """Whether a mask is gray over areas, as hair, glass and blur are in mattes, and not along edges alone.
 
-    That is, whether 5x5 squares of grey are centred at 2 % of the object's pixels or more.
+    That is, whether 5x5 squares of gray are centered at 2 % of the object's pixels or more.
 
     Args:
         alpha: Mask, float32 (H, W) in [0, 1].
     """
-    low, high = _GREY
-    grey = ((alpha > low) & (alpha < high)).astype(np.uint8)
-    wide = cv2.erode(grey, np.ones((_EDGE, _EDGE), np.uint8))
+    low, high = _GRAY
+    gray = ((alpha > low) & (alpha < high)).astype(np.uint8)
+    wide = cv2.erode(gray, np.ones((_EDGE, _EDGE), np.uint8))
     return bool(wide.sum() >= max(_LEAST_AREA * (alpha > low).sum(), 1))
 
 

@@ -12,7 +12,7 @@ FORMAT_VERSION = 1
 PREFIX = 'mmbirefnet.'
 OUTPUTS = ('logits', 'probabilities')
 CHANNEL_ORDERS = ('RGB', 'BGR')
-# Of the RGB channels of ImageNet, in grey levels 0 to 255.
+# Of the RGB channels of ImageNet, in gray levels 0 to 255.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
@@ -23,7 +23,7 @@ class OnnxMetadata:
 
     Args:
         input_size: (H, W) in pixels; with ``dynamic_size`` that of the training, which predictions are best at.
-        mean: Of the three channels in ``channel_order``, in grey levels 0 to 255: subtracted from the image.
+        mean: Of the three channels in ``channel_order``, in gray levels 0 to 255: subtracted from the image.
         std: Likewise: what the difference is divided by.
         channel_order: ``'RGB'`` or ``'BGR'``.
         output: ``'logits'``, to be put through a sigmoid, or ``'probabilities'``.

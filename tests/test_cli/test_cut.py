@@ -166,7 +166,7 @@ def test_operations_on_the_mask(backend, folder, tmp_path):
         (['in/a.png', '-o', 'x.bmp'], 'x.bmp: .bmp is not written'),
         (['in/a.png', 'in/a.jpg', '-o', 'x.png'], 'several'),
         (['in/a.png', '-o', 'in/a'], '-o in/a: is a file'),
-        (['in/a.png', '-o', 'out', '--background', 'nocolour'], "background='nocolour'"),
+        (['in/a.png', '-o', 'out', '--background', 'nocolor'], "background='nocolor'"),
         (['in/a.png', '-o', 'out', '--background', 'red', '--save', 'mask'], "background='red' is for foreground"),
         (['in/a.png', '-o', 'out', '--background', ''], "background='' is neither a color"),
         (['in/a.png', '-o', 'out', '--box', '0', '0', 'inf', '9'], 'box=[0.0, 0.0, inf, 9.0], must be'),

@@ -73,7 +73,7 @@ def test_log_says_what_was_found(dataset_of, caplog):
     with caplog.at_level(logging.INFO):
         after(MaskKindHook(), runner_of(dataset_of(3)))
     assert [record.message for record in caplog.records] == [
-        'MaskKindHook: 3 of 10 masks are grey over areas: soft masks, MAE and MSE are of the grey levels',
+        'MaskKindHook: 3 of 10 masks are gray over areas: soft masks, MAE and MSE are of the gray levels',
         'MaskKindHook: IoULoss is off',
     ]
 

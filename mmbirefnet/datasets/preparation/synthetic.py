@@ -177,7 +177,7 @@ def cast_shadow(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -
 
 
 def draw_surface(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """The object's own colour in [0, 1], float32 (H, W, 3): dark, or strongly coloured, with a faint texture."""
+    """The object's own color in [0, 1], float32 (H, W, 3): dark, or strongly colored, with a faint texture."""
     hue = rng.choice(_PAINT_HUES) + rng.normal(0, 0.02)
     if rng.random() < 0.5:
         color = _color(hue, rng.uniform(0.0, 0.5), rng.uniform(0.12, 0.28))

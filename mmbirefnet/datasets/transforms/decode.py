@@ -16,7 +16,7 @@ from mmbirefnet.imaging.read import available_formats, jpeg_ends, load_image, op
 _JPEG_START = b'\xff\xd8'
 _PNG_START = b'\x89PNG\r\n\x1a\n'
 _JPEG2000_STARTS = b'\0\0\0\x0cjP  \r\n\x87\n', b'\xff\x4f\xff\x51'  # in boxes, or the codestream alone
-_PNG_COLOR_TYPE = 25  # offset of the colour type; 0 is grey without alpha
+_PNG_COLOR_TYPE = 25  # offset of the color type; 0 is gray without alpha
 _TIFF_STARTS = b'II', b'MM'
 _ORIENTATION = 0x0112  # EXIF tag
 _SAME_COLOR = 0.03  # of white: lossy WebP changes colors a little

@@ -56,7 +56,7 @@ class LoadMask(BaseTransform):
 
     Raises:
         OSError: The file is missing, empty, truncated or not an image.
-        ValueError: It is not a grey mask, or its size is not the image's.
+        ValueError: It is not a gray mask, or its size is not the image's.
     """
 
     def __init__(self, backend_args: dict | None = None) -> None:

@@ -16,7 +16,7 @@ from .decode import mask_to_float
 
 @TRANSFORMS.register_module()
 class ColorEnhance(BaseTransform):
-    """Brightness, contrast, colour and sharpness of PIL's ``ImageEnhance``, in this order, on RGB.
+    """Brightness, contrast, color and sharpness of PIL's ``ImageEnhance``, in this order, on RGB.
 
     Each factor is drawn from its range in steps of 0.1, both ends included; factor 1 changes nothing.
 
@@ -85,9 +85,9 @@ class SaltAndPepper(BaseTransform):
 class SyntheticBackground(BaseTransform):
     """Put the object, cut out by its mask, on a flat background.
 
-    The background is a grey level (``gray``), a colour near the object's mean (``similar``: the mean moved by up to
-    20 % of its way to white or to black), or any colour (``any``). Of an empty mask no mean exists, and ``similar``
-    draws any colour instead.
+    The background is a gray level (``gray``), a color near the object's mean (``similar``: the mean moved by up to
+    20 % of its way to white or to black), or any color (``any``). Of an empty mask no mean exists, and ``similar``
+    draws any color instead.
 
     Args:
         prob: Probability of a new background.
@@ -110,7 +110,7 @@ class SyntheticBackground(BaseTransform):
 
     @cache_randomness
     def draw(self) -> tuple[str | None, np.ndarray, float]:
-        """Kind (None: leave the image), a colour (3,) in 0..255, and a shift in [-max_shift, max_shift]."""
+        """Kind (None: leave the image), a color (3,) in 0..255, and a shift in [-max_shift, max_shift]."""
         kind = np.random.choice(self.KINDS, p=self.weights) if np.random.rand() < self.prob else None
         color = np.random.randint(0, 256, 3)
         return kind, color, np.random.uniform(-self.max_shift, self.max_shift)

@@ -83,7 +83,7 @@ class MaskKindHook(Hook):
             soft, seen = counts = count_soft(dataset, self.images)
             self.soft = are_soft(counts)
             runner.logger.info(
-                f'MaskKindHook: {soft} of {seen} masks are grey over areas: '
-                + ('soft masks, MAE and MSE are of the grey levels' if self.soft else 'hard masks')
+                f'MaskKindHook: {soft} of {seen} masks are gray over areas: '
+                + ('soft masks, MAE and MSE are of the gray levels' if self.soft else 'hard masks')
             )
         return self.soft
