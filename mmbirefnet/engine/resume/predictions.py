@@ -11,7 +11,11 @@ from mmengine.config import Config
 
 from mmbirefnet.fileio.atomic import replacing
 
-RECORD = '.predictions.json'
+
+def _record_of(folder: Path) -> Path:
+    """The note is beside the folder, which holds maps alone."""
+    folder = folder.resolve()
+    return folder.with_name(f'.{folder.name}.predictions.json')
 
 
 def describe_predictions(cfg: Config, checkpoint: str, **options: bool) -> dict:
@@ -26,7 +30,9 @@ def describe_predictions(cfg: Config, checkpoint: str, **options: bool) -> dict:
 
 def begin_predictions(folder: Path, facts: dict) -> None:
     """Note that the maps written to ``folder`` from now on are of this test."""
-    with replacing(folder / RECORD) as temporary:
+    record = _record_of(folder)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(record) as temporary:
         temporary.write_text(json.dumps(facts, indent=1), encoding='utf-8')
 
 
@@ -36,12 +42,13 @@ def resume_predictions(folder: Path, facts: dict) -> int | None:
     Raises:
         ValueError: If they are of another one.
     """
+    record = _record_of(folder)
     try:
-        began, found = (folder / RECORD).stat().st_mtime_ns, json.loads((folder / RECORD).read_bytes())
+        began, found = record.stat().st_mtime_ns, json.loads(record.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ValueError(f'{folder / RECORD}: damaged ({error}). Fix: start again without --resume') from error
+        raise ValueError(f'{record}: damaged ({error}). Fix: start again without --resume') from error
     if found != facts:
         changed = sorted(key for key in {*found, *facts} if found.get(key) != facts.get(key))
         raise ValueError(
