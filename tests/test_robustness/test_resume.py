@@ -176,6 +176,7 @@ def test_checkpoints_of_mmengines_loop_can_be_resumed(tmp_path):
     assert len(train(tmp_path / 'run', resume=True).model.seen) == (EPOCHS - 1) * PER_EPOCH
 
 
+@pytest.mark.soak
 def test_parameters_to_start_from_are_no_checkpoint_to_resume(uninterrupted, tmp_path):
     """Jobs that are started again by Slurm always say --resume."""
     weights = tmp_path / 'weights.pth'

@@ -122,6 +122,7 @@ def test_inverted_masks_stop_it(small, tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.soak
 def test_memory_decides_the_batch(small, tmp_path):
     """The batch gets smaller, then activations are computed again; the step keeps its images."""
     data = write_images(tmp_path / 'data', range(6))
