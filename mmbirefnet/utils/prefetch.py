@@ -11,44 +11,60 @@ from typing import TypeVar
 T, R = TypeVar('T'), TypeVar('R')
 
 
-def prefetch(
-    work: Callable[[T], R], items: Iterable[T], workers: int = 2, ahead: int | None = None
-) -> Iterator[tuple[T, R | None, Exception | None]]:
+class prefetch(Iterator[tuple[T, R | None, Exception | None]]):  # noqa: N801 (used as enumerate is)
     """Results of ``work``, in the items' order, each made ahead of being asked for.
+
+    Each is the item with its result, or with the exception that it raised. Close it, or use it as a context manager,
+    where the end may come early: its threads have then ended.
 
     Args:
         work: Called in a thread.
         items: Taken one by one, no further ahead than needed.
         workers: Threads.
         ahead: Results that are waiting at most; by default twice the threads.
-
-    Yields:
-        The item with its result, or with the exception that it raised.
     """
-    pending = deque()
-    items = iter(items)
-    with ThreadPoolExecutor(workers, 'prefetch') as pool:
+
+    def __init__(self, work: Callable[[T], R], items: Iterable[T], workers: int = 2, ahead: int | None = None) -> None:
+        self._pool = ThreadPoolExecutor(workers, 'prefetch')
+        self._work, self._items, self._ahead = work, iter(items), ahead or 2 * workers
+        self._pending: deque = deque()
+
+    def __next__(self) -> tuple[T, R | None, Exception | None]:
         try:
-            while True:
-                while len(pending) < (ahead or 2 * workers):
-                    try:
-                        item = next(items)
-                    except StopIteration:
-                        break
-                    pending.append((item, pool.submit(work, item)))
-                if not pending:
-                    return
-                item, future = pending.popleft()
-                error = future.exception()
-                if error is None:
-                    yield item, future.result(), None
-                elif isinstance(error, Exception):
-                    yield item, None, error
-                else:
-                    raise error
-        finally:
-            for _, future in pending:
-                future.cancel()
+            while len(self._pending) < self._ahead:
+                try:
+                    item = next(self._items)
+                except StopIteration:
+                    break
+                self._pending.append((item, self._pool.submit(self._work, item)))
+            item, future = self._pending.popleft() if self._pending else (None, None)
+            if future is None:
+                raise StopIteration
+            error = future.exception()
+            if error is None:
+                return item, future.result(), None
+            if isinstance(error, Exception):
+                return item, None, error
+            raise error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Take no more items, and wait for the threads."""
+        self._items = iter(())
+        self._pending.clear()
+        self._pool.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> prefetch:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Without waiting: garbage is collected in any thread, also in one that is starting and holds a lock of joins.
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class BoundedWorkers:

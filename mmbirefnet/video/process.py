@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -172,13 +172,14 @@ def process_video(
             if on_frame is not None:
                 on_frame()
 
-        frames = _ahead(reader)
+        frames = stack.enter_context(closing(_ahead(reader)))
         if finished is not None:
             smooth.state = finished.state
             for index, frame in enumerate(islice(frames, finished.count)):
                 write(frame, finished.load(index))
-        predictions = _ahead(_predict(inferencer, frames, settings, smooth))
-        for (frame, _, state), pixels, error in prefetch(finish, predictions, workers):
+        predictions = stack.enter_context(closing(_ahead(_predict(inferencer, frames, settings, smooth))))
+        finishing = stack.enter_context(prefetch(finish, predictions, workers))
+        for (frame, _, state), pixels, error in finishing:
             if error is not None:
                 raise error
             if finished is not None:
@@ -242,12 +243,13 @@ def _fit(background: LoadedImage | tuple[int, int, int], size: tuple[int, int], 
 def _ahead(items: Iterable[T]) -> Iterator[T]:
     """Items, each made in a thread while the one before is used."""
     items = iter(items)
-    for _, item, error in prefetch(lambda _: next(items, None), repeat(None), workers=1, ahead=1):
-        if error is not None:
-            raise error
-        if item is None:
-            return
-        yield item
+    with prefetch(lambda _: next(items, None), repeat(None), workers=1, ahead=1) as results:
+        for _, item, error in results:
+            if error is not None:
+                raise error
+            if item is None:
+                return
+            yield item
 
 
 def _predict(

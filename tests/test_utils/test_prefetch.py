@@ -41,6 +41,41 @@ def test_an_early_end_takes_no_more():
     assert len(taken) <= 4
 
 
+def test_what_is_forgotten_is_not_waited_for():
+    """Garbage is collected in any thread; waiting there for another one can be a deadlock."""
+    gate, started = threading.Event(), threading.Event()
+
+    def work(number):
+        started.set()
+        gate.wait(20)
+
+    results = prefetch(work, range(5), workers=1)
+    reader = threading.Thread(target=next, args=(results,), daemon=True)
+    reader.start()
+    assert started.wait(20)
+    start = time.monotonic()
+    type(results).__del__(results)
+    assert time.monotonic() - start < 5
+    gate.set()
+    reader.join(20)
+    assert not reader.is_alive()
+
+
+def test_closed_ones_have_ended():
+    ended = []
+
+    def work(number):
+        time.sleep(0.05)
+        ended.append(number)
+
+    with prefetch(work, range(100), workers=2) as results:
+        next(results)
+    count = len(ended)
+    assert list(results) == []
+    time.sleep(0.2)
+    assert len(ended) == count <= 4
+
+
 def test_submit_waits_for_room():
     gate, done, submitted = threading.Event(), [], []
 
