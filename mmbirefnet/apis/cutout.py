@@ -91,7 +91,7 @@ def remove_background(
             :class:`~mmbirefnet.imaging.settings.Settings` documents.
         mask: Mask in place of a model's prediction, see :class:`~mmbirefnet.apis.masks.MaskInferencer`: path, bytes,
             array or PIL image. No model is loaded then.
-        guide: Coarse mask that tells a model with guidance what to segment, likewise; see
+        guide: Coarse mask of the object for a model with guidance, likewise; see
             :class:`~mmbirefnet.models.GuidedBiRefNet`.
         tile: Largest side that the model is given, in multiples of 32: an image with a longer side is predicted at its
             own size in overlapping tiles. The model sees only one tile at a time.

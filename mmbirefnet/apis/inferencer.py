@@ -197,8 +197,8 @@ class BiRefNetInferencer:
             allow_private_urls: Whether a URL may lead to an address that is not public, see
                 :func:`mmbirefnet.imaging.urls.read_url`.
             report: JSON file to write, with a record for each image, see :class:`~mmbirefnet.apis.job.Report`.
-            guide: Coarse mask that tells a model with guidance (:class:`~mmbirefnet.models.GuidedBiRefNet`) what to
-                segment: an image for all, or a folder with one for each, see
+            guide: Coarse mask of the object for a model with guidance (:class:`~mmbirefnet.models.GuidedBiRefNet`):
+                an image for all, or a folder with one for each, see
                 :class:`~mmbirefnet.imaging.masks.MaskFiles`.
             output: Former name of ``dtype``.
 

@@ -52,7 +52,7 @@ class GuidedConv2d(nn.Conv2d):
 
 @MODELS.register_module()
 class GuidedBiRefNet(BiRefNet):
-    """BiRefNet that takes a coarse mask beside the image, which tells it what to segment.
+    """BiRefNet that takes a coarse mask of the object beside the image.
 
     The mask m in [0, 1] is encoded as ``2 m - 1``, so that 0 stands for no mask, and uncertain parts of a mask for no
     information. The backbone gets it as a fourth channel, at both scales; the decode head gets the image alone. As in
