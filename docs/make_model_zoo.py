@@ -42,9 +42,10 @@ configs, their metafiles and the catalog.
 
 ## Released models
 
-Each name works wherever a checkpoint is taken, see [models by name](user_guides/models.md). The license of the weights
-does not replace [the terms of the training data](user_guides/models.md#released-models). "Fine-tune" names the config
-that fine-tunes the model on your own images.
+Each name works wherever a checkpoint is expected, see [models by name](user_guides/models.md). Input sizes are width x
+height; "own size" is the size of each image. The license of the weights does not replace
+[the terms of the training data](user_guides/models.md#released-models). "Fine-tune" is the config that fine-tunes the
+model on your own images.
 
 """
 SCORES = """
