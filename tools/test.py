@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import METRICS
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from mmbirefnet.apis.shares import Share
+from mmbirefnet.apis.job import Share
 from mmbirefnet.engine.launch import add_common_arguments, is_fsdp, load_config, runner_of
 from mmbirefnet.engine.resume.predictions import begin_predictions, describe_predictions, resume_predictions
 from mmbirefnet.utils.console import escape_unprintable

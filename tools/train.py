@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmbirefnet.engine.launch import add_common_arguments, load_config, runner_of
-from mmbirefnet.engine.optimizers.lr_scaling import RULES, scale_lr
+from mmbirefnet.engine.optimizers import RULES, scale_lr
 from mmbirefnet.utils.console import escape_unprintable
 
 

@@ -59,7 +59,7 @@ def as_json(reports: dict[str, SetReport]) -> dict:
 
 def run(args: argparse.Namespace) -> int:
     from mmbirefnet.datasets.preparation.check import check_sets
-    from mmbirefnet.visualization.problem_sheet import draw_problems
+    from mmbirefnet.visualization.sheets import draw_problems
 
     escape_unprintable()
     progress = show_progress if sys.stderr.isatty() else None

@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from mmbirefnet.apis.job import ImageJob
+from mmbirefnet.apis.job import ImageJob, Share
 from mmbirefnet.apis.masks import MaskInferencer
-from mmbirefnet.apis.shares import Share
 from mmbirefnet.imaging.formats import IMAGE_SUFFIXES
 from mmbirefnet.imaging.read import MAX_PIXELS, suffix_of
 from mmbirefnet.imaging.sandbox import ImageDecoder

@@ -1,7 +1,7 @@
 """Training: optimizer wrappers, hooks and loops."""
 
 import mmbirefnet.registry  # noqa: F401  checks the packages before they are imported
-from mmbirefnet.engine.optimizers.autocast_optim_wrapper import BFloat16OptimWrapper
+from mmbirefnet.engine.optimizers import BFloat16OptimWrapper
 
 from . import hooks
 from .hooks import *  # noqa: F403

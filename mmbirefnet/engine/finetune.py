@@ -28,7 +28,7 @@ from mmbirefnet.datasets.preparation.find_sets import DataFolder, find_data_fold
 from mmbirefnet.datasets.transforms.decode import read_image, read_map, read_mask
 from mmbirefnet.engine.launch import runner_of
 from mmbirefnet.engine.training_memory import GIB, available_gib, estimate_memory
-from mmbirefnet.evaluation.report.tables import TableRow, to_markdown
+from mmbirefnet.evaluation.report import TableRow, to_markdown
 from mmbirefnet.fileio.atomic import replacing
 from mmbirefnet.fileio.checkpoints import misfit, read_state_dict, write_checkpoint
 from mmbirefnet.fileio.configs import check_options, read_config

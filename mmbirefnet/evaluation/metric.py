@@ -17,7 +17,7 @@ from mmengine.structures import BaseDataElement
 from mmbirefnet.datasets import DichotomousDataset
 from mmbirefnet.datasets.transforms.decode import read_map, read_mask
 from mmbirefnet.evaluation.map_files import OBJECT_ABOVE, check_trimap, find_trimap, unknown_region
-from mmbirefnet.evaluation.report.tables import MEANS, to_keys, with_means
+from mmbirefnet.evaluation.report import MEANS, to_keys, with_means
 from mmbirefnet.evaluation.scoring import Scores, aggregate, check_measures, score_pair
 from mmbirefnet.evaluation.scoring_pool import TIMEOUT, ScoringPool, resolve_workers
 from mmbirefnet.fileio.atomic import replacing

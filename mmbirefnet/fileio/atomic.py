@@ -1,5 +1,6 @@
-"""Files that appear whole or not at all, whatever kills the process or the machine."""
+"""Files that appear whole or not at all, whatever kills the process or the machine, and their hash."""
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -83,3 +84,12 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal digits; ``hashlib.file_digest`` needs Python 3.11."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -17,9 +17,9 @@ from mmengine.logging import print_log
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from mmbirefnet.fileio.atomic import sha256_of
 from mmbirefnet.fileio.checkpoints import read_checkpoint, state_dict_of
 from mmbirefnet.fileio.downloads import download_file
-from mmbirefnet.fileio.hashing import sha256_of
 
 # The end of a file's name that torchvision and OpenMMLab give to what they publish: the start of its SHA-256.
 _NAMED_HASH = re.compile(r'-([0-9a-f]{8,64})\.\w+$')

@@ -9,7 +9,7 @@ from mmengine.structures import BaseDataElement
 from mmseg.visualization import SegLocalVisualizer
 
 from ..registry import VISUALIZERS
-from .contact_sheet import bounded_size, fit, side_by_side
+from .sheets import bounded_size, fit, side_by_side
 
 
 @VISUALIZERS.register_module()

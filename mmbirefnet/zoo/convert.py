@@ -13,8 +13,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mmbirefnet.fileio.atomic import sha256_of
 from mmbirefnet.fileio.checkpoints import read_checkpoint, state_dict_of
-from mmbirefnet.fileio.hashing import sha256_of
 from mmbirefnet.imaging.settings import INPUT_SIZES, is_input_size
 
 from .catalog import EARLY_NETWORK, ModelInfo, folder_config, identify

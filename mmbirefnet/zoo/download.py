@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from mmbirefnet.fileio.hashing import sha256_of
+from mmbirefnet.fileio.atomic import sha256_of
 from mmbirefnet.zoo.catalog import (
     CHECKPOINT_SUFFIXES,
     FOLDER_FILES,

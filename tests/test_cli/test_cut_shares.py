@@ -11,7 +11,7 @@ import pytest
 from fake_backend import RedBackend
 
 from mmbirefnet.apis import BiRefNetInferencer
-from mmbirefnet.apis.shares import Share
+from mmbirefnet.apis.job import Share
 from mmbirefnet.cli.main import main
 
 
@@ -108,7 +108,7 @@ def test_one_file_or_a_watched_folder_is_not_shared(cut):
 def test_processes_at_once(images, tmp_path):
     """Two processes, one report with the sums, on counts alone."""
     code = (
-        'from pathlib import Path; from mmbirefnet.apis.job import Report; from mmbirefnet.apis.shares import Share; '
+        'from pathlib import Path; from mmbirefnet.apis.job import Report; from mmbirefnet.apis.job import Share; '
         f'share = Share.from_environment(); total = share.join(Path({str(tmp_path)!r}), Report(share.rank + 1)); '
         'print(total and total.written)'
     )

@@ -13,9 +13,8 @@ from mmengine.structures import PixelData
 from small_training import RandomData, make_runner
 
 from mmbirefnet.engine.hooks import SafeCheckpointHook
-from mmbirefnet.engine.resume import newest_checkpoint as module
-from mmbirefnet.engine.resume.newest_checkpoint import newest_checkpoint
-from mmbirefnet.engine.resume.saving import save_safely
+from mmbirefnet.engine.resume import checkpoints as module
+from mmbirefnet.engine.resume.checkpoints import newest_checkpoint, save_safely
 
 
 @pytest.fixture(autouse=True)

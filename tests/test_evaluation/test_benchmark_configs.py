@@ -12,7 +12,7 @@ from mmengine.hooks import CheckpointHook
 
 from mmbirefnet.engine.hooks import BenchmarkTableHook
 from mmbirefnet.evaluation import MEASURES, lower_is_better
-from mmbirefnet.evaluation.report.tables import MEANS, TASK_COLUMNS, TEST_SETS, load_published, task_of, with_means
+from mmbirefnet.evaluation.report import MEANS, TASK_COLUMNS, TEST_SETS, load_published, task_of, with_means
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs'

@@ -17,7 +17,7 @@ from small_training import make_runner, train
 from torch import nn
 
 from mmbirefnet.apis import BiRefNetInferencer
-from mmbirefnet.engine.resume.newest_checkpoint import newest_checkpoint
+from mmbirefnet.engine.resume.checkpoints import newest_checkpoint
 from mmbirefnet.fileio.checkpoints import read_checkpoint, read_state_dict
 from mmbirefnet.fileio.restricted_unpickling import load_guarded
 from mmbirefnet.registry import MODELS

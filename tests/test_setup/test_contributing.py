@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from mmbirefnet.evaluation.functional.pair import Pair
 from mmbirefnet.evaluation.functional.registry import MEASURES
-from mmbirefnet.evaluation.report.tables import TableRow, to_latex
+from mmbirefnet.evaluation.report import TableRow, to_latex
 from mmbirefnet.registry import DATASETS, METRICS, MODELS
 
 ROOT = Path(__file__).parents[2]

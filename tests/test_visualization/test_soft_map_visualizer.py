@@ -11,7 +11,7 @@ from mmseg.structures import SegDataSample
 
 from mmbirefnet.registry import VISUALIZERS
 from mmbirefnet.visualization import SheetRow, SoftMapVisualizer, draw_contact_sheet
-from mmbirefnet.visualization.contact_sheet import BACKGROUND, GAP, bounded_size, error_panel
+from mmbirefnet.visualization.sheets import BACKGROUND, GAP, bounded_size, error_panel
 
 
 def make_sample(height=20, width=30, path='photo.jpg'):

@@ -19,7 +19,7 @@ from mmengine.utils import ProgressBar
 from mmbirefnet.datasets.transforms.decode import read_image
 from mmbirefnet.evaluation import MEASURES, lower_is_better
 from mmbirefnet.evaluation.map_files import check_trimap, find_trimap, list_images, match_maps, read_pair, score_files
-from mmbirefnet.evaluation.report.tables import (
+from mmbirefnet.evaluation.report import (
     TASK_COLUMNS,
     TableRow,
     columns_of,
@@ -34,8 +34,8 @@ from mmbirefnet.evaluation.report.tables import (
 from mmbirefnet.evaluation.scoring import check_measures, mean_scores, summarize
 from mmbirefnet.evaluation.scoring_pool import TIMEOUT, ScoringPool, resolve_workers
 from mmbirefnet.utils.console import escape_unprintable, printable
-from mmbirefnet.visualization.contact_sheet import SheetRow, draw_contact_sheet
 from mmbirefnet.visualization.curves import draw_curves
+from mmbirefnet.visualization.sheets import SheetRow, draw_contact_sheet
 
 
 def parse_args():

@@ -13,8 +13,7 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/en/notes/perform
 
 from mmengine.runner import Runner
 
-from mmbirefnet.evaluation.report.ranking import find_checkpoints, is_measure, rank, read_logged_scores
-from mmbirefnet.evaluation.report.tables import TableRow, to_markdown
+from mmbirefnet.evaluation.report import TableRow, find_checkpoints, is_measure, rank, read_logged_scores, to_markdown
 from mmbirefnet.fileio.configs import ConfigOptions, check_options, read_config
 from mmbirefnet.utils.console import escape_unprintable
 

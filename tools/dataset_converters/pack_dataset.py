@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 
-from mmbirefnet.datasets.preparation.packing import pack
+from mmbirefnet.datasets.preparation.layout import pack
 from mmbirefnet.utils.console import escape_unprintable
 
 

@@ -3,15 +3,13 @@
 All draw from NumPy's global random state, which mmengine seeds in every worker.
 """
 
-from .blur_and_compress import BlurAndCompress
 from .coarse_mask import CoarseMask
 from .copy_paste import CopyPaste
-from .edge_crop import EdgeCrop
+from .crops import EdgeCrop, RandomZoomCrop
 from .formatting import PackDichotomousInputs
 from .geometric import RandomCenterCrop, RandomRotate, Resize, ResizeToBatch
 from .loading import LoadImage, LoadMask
-from .photometric import ColorEnhance, SaltAndPepper, SyntheticBackground
-from .zoom_crop import RandomZoomCrop
+from .photometric import BlurAndCompress, ColorEnhance, SaltAndPepper, SyntheticBackground
 
 __all__ = [
     'BlurAndCompress',

@@ -8,7 +8,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmbirefnet.evaluation.report.tables import (
+from mmbirefnet.evaluation.report import (
     TableRow,
     columns_of,
     from_keys,

@@ -21,9 +21,16 @@ from mmengine.runner.base_loop import BaseLoop
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mmbirefnet.engine.loops.resumable_train_loop import VALIDATED_INFO
-from mmbirefnet.engine.resume.newest_checkpoint import is_training_checkpoint, newest_checkpoint
-from mmbirefnet.engine.resume.saving import INTERRUPTED, TEMPORARY, remove, save_safely, write_safely
+from mmbirefnet.engine.loops import VALIDATED_INFO
+from mmbirefnet.engine.resume.checkpoints import (
+    INTERRUPTED,
+    TEMPORARY,
+    is_training_checkpoint,
+    newest_checkpoint,
+    remove,
+    save_safely,
+    write_safely,
+)
 from mmbirefnet.fileio.checkpoints import misfit
 from mmbirefnet.registry import HOOKS
 
@@ -282,7 +289,7 @@ def _result_keys(metric: BaseMetric, sets: list[str]) -> list[str] | None:
 
 def _keys_of(name: str, keys: Iterable[str]) -> list[str]:
     """Keys of a measure by its name alone, one for each set."""
-    from mmbirefnet.evaluation.report.tables import MEANS  # scoring needs packages that training does not
+    from mmbirefnet.evaluation.report import MEANS  # scoring needs packages that training does not
 
     found = [key for key in keys if key.endswith(f'/{name}')]
     return [key for key in found if key.rpartition('/')[0].rpartition('/')[2] not in MEANS] or found

@@ -10,7 +10,7 @@ from mmengine.dist import all_reduce, barrier, get_world_size
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 
-from mmbirefnet.engine.resume.saving import INTERRUPTED, save_safely
+from mmbirefnet.engine.resume.checkpoints import INTERRUPTED, save_safely
 from mmbirefnet.registry import HOOKS
 
 

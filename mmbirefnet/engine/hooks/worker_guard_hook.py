@@ -13,7 +13,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mmbirefnet.engine.resume.randomness import preserved_generators
+from mmbirefnet.engine.resume.seeded_data import preserved_generators
 from mmbirefnet.registry import HOOKS
 from mmbirefnet.utils.process_guard import guard_process
 

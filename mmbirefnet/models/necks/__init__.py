@@ -1,4 +1,3 @@
-from .localization import LocalizationModule
-from .pyramid_localization import PyramidLocalizationModule
+from .localization import LocalizationModule, PyramidLocalizationModule
 
 __all__ = ['LocalizationModule', 'PyramidLocalizationModule']

@@ -1,6 +1,5 @@
-from .birefnet import BiRefNet
+from .birefnet import BiRefNet, SoftMapTTAModel
 from .guided import GuidedBiRefNet, GuidedDataPreProcessor
 from .lora import LoRABiRefNet
-from .tta import SoftMapTTAModel
 
 __all__ = ['BiRefNet', 'GuidedBiRefNet', 'GuidedDataPreProcessor', 'LoRABiRefNet', 'SoftMapTTAModel']

@@ -10,7 +10,7 @@ from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
 
 from mmbirefnet.datasets import DichotomousDataset
-from mmbirefnet.datasets.preparation.packing import pack
+from mmbirefnet.datasets.preparation.layout import pack
 
 TOOL = Path(__file__).parents[3] / 'tools/dataset_converters/pack_dataset.py'
 SIZE = (40, 56)

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 
 from mmbirefnet.evaluation import MEASURES
-from mmbirefnet.evaluation.report.ranking import find_checkpoints, rank, read_logged_scores
-from mmbirefnet.evaluation.report.tables import (
+from mmbirefnet.evaluation.report import (
     TASK_COLUMNS,
     TEST_SETS,
     TableRow,
     columns_of,
+    find_checkpoints,
     in_table_order,
     load_published,
     parse_dis5k_name,
+    rank,
+    read_logged_scores,
     rows_by,
     task_of,
     to_latex,

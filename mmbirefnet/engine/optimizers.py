@@ -1,11 +1,35 @@
-"""The learning rate for another batch size or number of GPUs than a config was written for."""
+"""Mixed precision in bfloat16, and the learning rate for another batch size than a config was written for."""
 
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 
+import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper
+from mmengine.runner.amp import autocast
+
+from mmbirefnet.registry import OPTIM_WRAPPERS
+
+
+@OPTIM_WRAPPERS.register_module()
+class BFloat16OptimWrapper(OptimWrapper):
+    """Runs the forward pass under bfloat16 autocast.
+
+    bfloat16 has float32's range, so no loss scaling is needed; mmengine's ``AmpOptimWrapper`` scales all the same and
+    refuses the CPU. Weights, gradients and the optimizer's state stay float32.
+
+    Args:
+        **kwargs: Arguments of :class:`mmengine.optim.OptimWrapper`.
+    """
+
+    @contextmanager
+    def optim_context(self, model):
+        with super().optim_context(model), autocast(dtype=torch.bfloat16):
+            yield
+
 
 RULES = ('linear', 'sqrt')
 

@@ -1,10 +1,12 @@
-"""Pictures of soft maps during validation."""
+"""Images of the first training batch, and of soft maps during validation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
+import numpy as np
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -12,6 +14,7 @@ from mmengine.structures import BaseDataElement
 
 from mmbirefnet.datasets.transforms.decode import read_image
 from mmbirefnet.registry import HOOKS
+from mmbirefnet.visualization import SheetRow, draw_contact_sheet
 
 
 @HOOKS.register_module()
@@ -57,3 +60,36 @@ class SoftMapHook(Hook):
             name = f'val_{Path(sample.img_path).stem}'
             runner.visualizer.add_datasample(name, image, data_sample=sample, step=runner.epoch)
             self._drawn += 1
+
+
+@HOOKS.register_module()
+class FirstBatchHook(Hook):
+    """Draws the first batch to ``first_batch.png`` in the run's log folder, after all augmentations.
+
+    Each row has an image, its mask, and the image where the mask is above one half. Wrong pairs, inverted masks and
+    augmentations that are too strong show there before they cost a run.
+
+    Args:
+        images: Number of images at most.
+        width: Of a panel, in pixels.
+    """
+
+    def __init__(self, images: int = 8, width: int = 320) -> None:
+        self.images = images
+        self.width = width
+
+    @master_only
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Draw the batch, if it is the first one of this process."""
+        if self.images < 1 or data_batch is None:
+            return
+        rows = []
+        for image, sample in [*zip(data_batch['inputs'], data_batch['data_samples'])][: self.images]:
+            image = np.ascontiguousarray(image.numpy().transpose(1, 2, 0)[..., ::-1])  # uint8 BGR to RGB
+            mask = np.rint(sample.gt_sem_seg.data[0].numpy() * 255).astype(np.uint8)
+            gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+            rows.append(SheetRow(image, mask, np.where(mask > 127, gray, 0).astype(np.uint8)))
+        path = Path(runner.log_dir) / 'first_batch.png'
+        cv2.imwrite(str(path), draw_contact_sheet(rows, self.width)[..., ::-1])
+        runner.logger.info(f'FirstBatchHook: the first batch is drawn in {path}')
+        self.images = 0

@@ -1,1 +1,0 @@
-"""Optimizer wrappers and learning-rate scaling."""
