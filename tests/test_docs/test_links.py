@@ -1,7 +1,6 @@
 """Relative links of the documentation and of the READMEs lead to files and headings, and every page is on the site."""
 
 import re
-from pathlib import Path
 
 import pytest
 from doc_blocks import PAGES as ALL_PAGES
