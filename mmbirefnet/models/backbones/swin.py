@@ -141,7 +141,7 @@ class WindowAttention(BaseModule):
         return x.unflatten(2, (-1, size)).unflatten(1, (-1, size)).transpose(2, 3).flatten(3, 4)
 
     def _attend_windows(self, qkv: Tensor, last: bool) -> Tensor:
-        """Attend in rows of windows (``last``: the last row), ``(N, rows, cols, L, 3C)`` to ``(N, rows, cols, L, C)``."""
+        """Attend in rows of windows (or the last row), ``(N, rows, cols, L, 3C)`` to ``(N, rows, cols, L, C)``."""
 
         def attend(qkv: Tensor) -> Tensor:
             return self.proj_drop(self.proj(self._attend_by_mask(qkv, last)))

@@ -71,7 +71,7 @@ class TIMMBackbone(_TIMMBackbone):
         self._is_init = True
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return four maps ``(N, Ci, H / si, W / si)`` of an image ``(N, 3, H, W)``; si are the strides of the model."""
+        """Return four maps ``(N, Ci, H / si, W / si)`` of an image ``(N, 3, H, W)``, where si are the strides."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             return tuple(super().forward(x))
 
