@@ -76,7 +76,7 @@ def test_nothing_is_overwritten(tmp_path):
     touch(source / 'DIS-VD/im', '1.jpg')
     touch(source / 'DIS-VD/gt', '1.png')
     touch(tmp_path / 'data/DIS5K/DIS-VD/im', '1.jpg')
-    assert 'im/1.jpg: in the way' in run(source, tmp_path / 'data')
+    assert 'im/1.jpg: already exists' in run(source, tmp_path / 'data')
     assert not (tmp_path / 'data/DIS5K/DIS-VD/gt').exists()
 
 
