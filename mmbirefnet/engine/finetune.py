@@ -22,9 +22,9 @@ from mmengine.registry import DefaultScope
 
 import mmbirefnet
 from mmbirefnet.datasets import DichotomousDataset, FolderDataset
-from mmbirefnet.datasets.mask_kind import are_soft, count_soft
 from mmbirefnet.datasets.preparation.check import check_sets, ruinous
 from mmbirefnet.datasets.preparation.find_sets import DataFolder, find_data_folder
+from mmbirefnet.datasets.soft_masks import are_soft, count_soft
 from mmbirefnet.datasets.transforms.decode import read_image, read_map, read_mask
 from mmbirefnet.engine.launch import runner_of
 from mmbirefnet.engine.training_memory import GIB, available_gib, estimate_memory

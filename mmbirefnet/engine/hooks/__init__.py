@@ -1,10 +1,10 @@
+from .atomic_checkpoint_hook import SafeCheckpointHook
 from .benchmark_table_hook import BenchmarkTableHook
 from .finite_hook import FiniteHook
 from .loss_schedule import LossScheduleHook
-from .mask_kind_hook import MaskKindHook
 from .model_hooks import BufferSyncHook, FuseHook, MatmulPrecisionHook
-from .released_checkpoint_hook import ReleasedCheckpointHook
-from .safe_checkpoint_hook import SafeCheckpointHook
+from .pretrained_checkpoint_hook import ReleasedCheckpointHook
+from .soft_mask_hook import MaskKindHook
 from .stop_signal_hook import StopSignalHook
 from .val_loss_hook import ValLossHook
 from .visualization_hooks import FirstBatchHook, SoftMapHook

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from mmbirefnet.datasets import DichotomousDataset
-from mmbirefnet.datasets.mask_kind import are_soft, count_soft, is_soft
 from mmbirefnet.datasets.preparation.synthetic import make_sample
+from mmbirefnet.datasets.soft_masks import are_soft, count_soft, is_soft
 
 OUTLINES = [make_sample(0, 'test', index, (256, 256)).mask for index in range(10)]
 

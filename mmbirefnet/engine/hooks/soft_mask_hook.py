@@ -9,7 +9,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmbirefnet.datasets.mask_kind import are_soft, count_soft
+from mmbirefnet.datasets.soft_masks import are_soft, count_soft
 from mmbirefnet.registry import HOOKS
 
 KINDS = ('auto', 'soft', 'hard')
@@ -26,7 +26,7 @@ class MaskKindHook(Hook):
 
     Args:
         kind: ``'soft'``, ``'hard'``, or ``'auto'`` for what
-            :func:`~mmbirefnet.datasets.mask_kind.is_soft` says of a tenth of the training masks or more; in a test
+            :func:`~mmbirefnet.datasets.soft_masks.is_soft` says of a tenth of the training masks or more; in a test
             without training, of the test set's.
         region_losses: Class names of the losses that soft masks are not for.
         images: Masks to look at, spread evenly over the data set.
