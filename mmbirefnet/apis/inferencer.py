@@ -23,6 +23,7 @@ from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.imaging.sources import Source, describe_left_out, is_single, is_video, list_sources
 from mmbirefnet.imaging.tiles import predict_in_tiles
 from mmbirefnet.imaging.urls import MAX_BYTES
+from mmbirefnet.utils.deprecation import warn_renamed
 from mmbirefnet.utils.prefetch import prefetch
 from mmbirefnet.zoo.catalog import CHECKPOINT_SUFFIXES
 from mmbirefnet.zoo.download import is_model_name
@@ -211,7 +212,7 @@ class BiRefNetInferencer:
             OSError, TypeError: If an image cannot be read or written.
         """
         if output is not None:
-            warnings.warn('output= is now called dtype=, and will be removed in 0.3', DeprecationWarning, stacklevel=2)
+            warn_renamed('output=', 'dtype=')
             dtype = output
         if dtype not in ('float32', 'uint8'):
             raise ValueError(f"dtype={dtype!r}, must be 'float32' or 'uint8'")

@@ -1,4 +1,4 @@
-"""Whether masks are mattes, whose gray levels mean something, or outlines with smooth edges."""
+"""Distinguish soft masks (alpha mattes) from hard masks with anti-aliased edges."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from mmengine.dataset import BaseDataset
 
 from .transforms.decode import read_mask
 
-_GRAY = (0.06, 0.94)  # JPEG's noise around black and white is none
-_EDGE = 5  # pixels; edges are narrower, also where a mask has been enlarged a little
-_LEAST_AREA = 0.02  # of the object's pixels
+_GRAY = (0.06, 0.94)  # excludes the noise that JPEG adds around black and white
+_EDGE = 5  # pixels; anti-aliased edges are narrower, even in slightly enlarged masks
+_LEAST_AREA = 0.02  # share of the object's pixels
 _LEAST_MASKS = 0.1
 
 
 def is_soft(alpha: np.ndarray) -> bool:
-    """Whether a mask is gray over areas, as hair, glass and blur are in mattes, and not along edges alone.
+    """Whether a mask is gray over areas (hair, glass, blur) and not only along edges.
 
-    That is, whether 5x5 squares of gray are centered at 2 % of the object's pixels or more.
+    A mask is soft if at least 2 % of the object's pixels are the center of a 5x5 square of gray pixels.
 
     Args:
         alpha: Mask, float32 (H, W) in [0, 1].
@@ -31,11 +31,14 @@ def is_soft(alpha: np.ndarray) -> bool:
 
 
 def count_soft(dataset: BaseDataset, images: int) -> tuple[int, int]:
-    """How many of a data set's masks are soft, and how many were looked at.
+    """Count the soft masks of a data set.
 
     Args:
-        dataset: Its items have a ``seg_map_path``.
-        images: Masks to look at, spread evenly over the data set.
+        dataset: Data set whose items have a ``seg_map_path``.
+        images: Number of masks to inspect, spread evenly over the data set.
+
+    Returns:
+        Number of soft masks, and number of inspected masks.
     """
     indices = np.unique(np.linspace(0, len(dataset) - 1, min(images, len(dataset))).round().astype(int))
     paths = [dataset.get_data_info(int(index))['seg_map_path'] for index in indices]
@@ -43,6 +46,6 @@ def count_soft(dataset: BaseDataset, images: int) -> tuple[int, int]:
 
 
 def are_soft(counts: Sequence[int]) -> bool:
-    """Whether a data set is one of mattes, from what :func:`count_soft` gives: a tenth of the masks are soft."""
+    """Whether a data set has soft masks: at least a tenth of those that :func:`count_soft` inspected."""
     soft, seen = counts
     return soft >= _LEAST_MASKS * seen and soft > 0

@@ -452,8 +452,8 @@ def score(cfg: Config, checkpoint: str | os.PathLike, folder: Path, soft: bool =
     cfg.launcher = 'none'
     measures = [*MEASURES, 'MSE'] if soft else list(MEASURES)
     cfg.test_evaluator = dict(cfg.test_evaluator, measures=measures, output_dir=str(folder / 'maps'))
-    cfg.custom_hooks = [dict(type='mmbirefnet.ReleasedCheckpointHook')]
-    cfg.default_hooks.pop('released_checkpoint', None)
+    cfg.custom_hooks = [dict(type='mmbirefnet.PretrainedCheckpointHook')]
+    cfg.default_hooks.pop('pretrained_checkpoint', None)
     cfg.default_hooks.pop('benchmark_table', None)
     cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = None
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None

@@ -1,4 +1,4 @@
-"""Mattes told from outlines."""
+"""Soft masks (alpha mattes) and hard masks."""
 
 import cv2
 import numpy as np
@@ -12,8 +12,8 @@ OUTLINES = [make_sample(0, 'test', index, (256, 256)).mask for index in range(10
 
 
 @pytest.mark.parametrize('mask', OUTLINES)
-def test_drawn_objects(mask):
-    """Their masks are hard with anti-aliased edges; blurred as far as the lens would, they are mattes."""
+def test_synthetic_masks(mask):
+    """Synthetic masks have anti-aliased edges and are hard; with a strong blur they are soft."""
     assert np.unique(mask).size > 10
     mask = mask.astype(np.float32) / 255
     assert not is_soft(mask)

@@ -118,24 +118,24 @@ def _warn(path: Path, error: object) -> None:
     print_log(f'{path}: truncated or damaged, not resumed from ({reason})', 'current', logging.WARNING)
 
 
-def save_safely(runner: Runner, folder: str, name: str, **options) -> str:
-    """``runner.save_checkpoint`` under a temporary name, which becomes ``name`` once the file is on the disk.
+def save_as_latest(runner: Runner, folder: str, name: str, **options) -> str:
+    """Save a checkpoint with :func:`save_atomically`, then write its path to ``last_checkpoint`` in the work directory.
 
-    Then ``last_checkpoint``, the file in the work directory that names the newest one, is replaced in the same way.
+    ``last_checkpoint`` is replaced atomically too.
 
     Args:
-        runner: Of mmengine, on all ranks.
-        folder: A local one.
-        name: Of the checkpoint.
-        **options: Of ``runner.save_checkpoint``.
+        runner: mmengine's runner. Call the function on all ranks.
+        folder: Local folder of the checkpoint.
+        name: File name of the checkpoint.
+        **options: Options of ``runner.save_checkpoint``.
 
     Returns:
         Path of the checkpoint.
 
     Raises:
-        OSError: If it cannot be written, as on a full disk; says which one is kept.
+        OSError: See :func:`save_atomically`.
     """
-    write_safely(runner, folder, name, **options)
+    save_atomically(runner, folder, name, **options)
     path = os.path.join(folder, name)
     if is_main_process():
         with replacing(os.path.join(runner.work_dir, 'last_checkpoint')) as temporary:
@@ -143,8 +143,19 @@ def save_safely(runner: Runner, folder: str, name: str, **options) -> str:
     return path
 
 
-def write_safely(runner: Runner, folder: str, name: str, **options) -> None:
-    """As :func:`save_safely`, for a checkpoint that ``last_checkpoint`` is not to name."""
+def save_atomically(runner: Runner, folder: str, name: str, **options) -> None:
+    """Call ``runner.save_checkpoint`` with a temporary name, sync the file to the disk, and rename it to ``name``.
+
+    Args:
+        runner: mmengine's runner. Call the function on all ranks.
+        folder: Local folder of the checkpoint.
+        name: File name of the checkpoint.
+        **options: Options of ``runner.save_checkpoint``.
+
+    Raises:
+        OSError: If the file cannot be written, for example on a full disk. The message gives the free space and the
+            last checkpoint, which is kept.
+    """
     path = Path(folder, name)
     temporary = path.with_name(TEMPORARY.format(name))  # one name on all ranks, which may write parts of it
     try:
