@@ -19,7 +19,7 @@ from mmbirefnet.imaging.read import MAX_PIXELS, suffix_of
 from mmbirefnet.imaging.sandbox import ImageDecoder
 from mmbirefnet.imaging.sources import Source, describe_left_out, is_single, is_video, list_sources
 from mmbirefnet.imaging.urls import MAX_BYTES
-from mmbirefnet.imaging.write import FORMATS, KINDS, OutputWriter
+from mmbirefnet.imaging.write import FORMATS, OUTPUTS, OutputWriter
 
 from .options import (
     add_foreground_argument,
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--save',
         nargs='+',
-        choices=KINDS,
+        choices=OUTPUTS,
         help='what to write: a gray mask, the cut-out with alpha, the '
         'foreground on --background; each in a folder of its own if there are several (default: cutout, '
         'or foreground with --background)',

@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import BinaryIO
 
-from mmbirefnet.imaging.compose import KINDS
+from mmbirefnet.imaging.compose import OUTPUTS
 from mmbirefnet.video import process_video
 from mmbirefnet.video.reader import RawVideo, VideoReader
 from mmbirefnet.video.writer import CONTAINERS, STREAMED
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--hwaccel', metavar='NAME', help='decode by hardware: cuda, vaapi, …; in software where that is not possible'
     )
     parser.add_argument(
-        '--save', choices=KINDS, help='by default cutout where the file can hold alpha, else foreground'
+        '--save', choices=OUTPUTS, help='by default cutout where the file can hold alpha, else foreground'
     )
     parser.add_argument('--background', help='color or image behind the object; by default a green screen')
     add_foreground_argument(parser)

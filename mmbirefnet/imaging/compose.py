@@ -16,7 +16,7 @@ from mmbirefnet.imaging.maps import to_uint8
 from mmbirefnet.imaging.read import LoadedImage, load_image
 
 WHITE = (255, 255, 255)
-KINDS = ('mask', 'cutout', 'foreground')
+OUTPUTS = ('mask', 'cutout', 'foreground')
 
 
 def compose(

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mmbirefnet.fileio.atomic import replacing
-from mmbirefnet.imaging.compose import KINDS, compose_all, opacity, read_background
+from mmbirefnet.imaging.compose import OUTPUTS, compose_all, opacity, read_background
 from mmbirefnet.imaging.maps import box_of_object
 from mmbirefnet.imaging.read import MAX_SIDE, LoadedSequence, available_formats
 from mmbirefnet.imaging.sequences import ANIMATIONS, encode_sequence, to_palette
@@ -52,7 +52,7 @@ class OutputWriter:
 
     Args:
         out_dir: Folder; everything is written below it. With ``single_file`` the file itself.
-        save: One or several of ``KINDS``; several go to one folder each, ``<out_dir>/<kind>``. By default the cut-out,
+        save: One or several of ``OUTPUTS``; several go to one folder each, ``<out_dir>/<kind>``. By default the cut-out,
             or the foreground if there is a background.
         foreground: Estimate foreground colors.
         background: Behind ``'foreground'``: see :func:`~mmbirefnet.imaging.compose.read_background`.
@@ -91,8 +91,8 @@ class OutputWriter:
         self.save = tuple(dict.fromkeys((save,) if isinstance(save, str) else save))
         self.format = format.lower().lstrip('.') if format else None
         self.foreground, self.overwrite, self.single_file, self.device = foreground, overwrite, single_file, device
-        if not self.save or not set(self.save) <= set(KINDS):
-            raise ValueError(f'save={self.save!r}, must be one or several of {", ".join(KINDS)}')
+        if not self.save or not set(self.save) <= set(OUTPUTS):
+            raise ValueError(f'save={self.save!r}, must be one or several of {", ".join(OUTPUTS)}')
         if background is not None and 'foreground' not in self.save:
             raise ValueError(f'background={background!r} is for foreground, which is not in save={self.save}')
         if len(self.save) > 1 and (single_file or stream is not None):

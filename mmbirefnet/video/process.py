@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeVar
 import cv2
 import numpy as np
 
-from mmbirefnet.imaging.compose import KINDS, compose, fit_background, read_background
+from mmbirefnet.imaging.compose import OUTPUTS, compose, fit_background, read_background
 from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.utils.prefetch import prefetch
@@ -210,8 +210,8 @@ def _target_stream(format: str | None, save: str | None, background) -> tuple[Pa
 
 def _checked_save(save: str | None, background, transparent: bool) -> str:
     """What is written, by default the cut-out where alpha can be held and there is no background."""
-    if save not in (None, *KINDS):
-        raise ValueError(f'save={save!r}, must be one of {", ".join(KINDS)} for a video')
+    if save not in (None, *OUTPUTS):
+        raise ValueError(f'save={save!r}, must be one of {", ".join(OUTPUTS)} for a video')
     if background is not None and save not in (None, 'foreground'):
         raise ValueError(f'background={background!r}: is not used with save={save!r}')
     return save or ('cutout' if background is None and transparent else 'foreground')
