@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 from mmbirefnet.datasets.soft_masks import are_soft, count_soft
 from mmbirefnet.registry import HOOKS
-from mmbirefnet.utils.deprecation import warn_renamed
+from mmbirefnet.utils.deprecation import former_argument
 
 
 @HOOKS.register_module()
@@ -43,9 +43,7 @@ class SoftMaskHook(Hook):
         images: int = 64,
         kind: str | None = None,
     ) -> None:
-        if kind is not None:
-            warn_renamed('SoftMaskHook(kind=)', 'masks=')
-            masks = kind
+        masks = former_argument('kind', kind, 'masks', masks)
         if masks not in ('auto', 'soft', 'hard'):
             raise ValueError(f'SoftMaskHook: masks={masks!r}, must be auto, soft or hard')
         if images < 1:
