@@ -131,8 +131,8 @@ def test_python(images, tmp_path):
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
-        (['BiRefNet', '-o', 'x.html'], 'no image among these'),
-        (['in', '-o', 'x.html'], 'no model among these'),
+        (['BiRefNet', '-o', 'x.html'], 'no image among the arguments'),
+        (['in', '-o', 'x.html'], 'no model among the arguments'),
         (['BiRefNet', 'in', '-o', 'x.png'], '-o x.png: must end in .html'),
         (['BiRefNet', 'none.png', '*.gif', '-o', 'x.html'], '*.gif: matches no images'),
     ],
