@@ -124,7 +124,7 @@ def test_python(images, tmp_path):
     assert page.count('</script>') == 1
     with pytest.raises(FileExistsError, match=r'page\.html: exists already'):
         compare(inferencers, 'in', tmp_path / 'new/page.html', overwrite=False)
-    with pytest.raises(ValueError, match='BiRefNet: is named twice. Fix: .* BiRefNet@2048'):
+    with pytest.raises(ValueError, match='BiRefNet: is given twice. Fix: .* BiRefNet@2048'):
         compare(['BiRefNet', 'BiRefNet'], 'in', 'x.html')
 
 
