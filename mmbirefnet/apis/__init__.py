@@ -1,6 +1,6 @@
-"""Inference: soft maps and cut-outs of images.
+"""Inference: predictions and cut-outs of images.
 
-Importing it imports neither torch nor the OpenMMLab packages: with an ONNX model none of them is needed.
+This module imports neither torch nor the OpenMMLab packages, since ONNX models need none of them.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""What an inferencer needs of something that predicts."""
+"""Interface between the inferencer and the model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ class Backend(Protocol):
     """Predicts foreground probabilities of a batch of images.
 
     Attributes:
-        name: What messages call it.
-        input_size: (height, width) it was trained at, in pixels.
-        fixed_size: Whether it takes images of ``input_size`` only.
-        max_batch: Largest batch; ``None`` for any.
-        takes_guide: Optional: whether images may have a coarse mask (gray level) as a fourth channel. ``False`` if it
-            is missing.
+        name: Name in messages.
+        input_size: (height, width) in pixels that the model was trained at.
+        fixed_size: Whether the model accepts only images of ``input_size``.
+        max_batch: Largest batch; ``None`` for no limit.
+        takes_guide: Whether images may have a coarse mask (gray levels) as a fourth channel. Optional; without the
+            attribute they may not.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Several models or settings over the same images, on one page."""
+"""Compare several models or settings on the same images, on one HTML page."""
 
 from __future__ import annotations
 
@@ -29,13 +29,16 @@ def parse_version(text: str, settings: Settings | None = None) -> tuple[str, Set
     """Split ``MODEL@SETTING,…`` into model, settings and dtype.
 
     Args:
-        text: Model, as :class:`BiRefNetInferencer` takes it, and after ``@`` what differs from ``settings``: an input
-            size (``2048``, ``HEIGHTxWIDTH`` or ``image``), ``flip``, ``guided`` or ``closed-form`` (``refine``), or a
-            dtype. What follows an ``@`` and is none of these belongs to the model: a revision.
-        settings: Of all versions.
+        text: Model, in any form that :class:`BiRefNetInferencer` accepts. After ``@`` come changes to ``settings``: an
+            input size (``2048``, ``HEIGHTxWIDTH`` or ``image``), ``flip``, ``guided`` or ``closed-form`` (``refine``),
+            or a dtype. Any other text after ``@`` is part of the model's name: a revision.
+        settings: Options of the prediction, common to all versions.
+
+    Returns:
+        Model, settings and dtype.
 
     Raises:
-        ValueError: If the size cannot be used.
+        ValueError: If the size is invalid.
     """
     settings, dtype = settings or Settings(), DTYPES[0]
     model, at, options = text.rpartition('@')
@@ -71,44 +74,44 @@ def compare(
     on_done: Callable[[], None] = lambda: None,
     foreground: bool | None = None,
 ) -> Path:
-    """Write a page that compares several models or settings over the same images with sliders.
+    """Write a page that compares several models or settings on the same images with sliders.
 
-    It is one HTML file that opens in a browser without a server. Models are loaded one after another.
+    The page is one HTML file, which opens in a browser without a server. Models are loaded one after another.
 
     Args:
-        models: Models, each with settings of its own if wanted, see :func:`parse_version`; or inferencers by name.
-        inputs: Images, as :class:`BiRefNetInferencer` takes them.
+        models: Models, optionally with settings of their own, see :func:`parse_version`; or inferencers by name.
+        inputs: Images, in any form that :class:`BiRefNetInferencer` accepts.
         out: The HTML file.
         settings: Options of the prediction.
-        device: For example ``'cuda:1'``; ``None`` for a GPU where there is one.
+        device: For example ``'cuda:1'``; ``None`` for a GPU if there is one, otherwise the CPU.
         estimate_foreground: Whether to estimate the object's own colors at the edges.
         longest: Longer side of the images on the page, in pixels.
-        max_pixels: Largest image that is read.
+        max_pixels: Largest image to read, in pixels.
         decoder: Reads files in worker processes.
         overwrite: Whether ``out`` may be replaced.
-        on_error: Called with an image and its error; the others go on. ``None`` raises the first error.
+        on_error: Called with each image that failed and its error; the job continues. ``None`` raises the first error.
         on_done: Called after each prediction.
         foreground: Former name of ``estimate_foreground``.
 
     Returns:
-        The file.
+        Path of the page.
 
     Raises:
-        ValueError: If there is no model, two are the same, or an option is wrong.
+        ValueError: If there is no model, a model is given twice, or an option is invalid.
         FileExistsError: If ``out`` exists and may not be replaced.
-        OSError: If an image or model cannot be read, or the page not be written.
+        OSError: If an image or model cannot be read, or the page cannot be written.
     """
     estimate_foreground = former_argument('foreground', foreground, 'estimate_foreground', estimate_foreground)
     out = Path(out)
     if not isinstance(models, Mapping):
         models = [os.fspath(model) for model in models]
         if repeated := sorted({model for model in models if models.count(model) > 1}):
-            raise ValueError(f'{repeated[0]}: is named twice. Fix: give it other settings, such as {repeated[0]}@2048')
+            raise ValueError(f'{repeated[0]}: is given twice. Fix: give it other settings, such as {repeated[0]}@2048')
         versions: dict[str, Version] = {model: parse_version(model, settings) for model in models}
     else:
         versions = {name: (inferencer, settings or Settings(), DTYPES[0]) for name, inferencer in models.items()}
     if not versions:
-        raise ValueError('models: there is none to compare')
+        raise ValueError('models: no model to compare. Fix: give at least one')
     if longest < 1:
         raise ValueError(f'longest={longest!r}, must be 1 or more')
     if out.exists() and not overwrite:
@@ -142,7 +145,7 @@ def compare(
             notes[source][name] = _note(inferencer, image, own, seconds)
             on_done()
         del inferencer, predictions
-        gc.collect()  # before the next model is loaded
+        gc.collect()  # free the memory before the next model is loaded
     shown = [
         ComparedImage(
             source.name,

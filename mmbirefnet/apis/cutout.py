@@ -1,4 +1,4 @@
-"""Background removal in one call."""
+"""Remove the background of an image in one call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mmbirefnet.utils.deprecation import former_argument
 from mmbirefnet.zoo.weights import DEFAULT_MODEL
 
 KEPT_MODELS = 2
-_lock = threading.Lock()  # two threads that ask for a new model would load it twice
+_lock = threading.Lock()  # otherwise two threads could load the same model twice
 
 
 def remove_background(
@@ -62,61 +62,61 @@ def remove_background(
 ) -> Image.Image:
     """Remove the background of one image.
 
-    The model is downloaded on first use. The last two models are kept between calls, by ``model``, ``device`` and
-    ``dtype``; for many images :class:`BiRefNetInferencer` is faster.
+    The model is downloaded on first use. The two models used last (by ``model``, ``device`` and ``dtype``) are kept in
+    memory between calls. For many images, :class:`BiRefNetInferencer` is faster.
 
     Args:
-        image: Path, URL (``http://`` or ``https://``), bytes of a file, open binary file, PIL image, or array
-            ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)`` of uint8, uint16, or floating point in [0, 1].
+        image: Path, URL (``http://`` or ``https://``), content of a file as bytes, open binary file, PIL image, or
+            array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)`` of uint8, uint16, or floats in [0, 1].
         model: Name of a released model, Hugging Face id, URL, file or folder, see :func:`mmbirefnet.zoo.fetch`; or a
-            :class:`BiRefNetInferencer`, for other configs and backends, which has its own device and dtype.
-        device: For example ``'cuda:1'``; ``None`` for a GPU where there is one.
+            :class:`BiRefNetInferencer`, for other configs and backends; it has its own device and dtype.
+        device: For example ``'cuda:1'``; ``None`` for a GPU if there is one, otherwise the CPU.
         dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for mixed precision; ``'auto'`` for bfloat16 on a CPU
             with AVX512-BF16 or AMX, and float32 elsewhere.
-        input_size: Size the image is resized to for the model: ``None`` for the one it was trained at, pixels of a
-            square, (height, width), or ``'image'`` for the image's own, rounded to multiples of 32.
-        max_size: At the image's own size, the longer side is at most this many pixels.
+        input_size: Size that the image is resized to for the model: ``None`` for the size that the model was trained
+            at, the side of a square, (height, width), or ``'image'`` for the size of the image, rounded to multiples
+            of 32. In pixels.
+        max_size: Limit for the longer side with ``input_size='image'``, in pixels.
         flip: Whether to average with the prediction of the mirrored image.
-        scales: Factors of the input size, whose predictions are averaged.
+        scales: Factors of the input size. The predictions are averaged.
         box: (left, top, right, bottom) in pixels of the upright image: alpha is 0 outside.
-        margin: What the model sees around the box, as a share of the box's sides.
-        threshold: Makes alpha binary: opaque where the probability exceeds this.
-        min_area: Removes components that are smaller: in pixels from 1 on, below 1 as a share of the image.
+        margin: Context around the box that the model sees, as a fraction of the sides of the box.
+        threshold: Makes alpha binary: opaque where the probability exceeds this value.
+        min_area: Removes components with a smaller area: in pixels, or if below 1 as a fraction of the image.
         levels: (low, high): alpha becomes 0 up to ``low``, 1 from ``high`` on, and linear between.
         largest: Whether to keep only the largest component.
-        fill_holes: Whether to set what an object encloses to 1.
-        grow: Pixels that the object grows by; a negative number shrinks it.
+        fill_holes: Whether to fill holes in objects.
+        grow: Pixels to grow the object by; a negative number shrinks it.
         feather: Standard deviation, in pixels, of a Gaussian that softens the edge.
-        invert: Whether to exchange object and background.
-        refine: Refines uncertain edges by the colors of the image: ``'guided'`` or ``'closed-form'``. The
-            operations on alpha are applied in the order that
-            :class:`~mmbirefnet.imaging.settings.Settings` documents.
-        mask: Mask in place of a model's prediction, see :class:`~mmbirefnet.apis.masks.MaskInferencer`: path, bytes,
-            array or PIL image. No model is loaded then.
-        guide: Coarse mask of the object for a model with guidance, likewise; see
-            :class:`~mmbirefnet.models.GuidedBiRefNet`.
-        tile: Largest side that the model is given, in multiples of 32: an image with a longer side is predicted at its
-            own size in overlapping tiles. The model sees only one tile at a time.
+        invert: Whether to swap object and background.
+        refine: Refines uncertain edges with the colors of the image: ``'guided'`` or ``'closed-form'``. For the order
+            of all operations on alpha see :class:`~mmbirefnet.imaging.settings.Settings`.
+        mask: Existing mask to use instead of a model: path, bytes, array or PIL image, see
+            :class:`~mmbirefnet.apis.masks.MaskInferencer`. No model is loaded.
+        guide: Coarse mask of the object, in the same forms, for a model with guidance
+            (:class:`~mmbirefnet.models.GuidedBiRefNet`).
+        tile: Side of tiles in pixels, a multiple of 32: images with a longer side are predicted at their original size
+            in overlapping tiles. The model sees only one tile at a time.
         tile_overlap: Pixels that neighboring tiles share; by default a quarter of ``tile``.
-        two_pass: Whether to locate the object first, and to predict it again in a crop with ``margin`` around it, for
-            small objects in large images.
+        two_pass: For small objects in large images: whether to locate the object first, and to predict it again in a
+            crop with ``margin`` around it.
         estimate_foreground: Whether to estimate the object's own colors at the edges. If false, a fringe of the old
             background stays.
-        channel_order: Of arrays with colors: ``'rgb'`` as Pillow has them, or ``'bgr'`` as OpenCV has them.
-        max_pixels: Largest image that is decoded from a file; ``None`` for Pillow's limit, 179 million pixels.
-        max_bytes: Largest file that is read from a URL.
-        allow_private_urls: Whether a URL may lead to an address that is not public, see
+        channel_order: Order of the channels of arrays: ``'rgb'`` as in Pillow, or ``'bgr'`` as in OpenCV.
+        max_pixels: Largest image to decode from a file, in pixels; ``None`` for Pillow's limit, 179 million.
+        max_bytes: Largest file to read from a URL, in bytes.
+        allow_private_urls: Whether URLs may have addresses that are not public, see
             :func:`mmbirefnet.imaging.urls.read_url`.
         foreground: Former name of ``estimate_foreground``.
 
     Returns:
-        RGBA image at the original size, upright, with the color profile of the original.
+        RGBA image at the original size, upright, with the color profile of the input.
 
     Raises:
         OSError: If the image or the model cannot be read or downloaded.
-        ValueError: If an option is wrong, or the image is too large.
-        TypeError: If the image is something else.
-        ImportError: If a package is missing; the message ends with the command that installs it.
+        ValueError: If an option is invalid, or the image is too large.
+        TypeError: If the image has an unsupported type.
+        ImportError: If a package is missing. The message ends with the command that installs it.
     """
     estimate_foreground = former_argument('foreground', foreground, 'estimate_foreground', estimate_foreground)
     settings = Settings(

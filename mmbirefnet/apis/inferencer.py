@@ -1,4 +1,4 @@
-"""Soft maps of images: what most users want of this package."""
+"""Predict images, and write masks, cut-outs and composites."""
 
 from __future__ import annotations
 
@@ -38,43 +38,43 @@ OnError = Callable[[Source, Exception], None]
 
 
 class Prediction(NamedTuple):
-    """An image and its map."""
+    """An image and its prediction."""
 
     source: Source
     image: LoadedImage | LoadedSequence
     soft_map: np.ndarray | list[np.ndarray]
-    """Probability of the foreground, float32 ``(H, W)`` at the image's size; of a sequence, one for each frame."""
+    """Probability of the foreground, float32 ``(H, W)`` at the size of the image; for a sequence, one per frame."""
     seconds: float = 0.0
-    """Time of the prediction; of images that were predicted together, the mean."""
+    """Time of the prediction; the mean over the images of a batch."""
 
 
 class BiRefNetInferencer:
-    """Predicts soft maps and writes masks, cut-outs and images on a new background.
+    """Predicts soft maps, and writes masks, cut-outs and composites.
 
-    Called as mmseg's inferencer is, but no subclass of it: with an ONNX model it runs where neither torch nor the
-    OpenMMLab packages are installed.
+    It is called like mmseg's inferencer, but is not a subclass of it: with an ONNX model it needs neither torch nor
+    the OpenMMLab packages.
 
     Args:
-        model: Name of a released model (``'BiRefNet_HR'``) or whatever ``weights`` takes, whose architecture is
-            inferred from its parameters; or a config file or the name of one of this project's, a ``Config``, a model,
-            or an ``.onnx`` file.
-        weights: Checkpoint, of this project or released (converted as it is loaded; only tensors are unpickled): a
-            file, a folder, the name of a released model, a Hugging Face id or a URL, see
-            :func:`mmbirefnet.zoo.download.fetch`. By default that of the environment variable
-            ``MMBIREFNET_CHECKPOINT``, or without a config ``'BiRefNet'``; not needed with a model or ONNX.
-        device: For example ``'cuda:1'``; ``None`` for a GPU where there is one.
+        model: Name of a released model (``'BiRefNet_HR'``) or any other form of ``weights``, whose architecture is
+            then inferred from the parameters; or a config file, the name of a config of this project, a ``Config``,
+            a model, or an ``.onnx`` file.
+        weights: Checkpoint, of this project or released: a file, a folder, the name of a released model, a Hugging
+            Face id or a URL, see :func:`mmbirefnet.zoo.download.fetch`. Only tensors are unpickled. By default the one
+            in the environment variable ``MMBIREFNET_CHECKPOINT``, or ``'BiRefNet'`` if there is no config. Not needed
+            with a model or an ONNX file.
+        device: For example ``'cuda:1'``; ``None`` for a GPU if there is one, otherwise the CPU.
         dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for mixed precision, or ``'auto'`` for bfloat16 on
-            a CPU with AVX512-BF16 or AMX and float32 elsewhere; an ONNX file has its own.
-        fuse: Whether to fuse the model, which is faster and gives the same maps.
-        backend: Something else that predicts; the arguments above are not used then. A callable of uint8 RGB
-            ``(N, H, W, 3)`` that returns float32 ``(N, H, W)``, with the attributes of
-            :class:`~mmbirefnet.apis.backend.Backend`.
+            a CPU with AVX512-BF16 or AMX and float32 elsewhere. An ONNX file has its own dtype.
+        fuse: Whether to fuse layers, which is faster. Predictions are equal up to rounding.
+        backend: Callable to use instead of the arguments above: it takes uint8 RGB ``(N, H, W, 3)``, returns float32
+            ``(N, H, W)``, and has the attributes of :class:`~mmbirefnet.apis.backend.Backend`.
         providers: Execution providers of onnxruntime, for an ONNX model.
         crop_order: Order of the crops that a released checkpoint was trained with: ``'rows'``, ``'columns'``, or
             ``'auto'`` to detect it, see :func:`mmbirefnet.utils.convert_birefnet_state_dict`.
 
     Raises:
-        FileNotFoundError, ValueError: A file is missing, the checkpoint does not fit, or an option is wrong.
+        FileNotFoundError: If a file does not exist.
+        ValueError: If the checkpoint does not fit, or an option is invalid.
     """
 
     backend: Backend
@@ -142,75 +142,75 @@ class BiRefNetInferencer:
         output: str | None = None,
         foreground: bool | None = None,
     ):
-        """Predict, and write files if ``out_dir`` is given.
+        """Predict images, and write files if ``out_dir`` is given.
 
         Args:
-            inputs: Path, folder (with its sub-folders), glob, URL, bytes of a file, array, PIL image, or a list of
-                them.
-            out_dir: Folder to write to, in the folders that the images are in below the one given as ``inputs``.
+            inputs: Path, folder (with subfolders), glob, URL, content of a file as bytes, array, PIL image, or a list
+                of these.
+            out_dir: Folder to write to. Subfolders of ``inputs`` are kept.
             save: Outputs to write: ``'mask'`` (gray), ``'cutout'`` (RGBA), ``'composite'`` (the object on
                 ``background``, RGB), or several of them, each in a folder of its name. By default the cut-out, or the
                 composite if there is a background.
-            dtype: ``'float32'`` for probabilities, ``'uint8'`` for gray levels, trunc(255 p).
-            channel_order: Of arrays: ``'bgr'`` as in OpenCV and mmseg, or ``'rgb'``.
-            workers: Threads that read images ahead, and threads that write.
+            dtype: ``'float32'`` returns probabilities, ``'uint8'`` gray levels, trunc(255 p).
+            channel_order: Order of the channels of arrays: ``'bgr'`` as in OpenCV and mmseg, or ``'rgb'``.
+            workers: Number of threads that read images ahead, and of threads that write.
             estimate_foreground: Whether to estimate the object's own colors at the edges of ``'cutout'`` and
                 ``'composite'``. If false, a fringe of the old background stays.
             background: Color (``'#rrggbb'`` or a name) or image behind ``'composite'``; white by default.
             format: Suffix of the files, such as ``'webp'``. By default png for masks and cut-outs, and the format of
                 the input for composites, animations and files with pages.
-            overwrite: Whether files that exist may be replaced.
-            batch_size: Images that the model is given at once, where their input sizes agree.
-            input_size: Size the image is resized to for the model: ``None`` for the one it was trained at, pixels of a
-                square, (height, width), or ``'image'`` for the image's own, rounded to multiples of 32.
-            max_size: With ``'image'``, the longer side is at most this many pixels; the aspect ratio is kept.
-            flip: Whether to average with the map of the mirrored image.
-            scales: Factors of the input size, whose maps are averaged.
+            overwrite: Whether existing files may be replaced.
+            batch_size: Images per batch; images of different input sizes are in different batches.
+            input_size: Size that the image is resized to for the model: ``None`` for the size that the model was
+                trained at, the side of a square, (height, width), or ``'image'`` for the size of the image, rounded to
+                multiples of 32. In pixels.
+            max_size: Limit for the longer side with ``input_size='image'``, in pixels; the aspect ratio is kept.
+            flip: Whether to average with the prediction of the mirrored image.
+            scales: Factors of the input size. The predictions are averaged.
             box: (left, top, right, bottom) in pixels of the upright image: the map is 0 outside.
-            margin: What the model sees around the box, as a share of the box's sides.
-            threshold: Makes the map binary: 1 where it exceeds this.
-            min_area: Removes components that are smaller: in pixels from 1 on, below 1 as a share of the image.
+            margin: Context around the box that the model sees, as a fraction of the sides of the box.
+            threshold: Makes the map binary: 1 where it exceeds this value.
+            min_area: Removes components with a smaller area: in pixels, or if below 1 as a fraction of the image.
             levels: (low, high): the map becomes 0 up to ``low``, 1 from ``high`` on, and linear between.
             largest: Whether to keep only the largest component.
-            fill_holes: Whether to set what an object encloses to 1.
-            grow: Pixels that the object grows by; a negative number shrinks it.
+            fill_holes: Whether to fill holes in objects.
+            grow: Pixels to grow the object by; a negative number shrinks it.
             feather: Standard deviation, in pixels, of a Gaussian that softens the edge.
-            invert: Whether to exchange object and background. The operations on the map are applied in the order that
-                :class:`~mmbirefnet.imaging.settings.Settings` documents.
-            refine: Refines uncertain edges by the colors of the image: ``'guided'`` or ``'closed-form'``.
-            tile: Largest side that the model is given, in multiples of 32: an image with a longer side is predicted at
-                its own size in overlapping tiles. The model sees only one tile at a time.
+            invert: Whether to swap object and background. For the order of all operations on the map see
+                :class:`~mmbirefnet.imaging.settings.Settings`.
+            refine: Refines uncertain edges with the colors of the image: ``'guided'`` or ``'closed-form'``.
+            tile: Side of tiles in pixels, a multiple of 32: images with a longer side are predicted at their original
+                size in overlapping tiles. The model sees only one tile at a time.
             tile_overlap: Pixels that neighboring tiles share; by default a quarter of ``tile``.
-            two_pass: Whether to locate the object first, and to predict it again in a crop with ``margin`` around it,
-                for small objects in large images.
-            crop: Writes files cropped to the object, with this share of the box's sides as a margin; ``<file>.json``
-                has the offset. The maps returned are whole.
-            max_pixels: Largest image that is read; ``None`` for Pillow's limit, 179 million pixels.
-            decoder: Reads files in worker processes with limits, for files you do not trust; see
-                :class:`~mmbirefnet.imaging.sandbox.ImageDecoder`, whose ``max_pixels`` counts then. ``None`` reads
-                them in this process.
-            frames: ``'all'`` predicts all frames of an animation and all pages of a TIFF file, ``'first'`` the first.
-            recursive: Whether to search the sub-folders of folders.
-            include: Patterns such as ``'*.jpg'``: of folders and globs, only files that match one of them are taken;
-                see :func:`~mmbirefnet.imaging.sources.list_sources`.
-            exclude: Patterns of files that are left alone.
-            limit: Most images that are predicted; ``None`` for all.
-            max_bytes: Largest file that is read from a URL.
-            allow_private_urls: Whether a URL may lead to an address that is not public, see
+            two_pass: For small objects in large images: whether to locate the object first, and to predict it again in
+                a crop with ``margin`` around it.
+            crop: Crops files to the object, with a margin given as a fraction of its sides. ``<file>.json`` contains
+                the box. The returned maps are not cropped.
+            max_pixels: Largest image to read, in pixels; ``None`` for Pillow's limit, 179 million.
+            decoder: Reads untrusted files in worker processes with limits, among them its own ``max_pixels``; see
+                :class:`~mmbirefnet.imaging.sandbox.ImageDecoder`. ``None`` reads them in this process.
+            frames: ``'all'`` predicts all frames of an animation and pages of a TIFF file, ``'first'`` only the first.
+            recursive: Whether to search subfolders.
+            include: Patterns such as ``'*.jpg'``: in folders and globs, only files that match one of them are used; see
+                :func:`~mmbirefnet.imaging.sources.list_sources`.
+            exclude: Patterns of files to leave out.
+            limit: Largest number of images to predict; ``None`` for all.
+            max_bytes: Largest file to read from a URL, in bytes.
+            allow_private_urls: Whether URLs may have addresses that are not public, see
                 :func:`mmbirefnet.imaging.urls.read_url`.
             report: JSON file to write, with a record for each image, see :class:`~mmbirefnet.apis.job.Report`.
             guide: Coarse mask of the object for a model with guidance (:class:`~mmbirefnet.models.GuidedBiRefNet`):
-                an image for all, or a folder with one for each, see
+                one image for all inputs, or a folder with one for each, see
                 :class:`~mmbirefnet.imaging.masks.MaskFiles`.
             output: Former name of ``dtype``.
             foreground: Former name of ``estimate_foreground``.
 
         Returns:
-            For one image its map ``(H, W)`` at the original size, otherwise a list of them. With ``frames='all'`` the
-            map of a file with several frames or pages is itself a list.
+            For one image its map ``(H, W)`` at the original size, otherwise a list of maps. With ``frames='all'``, the
+            entry of a file with several frames or pages is itself a list.
 
         Raises:
-            ValueError: If an option is out of range, ``inputs`` is a video, or the model takes no ``guide``.
+            ValueError: If an option is out of range, ``inputs`` is a video, or the model does not accept ``guide``.
             OSError, TypeError: If an image cannot be read or written.
         """
         dtype = former_argument('output', output, 'dtype', dtype)
@@ -304,22 +304,22 @@ class BiRefNetInferencer:
         frames: str = 'first',
         guide=None,
     ) -> Iterator[Prediction]:
-        """Predict one after another, in order, with few images in memory.
+        """Predict images in order, with few of them in memory at a time.
 
         Args:
-            inputs: As above, but no video.
+            inputs: As for a call, without videos.
             settings: Options of the prediction.
-            on_error: Called with the source and what went wrong, for images that cannot be read or predicted; the
-                others go on. By default the first error is raised.
-            channel_order: Of arrays.
-            workers: Threads that read ahead.
-            max_pixels: Largest image that is read in this process.
+            on_error: Called with the source and the error of each image that cannot be read or predicted; the job
+                continues. By default the first error is raised.
+            channel_order: Order of the channels of arrays.
+            workers: Number of threads that read ahead.
+            max_pixels: Largest image to read in this process, in pixels.
             decoder: Reads files in worker processes.
-            frames: ``'first'`` or ``'all'`` of a file with several frames or pages.
-            guide: Coarse masks, as above.
+            frames: ``'first'`` or ``'all'`` frames or pages of a file.
+            guide: Coarse masks, as for a call.
 
         Yields:
-            Predictions; none for images in error.
+            Predictions, without images that failed.
         """
         settings = settings or Settings()
         check_frames(frames)
@@ -339,7 +339,7 @@ class BiRefNetInferencer:
                     read.append((source, image))
                 elif on_error is None:
                     images.close()
-                    del images, batch, read, image  # the error holds this frame, and with it what these name
+                    del images, batch, read, image  # the error keeps this frame, and so these objects, in memory
                     try:
                         raise error
                     finally:
@@ -349,7 +349,7 @@ class BiRefNetInferencer:
             yield from self._predict_batch(read, settings, on_error)
 
     def check_guide(self) -> None:
-        """Raise ``ValueError`` if the model takes no coarse mask."""
+        """Raise ``ValueError`` if the model does not accept a coarse mask."""
         if not getattr(self.backend, 'takes_guide', False):
             raise ValueError(
                 f'guide: {self.backend.name} takes no coarse mask. Fix: leave it out, or fine-tune a model with the '
@@ -377,11 +377,11 @@ class BiRefNetInferencer:
         return settings.sizes(shape, self.backend.input_size, getattr(self.backend, 'side_range', None))
 
     def predict_image(self, image: LoadedImage, settings: Settings | None = None) -> np.ndarray:
-        """The map of one image, float32 ``(H, W)``."""
+        """Return the map of one image, float32 ``(H, W)``."""
         return self.predict_images([image], settings)[0]
 
     def predict_images(self, images: list[LoadedImage], settings: Settings | None = None) -> list[np.ndarray]:
-        """The maps of images, each float32 ``(H, W)``; those of one input size go through the model together."""
+        """Return the maps of images, each float32 ``(H, W)``. Images of the same input size are in one batch."""
         settings = settings or Settings()
         regions = [_region(image, settings) for image in images]
         names = [image.name for image in images]
@@ -394,7 +394,7 @@ class BiRefNetInferencer:
         return [_finish(soft_map, image, region, settings) for soft_map, image, region in zip(maps, images, regions)]
 
     def _predict_objects(self, names: list[str], crops: list[np.ndarray], maps: list[np.ndarray], settings: Settings):
-        """Predict again what was located, and blend it into the maps in place."""
+        """Predict a crop around each located object again, and blend it into the maps in place."""
         found = [box_to_predict_again(soft_map, settings.margin) for soft_map in maps]
         again = [index for index, box in enumerate(found) if box is not None]
         closer = self._predict_crops([names[k] for k in again], [crops[k][found[k]] for k in again], settings)
@@ -402,7 +402,7 @@ class BiRefNetInferencer:
             blend_crop(maps[index], soft_map, found[index], settings.margin)
 
     def _predict_crops(self, names: list[str], crops: list[np.ndarray], settings: Settings) -> list[np.ndarray]:
-        """Maps of uint8 ``(H, W, C)`` arrays, float32 ``(H, W)``, averaged over the scales."""
+        """Return the maps of uint8 ``(H, W, C)`` arrays, float32 ``(H, W)``, averaged over the scales."""
         sums = [np.zeros(crop.shape[:2], np.float32) for crop in crops]
         groups = defaultdict(list)  # input size and channels: images
         for index, crop in enumerate(crops):
@@ -413,14 +413,14 @@ class BiRefNetInferencer:
                 if not np.isfinite(soft_map).all():
                     raise ValueError(
                         f'{names[index]}: {self.backend.name} predicts NaN or Inf: damaged parameters, '
-                        'or numbers too large for float16 (bfloat16 or float32 hold them)'
+                        'or numbers too large for float16. Fix: use bfloat16 or float32'
                     )
                 sums[index] += resize_map(soft_map, sums[index].shape)
         views = len(settings.scales)
         return [total / views if views > 1 else total for total in sums]
 
     def _run_size(self, crops: list[np.ndarray], size: tuple[int, int], settings: Settings) -> Iterator[np.ndarray]:
-        """Maps at an input size, whole or in tiles."""
+        """Yield the maps at an input size, predicted whole or in tiles."""
         tile = settings.tile
         if tile is None or max(size) <= tile:
             self._check_size(size)
@@ -443,7 +443,7 @@ class BiRefNetInferencer:
             if len(batch) == 1:
                 on_error(batch[0][0], error)
                 return
-            # One of them is to blame, or there is memory for fewer at once.
+            # One image is faulty, or the batch does not fit in memory: predict them one by one.
             for pair in batch:
                 yield from self._predict_batch([pair], replace(settings, batch_size=1), on_error)
             return
@@ -454,7 +454,7 @@ class BiRefNetInferencer:
     def predict_batch(
         self, batch: list[tuple[Source, LoadedImage | LoadedSequence]], settings: Settings
     ) -> list[np.ndarray | list[np.ndarray]]:
-        """The maps of images and sequences that were read, at most ``settings.batch_size`` frames at a time."""
+        """Return the maps of images and sequences, at most ``settings.batch_size`` frames at a time."""
         frames = [frame for _, image in batch for frame in _frames(image)]
         step = settings.batch_size
         maps = itertools.chain.from_iterable(
@@ -477,8 +477,8 @@ class BiRefNetInferencer:
     def _check_size(self, size: tuple[int, int]) -> None:
         if self.backend.fixed_size and size != tuple(self.backend.input_size):
             raise ValueError(
-                f'{self.backend.name} takes images of {"x".join(map(str, self.backend.input_size))} (height x width) '
-                f'only, not {"x".join(map(str, size))}: leave input_size and scales as they are'
+                f'{self.backend.name}: takes only images of {"x".join(map(str, self.backend.input_size))} (height x '
+                f'width), not {"x".join(map(str, size))}. Fix: leave out input_size and scales'
             )
 
 
@@ -487,7 +487,7 @@ def _frames(image: LoadedImage | LoadedSequence) -> list[LoadedImage]:
 
 
 def check_frames(frames: str) -> None:
-    """Raise ``ValueError`` for what ``frames`` cannot be."""
+    """Raise ``ValueError`` if ``frames`` is invalid."""
     if frames not in ('first', 'all'):
         raise ValueError(f"frames={frames!r}, must be 'first' or 'all'")
 
@@ -510,11 +510,13 @@ def make_backend(model, weights, device, dtype, fuse, providers, crop_order):
         from .onnx_backend import OnnxBackend
 
         if dtype != 'float32':
-            raise ValueError(f'dtype={dtype!r}: an ONNX model has the type it was exported with ({model})')
+            raise ValueError(
+                f'dtype={dtype!r}: the dtype of an ONNX model is fixed ({model}). Fix: leave out dtype'
+            )
         if providers is None and device is not None:
             providers = _providers(device)
         return OnnxBackend(model, providers)
-    import mmbirefnet.registry  # noqa: F401  checks the packages before they are imported
+    import mmbirefnet.registry  # noqa: F401  checks the installed packages
 
     from .torch_backend import TorchBackend
 
@@ -526,11 +528,13 @@ def _providers(device) -> list[str]:
         return ['CPUExecutionProvider']
     if str(device) in ('cuda', 'cuda:0'):
         return ['CUDAExecutionProvider', 'CPUExecutionProvider']
-    raise ValueError(f'device={str(device)!r}: an ONNX model runs on cpu or cuda; providers=… names others')
+    raise ValueError(
+        f'device={str(device)!r}: an ONNX model runs on cpu or cuda. Fix: set providers=…'
+    )
 
 
 def _channels(image: LoadedImage) -> np.ndarray:
-    """What the model gets, uint8 ``(H, W, 3)``, or ``(H, W, 4)`` with the coarse mask as the last channel."""
+    """Return the input of the model, uint8 ``(H, W, 3)``, or ``(H, W, 4)`` with the coarse mask as the last channel."""
     return image.visible() if image.guide is None else np.dstack([image.visible(), image.guide])
 
 

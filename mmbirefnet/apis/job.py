@@ -1,4 +1,4 @@
-"""One job: plan the outputs, predict, write in threads, report. Command, inferencer and demo run images through it."""
+"""Run a job over images: plan the outputs, predict, write in threads, and report."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ if TYPE_CHECKING:
 
 @dataclass
 class Report:
-    """What became of the images of a job.
+    """Counts, and optionally records, of the images of a job.
 
     Attributes:
-        written: Images whose files were written.
-        skipped: Images that were left alone because their files exist.
-        failed: Images that failed.
-        seconds: Time that the job ran.
+        written: Number of images whose files were written.
+        skipped: Number of images that were skipped because their files exist.
+        failed: Number of images that failed.
+        seconds: Duration of the job.
         model: Name of the model.
-        images: If asked for, a record for each image in the order they were finished: ``input``; ``outputs``, files by
-            kind; ``width``, ``height`` and ``frames``; ``box`` of the object in all frames, left, top, right and bottom
-            in pixels, ``None`` if nothing is visible; ``input_sizes`` of the model, (height, width) for each scale;
-            ``seconds`` of prediction and writing; ``error``. An image that failed has ``input`` and ``error`` alone.
+        images: One record per image if ``records`` is set, in the order in which they were finished: ``input``;
+            ``outputs``, the files by output; ``width``, ``height`` and ``frames``; ``box`` around the object in all
+            frames, (left, top, right, bottom) in pixels, or ``None`` if nothing is visible; ``input_sizes`` of the
+            model, (height, width) for each scale; ``seconds`` for prediction and writing. Images that failed have
+            only ``input`` and ``error``.
     """
 
     written: int = 0
@@ -50,12 +51,12 @@ class Report:
     images: list[dict] = field(default_factory=list)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the report as JSON; an older one is replaced.
+        """Write the report as JSON, and replace an older one.
 
         Raises:
             OSError: If it cannot be written.
         """
-        content = json.dumps(asdict(self), indent=1)  # escapes what is not ASCII, names that are not UTF-8 too
+        content = json.dumps(asdict(self), indent=1)  # as ASCII, with escapes also for names that are not UTF-8
         try:
             with replacing(path, sync=False) as temporary:
                 temporary.write_text(f'{content}\n')
@@ -64,30 +65,30 @@ class Report:
 
     @classmethod
     def joined(cls, reports: list[Report]) -> Report:
-        """One report of processes that shared the images: sums, the longest time, and the records by input."""
+        """Combine the reports of several processes: sum of the counts, longest time, records sorted by input."""
         counts = {name: sum(getattr(report, name) for report in reports) for name in ('written', 'skipped', 'failed')}
         images = sorted((image for report in reports for image in report.images), key=lambda image: image['input'])
         return cls(**counts, seconds=max(report.seconds for report in reports), model=reports[0].model, images=images)
 
 
 class ImageJob:
-    """Predicts images and writes their files.
+    """Predicts images and writes the outputs.
 
     Args:
-        inferencer: Predicts.
-        writer: Writes; ``None`` to predict only.
+        inferencer: Model.
+        writer: Writes the outputs; ``None`` to predict only.
         settings: Options of the prediction.
-        workers: Threads that read, and threads that write.
-        skip_existing: Whether to leave images out whose files all exist.
-        channel_order: Of arrays.
+        workers: Number of threads that read, and of threads that write.
+        skip_existing: Whether to skip images whose output files all exist.
+        channel_order: Order of the channels of arrays.
         decoder: Reads files in worker processes; ``None`` reads them in this process.
-        max_pixels: Largest image read in this process; see :func:`~mmbirefnet.imaging.read.load_image`.
+        max_pixels: Largest image to read in this process, in pixels; see :func:`~mmbirefnet.imaging.read.load_image`.
         frames: ``'first'`` or ``'all'`` of a file with several frames or pages.
         records: Whether to keep a record of each image in the report.
         guide: Coarse masks for a model that takes them, see :class:`~mmbirefnet.imaging.masks.MaskFiles`.
-        on_error: Called with an image and its error, also from other threads; the other images go on. ``None`` raises
+        on_error: Called, from any thread, with each image that failed and its error; the job continues. ``None`` raises
             the first error.
-        on_done: Called after each image, whatever became of it, also from other threads.
+        on_done: Called, from any thread, after each image, also if it failed.
     """
 
     def __init__(
@@ -119,15 +120,15 @@ class ImageJob:
         self._lock = threading.Lock()
 
     def plan(self, sources: list[Source], wanted: list[Source] | None = None, limit: int | None = None) -> list[Source]:
-        """Name the outputs of all sources, which only together show what collides.
+        """Choose names for the outputs of all sources, so that no two collide, and select the images to predict.
 
         Args:
             sources: All images of the job.
-            wanted: Those to predict now; by default all.
-            limit: Most images to predict, without those that are skipped.
+            wanted: Images to predict now; by default all.
+            limit: Largest number of images to predict, not counting skipped ones.
 
         Returns:
-            Those to predict whose files do not exist yet and can be written.
+            Images to predict, without those that are skipped and those whose files cannot be written.
 
         Raises:
             OSError, ValueError: If a file cannot be written and there is no ``on_error``, or ``limit`` is below 1.
@@ -157,10 +158,10 @@ class ImageJob:
         return True
 
     def run(self, sources: list[Source]) -> Iterator[Prediction]:
-        """Predict and write planned sources, in order; files may still be in writing when a prediction is returned.
+        """Predict and write planned sources, in order. Files are written in threads, after the prediction is yielded.
 
         Yields:
-            Predictions; none for images in error. The files are complete when the iterator ends or is closed.
+            Predictions, without images that failed. The files are complete when the iterator ends or is closed.
 
         Raises:
             OSError, ValueError: If an image cannot be read, predicted or written and there is no ``on_error``.
@@ -236,11 +237,11 @@ class ImageJob:
             try:
                 raise error
             finally:
-                del error  # the error holds this frame, which would hold the error and the images of its frames
+                del error  # breaks a reference cycle, which would keep the images of its frames in memory
 
 
 def _box(frames, maps) -> list[int] | None:
-    """(left, top, right, bottom) around what is visible in any frame."""
+    """(left, top, right, bottom) around the visible pixels of all frames."""
     boxes = []
     for frame, soft_map in zip(frames, maps):
         alpha = opacity(frame, soft_map)
@@ -254,7 +255,7 @@ def _box(frames, maps) -> list[int] | None:
 
 
 class Share(NamedTuple):
-    """Which part of the work is this process's: items ``rank``, ``rank + size``, and so on."""
+    """Share of one process in the work: items ``rank``, ``rank + size``, ``rank + 2 size``, …"""
 
     rank: int = 0
     size: int = 1
@@ -263,12 +264,12 @@ class Share(NamedTuple):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Share:
-        """The share that torchrun (``RANK``, ``WORLD_SIZE``) or a step of srun (``SLURM_PROCID``) gives this process.
+        """Read the share from the variables of torchrun (``RANK``, ``WORLD_SIZE``) or srun (``SLURM_PROCID``).
 
-        In a Slurm batch script itself, outside srun, one process has all the work.
+        In a Slurm batch script outside of srun, a single process does all the work.
 
         Raises:
-            ValueError: If the numbers do not go together.
+            ValueError: If the rank is not below the number of processes.
         """
         if 'RANK' in environment and 'WORLD_SIZE' in environment:
             names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')
@@ -282,26 +283,26 @@ class Share(NamedTuple):
         if not all(value.isdecimal() for value in values) or not int(values[0]) < int(values[1]):
             found = ', '.join(f'{name}={value}' for name, value in zip(names, values))
             raise ValueError(
-                f'{found}: expected a rank below the number of processes. Fix: start it by torchrun or srun'
+                f'{found}: expected a rank below the number of processes. Fix: start it with torchrun or srun'
             )
         return cls(*map(int, values))
 
     def begin(self, folder: Path) -> None:
-        """Forget the report that an earlier run left for this rank."""
+        """Delete the report of an earlier run for this rank."""
         self._file(folder, self.rank).unlink(missing_ok=True)
 
     def join(self, folder: Path, report: Report) -> Report | None:
-        """Leave this process's report in a folder that all processes see.
+        """Write the report of this process to a shared folder, and combine all reports if it is the last one.
 
         Returns:
-            The report of all processes for the last one that ends, which removes the files; ``None`` for the others.
+            In the process that ends last, the report of all processes (the files are then removed); otherwise ``None``.
         """
         folder.mkdir(parents=True, exist_ok=True)
         report.save(self._file(folder, self.rank))
         files = [self._file(folder, rank) for rank in range(self.size)]
         try:
             parts = [Report(**json.loads(file.read_bytes())) for file in files]
-        except FileNotFoundError:  # still at work, or another process was the last and has removed them
+        except FileNotFoundError:  # a process is still running, or the last one has removed the files
             return None
         for file in files:
             file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Masks of one's own in place of a model's predictions."""
+"""Use existing masks instead of a model."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from mmbirefnet.imaging.sources import Source
 
 
 class MaskInferencer(BiRefNetInferencer):
-    """Takes maps from files: everything that a :class:`BiRefNetInferencer` does around a model, without one.
+    """A :class:`BiRefNetInferencer` that reads masks from files instead of running a model.
 
-    The operations on the map that :class:`Settings` documents are applied.
+    The operations on the mask that :class:`Settings` documents are applied.
 
     Args:
         masks, decoder, channel_order: See :class:`~mmbirefnet.imaging.masks.MaskFiles`.
 
     Raises:
-        FileNotFoundError: If there is no such file or folder.
+        FileNotFoundError: If the file or folder does not exist.
     """
 
     def __init__(self, masks, decoder: ImageDecoder | None = None, channel_order: str = 'bgr') -> None:
@@ -34,18 +34,18 @@ class MaskInferencer(BiRefNetInferencer):
         self.backend = SimpleNamespace(name=self.masks.name)
 
     def input_sizes(self, image: LoadedImage, settings: Settings) -> list[tuple[int, int]]:
-        """None, as there is no model."""
+        """Return an empty list: there is no model."""
         return []
 
     def predict_images(self, images: list[LoadedImage], settings: Settings | None = None) -> list[np.ndarray]:
-        """The map of the one mask, for each image."""
+        """Return the mask for each image, float32 ``(H, W)`` in [0, 1]."""
         batch = [(Source(image, Path(image.name), image.name), image) for image in images]
         return self.predict_batch(batch, settings or Settings())
 
     def predict_batch(
         self, batch: list[tuple[Source, LoadedImage | LoadedSequence]], settings: Settings
     ) -> list[np.ndarray | list[np.ndarray]]:
-        """The maps of images that were read; a sequence has one mask for all frames, or a sequence of masks."""
+        """Return the masks of images; a sequence has one mask for all frames, or a sequence of masks."""
         return [self._maps(source, image, settings) for source, image in batch]
 
     def _maps(self, source: Source, image: LoadedImage | LoadedSequence, settings: Settings):

@@ -1,4 +1,4 @@
-"""Soft maps from an ONNX file, with onnxruntime and numpy alone."""
+"""Run ONNX models with onnxruntime and NumPy only."""
 
 from __future__ import annotations
 
@@ -12,45 +12,46 @@ import numpy as np
 from mmbirefnet.fileio.onnx_metadata import IMAGENET_MEAN, IMAGENET_STD, OUTPUTS, OnnxMetadata
 
 DTYPES = {'tensor(float)': np.float32, 'tensor(float16)': np.float16}
-# What files without this project's metadata give, by the name of their output: those of the reference
-# implementation, of rembg and of onnx-community; RMBG-2.0.
+# Kind of output of files without this project's metadata, by the name of the output node. Sources of such files: the
+# reference implementation, rembg, onnx-community, RMBG-2.0.
 OUTPUT_NAMES = {'output_image': 'logits', 'logits': 'logits', 'alphas': 'probabilities'}
-# The size of the released models, for files that take any.
+# Input size of most released models, for files that accept any size.
 DEFAULT_SIZE = (1024, 1024)
 STRIDE = 32
 
 
 class OnnxBackend:
-    """A BiRefNet exported to ONNX, as a function from images to soft maps.
+    """A BiRefNet in an ONNX file: uint8 images in, probabilities out.
 
-    Files of ``tools/export_onnx.py`` say how they are to be used. Others, such as the released BiRefNet files, are
-    taken if they have one input ``(N, 3, H, W)`` and one output ``(N, 1, H, W)``: RGB images normalized by ImageNet's
-    mean and deviation go in, and logits come out if the output is named ``output_image`` or ``logits``, probabilities
-    if it is named ``alphas``; for another name ``output`` has to say.
+    Files of ``tools/export_onnx.py`` contain metadata that describe input and output. Other files, such as the
+    released BiRefNet files, must have one input ``(N, 3, H, W)``, RGB images normalized with ImageNet's mean and
+    standard deviation, and one output ``(N, 1, H, W)``. An output named ``output_image`` or ``logits`` contains logits,
+    and one named ``alphas`` probabilities; for other names, pass ``output``.
 
     Attributes:
-        input_size: (H, W) in pixels that the model was exported for; 1024x1024 if it takes any and does not say.
-        fixed_size: Whether it takes no other size.
-        max_batch: Most images in one call; ``None`` for any number.
-        name: The file's name without its suffix.
-        metadata: How the model is used, as its file says or as above.
-        providers: What onnxruntime runs it on.
+        input_size: (H, W) in pixels that the model was exported for; 1024x1024 if the file accepts any size and has no
+            metadata.
+        fixed_size: Whether the model accepts only ``input_size``.
+        max_batch: Largest number of images in one call; ``None`` for no limit.
+        name: Name of the file without its suffix.
+        metadata: Description of input and output, from the file or as above.
+        providers: Execution providers that onnxruntime uses.
 
     Args:
-        path: The ONNX file.
-        providers: Execution providers of onnxruntime, the first choice first. By default CUDA where it works, and the
+        path: ONNX file.
+        providers: Execution providers of onnxruntime in order of preference. By default CUDA if available, and the
             CPU.
-        output: ``'logits'`` or ``'probabilities'``, for a file that does not say.
-        mean: For a file that does not say: of red, green and blue, in gray levels 0 to 255.
-        std: Likewise.
-        threads: Of onnxruntime on the CPU; by default ``OMP_NUM_THREADS``, or one a core.
+        output: ``'logits'`` or ``'probabilities'``, for a file without metadata.
+        mean: Mean of red, green and blue in gray levels 0 to 255, for a file without metadata.
+        std: Standard deviation, likewise.
+        threads: Number of CPU threads; by default ``OMP_NUM_THREADS``, or one per core.
 
     Raises:
         ImportError: If onnxruntime is not installed.
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no ONNX file, is another kind of model, or does not say what it gives; or if ``output``,
-            ``mean`` or ``std`` are given for a file that does; or if ``threads`` is below 1.
-        RuntimeError: If a provider that was asked for cannot be used; without ``providers`` it is a warning.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not an ONNX file or is another kind of model, if the kind of its output is unknown,
+            if ``output``, ``mean`` or ``std`` is given for a file with metadata, or if ``threads`` is below 1.
+        RuntimeError: If one of ``providers`` cannot be used. Without ``providers`` a warning is issued instead.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class OnnxBackend:
         self.providers = self._session.get_providers()
         self._input, self._output = _single_input_and_output(self._session, self.path)
         batch, _, *size = self._input.shape
-        # Names stand for what may vary.
+        # A dimension with a name instead of a number may vary.
         self.max_batch = batch if isinstance(batch, int) else None
         self.fixed_size = all(isinstance(side, int) for side in size)
         try:
@@ -79,7 +80,7 @@ class OnnxBackend:
             raise ValueError(f'{self.path}: {error}') from error
         given = [name for name, value in (('output', output), ('mean', mean), ('std', std)) if value is not None]
         if found is not None and given:
-            raise ValueError(f'{self.path} says itself what {", ".join(given)} is; do not give it')
+            raise ValueError(f'{self.path}: its metadata contain {", ".join(given)}. Fix: do not pass it')
         self.metadata = found or _assume(self.path, self._output.name, output, mean, std)
         self.input_size = tuple(size) if self.fixed_size else self.metadata.input_size
         self._mean, self._scale = (
@@ -88,38 +89,38 @@ class OnnxBackend:
         )
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Soft maps of images.
+        """Predict.
 
         Args:
-            images: RGB, uint8, ``(N, H, W, 3)``; H and W multiples of 32, ``input_size`` if ``fixed_size``.
+            images: uint8 RGB ``(N, H, W, 3)``; H and W are multiples of 32, and ``input_size`` if ``fixed_size``.
 
         Returns:
             Probabilities in [0, 1], float32, ``(N, H, W)``.
 
         Raises:
             TypeError: If the images are not uint8.
-            ValueError: If they are of another shape or size, or too many; or if a model said to give probabilities
-                gives others.
+            ValueError: If the shape or size of the images is wrong, if there are too many, or if an output of
+                probabilities is not in [0, 1].
         """
         maps = self.outputs(images)
         if self.metadata.output == 'logits':
             return 0.5 * np.tanh(0.5 * maps) + 0.5  # the sigmoid; exp would overflow
         low, high = maps.min(initial=0), maps.max(initial=0)
         if not (low > -1e-3 and high < 1 + 1e-3):
-            raise ValueError(f"{self.path} gives no probabilities but values of {low:.3g} to {high:.3g}; use 'logits'")
+            raise ValueError(f"{self.path}: expected probabilities, got {low:.3g} to {high:.3g}. Fix: output='logits'")
         return maps.clip(0, 1)
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
-        """What the model itself gives, float32 ``(N, H, W)``; args and errors as above."""
+        """Return the raw output of the model, float32 ``(N, H, W)``; arguments and errors as for a call."""
         self._check(images)
         inputs = self._normalize(images)
-        if self.max_batch is not None and len(inputs) < self.max_batch:  # filled up with images that are dropped again
+        if self.max_batch is not None and len(inputs) < self.max_batch:  # pad the batch
             inputs = np.concatenate([inputs, np.zeros((self.max_batch - len(inputs), *inputs.shape[1:]), inputs.dtype)])
         (maps,) = self._session.run([self._output.name], {self._input.name: inputs})
         return maps[: len(images), 0].astype(np.float32, copy=False)
 
     def _normalize(self, images: np.ndarray) -> np.ndarray:
-        """``(N, H, W, 3)`` RGB to the model's input, ``(N, 3, H, W)``."""
+        """Convert uint8 RGB ``(N, H, W, 3)`` to the input of the model, ``(N, 3, H, W)``."""
         if self.metadata.channel_order == 'BGR':
             images = images[..., ::-1]
         inputs = (np.moveaxis(images, -1, 1) - self._mean) * self._scale
@@ -134,15 +135,15 @@ class OnnxBackend:
         height, width = images.shape[1:3]
         if self.fixed_size and (height, width) != self.input_size:
             raise ValueError(
-                f'{self.path} takes images of {_text(self.input_size)} only, got {height}x{width}; '
-                'resize them, or export the model for that size'
+                f'{self.path}: expected images of {_text(self.input_size)}, got {height}x{width}. '
+                'Fix: resize them, or export the model for that size'
             )
         if height % STRIDE or width % STRIDE or not height or not width:
-            raise ValueError(f'{self.path} takes multiples of {STRIDE} only, got {height}x{width}; resize them')
+            raise ValueError(f'{self.path}: expected multiples of {STRIDE}, got {height}x{width}. Fix: resize them')
         if self.max_batch is not None and len(images) > self.max_batch:
             raise ValueError(
-                f'{self.path} takes at most {self.max_batch} image{"s" * (self.max_batch > 1)} at once, '
-                f'got {len(images)}; export the model with --dynamic-batch'
+                f'{self.path}: expected at most {self.max_batch} image{"s" * (self.max_batch > 1)} at once, '
+                f'got {len(images)}. Fix: export the model with --dynamic-batch'
             )
 
     def __repr__(self) -> str:
@@ -154,18 +155,18 @@ def _text(size: tuple[int, int]) -> str:
 
 
 def _threads_of_openmp() -> int:
-    """The threads that OpenMP would use by ``OMP_NUM_THREADS``, which onnxruntime does not read; 0 without it."""
+    """Return ``OMP_NUM_THREADS``, which onnxruntime does not read itself; 0 if it is not set."""
     first = os.environ.get('OMP_NUM_THREADS', '').partition(',')[0].strip()
     return int(first) if first.isascii() and first.isdigit() else 0
 
 
 def _load(path: Path, providers: Sequence[str] | None, threads: int):
-    """A session of onnxruntime on a file; 0 threads stand for one a core."""
+    """Open a file with onnxruntime; 0 threads means one per core."""
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
         raise ImportError(
-            f'{path}: ONNX models need onnxruntime: pip install onnxruntime (or onnxruntime-gpu)'
+            f'{path}: ONNX models need onnxruntime. Fix: pip install onnxruntime (or onnxruntime-gpu)'
         ) from error
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file')
@@ -181,28 +182,28 @@ def _load(path: Path, providers: Sequence[str] | None, threads: int):
             raise RuntimeError(f'this onnxruntime has no {", ".join(unknown)}; it has {", ".join(available)}')
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.enable_mem_pattern = False  # which from the second run on takes 1.6 times the memory and no less time
+    options.enable_mem_pattern = False  # otherwise memory is 1.6 times higher from the second run on, at the same speed
     try:
         session = onnxruntime.InferenceSession(os.fspath(path), options, providers)
-    except Exception as error:  # onnxruntime has an exception type for every status, none public
+    except Exception as error:  # onnxruntime's exception types are not public
         hint = ''
         if 'DeformConv' in str(error):
-            hint = '; update onnxruntime, or export with --deform-conv gridsample'
+            hint = '. Fix: update onnxruntime, or export with --deform-conv gridsample'
         raise ValueError(
             f'{path}: not an ONNX model that onnxruntime {onnxruntime.__version__} can load ({error}){hint}'
         ) from error
-    # onnxruntime falls back to the CPU with a line in its log only.
+    # onnxruntime falls back to the CPU, and only logs it.
     first = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if session.get_providers()[0] != first:
-        text = f'{path}: onnxruntime cannot use {first} here, its log says why'
+        text = f'{path}: onnxruntime cannot use {first}, see its log for the reason'
         if required:
-            raise RuntimeError(f"{text}; providers=['CPUExecutionProvider'] runs on the CPU")
+            raise RuntimeError(f"{text}. Fix: providers=['CPUExecutionProvider'] runs on the CPU")
         warnings.warn(f'{text}; the model runs on the CPU', stacklevel=3)
     return session
 
 
 def _single_input_and_output(session, path: Path):
-    """The input and the output of a model that has one each, an image and a map of its size."""
+    """Return the input and output nodes, an image and a map of the same size."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
 
     def fits(node, channels: int) -> bool:
@@ -223,17 +224,17 @@ def _single_input_and_output(session, path: Path):
 
 
 def _assume(path: Path, name: str, output: str | None, mean, std) -> OnnxMetadata:
-    """How a file without this project's metadata is used."""
+    """Metadata to assume for a file that has none."""
     output = output or OUTPUT_NAMES.get(name)
     if output is None:
         known = ', '.join(OUTPUT_NAMES)
         raise ValueError(
-            f'{path}: without metadata, and with an output named {name!r} (known are {known}), it does not say what it '
-            "gives: pass output='logits' or output='probabilities'"
+            f'{path}: no metadata, and an output named {name!r} (known names: {known}): the kind of output is unknown. '
+            "Fix: pass output='logits' or output='probabilities'"
         )
     if output not in OUTPUTS:
         raise ValueError(f'output must be one of {", ".join(map(repr, OUTPUTS))}, got {output!r}')
     mean, std = tuple(mean or IMAGENET_MEAN), tuple(std or IMAGENET_STD)
     if len(mean) != 3 or len(std) != 3 or 0 in std:
-        raise ValueError(f'mean and std must be three numbers each, of std none 0, got {mean} and {std}')
+        raise ValueError(f'mean and std must be three numbers each, and std not 0, got {mean} and {std}')
     return OnnxMetadata(DEFAULT_SIZE, mean, std, output=output)

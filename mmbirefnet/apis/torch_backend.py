@@ -1,4 +1,4 @@
-"""BiRefNet in PyTorch, behind the interface that the inferencer knows."""
+"""Run models in PyTorch."""
 
 from __future__ import annotations
 
@@ -35,32 +35,32 @@ DEFAULT_SIZE = (1024, 1024)  # of most released models
 
 
 class TorchBackend:
-    """A model with its normalization: uint8 images in, probabilities out.
+    """A PyTorch model with its normalization: uint8 images in, probabilities out.
 
     Args:
-        model: Config file or the name of one of this project's, a ``Config``, a model, or ``None`` to tell the
-            architecture from the checkpoint.
-        weights: Checkpoint of this project or a released one, a file or the name of a model, see
-            :func:`mmbirefnet.zoo.download.fetch`; with a model it may be left out.
-        device: For example ``'cuda:1'``; ``None`` for a GPU where there is one.
-        dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for automatic mixed precision; ``'auto'`` for
-            bfloat16 on a CPU with AVX512-BF16, where it was measured to be faster, or AMX; float32 elsewhere.
-        fuse: Whether to fuse the model (:func:`mmbirefnet.deploy.fuse`); the maps stay the same to rounding.
+        model: Config file, name of a config of this project, ``Config``, model, or ``None`` to infer the architecture
+            from the checkpoint.
+        weights: Checkpoint, of this project or released: a file or the name of a model, see
+            :func:`mmbirefnet.zoo.download.fetch`. Optional if ``model`` is a model.
+        device: For example ``'cuda:1'``; ``None`` for a GPU if there is one, otherwise the CPU.
+        dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` for automatic mixed precision. ``'auto'`` is bfloat16
+            on a CPU with AVX512-BF16 (where it was measured to be faster) or AMX, and float32 elsewhere.
+        fuse: Whether to fuse layers (:func:`mmbirefnet.deploy.fuse`). Predictions are equal up to rounding.
         crop_order: Order of the crops that a released checkpoint was trained with: ``'rows'``, ``'columns'`` or
             ``'auto'``, see :func:`mmbirefnet.utils.convert_birefnet_state_dict`.
 
     Attributes:
-        input_size: (H, W) that the model was trained at: that of the config, or else of the checkpoint's meta or of the
-            released model that the checkpoint is named after.
-        side_range: For a model trained at dynamic size the range of its sides, otherwise ``None``.
-        fixed_size: ``False``: every size in multiples of 32 will do.
-        max_batch: ``None``: any number of images at once.
-        name: What messages call it.
-        takes_guide: Whether the model takes a coarse mask, see :class:`~mmbirefnet.models.GuidedBiRefNet`.
+        input_size: (H, W) in pixels that the model was trained at: from the config, otherwise from the metadata of the
+            checkpoint or from the released model of that name.
+        side_range: Range of the sides of a model trained at dynamic size, in pixels; otherwise ``None``.
+        fixed_size: ``False``: the model accepts every size in multiples of 32.
+        max_batch: ``None``: no limit.
+        name: Name in messages.
+        takes_guide: Whether the model accepts a coarse mask, see :class:`~mmbirefnet.models.GuidedBiRefNet`.
 
     Raises:
-        FileNotFoundError, ValueError: The config or checkpoint is missing, they do not fit one another, or an option is
-            wrong.
+        FileNotFoundError: If the config or checkpoint does not exist.
+        ValueError: If config and checkpoint do not fit, or an option is invalid.
     """
 
     fixed_size = False
@@ -88,7 +88,7 @@ class TorchBackend:
             raise ValueError(f'dtype={dtype!r} cannot be used {where}: {error}') from error
         if given := isinstance(model, nn.Module):
             self.name = type(model).__name__
-            cfg = getattr(model, 'cfg', None)  # where mmseg's init_model leaves it
+            cfg = getattr(model, 'cfg', None)  # set by mmseg's init_model
             if weights:
                 _load_parameters(model, load_birefnet(weights, crop_order).state_dict, weights)
             size = (cfg and _test_size(cfg)) or DEFAULT_SIZE
@@ -100,7 +100,7 @@ class TorchBackend:
         self.side_range = SIDE_RANGE if size == 'image' else None
         self.input_size = DEFAULT_SIZE if size == 'image' else size
         if getattr(model, 'out_channels', 1) != 1:
-            raise ValueError(f'{self.name}: a model with one output channel is needed, not {model.out_channels}')
+            raise ValueError(f'{self.name}: has {model.out_channels} output channels, expected 1')
         if fuse and isinstance(model, BiRefNet):
             from mmbirefnet.deploy import fuse as fuse_model
 
@@ -112,7 +112,7 @@ class TorchBackend:
         self.mean, self.std = (torch.tensor(x, device=self.device).view(1, 3, 1, 1) for x in (mean, std))
 
     def _autocast(self):
-        # Older torch minds float32 there, even where it is not enabled.
+        # Older versions of torch reject float32 in autocast, even with enabled=False.
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
 
     @torch.inference_mode()
@@ -120,8 +120,8 @@ class TorchBackend:
         """Predict.
 
         Args:
-            images: uint8 RGB ``(N, H, W, 3)``; H and W are multiples of 32. If it ``takes_guide``, the coarse mask may
-                be a fourth channel.
+            images: uint8 RGB ``(N, H, W, 3)``; H and W are multiples of 32. With ``takes_guide``, the coarse mask
+                may be a fourth channel.
 
         Returns:
             Probabilities, float32 ``(N, H, W)``.
@@ -134,16 +134,16 @@ class TorchBackend:
         with self._autocast():
             logits = self.model(x, mode='tensor')
         probability = logits.float().sigmoid()
-        if probability.shape[2:] != x.shape[2:]:  # heads that answer at a smaller size
+        if probability.shape[2:] != x.shape[2:]:  # some heads predict at a smaller size
             probability = F.interpolate(probability, x.shape[2:], mode='bilinear', align_corners=True)
         return probability[:, 0].cpu().numpy()
 
 
 def find_config(model: str | os.PathLike) -> Path:
-    """The file of a config given by its path or, for one of this project's, by its name.
+    """Find a config file by its path, or a config of this project by its name.
 
     Raises:
-        FileNotFoundError: There is none; the message lists close names.
+        FileNotFoundError: If there is none. The message lists the known names.
     """
     path = Path(model)
     if path.is_file():
@@ -155,13 +155,13 @@ def find_config(model: str | os.PathLike) -> Path:
     if name in known:
         return known[name]
     raise FileNotFoundError(
-        f'{model}: no config file, nor the name of one of these: {", ".join(sorted(known))}; for a released model '
+        f'{model}: neither a config file nor one of these configs: {", ".join(sorted(known))}; for a released model '
         f'{suggest(name)}'
     )
 
 
 class _NoRandomNumbers(TorchFunctionMode):
-    """Leaves parameters as they are where ``torch.nn`` would fill them with random numbers."""
+    """Skips the random initialization of ``torch.nn``."""
 
     functions = (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_, Tensor.uniform_, Tensor.normal_)
 
@@ -173,23 +173,23 @@ class _NoRandomNumbers(TorchFunctionMode):
 
 
 def _load(model, weights: Path, crop_order: str) -> tuple[nn.Module, tuple[int, int] | str]:
-    """The model with its parameters, and the size to run it at: (H, W), or ``'image'`` for the image's own."""
+    """Return the model with its parameters, and its input size: (H, W), or ``'image'`` for the size of each image."""
     state_dict, meta, _ = load_birefnet(weights, crop_order)
     cfg = None
     if model is None:
         try:
             model = infer_model_config(state_dict)
-            check_fit(state_dict, model)  # before there is memory for it: sizes that a file claims may be any
+            check_fit(state_dict, model)  # before memory is allocated: a forged file may declare any size
         except ValueError as error:
-            raise ValueError(f'{weights}: {error}; name its config (--config, in Python model=…)') from error
+            raise ValueError(f'{weights}: {error}. Fix: name its config (--config, in Python model=…)') from error
     else:
         cfg = model if isinstance(model, Config) else read_config(find_config(model))
         if 'model' not in cfg:
-            raise ValueError(f'{cfg.filename}: no model in this config')
-        model = copy.deepcopy(cfg.model)  # the config stays as the caller has it
-        model.get('backbone', {}).pop('init_cfg', None)  # would be downloaded, to be overwritten
+            raise ValueError(f'{cfg.filename}: this config has no model')
+        model = copy.deepcopy(cfg.model)  # do not change the config of the caller
+        model.get('backbone', {}).pop('init_cfg', None)  # the checkpoint has these weights already
     with DefaultScope.overwrite_default_scope('mmseg'), warnings.catch_warnings():
-        warnings.filterwarnings('ignore', '.*build_loss')  # mmseg's own
+        warnings.filterwarnings('ignore', '.*build_loss')  # of mmseg
         with _NoRandomNumbers():  # the checkpoint has all parameters
             model = MODELS.build(model)
     _load_parameters(model, state_dict, weights)
@@ -197,7 +197,7 @@ def _load(model, weights: Path, crop_order: str) -> tuple[nn.Module, tuple[int, 
 
 
 def _choose_size(cfg: Config | None, meta: dict, weights: Path) -> tuple[int, int] | str:
-    """Size to run a model at, (H, W) or ``'image'`` for the image's own; logged with its reason without a config."""
+    """Return the input size of a model, (H, W) or ``'image'``; without a config, log it and its source."""
     configured = cfg and _test_size(cfg)
     size, name = meta.get('input_size'), meta.get('model_name')
     if size is None and (info := identify(weights, meta)):
@@ -206,7 +206,7 @@ def _choose_size(cfg: Config | None, meta: dict, weights: Path) -> tuple[int, in
     if configured and size not in (None, configured):
         print_log(
             f'{weights}: the config tests at {_text(configured)}, the model was trained at {_text(size)}. Predictions '
-            'are best near the size of the training: take its config, or give input_size (--size)',
+            'are best near the training size. Fix: use its config, or set input_size (--size)',
             'current',
             logging.WARNING,
         )
@@ -214,19 +214,19 @@ def _choose_size(cfg: Config | None, meta: dict, weights: Path) -> tuple[int, in
         return configured
     if size is None:
         print_log(
-            f'{weights}: input size: {_text(DEFAULT_SIZE)} is a guess: neither a config, nor the meta nor the name '
-            'of the checkpoint gives the size of the training. Fix: give input_size (--size) or the config',
+            f'{weights}: input size: {_text(DEFAULT_SIZE)} is a guess, because neither a config nor the metadata or '
+            'name of the checkpoint gives the training size. Fix: set input_size (--size), or give the config',
             'current',
             logging.WARNING,
         )
         return DEFAULT_SIZE
-    reason = f'at which {name} was trained' if name else 'as in the meta of the checkpoint'
+    reason = f'the training size of {name}' if name else 'from the metadata of the checkpoint'
     print_log(f'{weights}: input size: {_text(size)}, {reason}', 'current')
     return size
 
 
 def _text(size: tuple[int, int] | str) -> str:
-    return "each image's own" if size == 'image' else f'{size[0]}x{size[1]} (height x width)'
+    return 'the size of each image' if size == 'image' else f'{size[0]}x{size[1]} (height x width)'
 
 
 def _load_parameters(model: nn.Module, state_dict: dict[str, Tensor], weights: str | os.PathLike) -> None:
@@ -238,7 +238,7 @@ def _load_parameters(model: nn.Module, state_dict: dict[str, Tensor], weights: s
 
 
 def _test_size(cfg: Config) -> tuple[int, int] | str | None:
-    """(H, W) of the test pipeline's resize; ``'image'``, the image's own, for a training at dynamic size."""
+    """(H, W) of the resize in the test pipeline; ``'image'`` for configs with dynamic size."""
     sampler = cfg.get('train_dataloader', {}).get('batch_sampler') or {}
     if sampler.get('type', '').endswith('DynamicSizeBatchSampler'):
         return 'image'
@@ -260,8 +260,8 @@ def _device(device) -> torch.device:
 
 
 def _fastest_dtype(device: torch.device) -> str:
-    """``'bfloat16'`` for CPUs that multiply matrices in it; without such instructions it is slower than float32."""
-    # Older torch does not report what the CPU has.
+    """``'bfloat16'`` for CPUs with instructions for it; without them it is slower than float32."""
+    # Older versions of torch do not report the capabilities of the CPU.
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
     fast = device.type == 'cpu' and (found.get('avx512_bf16') or found.get('amx_bf16'))
     return 'bfloat16' if fast else 'float32'

@@ -1,4 +1,4 @@
-"""``mmbirefnet check`` and ``tools/dataset_converters/check_dataset.py``: find problems of images and masks."""
+"""``mmbirefnet check`` and ``tools/dataset_converters/check_dataset.py``: find problems in images and masks."""
 
 from __future__ import annotations
 
@@ -25,10 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='a set (folder with im/ and gt/, images/ and masks/, or similar), or a folder of sets',
     )
     parser.add_argument(
-        '--sets', nargs='+', metavar='SET', help='sets or families that must exist (default: all that do)'
+        '--sets',
+        nargs='+',
+        metavar='SET',
+        help='sets, or families of sets, to check; they must exist (default: all that are found)',
     )
-    parser.add_argument('--allow', nargs='+', choices=PROBLEMS, default=[], metavar='KIND', help='problems to ignore')
-    parser.add_argument('--sheet', metavar='FILE', help='.png or .jpg file with thumbnails of the problems')
+    parser.add_argument(
+        '--allow', nargs='+', choices=PROBLEMS, default=[], metavar='KIND', help='kinds of problems to ignore'
+    )
+    parser.add_argument('--sheet', metavar='FILE', help='write thumbnails of the problems to this .png or .jpg file')
     parser.add_argument('--processes', type=int, help='number of processes (default: one per core)')
     parser.add_argument('--json', action='store_true', help='print the report as JSON')
 

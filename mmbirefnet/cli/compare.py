@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'words',
         nargs='+',
         metavar='MODEL|IMAGE',
-        help='models: names, checkpoints or .onnx files, with settings after an @: BiRefNet@2048, '
-        'BiRefNet@image,flip, BiRefNet@guided, BiRefNet@bfloat16; and images, folders of images or globs',
+        help='models (names, checkpoints or .onnx files), with settings after an @, such as BiRefNet@2048, '
+        'BiRefNet@image,flip, BiRefNet@guided or BiRefNet@bfloat16; and images, folders of images or globs',
     )
     parser.add_argument('-o', '--out', type=Path, required=True, metavar='FILE', help='HTML file to write')
     parser.add_argument('--device', help='for example cpu or cuda:1 (default: a GPU if there is one)')
@@ -45,9 +45,11 @@ def run(args: argparse.Namespace) -> int:
     images = [word for word in args.words if _is_image(word)]
     models = [word for word in args.words if word not in images]
     if not images:
-        raise ValueError(f'{" ".join(args.words)}: no image among these. Fix: name images, a folder of them, or a glob')
+        raise ValueError(
+            f'{" ".join(args.words)}: no image among the arguments. Fix: name images, a folder of them, or a glob'
+        )
     if not models:
-        raise ValueError(f'{" ".join(args.words)}: no model among these. Fix: name one, such as BiRefNet')
+        raise ValueError(f'{" ".join(args.words)}: no model among the arguments. Fix: name one, such as BiRefNet')
     if args.out.suffix.lower() not in ('.html', '.htm'):
         raise ValueError(f'-o {args.out}: must end in .html')
     for model in models:

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--to',
         choices=('mmbirefnet', 'reference'),
         default='mmbirefnet',
-        help='format to write: of this project or of the reference implementation (default: %(default)s)',
+        help='format to write: that of this project, or of the reference implementation (default: %(default)s)',
     )
     parser.add_argument(
         '--push-to-hub',
@@ -31,14 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--adapters',
         metavar='FILE',
-        help='merge low-rank adapters into SRC, which they were trained on: adapters.safetensors of finetune',
+        help='merge low-rank adapters (adapters.safetensors of finetune) into SRC, the model that they were trained on',
     )
     add_crop_order_argument(parser)
     parser.add_argument('--overwrite', action='store_true', help='replace DST if it exists')
 
 
 def run(args: argparse.Namespace) -> int:
-    # The tools are inside an installed package, and beside it in a clone.
+    # The tools are in the package if it is installed, and next to it in a clone.
     path = next(folder / TOOL for folder in (PACKAGE / '.mim', PACKAGE.parent) if (folder / TOOL).is_file())
     spec = importlib.util.spec_from_file_location(path.stem, path)
     tool = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""``mmbirefnet cut``: masks, cut-outs and new backgrounds for images, folders, and folders that are watched."""
+"""``mmbirefnet cut``: masks, cut-outs and new backgrounds for images, folders and watched folders."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'inputs',
         nargs='+',
         metavar='INPUT',
-        help='image, folder (with its sub-folders), glob, http(s) URL, or - for the standard input',
+        help='image, folder (with subfolders), glob, http(s) URL, or - for standard input',
     )
     parser.add_argument(
         '-o',
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar='OUT',
-        help='folder to write to; or, for one image, a file, or - for the standard output',
+        help='output folder; for a single image also a file, or - for standard output',
     )
     group = parser.add_argument_group('output')
     add_output_argument(
@@ -70,54 +70,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         const=0.0,
         metavar='MARGIN',
-        help='crop files to the object, with a margin that is a share of its sides; <file>.json has the box',
+        help='crop files to the object, with a margin given as a fraction of its sides; <file>.json contains the box',
     )
     existing = group.add_mutually_exclusive_group()
-    existing.add_argument('--overwrite', action='store_true', help='replace files that exist')
-    existing.add_argument('--skip-existing', action='store_true', help='leave images out whose files all exist')
+    existing.add_argument('--overwrite', action='store_true', help='replace existing files')
+    existing.add_argument('--skip-existing', action='store_true', help='skip images whose output files all exist')
     group.add_argument(
         '--watch',
         nargs='?',
         type=float,
         const=1.0,
         metavar='SECONDS',
-        help='go on, and look for new and '
-        'changed images in the folders every so often (default: %(const)s); Ctrl-C ends it',
+        help='keep running, and look for new and changed images in the folders every SECONDS (default: %(const)s); '
+        'stop with Ctrl-C',
     )
     group.add_argument(
-        '--report', type=Path, metavar='FILE', help='JSON file to write: files, sizes, box, seconds and error by image'
+        '--report',
+        type=Path,
+        metavar='FILE',
+        help='write a JSON report: files, sizes, box, seconds and error of each image',
     )
-    group.add_argument('--workers', type=int, default=2, metavar='N', help='threads that read, and threads that write')
+    group.add_argument(
+        '--workers',
+        type=int,
+        default=2,
+        metavar='N',
+        help='number of threads that read images, and of threads that write them',
+    )
     group.add_argument('--quiet', action='store_true', help='no progress bar')
     group = parser.add_argument_group('input')
     group.add_argument(
         '--mask',
         metavar='FILE|FOLDER',
-        help='take the mask from a file, or each from the file of the same path below a folder, in place of a model',
+        help='use existing masks instead of a model: a file, or a folder with a file of the same relative path for '
+        'each image',
     )
     group.add_argument(
         '--guide',
         metavar='FILE|FOLDER',
-        help='coarse mask of what to cut out, likewise, for a model that takes one (finetune --recipe guided)',
+        help='coarse mask of the object, a file or a folder, for a model with guidance (finetune --recipe guided)',
     )
     group.add_argument(
         '--frames',
         choices=('all', 'first'),
         default='all',
-        help='of animations (GIF, PNG, WebP, AVIF) and TIFF pages (default: %(default)s)',
+        help='process all frames of animations (GIF, PNG, WebP, AVIF) and pages of TIFF files, or the first (default: '
+        '%(default)s)',
     )
-    group.add_argument(
-        '--recursive', action=argparse.BooleanOptionalAction, default=True, help='search the sub-folders of folders'
-    )
+    group.add_argument('--recursive', action=argparse.BooleanOptionalAction, default=True, help='search subfolders')
     group.add_argument(
         '--include',
         nargs='+',
         default=(),
         metavar='PATTERN',
-        help="of folders and globs, only files like these: '*.jpg'; with a slash, 'sub/*', the path below the folder",
+        help="in folders and globs, use only files that match, such as '*.jpg'; a pattern with a slash, such as "
+        "'sub/*', is "
+        'matched against the path relative to the folder',
     )
-    group.add_argument('--exclude', nargs='+', default=(), metavar='PATTERN', help='no files like these')
-    group.add_argument('--limit', type=int, metavar='N', help='N images at most, without those that are skipped')
+    group.add_argument('--exclude', nargs='+', default=(), metavar='PATTERN', help='leave out files that match')
+    group.add_argument('--limit', type=int, metavar='N', help='process at most N images, not counting skipped ones')
     group.add_argument(
         '--max-download',
         type=float,
@@ -128,7 +139,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--allow-private-urls',
         action='store_true',
-        help='let URLs lead to addresses that are not public, such as this machine and its network',
+        help='allow URLs with addresses that are not public, such as this machine and its network',
     )
     group.add_argument(
         '--max-pixels',
@@ -141,7 +152,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--no-sandbox',
         dest='sandbox',
         action='store_false',
-        help='decode images in this process: somewhat faster, but a damaged file may hang or end it',
+        help='decode images in this process instead of a worker process: slightly faster, but a damaged file may '
+        'crash it',
     )
     add_model_arguments(parser)
     add_settings_arguments(parser)
@@ -151,14 +163,14 @@ def run(args: argparse.Namespace) -> int:
     if str(args.out) != '-':
         return _run(args, None)
     stream = sys.stdout.buffer
-    with redirect_stdout(sys.stderr):  # nothing but the image goes to the standard output
+    with redirect_stdout(sys.stderr):  # only the image may go to standard output
         return _run(args, stream)
 
 
 def _run(args: argparse.Namespace, stream: BinaryIO | None) -> int:
     _check_options(args)
     max_pixels = int(args.max_pixels * 1e6)
-    # Everything that can be wrong about the options shows before the model is loaded.
+    # Check all options before the model is loaded.
     settings, writer = settings_of(args), _writer_of(args, max_pixels, stream)
     left_out: list[Path] = []
     find = partial(
@@ -171,11 +183,11 @@ def _run(args: argparse.Namespace, stream: BinaryIO | None) -> int:
         allow_private_urls=args.allow_private_urls,
     )
     if args.report is not None and (args.report.is_dir() or not args.report.parent.is_dir()):
-        raise ValueError(f'--report {args.report}: must be a file, in a folder that exists')
+        raise ValueError(f'--report {args.report}: must be a file in an existing folder')
     share = Share.from_environment()
     if share.size > 1 and (args.watch is not None or writer.single_file or stream):
         raise ValueError(
-            f'{share.size} processes share one folder of outputs: leave out --watch, and name a folder with -o'
+            f'{share.size} processes write to one folder. Fix: leave out --watch, and name a folder with -o'
         )
     if args.watch is None:
         sources = find([_standard_input() if name == '-' else name for name in args.inputs], left_out=left_out)
@@ -227,7 +239,7 @@ def _run(args: argparse.Namespace, stream: BinaryIO | None) -> int:
 
 def _check_options(args: argparse.Namespace) -> None:
     if videos := [name for name in args.inputs if is_video(name)]:
-        raise ValueError(f'{videos[0]}: is a video; see mmbirefnet video')
+        raise ValueError(f'{videos[0]}: is a video. Fix: use mmbirefnet video')
     if args.workers < 1:
         raise ValueError(f'--workers {args.workers}: must be 1 or more')
     for option, value in (('--max-pixels', args.max_pixels), ('--max-download', args.max_download)):
@@ -236,23 +248,25 @@ def _check_options(args: argparse.Namespace) -> None:
     if args.limit is not None and args.limit < 1:
         raise ValueError(f'--limit {args.limit}: must be 1 or more')
     if args.limit is not None and args.watch is not None:
-        raise ValueError('--limit: is not used with --watch')
+        raise ValueError('--limit cannot be used with --watch')
     if args.mask is not None and (args.checkpoint or args.config):
-        raise ValueError(f'--mask {args.mask}: takes the place of a model. Fix: leave out --checkpoint and --config')
+        raise ValueError(f'--mask {args.mask}: is used instead of a model. Fix: leave out --checkpoint and --config')
     if args.mask is not None and args.guide is not None:
-        raise ValueError(f'--guide {args.guide}: is for a model, whose place --mask takes. Fix: leave one of them out')
+        raise ValueError(
+            f'--guide {args.guide}: needs a model, but --mask is used instead of one. Fix: leave out --guide or --mask'
+        )
     if args.inputs.count('-') > 1:
-        raise ValueError('-: the standard input can be read once')
+        raise ValueError('-: standard input can be read only once')
 
 
 def _standard_input() -> Source:
-    """The image on the standard input, which is read to its end."""
+    """Read the image from standard input."""
     content = sys.stdin.buffer.read()
     return Source(content, Path(f'stdin{suffix_of(content) or ""}'), 'standard input')
 
 
 def _device_of(share: Share) -> str | None:
-    """The GPU of a process among several; ``None`` where there is none."""
+    """GPU of one of several processes; ``None`` on machines without a GPU."""
     import torch
 
     gpus = torch.cuda.device_count()
@@ -260,7 +274,7 @@ def _device_of(share: Share) -> str | None:
 
 
 class Failures:
-    """Lines about images that failed; ``live`` prints each as it happens, not at the end."""
+    """Collects a line for each image that failed; with ``live`` each is printed at once, otherwise at the end."""
 
     def __init__(self, live: bool = False) -> None:
         self.live = live
@@ -283,7 +297,7 @@ def _print_report(job: ImageJob, left_out: list[Path], failures: Failures) -> No
     report = job.report
     rate = f', {report.written / report.seconds:.2f} images/s' if report.written and report.seconds else ''
     counts = f'{report.written} written, {report.skipped} skipped, {report.failed} failed{rate}'
-    encoding = sys.stdout.encoding or 'utf-8'  # names may have characters that it lacks
+    encoding = sys.stdout.encoding or 'utf-8'  # which may lack characters of file names
     print((counts + describe_left_out(left_out)).encode(encoding, 'backslashreplace').decode(encoding))
     failures.print()
 
@@ -298,7 +312,7 @@ def _cut(job: ImageJob, sources: list[Source], stop: threading.Event | None = No
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, in place of what they do otherwise."""
+    """Yield an event that is set by Ctrl-C and SIGTERM, instead of their default actions."""
     stop = threading.Event()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
@@ -312,12 +326,14 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
 def _writer_of(args: argparse.Namespace, max_pixels: int, stream: BinaryIO | None) -> OutputWriter:
     suffix = args.out.suffix.lower()
     if suffix in IMAGE_SUFFIXES and suffix.lstrip('.') not in FORMATS:
-        raise ValueError(f'-o {args.out}: {suffix} is not written; {", ".join(FORMATS)} are')
+        raise ValueError(f'-o {args.out}: cannot write {suffix}. Fix: use one of {", ".join(FORMATS)}')
     single_file = suffix.lstrip('.') in FORMATS and not args.out.is_dir()
     if (single_file or stream) and (len(args.inputs) != 1 or not is_single(args.inputs[0])):
-        raise ValueError(f'-o {args.out}: one file cannot hold several images; name a folder')
+        raise ValueError(f'-o {args.out}: one file cannot hold several images. Fix: name a folder')
     if not single_file and not stream and args.out.exists() and not args.out.is_dir():
-        raise ValueError(f'-o {args.out}: is a file; name a folder, or a file that ends in {", ".join(FORMATS)}')
+        raise ValueError(
+            f'-o {args.out}: is an existing file. Fix: name a folder, or a file that ends in {", ".join(FORMATS)}'
+        )
     return OutputWriter(
         args.out,
         args.save,
@@ -334,12 +350,12 @@ def _writer_of(args: argparse.Namespace, max_pixels: int, stream: BinaryIO | Non
 
 def _check_folders(inputs: list[str], out: Path, interval: float) -> None:
     if not 0 < interval < float('inf'):
-        raise ValueError(f'--watch {interval}: must be a number of seconds above 0')
+        raise ValueError(f'--watch {interval}: must be more than 0 seconds')
     for name in inputs:
         if not Path(name).is_dir():
-            raise ValueError(f'{name}: no folder; --watch needs folders')
+            raise ValueError(f'{name}: is not a folder, and --watch needs folders')
         if Path(name).resolve() == out.resolve():
-            raise ValueError(f'-o {out}: is watched itself; name another folder')
+            raise ValueError(f'-o {out}: is one of the watched folders. Fix: name another folder')
 
 
 def watch(
@@ -350,11 +366,18 @@ def watch(
     quiet: bool = False,
     find: Callable[..., list[Source]] = list_sources,
 ) -> None:
-    """Cut what is in the folders and what comes or changes, until ``stop`` is set.
+    """Process the images in the folders, and new and changed ones, until ``stop`` is set.
 
-    An image is taken when its size and time have stayed the same for ``interval`` seconds, so that none is read
-    half-written. Those whose files exist from before are left out, unless they may be overwritten. ``find`` lists the
-    images in the folders, as :func:`~mmbirefnet.imaging.sources.list_sources` does.
+    An image is processed when its size and time have not changed for ``interval`` seconds, so that no file is read
+    while it is being written. Images whose output existed at the start are skipped, unless it may be overwritten.
+
+    Args:
+        job: Job with a writer.
+        folders: Folders to watch.
+        interval: Seconds between two searches.
+        stop: Event that ends the loop.
+        quiet: Whether to show no progress bar.
+        find: Lists the images in the folders, like :func:`~mmbirefnet.imaging.sources.list_sources`.
     """
     writer = job.writer
     handled: dict[Path, tuple] = {}
@@ -368,7 +391,7 @@ def watch(
             changed = [source for source in ready if source.path in handled]
             _cut(job, job.plan(sources, [source for source in ready if source.path not in handled]), stop, quiet)
             skip, overwrite = job.skip_existing, writer.overwrite
-            job.skip_existing, writer.overwrite = False, True  # what was written in this run may be replaced
+            job.skip_existing, writer.overwrite = False, True  # files written in this run may be replaced
             _cut(job, job.plan(sources, changed), stop, quiet)
             job.skip_existing, writer.overwrite = skip, overwrite
             handled.update((source.path, now[source.path]) for source in ready)
@@ -379,12 +402,12 @@ def watch(
 def _look(find: Callable[..., list[Source]], folders: list[str], out_dir: Path) -> list[Source]:
     try:
         return find(folders, out_dir=out_dir)
-    except FileNotFoundError:  # nothing there yet
+    except FileNotFoundError:  # no image in the folders yet
         return []
 
 
 def file_state(path: Path) -> tuple | None:
-    """What changes when a file does; ``None`` if it is gone."""
+    """Modification time and size of a file; ``None`` if it does not exist."""
     try:
         stat = path.stat()
     except OSError:

@@ -11,9 +11,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'data',
         metavar='DATA',
-        help='folder with im/ and gt/, images/ and masks/, or alike, or with train/ and val/ that have these in them',
+        help='folder with im/ and gt/, images/ and masks/ or similar, or with train/ and val/ that contain these',
     )
-    parser.add_argument('-o', '--out', metavar='RUN', required=True, help='new folder for config, weights and scores')
+    parser.add_argument(
+        '-o', '--out', metavar='RUN', required=True, help='new folder for the config, weights and scores'
+    )
     parser.add_argument(
         '--from',
         dest='model',
@@ -21,23 +23,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default='BiRefNet_lite',
         help='name of a released model (see mmbirefnet models), or a checkpoint (default: %(default)s)',
     )
-    parser.add_argument('--config', metavar='FILE', help='config that fits a checkpoint of a model of your own')
+    parser.add_argument(
+        '--config', metavar='FILE', help='config of --from, if that is a checkpoint of your own architecture'
+    )
     parser.add_argument(
         '--recipe',
         default='auto',
         metavar='NAME[+NAME…]',
-        help='how to train: auto chooses by the data; else names of configs/_base_/finetune (default: %(default)s)',
+        help='training recipe: auto chooses by the data; or names of files in configs/_base_/finetune (default: '
+        '%(default)s)',
     )
-    parser.add_argument('--val', metavar='DIR', help='images and masks to validate on; by default some are held out')
-    parser.add_argument('--old-data', metavar='DIR', help='images and masks not to forget, mixed in')
-    parser.add_argument('--old-share', type=float, default=0.25, metavar='F', help='of them (default: %(default)s)')
-    parser.add_argument('--epochs', type=int, metavar='N', help='by default by the number of images')
-    parser.add_argument('--batch-size', type=int, metavar='N', help="images per step; by default the config's")
-    parser.add_argument('--memory', type=float, metavar='GIB', help='to stay below; by default what there is')
-    parser.add_argument('--no-check', action='store_true', help='train on data with faults')
+    parser.add_argument(
+        '--val', metavar='DIR', help='images and masks for validation (default: some of DATA are held out)'
+    )
+    parser.add_argument(
+        '--old-data',
+        metavar='DIR',
+        help='images and masks of earlier training to mix in, so that the model does not forget them',
+    )
+    parser.add_argument(
+        '--old-share',
+        type=float,
+        default=0.25,
+        metavar='F',
+        help='fraction of --old-data in each epoch (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--epochs', type=int, metavar='N', help='number of epochs (default: depends on the number of images)'
+    )
+    parser.add_argument('--batch-size', type=int, metavar='N', help='images per step (default: that of the config)')
+    parser.add_argument(
+        '--memory',
+        type=float,
+        metavar='GIB',
+        help='memory that training may use (default: what the GPU has free, or 60 %% of the memory of the machine)',
+    )
+    parser.add_argument('--no-check', action='store_true', help='train even if the data has problems')
     parser.add_argument('--dry-run', action='store_true', help='only write the config')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE', help='further settings of the config'
+        '--cfg-options',
+        nargs='+',
+        action=ConfigOptions,
+        metavar='KEY=VALUE',
+        help='replace further settings of the config',
     )
 
 

@@ -13,12 +13,12 @@ from mmbirefnet.version import __version__
 
 # Sub-command: its module and a one-line description. A module is imported when its command runs.
 COMMANDS = {
-    'cut': ('mmbirefnet.cli.cut', 'cut objects out of images'),
+    'cut': ('mmbirefnet.cli.cut', 'remove the background of images'),
     'compare': ('mmbirefnet.cli.compare', 'compare models and settings on one HTML page'),
-    'video': ('mmbirefnet.cli.video', 'cut objects out of a video'),
+    'video': ('mmbirefnet.cli.video', 'remove the background of a video'),
     'serve': ('mmbirefnet.cli.serve', 'run a web page and an HTTP API'),
     'models': ('mmbirefnet.cli.models', 'list the released models, and download them'),
-    'check': ('mmbirefnet.cli.check', 'find problems of images and masks that would spoil training'),
+    'check': ('mmbirefnet.cli.check', 'find problems in images and masks before training'),
     'finetune': ('mmbirefnet.cli.finetune', 'fine-tune a model on your own images and masks'),
     'convert': ('mmbirefnet.cli.convert', 'convert checkpoints from and to the format of the reference'),
 }
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments of the command line; by default those of this process.
 
     Returns:
-        The exit status: 0, 1 if some of the work failed, 2 if it could not start, 130 if it was interrupted.
+        Exit status: 0; 1 if some images failed; 2 if the command could not start; 130 if it was interrupted.
     """
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/en/notes/performance.md; read when torch is imported
     escape_unprintable()

@@ -14,7 +14,7 @@ from mmbirefnet.zoo.catalog import get_info, list_models, suggest
 from mmbirefnet.zoo.download import NO_HUB, fetch, find_cached
 
 DOWNLOAD = 'download'
-WIDTH = 200  # if the output is not a terminal, so that no line is truncated
+WIDTH = 200  # if the output is no terminal: wide enough that no line is truncated
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'words',
         nargs='*',
         metavar='PATTERN | download MODEL',
-        help="models to list: a part of the name or a shell pattern, such as 'lite' or '*matting*'; or download "
-        'and names, Hugging Face ids or URLs of the models to download',
+        help="models to list: part of a name or a shell pattern, such as 'lite' or '*matting*'; or the word "
+        'download, followed by '
+        'the names, Hugging Face ids or URLs of the models to download',
     )
 
 
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if args.words[:1] == [DOWNLOAD]:
         return _download(args.words[1:])
     if len(args.words) > 1:
-        raise ValueError(f'models {" ".join(args.words)}: expected one PATTERN, or download and names')
+        raise ValueError(f'models {" ".join(args.words)}: expected one PATTERN, or download and names of models')
     pattern = args.words[0] if args.words else None
     names = list_models(pattern)
     if not names:
@@ -43,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _download(names: list[str]) -> int:
     if not names:
-        raise ValueError('models download: no model is named. Fix: choose one of those that "mmbirefnet models" lists')
+        raise ValueError(
+            'models download: no model given. Fix: name one or more of those that "mmbirefnet models" lists'
+        )
     failed = False
     for name in names:
         try:
@@ -73,7 +76,7 @@ def _print_table(names: list[str]) -> None:
     print("The terms of a model's training data may exclude commercial use although its weights do not:")
     print('docs/en/user_guides/models.md')
     if missing:
-        print(f'The cache is unknown: {NO_HUB}', file=sys.stderr)
+        print(f'The last column is unknown: {NO_HUB}', file=sys.stderr)
 
 
 def _megabytes(path: Path | None) -> str:

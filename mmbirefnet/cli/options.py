@@ -1,4 +1,4 @@
-"""Options that the sub-commands share: those of the model and of the prediction."""
+"""Command-line options that several commands share: model, prediction and output."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, several: bool = False) 
     group = parser.add_argument_group('model')
     group.add_argument(
         '--config',
-        help='config file, or the name of a config of this project; not needed for checkpoints of a released '
-        'architecture',
+        help='config file, or the name of a config of this project; not needed if the checkpoint has the architecture '
+        'of a released model',
     )
     group.add_argument(
         '--checkpoint',
@@ -43,16 +43,16 @@ def add_model_arguments(parser: argparse.ArgumentParser, several: bool = False) 
         '--dtype',
         choices=('float32', 'bfloat16', 'float16', 'auto'),
         default='float32',
-        help='type of the arithmetic; auto is bfloat16 on a CPU with AVX512-BF16 or AMX, and float32 elsewhere '
+        help='floating-point type; auto is bfloat16 on a CPU with AVX512-BF16 or AMX, and float32 elsewhere '
         '(default: %(default)s)',
     )
     group.add_argument(
         '--threads',
         type=int,
         metavar='N',
-        help='threads on the CPU (default: $OMP_NUM_THREADS, or one per core)',
+        help='number of CPU threads (default: $OMP_NUM_THREADS, or one per core)',
     )
-    group.add_argument('--no-fuse', action='store_true', help='do not merge layers for inference')
+    group.add_argument('--no-fuse', action='store_true', help='do not fuse layers for inference')
 
 
 def add_crop_order_argument(parser) -> None:
@@ -99,7 +99,7 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--two-pass',
         action='store_true',
-        help='locate the object, and predict it again in a crop with --margin around it, for small objects',
+        help='for small objects: locate the object, then predict it again in a crop with --margin around it',
     )
     group.add_argument('--flip', action='store_true', help='average with the prediction of the mirrored image')
     group.add_argument(
@@ -122,32 +122,34 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=default.margin,
         metavar='F',
-        help='what the model sees around --box, and around the object in the second of --two-pass, as a fraction of '
-        'the sides of the box (default: %(default)s)',
+        help='context around --box, and around the object in the second pass of --two-pass, as a fraction of the sides '
+        'of the box (default: %(default)s)',
     )
     group.add_argument(
         '--refine',
         choices=METHODS,
-        help='refine uncertain edges with the colors of the image: guided filter, or closed-form matting, which needs '
-        'much more time and memory',
+        help='refine uncertain edges with the colors of the image: guided filter, or closed-form matting (much slower, '
+        'and needs much more memory)',
     )
-    group.add_argument('--threshold', type=float, metavar='P', help='make the mask binary: 1 where it exceeds P')
+    group.add_argument(
+        '--threshold', type=float, metavar='P', help='make the mask binary: 1 where the probability exceeds P'
+    )
     group.add_argument(
         '--min-area',
         type=float,
         default=default.min_area,
         metavar='A',
-        help='remove smaller components, in pixels; below 1 as a fraction of the image',
+        help='remove components smaller than A pixels; if A is below 1, than this fraction of the image',
     )
     group.add_argument(
         '--levels',
         type=float,
         nargs=2,
         metavar=('LOW', 'HIGH'),
-        help='make the mask 0 up to LOW and 1 from HIGH on; 0.04 0.96 removes a haze',
+        help='stretch the mask: 0 up to LOW, 1 from HIGH on; 0.04 0.96 removes haze',
     )
     group.add_argument('--largest', action='store_true', help='keep only the largest component')
-    group.add_argument('--fill-holes', action='store_true', help='fill what an object encloses')
+    group.add_argument('--fill-holes', action='store_true', help='fill holes in objects')
     group.add_argument(
         '--grow', type=int, default=default.grow, metavar='N', help='grow the object by N pixels; -N shrinks it'
     )
@@ -156,7 +158,7 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=default.feather,
         metavar='SIGMA',
-        help='blur the edge with a Gaussian of SIGMA pixels',
+        help='blur the edge with a Gaussian, SIGMA in pixels',
     )
     group.add_argument('--invert', action='store_true', help='swap object and background')
 
@@ -187,7 +189,7 @@ def set_threads(args: argparse.Namespace) -> None:
     if args.threads is not None:
         if args.threads < 1:
             raise ValueError(f'--threads {args.threads}: must be 1 or more')
-        os.environ['OMP_NUM_THREADS'] = str(args.threads)  # torch is imported later, and reads it then
+        os.environ['OMP_NUM_THREADS'] = str(args.threads)  # torch reads it when it is imported, which happens later
 
 
 def inferencer_of(args: argparse.Namespace) -> BiRefNetInferencer:
@@ -200,7 +202,7 @@ def inferencer_of(args: argparse.Namespace) -> BiRefNetInferencer:
 
 @contextlib.contextmanager
 def log_to_stderr() -> Iterator[None]:
-    """Make mmengine's logger, which is created with the first model, write to the standard error permanently."""
+    """Make mmengine's logger write to stderr permanently: it is created, and keeps its stream, with the first model."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 

@@ -38,5 +38,5 @@ class ImageProgress:
         return self
 
     def __exit__(self, *_) -> None:
-        if not self._progress.disable:  # Rich before 15 ends a line that it did not start
+        if not self._progress.disable:  # Rich before 15 would print an empty line
             self._progress.stop()

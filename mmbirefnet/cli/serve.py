@@ -1,4 +1,4 @@
-"""``mmbirefnet serve``: a page in the browser, and an HTTP API."""
+"""``mmbirefnet serve``: a web page and an HTTP API."""
 
 from __future__ import annotations
 
@@ -17,43 +17,47 @@ from .options import add_model_arguments, inferencer_of, set_threads
 LOOPBACK = '127.0.0.1'
 API_KEY_VARIABLE = 'MMBIREFNET_API_KEY'
 _UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30}
-# Option: the field of Limits whose default it has, how to read it, its unit, and its help.
+# Option: field of Limits (which has the default), type, metavar, and help.
 _LIMITS = {
-    '--max-pixels': ('megapixels', float, 'MP', 'of an image'),
-    '--max-size': ('input_size', int, 'N', "side of the model's input"),
-    '--max-work': ('work', float, 'MP', 'of model input for one image: views, tiles and passes together'),
-    '--queue': ('queue', int, 'N', 'requests that wait or are processed; 429 beyond'),
-    '--upload-seconds': ('upload_seconds', float, 'S', 'time for an upload'),
-    '--decode-seconds': ('decode_seconds', float, 'S', 'time to decode an image'),
-    '--seconds': ('seconds', float, 'S', 'from upload to answer'),
-    '--decoders': ('decoders', int, 'N', 'processes that decode images'),
-    '--batch': ('batch', int, 'N', 'waiting requests that the model predicts at once'),
+    '--max-pixels': ('megapixels', float, 'MP', 'largest image, in megapixels'),
+    '--max-size': ('input_size', int, 'N', 'longest side of the model input, in pixels'),
+    '--max-work': ('work', float, 'MP', 'model input of one image in megapixels: scales, tiles and passes together'),
+    '--queue': ('queue', int, 'N', 'number of requests that wait or are processed; others get status 429'),
+    '--upload-seconds': ('upload_seconds', float, 'S', 'longest time of an upload, in seconds'),
+    '--decode-seconds': ('decode_seconds', float, 'S', 'longest time to decode an image, in seconds'),
+    '--seconds': ('seconds', float, 'S', 'longest time from upload to answer, in seconds'),
+    '--decoders': ('decoders', int, 'N', 'number of processes that decode images'),
+    '--batch': ('batch', int, 'N', 'number of waiting requests that are predicted as one batch'),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        '--host', default=LOOPBACK, help='address to listen on; 0.0.0.0 for all of this machine (default: %(default)s)'
+        '--host',
+        default=LOOPBACK,
+        help='address to listen on; 0.0.0.0 for all addresses of this machine (default: %(default)s)',
     )
-    parser.add_argument('--port', type=int, default=8000, help='0 takes a free one (default: %(default)s)')
+    parser.add_argument(
+        '--port', type=int, default=8000, help='port to listen on; 0 chooses a free one (default: %(default)s)'
+    )
     parser.add_argument(
         '--workers',
         type=int,
         default=1,
         metavar='N',
-        help='GPUs to use, each with a copy of the models; on the CPU, copies that work at once (default: %(default)s)',
+        help='number of GPUs, each with a copy of the models; on the CPU, number of copies (default: %(default)s)',
     )
-    group = parser.add_argument_group('access', f'${API_KEY_VARIABLE}: key that requests must carry, if set')
+    group = parser.add_argument_group('access', f'If ${API_KEY_VARIABLE} is set, requests must send this key.')
     group.add_argument(
         '--allowed-hosts',
         nargs='+',
         default=(),
         metavar='NAME',
-        help='names by which the service may be reached, * for all (default: all; '
-        'only localhost, 127.0.0.1 and [::1] at a loopback address)',
+        help='host names that requests may use, * for all (default: all; at a loopback address only localhost, '
+        '127.0.0.1 and [::1])',
     )
     group.add_argument(
-        '--cors', nargs='+', default=(), metavar='ORIGIN', help='sites whose pages may use the service, * for all'
+        '--cors', nargs='+', default=(), metavar='ORIGIN', help='origins whose web pages may use the service, * for all'
     )
     group = parser.add_argument_group('limits and throughput')
     group.add_argument(
@@ -61,14 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_bytes,
         default='8G',
         metavar='SIZE',
-        help='for all requests together, beside the model: such as 512M or 8G (default: %(default)s)',
+        help='memory for all requests together, without the model, such as 512M or 8G (default: %(default)s)',
     )
     group.add_argument(
         '--max-upload',
         type=float,
         default=Limits.upload_bytes / MIB,
         metavar='MIB',
-        help='of a request (default: %(default)g)',
+        help='largest upload, in MiB (default: %(default)g)',
     )
     for option, (field, kind, unit, text) in _LIMITS.items():
         default = getattr(Limits, field)
@@ -92,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     )
     logging.basicConfig(format='%(asctime)s %(levelname)s %(message)s')
     logging.getLogger('mmbirefnet.server').setLevel(logging.INFO)
-    logging.getLogger('python_multipart').setLevel(logging.ERROR)  # it warns of every malformed form
+    logging.getLogger('python_multipart').setLevel(logging.ERROR)  # it logs a warning for every malformed form
     with listen(args.host, args.port) as listener:
         app = create_app(
             inferencers_of(args),
@@ -103,16 +107,16 @@ def run(args: argparse.Namespace) -> int:
         )
         host, port = listener.getsockname()[:2]
         address = f'[{host}]' if ':' in host else host
-        print(f'http://{address}:{port} (API: /openapi.json); Ctrl-C ends it', flush=True)
+        print(f'http://{address}:{port} (API: /openapi.json); stop with Ctrl-C', flush=True)
         serve(app, listener)
     return 0
 
 
 def inferencers_of(args: argparse.Namespace) -> dict[str, list[BiRefNetInferencer]]:
-    """The models by name, a copy of each for every worker.
+    """Load the models, one copy for each worker.
 
     Raises:
-        ValueError: If two models have one name, or there are fewer GPUs than workers.
+        ValueError: If two models have the same name, or there are fewer GPUs than workers.
     """
     models = named_checkpoints(args.checkpoint)
     if args.workers < 1:
@@ -128,13 +132,13 @@ def inferencers_of(args: argparse.Namespace) -> dict[str, list[BiRefNetInference
 
 
 def named_checkpoints(texts: list[str] | None) -> dict[str | None, str | None]:
-    """Checkpoints by the names of their models; a single one without a name gets the name ``None``.
+    """Parse ``--checkpoint``: checkpoints by name; a single one without a name gets the name ``None``.
 
     Args:
-        texts: Values of ``--checkpoint``: ``NAME=CHECKPOINT``, or a checkpoint that is named for itself.
+        texts: Values of ``--checkpoint``: ``NAME=CHECKPOINT``, or a checkpoint, whose file name is then the name.
 
     Raises:
-        ValueError: If two models have one name.
+        ValueError: If two models have the same name.
     """
     models: dict[str | None, str | None] = {}
     for text in texts or [None]:
@@ -162,12 +166,12 @@ def _devices(device: str | None, workers: int) -> list[str | None]:
         import torch
 
         count = torch.cuda.device_count()
-    except ModuleNotFoundError:  # ONNX models run without it
+    except ModuleNotFoundError:  # ONNX models run without torch
         count = 0
     if device is None and not count:
         return ['cpu'] * workers
     if device not in (None, 'cuda'):
-        raise ValueError(f'--workers {workers}: --device {device} is one device. Fix: leave --device out')
+        raise ValueError(f'--workers {workers}: --device {device} is a single device. Fix: leave out --device')
     if count < workers:
         raise ValueError(f'--workers {workers}: this machine has {count} GPUs. Fix: --workers {max(1, count)}')
     return [f'cuda:{index}' for index in range(workers)]
@@ -180,5 +184,5 @@ def _bytes(text: str) -> int:
     except (ValueError, OverflowError):
         size = 0
     if size <= 0:
-        raise argparse.ArgumentTypeError(f'{text!r}, must be a size such as 512M or 8G')
+        raise argparse.ArgumentTypeError(f'{text!r}: must be a size such as 512M or 8G')
     return size

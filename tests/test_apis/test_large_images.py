@@ -33,7 +33,7 @@ def test_an_input_size_holds_with_tiles():
     inferencer = BiRefNetInferencer(backend=backend)
     inferencer.predict_image(red_image(400, 800), Settings('image', max_size=256, tile=128, tile_overlap=0))
     assert backend.shapes == [(1, 128, 128)] * 2
-    with pytest.raises(ValueError, match='red takes images of 32x64'):
+    with pytest.raises(ValueError, match='red: takes only images of 32x64'):
         BiRefNetInferencer(backend=RedBackend(fixed_size=True)).predict_image(red_image(99, 99), Settings(tile=64))
 
 

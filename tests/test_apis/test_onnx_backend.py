@@ -92,7 +92,7 @@ def test_probabilities_by_name_or_by_word(write):
         OnnxBackend(write(), CPU, output='alpha')
     with pytest.raises(ValueError, match='mean and std must be three numbers each'):
         OnnxBackend(write(), CPU, std=(1, 1, 0))
-    with pytest.raises(ValueError, match=r'gives no probabilities but values of -\d.*to \d'):
+    with pytest.raises(ValueError, match=r'expected probabilities, got -\d.*to \d'):
         OnnxBackend(write(), CPU, output='probabilities')(images)
 
 
@@ -103,7 +103,7 @@ def test_metadata_say_how_it_is_fed(write):
     assert backend.metadata == meta
     images = pictures()
     np.testing.assert_allclose(backend(images), sigmoid((images[..., 0] - 30.0) / 8), atol=1e-6)
-    with pytest.raises(ValueError, match=r'model.onnx says itself what output, std is; do not give it'):
+    with pytest.raises(ValueError, match=r'model.onnx: its metadata contain output, std. Fix: do not pass it'):
         OnnxBackend(path, CPU, output='logits', std=(1, 1, 1))
 
 
@@ -144,7 +144,7 @@ def test_fixed_batch_is_filled_up(write):
     assert whole.shape == (3, 32, 64)
     for n in (1, 2):
         assert np.array_equal(backend(images[:n]), whole[:n])
-    with pytest.raises(ValueError, match='takes at most 3 images at once, got 4; export .* with --dynamic-batch'):
+    with pytest.raises(ValueError, match='expected at most 3 images at once, got 4. Fix: export .* with --dynamic-batch'):
         backend(pictures(4))
 
 
@@ -169,7 +169,7 @@ def test_half_precision(write):
         ([1], TypeError, 'numpy array of uint8, got list'),
         (pictures()[0], ValueError, r'shape \(N, H, W, 3\), got \(32, 64, 3\)'),
         (pictures()[..., :2], ValueError, r'got \(2, 32, 64, 2\)'),
-        (pictures(1, 64, 64), ValueError, 'model.onnx takes images of 32x64 only, got 64x64; resize them, or export'),
+        (pictures(1, 64, 64), ValueError, 'model.onnx: expected images of 32x64, got 64x64. Fix: resize them, or export'),
     ],
 )
 def test_images_that_do_not_fit(write, images, error, message):
@@ -178,7 +178,7 @@ def test_images_that_do_not_fit(write, images, error, message):
 
 
 def test_sizes_are_multiples_of_32(write):
-    with pytest.raises(ValueError, match='takes multiples of 32 only, got 40x64; resize them'):
+    with pytest.raises(ValueError, match='expected multiples of 32, got 40x64. Fix: resize them'):
         OnnxBackend(write(shape=('n', 3, 'h', 'w')), CPU)(pictures(1, 40, 64))
 
 
@@ -255,9 +255,9 @@ def test_fallback_to_the_cpu_is_no_secret(write, monkeypatch):
     """onnxruntime itself goes on with the CPU where CUDA is built in but cannot be used."""
     path = write()
     monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: ['CUDAExecutionProvider', *CPU])
-    with pytest.raises(RuntimeError, match='onnxruntime cannot use CUDAExecutionProvider here'):
+    with pytest.raises(RuntimeError, match='onnxruntime cannot use CUDAExecutionProvider'):
         OnnxBackend(path, ['CUDAExecutionProvider'])
-    with pytest.warns(UserWarning, match='cannot use CUDAExecutionProvider here.*runs on the CPU'):
+    with pytest.warns(UserWarning, match='cannot use CUDAExecutionProvider.*runs on the CPU'):
         backend = OnnxBackend(path)
     assert backend.providers == CPU
 
@@ -280,7 +280,7 @@ def test_threads(write, monkeypatch):
 def test_without_onnxruntime(write, monkeypatch):
     path = write()
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
-    with pytest.raises(ImportError, match=r'model\.onnx: ONNX models need onnxruntime: pip install onnxruntime'):
+    with pytest.raises(ImportError, match=r'model\.onnx: ONNX models need onnxruntime. Fix: pip install onnxruntime'):
         OnnxBackend(path)
 
 

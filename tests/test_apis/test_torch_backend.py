@@ -196,8 +196,8 @@ def logged(monkeypatch) -> list[str]:
 @pytest.mark.parametrize(
     ('name', 'size', 'reason'),
     [
-        ('BiRefNet_lite-general-2K-epoch_232.pth', (1440, 2560), 'at which BiRefNet_lite-2K was trained'),
-        ('BiRefNet_HR/pytorch_model.bin', (2048, 2048), 'at which BiRefNet_HR was trained'),
+        ('BiRefNet_lite-general-2K-epoch_232.pth', (1440, 2560), 'the training size of BiRefNet_lite-2K'),
+        ('BiRefNet_HR/pytorch_model.bin', (2048, 2048), 'the training size of BiRefNet_HR'),
         ('mine.ckpt', (1024, 1024), 'is a guess: .*input_size'),
     ],
 )

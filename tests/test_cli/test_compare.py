@@ -124,15 +124,15 @@ def test_python(images, tmp_path):
     assert page.count('</script>') == 1
     with pytest.raises(FileExistsError, match=r'page\.html: exists already'):
         compare(inferencers, 'in', tmp_path / 'new/page.html', overwrite=False)
-    with pytest.raises(ValueError, match='BiRefNet: is named twice. Fix: .* BiRefNet@2048'):
+    with pytest.raises(ValueError, match='BiRefNet: is given twice. Fix: .* BiRefNet@2048'):
         compare(['BiRefNet', 'BiRefNet'], 'in', 'x.html')
 
 
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
-        (['BiRefNet', '-o', 'x.html'], 'no image among these'),
-        (['in', '-o', 'x.html'], 'no model among these'),
+        (['BiRefNet', '-o', 'x.html'], 'no image among the arguments'),
+        (['in', '-o', 'x.html'], 'no model among the arguments'),
         (['BiRefNet', 'in', '-o', 'x.png'], '-o x.png: must end in .html'),
         (['BiRefNet', 'none.png', '*.gif', '-o', 'x.html'], '*.gif: matches no images'),
     ],

@@ -338,7 +338,7 @@ def test_guide(backend, folder, tmp_path, capsys):
     assert run(*words) == 0
     np.testing.assert_array_equal(np.array(Image.open(tmp_path / 'out/a.png')), gray)
     assert run(*words, '--mask', 'coarse') == 2
-    assert '--guide coarse: is for a model' in capsys.readouterr().err
+    assert '--guide coarse: needs a model' in capsys.readouterr().err
 
 
 def test_masks_in_python(folder, tmp_path):
@@ -366,7 +366,7 @@ def test_a_mask_for_each_frame(backend):
 @pytest.mark.parametrize('report', ['.', '/', 'in', 'gone/report.json'])
 def test_report_that_cannot_be_written(backend, folder, capsys, report):
     assert run('in/a_mask.png', '-o', 'out', '--report', report) == 2
-    assert f'error: --report {report}: must be a file, in a folder that exists' in capsys.readouterr().err
+    assert f'error: --report {report}: must be a file in an existing folder' in capsys.readouterr().err
     assert not Path('out').exists()
 
 

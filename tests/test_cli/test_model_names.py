@@ -128,7 +128,7 @@ def test_models(hub, capsys):
     [
         (['zzz'], 'zzz: no released model matches; known are BiRefNet, '),
         (['a', 'b'], 'models a b: expected one PATTERN, or download and names'),
-        (['download'], 'models download: no model is named'),
+        (['download'], 'models download: no model given'),
     ],
 )
 def test_wrong_words(words, message, capsys):
