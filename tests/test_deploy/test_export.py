@@ -255,7 +255,7 @@ def test_wrong_values(export, options, message):
 
 
 def test_only_one_channel_of_a_birefnet():
-    with pytest.raises(ValueError, match='only models of one channel can be exported, this one gives 2'):
+    with pytest.raises(ValueError, match='only models with one output channel can be exported, this one has 2'):
         trace(
             MODELS.build(model_config(**TINY, out_channels=2, loss_decode=dict(type='CrossEntropyLoss'))),
             SIZE,
