@@ -8,8 +8,9 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/en/notes/perform
 
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.apis.job import ImageJob
+from mmbirefnet.cli.options import add_output_argument
 from mmbirefnet.imaging.sources import list_sources
-from mmbirefnet.imaging.write import KINDS, OutputWriter
+from mmbirefnet.imaging.write import OutputWriter
 
 
 def parse_args() -> argparse.Namespace:
@@ -18,8 +19,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help="config file, or the name of one of this project's")
     parser.add_argument('checkpoint', help='checkpoint, of this project or released')
     parser.add_argument('--out-file', type=Path, default=Path('cutout.png'), help='file to write (default: cutout.png)')
-    parser.add_argument('--save', choices=KINDS, default='cutout', help='what to write (default: cutout)')
-    parser.add_argument('--background', help='color or image, for --save foreground')
+    add_output_argument(parser, 'output to write (default: cutout)', default='cutout')
+    parser.add_argument('--background', help='color or image, for --save composite')
     parser.add_argument('--device', help='by default a GPU where there is one')
     return parser.parse_args()
 

@@ -9,14 +9,27 @@ setup()
 
 from mmengine import registry as roots  # noqa: E402
 
+from mmbirefnet.utils.deprecation import warn_renamed  # noqa: E402
+
+# Former names of registered classes.
+RENAMED = {
+    'MaskKindHook': 'SoftMaskHook',
+    'ReleasedCheckpointHook': 'PretrainedCheckpointHook',
+    'SafeCheckpointHook': 'AtomicCheckpointHook',
+}
+
 
 class Registry(roots.Registry):
-    """mmengine's registry that also finds modules of mmseg without the prefix ``mmseg.``.
+    """mmengine's registry that also finds modules of mmseg without the prefix ``mmseg.``, and former names.
 
     mmengine builds configs named ``mmbirefnet::…`` in the scope ``mmbirefnet``.
     """
 
     def get(self, key: str):
+        scope, dot, name = key.rpartition('.')
+        if name in RENAMED:
+            warn_renamed(key, f'{scope}{dot}{RENAMED[name]}', stacklevel=4)
+            key = f'{scope}{dot}{RENAMED[name]}'
         return super().get(key) or (None if '.' in key else super().get(f'mmseg.{key}'))
 
 

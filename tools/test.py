@@ -113,7 +113,7 @@ def main() -> None:
     if args.out:
         write_maps(cfg, args.out)
         resume_maps(cfg, args)
-    hooks = ['ReleasedCheckpointHook'] if args.no_fuse else ['ReleasedCheckpointHook', 'FuseHook']
+    hooks = ['PretrainedCheckpointHook'] if args.no_fuse else ['PretrainedCheckpointHook', 'FuseHook']
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), *(dict(type=f'mmbirefnet.{hook}') for hook in hooks)]
     with runner_of(cfg) as runner:
         runner.test()

@@ -9,7 +9,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='mmbirefnet.SafeCheckpointHook',
+        type='mmbirefnet.AtomicCheckpointHook',
         interval=5,
         max_keep_ckpts=10,  # at the end those of the last 50 epochs
         save_best='wFmeasure',  # or any of these, or several

@@ -3,6 +3,6 @@
 _base_ = './default_runtime.py'
 default_hooks = dict(
     checkpoint=dict(max_keep_ckpts=1, save_best=['wFmeasure', 'MAE']),
-    released_checkpoint=dict(type='mmbirefnet.ReleasedCheckpointHook'),
-    mask_kind=dict(type='mmbirefnet.MaskKindHook'),
+    pretrained_checkpoint=dict(type='mmbirefnet.PretrainedCheckpointHook'),
+    soft_masks=dict(type='mmbirefnet.SoftMaskHook'),
 )

@@ -4,5 +4,5 @@ _base_ = '../birefnet/birefnet_swin-t_1xb4-20e_finetune-1024x1024.py'
 val_evaluator = dict(measures=['MAE', 'MSE', 'Smeasure', 'wFmeasure'])
 default_hooks = dict(
     checkpoint=dict(save_best='MAE'),
-    mask_kind=dict(kind='soft'),  # no IoU loss; MAE and MSE of the gray levels
+    soft_masks=dict(masks='soft'),  # no IoU loss; MAE and MSE of the gray levels
 )

@@ -13,6 +13,6 @@ param_scheduler = []
 train_cfg = dict(max_epochs=max_epochs, val_interval=1)
 default_hooks = dict(
     checkpoint=dict(interval=1),
-    released_checkpoint=dict(type='mmbirefnet.ReleasedCheckpointHook'),
-    mask_kind=dict(type='mmbirefnet.MaskKindHook'),
+    pretrained_checkpoint=dict(type='mmbirefnet.PretrainedCheckpointHook'),
+    soft_masks=dict(type='mmbirefnet.SoftMaskHook'),
 )

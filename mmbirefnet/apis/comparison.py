@@ -18,6 +18,7 @@ from mmbirefnet.imaging.refine import METHODS
 from mmbirefnet.imaging.sandbox import ImageDecoder
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.imaging.sources import Source, list_sources
+from mmbirefnet.utils.deprecation import former_argument
 
 DTYPES = ('float32', 'bfloat16', 'float16')
 _SIZE = re.compile(r'\d+(x\d+)?|image')
@@ -61,13 +62,14 @@ def compare(
     *,
     settings: Settings | None = None,
     device: str | None = None,
-    foreground: bool = True,
+    estimate_foreground: bool = True,
     longest: int = 1024,
     max_pixels: int | None = None,
     decoder: ImageDecoder | None = None,
     overwrite: bool = True,
     on_error: Callable[[Source, Exception], None] | None = None,
     on_done: Callable[[], None] = lambda: None,
+    foreground: bool | None = None,
 ) -> Path:
     """Write a page that compares several models or settings over the same images with sliders.
 
@@ -79,13 +81,14 @@ def compare(
         out: The HTML file.
         settings: Options of the prediction.
         device: For example ``'cuda:1'``; ``None`` for a GPU where there is one.
-        foreground: Whether to estimate the colors of the foreground.
+        estimate_foreground: Whether to estimate the object's own colors at the edges.
         longest: Longer side of the images on the page, in pixels.
         max_pixels: Largest image that is read.
         decoder: Reads files in worker processes.
         overwrite: Whether ``out`` may be replaced.
         on_error: Called with an image and its error; the others go on. ``None`` raises the first error.
         on_done: Called after each prediction.
+        foreground: Former name of ``estimate_foreground``.
 
     Returns:
         The file.
@@ -95,6 +98,7 @@ def compare(
         FileExistsError: If ``out`` exists and may not be replaced.
         OSError: If an image or model cannot be read, or the page not be written.
     """
+    estimate_foreground = former_argument('foreground', foreground, 'estimate_foreground', estimate_foreground)
     out = Path(out)
     if not isinstance(models, Mapping):
         models = [os.fspath(model) for model in models]
@@ -133,7 +137,7 @@ def compare(
         for source, image, soft_map, seconds in predictions:
             if source not in originals:
                 originals[source], sizes[source] = encode_version(image.visible(), longest), image.size
-            cutout = cut_out(image, soft_map, foreground, inferencer.foreground_device)
+            cutout = cut_out(image, soft_map, estimate_foreground, inferencer.compose_device)
             cutouts[source][name] = encode_version(cutout, longest)
             notes[source][name] = _note(inferencer, image, own, seconds)
             on_done()

@@ -20,6 +20,7 @@ from mmbirefnet.imaging.read import load_image
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.imaging.sources import Source
 from mmbirefnet.imaging.urls import MAX_BYTES, is_url, read_url
+from mmbirefnet.utils.deprecation import former_argument
 from mmbirefnet.zoo.weights import DEFAULT_MODEL
 
 KEPT_MODELS = 2
@@ -52,11 +53,12 @@ def remove_background(
     tile: int | None = None,
     tile_overlap: int | None = None,
     two_pass: bool = False,
-    foreground: bool = True,
+    estimate_foreground: bool = True,
     channel_order: str = 'rgb',
     max_pixels: int | None = None,
     max_bytes: int = MAX_BYTES,
     allow_private_urls: bool = False,
+    foreground: bool | None = None,
 ) -> Image.Image:
     """Remove the background of one image.
 
@@ -98,13 +100,14 @@ def remove_background(
         tile_overlap: Pixels that neighboring tiles share; by default a quarter of ``tile``.
         two_pass: Whether to locate the object first, and to predict it again in a crop with ``margin`` around it, for
             small objects in large images.
-        foreground: Whether to estimate the object's own colors at the edges; without, a fringe of the old background
-            stays.
+        estimate_foreground: Whether to estimate the object's own colors at the edges. If false, a fringe of the old
+            background stays.
         channel_order: Of arrays with colors: ``'rgb'`` as Pillow has them, or ``'bgr'`` as OpenCV has them.
         max_pixels: Largest image that is decoded from a file; ``None`` for Pillow's limit, 179 million pixels.
         max_bytes: Largest file that is read from a URL.
         allow_private_urls: Whether a URL may lead to an address that is not public, see
             :func:`mmbirefnet.imaging.urls.read_url`.
+        foreground: Former name of ``estimate_foreground``.
 
     Returns:
         RGBA image at the original size, upright, with the color profile of the original.
@@ -115,6 +118,7 @@ def remove_background(
         TypeError: If the image is something else.
         ImportError: If a package is missing; the message ends with the command that installs it.
     """
+    estimate_foreground = former_argument('foreground', foreground, 'estimate_foreground', estimate_foreground)
     settings = Settings(
         input_size=input_size,
         max_size=max_size,
@@ -150,7 +154,7 @@ def remove_background(
         source = Source(loaded, Path(loaded.name), loaded.name)
         loaded = MaskFiles(guide, channel_order=channel_order).attach(source, loaded)
     alpha = inferencer.predict_image(loaded, settings)
-    cutout = Image.fromarray(cut_out(loaded, alpha, foreground, inferencer.foreground_device))
+    cutout = Image.fromarray(cut_out(loaded, alpha, estimate_foreground, inferencer.compose_device))
     if loaded.icc_profile:
         cutout.info['icc_profile'] = loaded.icc_profile  # Pillow writes it into the file
     return cutout

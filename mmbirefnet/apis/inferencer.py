@@ -23,6 +23,7 @@ from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.imaging.sources import Source, describe_left_out, is_single, is_video, list_sources
 from mmbirefnet.imaging.tiles import predict_in_tiles
 from mmbirefnet.imaging.urls import MAX_BYTES
+from mmbirefnet.utils.deprecation import former_argument, warn_renamed
 from mmbirefnet.utils.prefetch import prefetch
 from mmbirefnet.zoo.catalog import CHECKPOINT_SUFFIXES
 from mmbirefnet.zoo.download import is_model_name
@@ -103,7 +104,7 @@ class BiRefNetInferencer:
         dtype: str = 'float32',
         channel_order: str = 'bgr',
         workers: int = 2,
-        foreground: bool = True,
+        estimate_foreground: bool = True,
         background=None,
         format: str | None = None,
         overwrite: bool = True,
@@ -139,6 +140,7 @@ class BiRefNetInferencer:
         report: str | os.PathLike | None = None,
         guide=None,
         output: str | None = None,
+        foreground: bool | None = None,
     ):
         """Predict, and write files if ``out_dir`` is given.
 
@@ -146,17 +148,17 @@ class BiRefNetInferencer:
             inputs: Path, folder (with its sub-folders), glob, URL, bytes of a file, array, PIL image, or a list of
                 them.
             out_dir: Folder to write to, in the folders that the images are in below the one given as ``inputs``.
-            save: What is written: ``'mask'`` (gray), ``'cutout'`` (RGBA), ``'foreground'`` (on ``background``), or
-                several of them, each in a folder of its name. By default the cut-out, or the foreground if there is a
-                background.
+            save: Outputs to write: ``'mask'`` (gray), ``'cutout'`` (RGBA), ``'composite'`` (the object on
+                ``background``, RGB), or several of them, each in a folder of its name. By default the cut-out, or the
+                composite if there is a background.
             dtype: ``'float32'`` for probabilities, ``'uint8'`` for gray levels, trunc(255 p).
             channel_order: Of arrays: ``'bgr'`` as in OpenCV and mmseg, or ``'rgb'``.
             workers: Threads that read images ahead, and threads that write.
-            foreground: Whether to estimate the colors of the foreground for ``'cutout'`` and ``'foreground'``; without,
-                these keep a fringe of the old background.
-            background: Color (``'#rrggbb'`` or a name) or image behind ``'foreground'``; white by default.
-            format: Suffix of what is written, such as ``'webp'``; by default png, for ``'foreground'``, animations and
-                pages the image's.
+            estimate_foreground: Whether to estimate the object's own colors at the edges of ``'cutout'`` and
+                ``'composite'``. If false, a fringe of the old background stays.
+            background: Color (``'#rrggbb'`` or a name) or image behind ``'composite'``; white by default.
+            format: Suffix of the files, such as ``'webp'``. By default png for masks and cut-outs, and the format of
+                the input for composites, animations and files with pages.
             overwrite: Whether files that exist may be replaced.
             batch_size: Images that the model is given at once, where their input sizes agree.
             input_size: Size the image is resized to for the model: ``None`` for the one it was trained at, pixels of a
@@ -201,6 +203,7 @@ class BiRefNetInferencer:
                 an image for all, or a folder with one for each, see
                 :class:`~mmbirefnet.imaging.masks.MaskFiles`.
             output: Former name of ``dtype``.
+            foreground: Former name of ``estimate_foreground``.
 
         Returns:
             For one image its map ``(H, W)`` at the original size, otherwise a list of them. With ``frames='all'`` the
@@ -210,9 +213,8 @@ class BiRefNetInferencer:
             ValueError: If an option is out of range, ``inputs`` is a video, or the model takes no ``guide``.
             OSError, TypeError: If an image cannot be read or written.
         """
-        if output is not None:
-            warnings.warn('output= is now called dtype=, and will be removed in 0.3', DeprecationWarning, stacklevel=2)
-            dtype = output
+        dtype = former_argument('output', output, 'dtype', dtype)
+        estimate_foreground = former_argument('foreground', foreground, 'estimate_foreground', estimate_foreground)
         if dtype not in ('float32', 'uint8'):
             raise ValueError(f"dtype={dtype!r}, must be 'float32' or 'uint8'")
         check_frames(frames)
@@ -248,7 +250,7 @@ class BiRefNetInferencer:
             writer = OutputWriter(
                 out_dir,
                 save,
-                foreground,
+                estimate_foreground,
                 background,
                 format,
                 overwrite,
@@ -355,10 +357,16 @@ class BiRefNetInferencer:
             )
 
     @property
-    def foreground_device(self):
-        """Where foregrounds are estimated: on the model's GPU, or (``None``) with OpenCV."""
+    def compose_device(self):
+        """Torch device that estimates foreground colors: the model's GPU, or ``None`` for OpenCV on the CPU."""
         device = getattr(self.backend, 'device', None)
         return device if getattr(device, 'type', 'cpu') != 'cpu' else None
+
+    @property
+    def foreground_device(self):
+        """Former name of :attr:`compose_device`."""
+        warn_renamed('foreground_device', 'compose_device')
+        return self.compose_device
 
     def input_sizes(self, image: LoadedImage, settings: Settings) -> list[tuple[int, int]]:
         """Sizes (H, W) of the model's inputs for an image, one for each scale."""

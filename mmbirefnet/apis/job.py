@@ -114,7 +114,7 @@ class ImageJob:
         self.on_error, self.on_done = on_error, on_done
         self.report = Report(model=getattr(inferencer.backend, 'name', None))
         if writer is not None and writer.device is None:
-            writer.device = inferencer.foreground_device
+            writer.device = inferencer.compose_device
         self._first_error: Exception | None = None
         self._lock = threading.Lock()
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from mmbirefnet.datasets.preparation.check import KINDS
+    from mmbirefnet.datasets.preparation.check import PROBLEMS
 
-    kinds = '\n'.join(f'  {kind:15}{meaning}' for kind, meaning in KINDS.items())
+    kinds = '\n'.join(f'  {kind:15}{meaning}' for kind, meaning in PROBLEMS.items())
     parser.epilog = f'problems:\n{kinds}\n\nexit status: 1 if there is a problem'
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--sets', nargs='+', metavar='SET', help='sets or families that must exist (default: all that do)'
     )
-    parser.add_argument('--allow', nargs='+', choices=KINDS, default=[], metavar='KIND', help='problems to ignore')
+    parser.add_argument('--allow', nargs='+', choices=PROBLEMS, default=[], metavar='KIND', help='problems to ignore')
     parser.add_argument('--sheet', metavar='FILE', help='.png or .jpg file with thumbnails of the problems')
     parser.add_argument('--processes', type=int, help='number of processes (default: one per core)')
     parser.add_argument('--json', action='store_true', help='print the report as JSON')

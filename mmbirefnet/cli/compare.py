@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             sources,
             args.out,
             device=args.device,
-            foreground=args.foreground,
+            estimate_foreground=args.estimate_foreground,
             longest=args.longest,
             decoder=decoder,
             overwrite=args.overwrite,

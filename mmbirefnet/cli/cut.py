@@ -19,11 +19,12 @@ from mmbirefnet.imaging.read import MAX_PIXELS, suffix_of
 from mmbirefnet.imaging.sandbox import ImageDecoder
 from mmbirefnet.imaging.sources import Source, describe_left_out, is_single, is_video, list_sources
 from mmbirefnet.imaging.urls import MAX_BYTES
-from mmbirefnet.imaging.write import FORMATS, KINDS, OutputWriter
+from mmbirefnet.imaging.write import FORMATS, OutputWriter
 
 from .options import (
     add_foreground_argument,
     add_model_arguments,
+    add_output_argument,
     add_settings_arguments,
     inferencer_of,
     set_threads,
@@ -50,19 +51,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='folder to write to; or, for one image, a file, or - for the standard output',
     )
     group = parser.add_argument_group('output')
-    group.add_argument(
-        '--save',
+    add_output_argument(
+        group,
+        'gray mask, cut-out with alpha, or composite of the object and --background; several are written to one folder '
+        'each (default: cutout, or composite with --background)',
         nargs='+',
-        choices=KINDS,
-        help='what to write: a gray mask, the cut-out with alpha, the '
-        'foreground on --background; each in a folder of its own if there are several (default: cutout, '
-        'or foreground with --background)',
     )
     group.add_argument('--background', metavar='COLOR|FILE', help="'#rrggbb', a name, or an image")
     group.add_argument(
         '--format',
         choices=sorted(FORMATS),
-        help="by default png; for the foreground, animations and pages the image's own",
+        help='default: png for masks and cut-outs; the format of the input for composites, animations and pages',
     )
     add_foreground_argument(group)
     group.add_argument(
@@ -322,7 +321,7 @@ def _writer_of(args: argparse.Namespace, max_pixels: int, stream: BinaryIO | Non
     return OutputWriter(
         args.out,
         args.save,
-        args.foreground,
+        args.estimate_foreground,
         args.background,
         args.format,
         args.overwrite,

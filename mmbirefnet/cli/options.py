@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
+from mmbirefnet.imaging.compose import FORMER_OUTPUT, OUTPUTS
 from mmbirefnet.imaging.refine import METHODS
 from mmbirefnet.imaging.settings import Settings, parse_size
 from mmbirefnet.zoo.weights import CHECKPOINT_VARIABLE, DEFAULT_MODEL
@@ -160,13 +161,21 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--invert', action='store_true', help='swap object and background')
 
 
+def add_output_argument(parser, help: str, **options) -> None:
+    """Add ``--save``, which accepts the former name of ``composite`` too."""
+    choices = (*OUTPUTS, FORMER_OUTPUT)
+    parser.add_argument('--save', choices=choices, metavar=f'{{{",".join(OUTPUTS)}}}', help=help, **options)
+
+
 def add_foreground_argument(parser) -> None:
+    """Add ``--estimate-foreground``, and its former name, which ``--help`` does not list."""
+    options = dict(dest='estimate_foreground', action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument(
-        '--foreground',
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help='estimate the colors of the foreground, to remove the fringe of the old background',
+        '--estimate-foreground',
+        help="estimate the object's own colors at the edges, to remove the fringe of the old background",
+        **options,
     )
+    parser.add_argument('--foreground', help=argparse.SUPPRESS, **options)
 
 
 def set_threads(args: argparse.Namespace) -> None:

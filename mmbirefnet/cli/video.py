@@ -8,12 +8,18 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import BinaryIO
 
-from mmbirefnet.imaging.compose import KINDS
 from mmbirefnet.video import process_video
 from mmbirefnet.video.reader import RawVideo, VideoReader
 from mmbirefnet.video.writer import CONTAINERS, STREAMED
 
-from .options import add_foreground_argument, add_model_arguments, add_settings_arguments, inferencer_of, settings_of
+from .options import (
+    add_foreground_argument,
+    add_model_arguments,
+    add_output_argument,
+    add_settings_arguments,
+    inferencer_of,
+    settings_of,
+)
 from .progress import ImageProgress
 
 
@@ -46,9 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--hwaccel', metavar='NAME', help='decode by hardware: cuda, vaapi, …; in software where that is not possible'
     )
-    parser.add_argument(
-        '--save', choices=KINDS, help='by default cutout where the file can hold alpha, else foreground'
-    )
+    add_output_argument(parser, 'default: cutout if the file format stores alpha, otherwise composite')
     parser.add_argument('--background', help='color or image behind the object; by default a green screen')
     add_foreground_argument(parser)
     parser.add_argument(
@@ -105,7 +109,7 @@ def _run(args: argparse.Namespace, out: Path | BinaryIO) -> int:
             out,
             settings=settings,
             save=args.save,
-            foreground=args.foreground,
+            estimate_foreground=args.estimate_foreground,
             background=args.background,
             smoothing=args.smoothing,
             sound=args.sound,

@@ -90,7 +90,7 @@ class ShareSampler(Sampler):
         ValueError: If ``by`` is unknown, a share is not positive, or the data set has no image of a group.
     """
 
-    KINDS = ('class_name', 'set_name', 'folder')
+    GROUPINGS = ('class_name', 'set_name', 'folder')
 
     def __init__(
         self,
@@ -100,8 +100,8 @@ class ShareSampler(Sampler):
         shuffle: bool = True,
         seed: int | None = None,
     ) -> None:
-        if by not in self.KINDS:
-            raise ValueError(f'ShareSampler: by={by!r}, must be one of {", ".join(self.KINDS)}')
+        if by not in self.GROUPINGS:
+            raise ValueError(f'ShareSampler: by={by!r}, must be one of {", ".join(self.GROUPINGS)}')
         if not shares or min(shares.values()) <= 0:
             raise ValueError(f'ShareSampler: shares={dict(shares)}, must be positive')
         groups = defaultdict(list)

@@ -22,9 +22,9 @@ from mmengine.registry import DefaultScope
 
 import mmbirefnet
 from mmbirefnet.datasets import DichotomousDataset, FolderDataset
-from mmbirefnet.datasets.mask_kind import are_soft, count_soft
 from mmbirefnet.datasets.preparation.check import check_sets, ruinous
 from mmbirefnet.datasets.preparation.find_sets import DataFolder, find_data_folder
+from mmbirefnet.datasets.soft_masks import are_soft, count_soft
 from mmbirefnet.datasets.transforms.decode import read_image, read_map, read_mask
 from mmbirefnet.engine.launch import runner_of
 from mmbirefnet.engine.training_memory import GIB, available_gib, estimate_memory
@@ -452,8 +452,8 @@ def score(cfg: Config, checkpoint: str | os.PathLike, folder: Path, soft: bool =
     cfg.launcher = 'none'
     measures = [*MEASURES, 'MSE'] if soft else list(MEASURES)
     cfg.test_evaluator = dict(cfg.test_evaluator, measures=measures, output_dir=str(folder / 'maps'))
-    cfg.custom_hooks = [dict(type='mmbirefnet.ReleasedCheckpointHook')]
-    cfg.default_hooks.pop('released_checkpoint', None)
+    cfg.custom_hooks = [dict(type='mmbirefnet.PretrainedCheckpointHook')]
+    cfg.default_hooks.pop('pretrained_checkpoint', None)
     cfg.default_hooks.pop('benchmark_table', None)
     cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = None
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None

@@ -16,8 +16,11 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmbirefnet.fileio.configs import ConfigOptions, check_options, read_config
+from mmbirefnet.utils.deprecation import warn_renamed
 
 DATA_ROOT_VARIABLE = 'MMBIREFNET_DATA'
+# Former keys of default_hooks.
+_RENAMED_HOOKS = {'mask_kind': 'soft_masks', 'released_checkpoint': 'pretrained_checkpoint'}
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
@@ -72,6 +75,7 @@ def runner_of(cfg: Config) -> Iterator[Runner]:
     Raises:
         SystemExit: If another launcher than torchrun starts processes on CPUs, or if FSDP has only one process.
     """
+    _rename_hooks(cfg.get('default_hooks') or {})
     if cfg.launcher == 'none' and is_fsdp(cfg):
         raise SystemExit('error: FSDPStrategy shards a model over processes; use tools/dist_train.sh or --launcher')
     if cfg.launcher != 'none' and get_device() == 'cpu':
@@ -108,6 +112,15 @@ def runner_of(cfg: Config) -> Iterator[Runner]:
             'fewer workers, slow files for a longer default_hooks.worker_guard.timeout (seconds)'
         ) from error
     _leave_process_group()
+
+
+def _rename_hooks(hooks: dict) -> None:
+    """Merge the settings under former keys of ``default_hooks`` into those under the new keys."""
+    for old, new in _RENAMED_HOOKS.items():
+        if old in hooks:
+            warn_renamed(f'default_hooks.{old}', f'default_hooks.{new}')
+            settings = hooks.pop(old)
+            hooks[new] = {**(hooks.get(new) or {}), **settings} if settings else settings
 
 
 def _leave_process_group() -> None:

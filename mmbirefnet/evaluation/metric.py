@@ -104,7 +104,7 @@ class DichotomousMetric(BaseMetric):
 
     @property
     def measures(self) -> tuple:
-        """Names of the measures that are computed; ``MaskKindHook`` may set ``soft_masks``, which adds some."""
+        """Names of the measures that are computed; ``SoftMaskHook`` may set ``soft_masks``, which adds some."""
         return () if self.format_only else check_measures(self._measures, self.soft_masks, self.trimap is not None)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict | BaseDataElement]) -> None:

@@ -14,9 +14,29 @@ from mmbirefnet.imaging.color_profiles import convert_profile
 from mmbirefnet.imaging.foreground import estimate_foreground
 from mmbirefnet.imaging.maps import to_uint8
 from mmbirefnet.imaging.read import LoadedImage, load_image
+from mmbirefnet.utils.deprecation import warn_renamed
 
 WHITE = (255, 255, 255)
-KINDS = ('mask', 'cutout', 'foreground')
+OUTPUTS = ('mask', 'cutout', 'composite')
+FORMER_OUTPUT = 'foreground'  # former name of 'composite'
+
+
+def output_kind(name: str, stacklevel: int = 4) -> str:
+    """Return the one of ``OUTPUTS`` that a name stands for; ``'foreground'`` is the former name of ``'composite'``.
+
+    Args:
+        name: Name that the user gave.
+        stacklevel: Frame that the warning about the former name points to, as in :func:`warnings.warn`.
+
+    Raises:
+        ValueError: If there is no such output.
+    """
+    if name == FORMER_OUTPUT:
+        warn_renamed(repr(FORMER_OUTPUT), "'composite'", stacklevel)
+        return 'composite'
+    if name not in OUTPUTS:
+        raise ValueError(f'save={name!r}, must be one of {", ".join(OUTPUTS)}')
+    return name
 
 
 def compose(
@@ -28,21 +48,25 @@ def compose(
     estimate_foreground: bool = True,
     device=None,
 ) -> np.ndarray:
-    """Build one output from an image and its predicted alpha; every writer, the video job and the service use this.
+    """Build one output from an image and its predicted alpha.
 
     Args:
-        kind: ``'mask'``, ``'cutout'`` or ``'foreground'``.
+        kind: ``'mask'``, ``'cutout'`` or ``'composite'``.
         image: The image.
         alpha: Predicted alpha, float32 ``(H, W)`` in [0, 1].
-        background: Image or sRGB color behind ``'foreground'``, from :func:`read_background`; white if ``None``. It is
+        background: Image or sRGB color behind ``'composite'``, from :func:`read_background`; white if ``None``. It is
             converted to the image's color space.
-        estimate_foreground: Whether to estimate the colors of the object where it is mixed with the old background.
+        estimate_foreground: Whether to estimate the object's own colors where it is mixed with the old background.
         device: Torch device of that estimation; ``None`` uses OpenCV on the CPU.
 
     Returns:
         uint8: gray ``(H, W)`` for ``'mask'``, RGBA ``(H, W, 4)`` for ``'cutout'``, RGB ``(H, W, 3)`` for
-        ``'foreground'``.
+        ``'composite'``.
+
+    Raises:
+        ValueError: If ``kind`` is unknown.
     """
+    output_kind(kind)
     return compose_all((kind,), image, alpha, background, estimate_foreground=estimate_foreground, device=device)[kind]
 
 
@@ -55,7 +79,7 @@ def compose_all(
     estimate_foreground: bool = True,
     device=None,
 ) -> dict[str, np.ndarray]:
-    """Build several outputs, the colors of the foreground estimated once; arguments as for :func:`compose`."""
+    """Build several outputs like :func:`compose`, and estimate the foreground colors only once."""
     outputs, cutout = {}, None
     for kind in kinds:
         if kind == 'mask':
@@ -71,19 +95,19 @@ def compose_all(
     return outputs
 
 
-def cut_out(image: LoadedImage, soft_map: np.ndarray, foreground: bool = True, device=None) -> np.ndarray:
-    """The object alone, uint8 RGBA ``(H, W, 4)``; what is transparent in the image stays so.
+def cut_out(image: LoadedImage, soft_map: np.ndarray, estimate_colors: bool = True, device=None) -> np.ndarray:
+    """Cut the object out: uint8 RGBA ``(H, W, 4)``. Transparent pixels of the image stay transparent.
 
-    Where alpha is 0 the colors are 0, so that nothing of the old background is left in the file.
+    Where alpha is 0 the colors are set to 0, so that the file contains nothing of the old background.
 
     Args:
         image: The image.
         soft_map: Its predicted alpha, float32 ``(H, W)``.
-        foreground: Whether to estimate the object's own colors where it is mixed with the background.
+        estimate_colors: Whether to estimate the object's own colors where it is mixed with the background.
         device: Torch device of that estimation; ``None`` uses OpenCV on the CPU.
     """
     alpha = opacity(image, soft_map)
-    colors = estimate_foreground(image.rgb, alpha, device=device) if foreground else image.rgb
+    colors = estimate_foreground(image.rgb, alpha, device=device) if estimate_colors else image.rgb
     cutout = np.dstack([colors, np.rint(alpha * 255).astype(np.uint8)])
     cutout[cutout[..., 3] == 0] = 0
     return cutout

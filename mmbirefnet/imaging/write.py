@@ -14,11 +14,12 @@ import numpy as np
 from PIL import Image
 
 from mmbirefnet.fileio.atomic import replacing
-from mmbirefnet.imaging.compose import KINDS, compose_all, opacity, read_background
+from mmbirefnet.imaging.compose import compose_all, opacity, output_kind, read_background
 from mmbirefnet.imaging.maps import box_of_object
 from mmbirefnet.imaging.read import MAX_SIDE, LoadedSequence, available_formats
 from mmbirefnet.imaging.sequences import ANIMATIONS, encode_sequence, to_palette
 from mmbirefnet.imaging.sources import Source
+from mmbirefnet.utils.deprecation import former_argument
 
 # Suffix: Pillow's format and the options it is written with.
 FORMATS = {
@@ -52,19 +53,20 @@ class OutputWriter:
 
     Args:
         out_dir: Folder; everything is written below it. With ``single_file`` the file itself.
-        save: One or several of ``KINDS``; several go to one folder each, ``<out_dir>/<kind>``. By default the cut-out,
-            or the foreground if there is a background.
-        foreground: Estimate foreground colors.
-        background: Behind ``'foreground'``: see :func:`~mmbirefnet.imaging.compose.read_background`.
-        format: Suffix of all files; by default png, for ``'foreground'``, animations and pages the image's own.
+        save: One or several of ``'mask'``, ``'cutout'`` and ``'composite'``; several are written to one folder each,
+            ``<out_dir>/<name>``. By default the cut-out, or the composite if there is a background.
+        estimate_foreground: Whether to estimate the object's own colors at the edges.
+        background: Color or image behind ``'composite'``, see :func:`~mmbirefnet.imaging.compose.read_background`.
+        format: Suffix of all files. By default png for masks and cut-outs, and the format of the input for composites,
+            animations and files with pages.
         overwrite: Whether to replace files that exist.
         single_file: Write the one source's one kind to ``out_dir``, which names a file.
-        device: Where torch estimates foregrounds; ``None`` for OpenCV on the CPU.
+        device: Torch device that estimates foreground colors; ``None`` for OpenCV on the CPU.
         max_pixels: Largest background image; see :func:`~mmbirefnet.imaging.read.load_image`.
         crop: Crops files to the object, with this share of the box's sides as a margin, and writes the box to
             ``<file>.json``; ``None`` does not crop. All frames of an animation are cropped to one box.
-        stream: Open binary file that the one source's one kind is written to, in place of a file; ``out_dir`` is what
-            messages call it.
+        stream: Open binary file to write to instead, for one source and one output. Messages call it ``out_dir``.
+        foreground: Former name of ``estimate_foreground``.
 
     Raises:
         ValueError: An option is none of those possible, or the format cannot hold a cut-out's alpha.
@@ -75,7 +77,7 @@ class OutputWriter:
         self,
         out_dir: str | os.PathLike,
         save: str | Iterable[str] | None = None,
-        foreground: bool = True,
+        estimate_foreground: bool = True,
         background=None,
         format: str | None = None,
         overwrite: bool = True,
@@ -84,17 +86,21 @@ class OutputWriter:
         max_pixels: int | None = None,
         crop: float | None = None,
         stream: BinaryIO | None = None,
+        foreground: bool | None = None,
     ) -> None:
+        estimate_foreground = former_argument('foreground', foreground, 'estimate_foreground', estimate_foreground)
         self.out_dir, self.stream = Path(out_dir), stream
         if save is None:
-            save = 'cutout' if background is None else 'foreground'
+            save = 'cutout' if background is None else 'composite'
         self.save = tuple(dict.fromkeys((save,) if isinstance(save, str) else save))
         self.format = format.lower().lstrip('.') if format else None
-        self.foreground, self.overwrite, self.single_file, self.device = foreground, overwrite, single_file, device
-        if not self.save or not set(self.save) <= set(KINDS):
-            raise ValueError(f'save={self.save!r}, must be one or several of {", ".join(KINDS)}')
-        if background is not None and 'foreground' not in self.save:
-            raise ValueError(f'background={background!r} is for foreground, which is not in save={self.save}')
+        self.overwrite, self.single_file, self.device = overwrite, single_file, device
+        self.estimate_foreground = estimate_foreground
+        if not self.save:
+            raise ValueError('save=(), must be one or several of mask, cutout and composite')
+        self._kinds = {name: output_kind(name) for name in self.save}
+        if background is not None and 'composite' not in self._kinds.values():
+            raise ValueError(f'background={background!r} is for composite, which is not in save={self.save}')
         if len(self.save) > 1 and (single_file or stream is not None):
             raise ValueError(f'{out_dir}: one file cannot hold {" and ".join(self.save)}; name a folder')
         if single_file:
@@ -198,13 +204,13 @@ class OutputWriter:
         outputs: dict[str, list[np.ndarray]] = {kind: [] for kind in targets}
         for frame, alpha, box in zip(frames, maps, boxes):
             composed = compose_all(
-                targets, frame, alpha, self.background, estimate_foreground=self.foreground, device=self.device
+                targets, frame, alpha, self.background, estimate_foreground=self.estimate_foreground, device=self.device
             )
             for kind in targets:
                 outputs[kind].append(np.ascontiguousarray(composed.pop(kind)[box]))
         for kind, path in targets.items():
             profiles = [None if kind == 'mask' else frame.icc_profile for frame in frames]
-            pixels, suffix, lossless = outputs.pop(kind), self._suffix(kind, source), kind != 'foreground'
+            pixels, suffix, lossless = outputs.pop(kind), self._suffix(kind, source), self._kinds[kind] != 'composite'
             if sequence is None:
                 content = encode_image(pixels[0], suffix, profiles[0], lossless, str(path))
             else:
@@ -243,7 +249,7 @@ class OutputWriter:
         if self.format:
             return self.format
         own = source.key.suffix.lower().lstrip('.')
-        return own if (kind == 'foreground' or source in self._sequences) and own in FORMATS else 'png'
+        return own if (self._kinds[kind] == 'composite' or source in self._sequences) and own in FORMATS else 'png'
 
 
 def _box_file(path: Path) -> Path:

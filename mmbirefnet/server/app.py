@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
-from mmbirefnet.imaging.compose import parse_color
+from mmbirefnet.imaging.compose import output_kind, parse_color
 from mmbirefnet.imaging.settings import Settings, parse_size
 from mmbirefnet.version import __version__
 
@@ -41,7 +41,8 @@ _CONTENT_SECURITY_POLICY = (
 class Output(str, Enum):
     cutout = 'cutout'
     mask = 'mask'
-    foreground = 'foreground'
+    composite = 'composite'
+    foreground = 'foreground'  # former name of composite
 
 
 class Format(str, Enum):
@@ -189,8 +190,8 @@ def create_app(
             Output, Form(description='RGBA with the object alone, a gray mask, or the object on a background.')
         ] = Output.cutout,
         format: Annotated[Format, Form(description='jpg has no alpha.')] = Format.png,
-        background: Annotated[str, Form(description="Color behind the foreground: '#rrggbb' or a name.")] = 'white',
-        background_file: Annotated[UploadFile | None, File(description='Image behind the foreground.')] = None,
+        background: Annotated[str, Form(description="Color behind the object: '#rrggbb' or a name.")] = 'white',
+        background_file: Annotated[UploadFile | None, File(description='Image behind the object.')] = None,
         estimate_foreground: Annotated[
             bool, Form(description='Remove the old background from the colors at the edge.')
         ] = True,
@@ -271,7 +272,7 @@ def create_app(
             if crop is not None and not 0 <= crop < float('inf'):
                 raise ValueError(f'crop={crop}, must be finite, 0 or more')
             if output is Output.cutout and format is Format.jpg:
-                raise ValueError('format=jpg has no alpha; send format=png or webp, or output=foreground or mask')
+                raise ValueError('format=jpg has no alpha; send format=png or webp, or output=composite or mask')
             if model is not None and model not in models:
                 raise ValueError(f'model={model!r:.99}, must be one of {", ".join(models)}')
             job = Job(
@@ -298,7 +299,7 @@ def create_app(
                     tile_overlap=tile_overlap,
                     two_pass=two_pass,
                 ),
-                output=output.value,
+                output=output_kind(output.value),
                 format=format.value,
                 background=(lambda: _contents(background_file)) if background_file else parse_color(background[:99]),
                 background_name=_file_name(background_file) if background_file else '',

@@ -20,8 +20,8 @@ DECODING = 24
 DECODED = 4
 PREDICTING = 36
 REFINING = 8  # more than predicting
-COMPOSING = {'mask': 4, 'cutout': 16, 'foreground': 48}
-CHANNELS = {'mask': 1, 'cutout': 4, 'foreground': 3}
+COMPOSING = {'mask': 4, 'cutout': 16, 'composite': 48}
+CHANNELS = {'mask': 1, 'cutout': 4, 'composite': 3}
 ENCODING = {'png': 0, 'jpg': 8, 'webp': 40}  # besides the pixels and two copies of the file
 HEADER_BYTES = 256 * MIB  # for a file's header, whatever the size of its image
 TILE_BYTES = 160 * MIB  # foreground estimation works on tiles
@@ -124,10 +124,10 @@ def cost(
 
     Args:
         pixels: Pixels of the image.
-        output: ``'mask'``, ``'cutout'`` or ``'foreground'``.
+        output: ``'mask'``, ``'cutout'`` or ``'composite'``.
         format: ``'png'``, ``'webp'`` or ``'jpg'``.
-        estimate_foreground: Whether the colors of the foreground are estimated.
-        background_pixels: Pixels of the image behind the foreground.
+        estimate_foreground: Whether the object's own colors are estimated at the edges.
+        background_pixels: Pixels of the background image.
         model_pixels: Pixels of the model's input where its activations are in this machine's memory.
         tiled_pixels: Pixels of an input that is predicted in tiles.
         mask_pixels: Pixels of a mask in place of the model.

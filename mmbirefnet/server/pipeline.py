@@ -40,11 +40,11 @@ class Job:
         read: Returns the bytes of the image's file; called once.
         model: Name of the model.
         settings: Options of the prediction.
-        output: ``'mask'``, ``'cutout'`` or ``'foreground'``.
+        output: ``'mask'``, ``'cutout'`` or ``'composite'``.
         format: ``'png'``, ``'webp'`` or ``'jpg'``.
         background: Color (red, green, blue), or a function that returns the bytes of an image's file.
         background_name: File name of that image.
-        estimate_foreground: Whether to estimate the colors of the foreground.
+        estimate_foreground: Whether to estimate the object's own colors at the edges.
         crop: Crops the answer to the object, with this share of the box's sides as a margin; ``None`` does not crop.
         mask: Returns the bytes of a mask's file, which takes the place of the model; ``None`` for the model.
         mask_name: File name of that mask.
@@ -214,12 +214,12 @@ class Pipeline:
         profile = None if job.output == 'mask' else image.icc_profile
         del image
         job.check()
-        content = encode_image(pixels, job.format, profile, lossless=job.output != 'foreground')
+        content = encode_image(pixels, job.format, profile, lossless=job.output != 'composite')
         share.shrink(len(content))
         return content, box
 
     def _cost(self, job: Job, image: LoadedImage, background, inferencer: BiRefNetInferencer, mask_pixels: int) -> int:
-        on_cpu = inferencer.foreground_device is None
+        on_cpu = inferencer.compose_device is None
         work = (
             ModelWork() if job.mask is not None else model_work(inferencer, image, job.settings, self.limits.input_size)
         )
@@ -265,7 +265,7 @@ class Predictor:
             job: Its request.
 
         Returns:
-            The alpha, float32 ``(H, W)``, and the torch device to estimate foregrounds on; ``None`` for the CPU.
+            The alpha, float32 ``(H, W)``, and the torch device that estimates foreground colors; ``None`` for the CPU.
 
         Raises:
             Exception: As :meth:`BiRefNetInferencer.predict_images`.
@@ -297,7 +297,7 @@ class Predictor:
             error, mine.error = mine.error, None
             raise error
         alpha, mine.alpha = mine.alpha, None
-        return alpha, mine.foreground_device
+        return alpha, mine.compose_device
 
     def _leave_if_late(self, mine: _Waiting) -> None:
         if not mine.is_wanted():
@@ -335,7 +335,7 @@ class Predictor:
             self.batches += 1
             self.images += len(group)
         for waiting, alpha in zip(group, maps):
-            waiting.alpha, waiting.foreground_device = alpha, inferencer.foreground_device
+            waiting.alpha, waiting.compose_device = alpha, inferencer.compose_device
 
 
 @dataclass(eq=False)
@@ -345,7 +345,7 @@ class _Waiting:
     job: Job
     is_done: bool = False
     alpha: np.ndarray | None = None
-    foreground_device: object = None
+    compose_device: object = None
     error: Exception | None = None
 
     def is_wanted(self) -> bool:

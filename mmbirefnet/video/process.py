@@ -17,9 +17,10 @@ from typing import BinaryIO, TypeVar
 import cv2
 import numpy as np
 
-from mmbirefnet.imaging.compose import KINDS, compose, fit_background, read_background
+from mmbirefnet.imaging.compose import compose, fit_background, output_kind, read_background
 from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.imaging.settings import Settings
+from mmbirefnet.utils.deprecation import former_argument
 from mmbirefnet.utils.prefetch import prefetch
 from mmbirefnet.video.reader import Frame, RawVideo, VideoReader, is_stream
 from mmbirefnet.video.resume import FinishedFrames
@@ -27,7 +28,7 @@ from mmbirefnet.video.temporal import TemporalSmoother
 from mmbirefnet.video.writer import CONTAINERS, STREAMED, check_container, write_stream, write_video
 
 GREEN = (0, 177, 64)  # chroma key green
-SUFFIXES = {'cutout': '.mov', 'foreground': '.mp4', 'mask': '.mp4'}
+SUFFIXES = {'cutout': '.mov', 'composite': '.mp4', 'mask': '.mp4'}
 
 T = TypeVar('T')
 
@@ -58,7 +59,7 @@ def process_video(
     *,
     settings: Settings | None = None,
     save: str | None = None,
-    foreground: bool = True,
+    estimate_foreground: bool = True,
     background=None,
     smoothing: float = 0.0,
     sound: bool = True,
@@ -70,6 +71,7 @@ def process_video(
     raw: RawVideo | None = None,
     hwaccel: str | None = None,
     resume: bool = False,
+    foreground: bool | None = None,
 ) -> VideoResult:
     """Predict every frame and write a video; a few frames are in memory at a time, whatever its length.
 
@@ -82,15 +84,15 @@ def process_video(
         out: File to write (see :class:`~mmbirefnet.video.writer.VideoWriter` for suffixes), or a folder, which gets
             a file of the source's stem, or an open binary file such as a pipe, which stays open.
         settings: Options of the prediction; ``batch_size`` is in frames.
-        save: ``'cutout'`` (with alpha), ``'foreground'`` (on ``background``) or ``'mask'``. By default the first where
-            ``out`` can hold alpha and there is no background, else the second.
-        foreground: Estimate the colors of the foreground.
-        background: Color or image behind ``'foreground'``, by default the green of a green screen.
+        save: ``'cutout'`` (with alpha), ``'composite'`` (the object on ``background``) or ``'mask'``. By default
+            ``'cutout'`` if ``out`` can store alpha and there is no background, otherwise ``'composite'``.
+        estimate_foreground: Whether to estimate the object's own colors at the edges.
+        background: Color or image behind ``'composite'``, by default the green of a green screen.
         smoothing: Strength of :class:`~mmbirefnet.video.temporal.TemporalSmoother`, 0 for none.
         sound: Take the source's sound over.
         tone_map: Convert HDR to BT.709; by default it is rejected.
         overwrite: Whether ``out`` may be replaced.
-        workers: Threads that estimate foregrounds and compose frames. Decoding and prediction have a thread each.
+        workers: Threads that estimate foreground colors and compose frames. Decoding and prediction have a thread each.
         on_frame: Called after each frame.
         format: Of an open file that is written: ``'nut'`` (by default; uncompressed, with alpha and times), ``'mkv'``,
             ``'webm'``, or ``'raw'`` for bare RGBA, RGB or (masks) gray frames.
@@ -99,10 +101,13 @@ def process_video(
         resume: Keeps finished frames in the folder ``<out>.resume`` until the video is whole, and takes those that an
             interrupted call with the same arguments left there. The video is the same as without an interruption.
 
+        foreground: Former name of ``estimate_foreground``.
+
     Raises:
         OSError: If the source cannot be read or the file not be written; nothing is left of it then.
         ValueError: If an option is wrong, the source a URL, or HDR without ``tone_map``.
     """
+    estimate_foreground = former_argument('foreground', foreground, 'estimate_foreground', estimate_foreground)
     settings = settings or Settings()
     if workers < 1:
         raise ValueError(f'workers={workers!r}, must be 1 or more')
@@ -137,7 +142,7 @@ def process_video(
                 model=inferencer.backend.name,
                 settings=settings,
                 save=save,
-                foreground=foreground,
+                estimate_foreground=estimate_foreground,
                 background=_describe(behind),
                 smoothing=smoothing,
                 tone_map=tone_map,
@@ -161,8 +166,8 @@ def process_video(
 
         def finish(prediction: tuple[Frame, np.ndarray, tuple]) -> np.ndarray:
             frame, alpha, _ = prediction
-            device = inferencer.foreground_device
-            pixels = compose(save, frame.image, alpha, behind, estimate_foreground=foreground, device=device)
+            device = inferencer.compose_device
+            pixels = compose(save, frame.image, alpha, behind, estimate_foreground=estimate_foreground, device=device)
             return np.repeat(pixels[..., None], 3, 2) if save == 'mask' and not bare else pixels
 
         def write(frame: Frame, pixels: np.ndarray) -> None:
@@ -210,11 +215,10 @@ def _target_stream(format: str | None, save: str | None, background) -> tuple[Pa
 
 def _checked_save(save: str | None, background, transparent: bool) -> str:
     """What is written, by default the cut-out where alpha can be held and there is no background."""
-    if save not in (None, *KINDS):
-        raise ValueError(f'save={save!r}, must be one of {", ".join(KINDS)} for a video')
-    if background is not None and save not in (None, 'foreground'):
+    save = save and output_kind(save)
+    if background is not None and save not in (None, 'composite'):
         raise ValueError(f'background={background!r}: is not used with save={save!r}')
-    return save or ('cutout' if background is None and transparent else 'foreground')
+    return save or ('cutout' if background is None and transparent else 'composite')
 
 
 def _target(source: Path, out: str | os.PathLike | None, save: str | None, background) -> tuple[Path, str]:

@@ -14,7 +14,7 @@ import numpy as np
 from mmengine import fileio
 from PIL import Image, ImageOps
 
-from mmbirefnet.datasets.preparation.check import KINDS, Pair, Problem, SetReport
+from mmbirefnet.datasets.preparation.check import PROBLEMS, Pair, Problem, SetReport
 
 GAP = 4  # pixels between panels
 BACKGROUND = 255
@@ -136,7 +136,7 @@ def draw_problems(reports: Mapping[str, SetReport], path: str | os.PathLike, mos
     rounds = zip_longest(*by_kind.values())
     chosen = [item for items in rounds for item in items if item is not None][:most]
     rows = []
-    for problem, file in sorted(chosen, key=lambda item: list(KINDS).index(item[0].kind)):
+    for problem, file in sorted(chosen, key=lambda item: list(PROBLEMS).index(item[0].kind)):
         panels = [_thumbnail(each, width) for each in (file.image, file.mask)]
         rows.append(SheetRow(panels[0], panels[1][..., 0], _outlined(*panels), f'{problem.kind}: {file.stem}'))
     if rows:

@@ -142,7 +142,7 @@ def make_runner(
         ],
         default_hooks=dict(
             checkpoint=dict(
-                type='mmbirefnet.SafeCheckpointHook',
+                type='mmbirefnet.AtomicCheckpointHook',
                 **(dict(interval=1, by_epoch=False, max_keep_ckpts=2) if checkpoint is None else checkpoint),
             ),
             stop_signal=dict(type='mmbirefnet.StopSignalHook', signals=signals),

@@ -225,9 +225,22 @@ def test_errors_keep_no_images(tmp_path):
         gc.enable()
 
 
-def test_background_alone_means_foreground(red, tmp_path):
+def test_background_alone_writes_a_composite(red, tmp_path):
     red(np.zeros((8, 8, 3), np.uint8), tmp_path, background=(0, 0, 255))
     assert Image.open(tmp_path / '000000.png').getpixel((3, 3)) == (0, 0, 255)
+
+
+def test_former_names(red, tmp_path):
+    rgb = drawing(50, 90)
+    options = dict(save=('cutout', 'foreground'), channel_order='rgb')
+    with pytest.deprecated_call(match='foreground= is now called estimate_foreground='):
+        red(rgb, tmp_path, foreground=False, **options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['cutout', 'foreground']
+    cutout = np.asarray(Image.open(tmp_path / 'cutout/000000.png'))
+    visible = cutout[..., 3] > 0
+    assert np.array_equal(cutout[visible][:, :3], rgb[visible])
+    with pytest.deprecated_call(match='compose_device'):
+        assert red.foreground_device is red.compose_device is None
 
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 300), (257, 2)])

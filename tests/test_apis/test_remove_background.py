@@ -87,7 +87,9 @@ def test_keywords(inferencer, drawing):
     boxed = np.asarray(remove_background(rgb, inferencer, box=(0, 0, 80, 120), threshold=0.5))
     assert not boxed[:, 80:, 3].any()
     assert {*np.unique(boxed[..., 3])} == {0, 255}
-    plain = np.asarray(remove_background(rgb, inferencer, foreground=False))
+    plain = np.asarray(remove_background(rgb, inferencer, estimate_foreground=False))
+    with pytest.deprecated_call(match='estimate_foreground='):
+        np.testing.assert_array_equal(np.asarray(remove_background(rgb, inferencer, foreground=False)), plain)
     np.testing.assert_array_equal(plain[..., 3], whole[..., 3])
     visible = plain[..., 3] > 0
     np.testing.assert_array_equal(plain[visible][:, :3], rgb[visible])

@@ -73,7 +73,7 @@ def test_page(images, tmp_path, capsys):
     if CHROMIUM is None:
         pytest.skip('needs chromium (Debian, Ubuntu: apt install chromium)')
     (tmp_path / 'in/bad<script>.png').write_text('bad')
-    assert run('first@64', 'inverted', 'in', '-o', 'page.html', '--no-foreground') == 1
+    assert run('first@64', 'inverted', 'in', '-o', 'page.html', '--no-estimate-foreground') == 1
     assert images == [('first', 'float32'), ('inverted', 'float32')]
     captured = capsys.readouterr()
     assert 'page.html: 2 versions of 2 images' in captured.out

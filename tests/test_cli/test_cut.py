@@ -57,6 +57,22 @@ def test_folder(backend, folder, tmp_path, capsys):
     assert '3 written, 0 skipped, 0 failed, ' in capsys.readouterr().out
 
 
+def test_former_names_of_options(backend, folder, tmp_path, capsys):
+    """Of ``--save composite`` and ``--estimate-foreground``; ``--help`` does not list them."""
+    new = ('--save', 'mask', 'composite', '--no-estimate-foreground', '--background', 'red')
+    old = ('--save', 'mask', 'foreground', '--no-foreground', '--background', 'red')
+    assert run('in/a.png', '-o', 'new', *new) == run('in/a.png', '-o', 'old', *old) == 0
+    files = [tmp_path / name / 'a.png' for name in ('new/composite', 'old/foreground')]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run('--help')
+    text = capsys.readouterr().out
+    assert '--no-estimate-foreground' in text
+    assert '{mask,cutout,composite}' in text
+    assert '--no-foreground' not in text
+
+
 def test_one_bad_file_stops_nothing(backend, folder, tmp_path, capsys):
     (folder / 'broken.png').write_text('broken')
     (folder / 'empty.jpg').touch()
@@ -167,7 +183,7 @@ def test_operations_on_the_mask(backend, folder, tmp_path):
         (['in/a.png', 'in/a.jpg', '-o', 'x.png'], 'several'),
         (['in/a.png', '-o', 'in/a'], '-o in/a: is a file'),
         (['in/a.png', '-o', 'out', '--background', 'nocolor'], "background='nocolor'"),
-        (['in/a.png', '-o', 'out', '--background', 'red', '--save', 'mask'], "background='red' is for foreground"),
+        (['in/a.png', '-o', 'out', '--background', 'red', '--save', 'mask'], "background='red' is for composite"),
         (['in/a.png', '-o', 'out', '--background', ''], "background='' is neither a color"),
         (['in/a.png', '-o', 'out', '--box', '0', '0', 'inf', '9'], 'box=[0.0, 0.0, inf, 9.0], must be'),
         (['in/a.png', '-o', 'out', '--format', 'jpg'], 'alpha'),

@@ -308,7 +308,7 @@ def test_masks(backend, folder, tmp_path, capsys):
         (tmp_path / 'masks' / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(gray).save(tmp_path / 'masks' / name, lossless=True)
     Image.fromarray(np.dstack([square(0), gray])).save(tmp_path / 'rgba.png')
-    assert run('in', '-o', 'out', '--mask', 'masks', '--include', '*.jpg', '--no-foreground') == 1
+    assert run('in', '-o', 'out', '--mask', 'masks', '--include', '*.jpg', '--no-estimate-foreground') == 1
     assert 'failed: in/sub/raw/c.jpg: no mask masks/sub/raw/c.*' in capsys.readouterr().err
     for name in ('a', 'sub/b'):
         found = np.asarray(Image.open(f'out/{name}.png'))
@@ -343,7 +343,7 @@ def test_guide(backend, folder, tmp_path, capsys):
 
 def test_masks_in_python(folder, tmp_path):
     gray = np.full((32, 64), 51, np.uint8)
-    cutout = remove_background(folder / 'a.jpg', mask=gray, foreground=False, levels=(0.1, 0.3))
+    cutout = remove_background(folder / 'a.jpg', mask=gray, estimate_foreground=False, levels=(0.1, 0.3))
     assert np.asarray(cutout)[..., 3].min() == np.asarray(cutout)[..., 3].max() == 128
     Image.fromarray(gray).save(tmp_path / 'mask.png')
     soft_map = MaskInferencer(tmp_path / 'mask.png')(folder / 'a.jpg', tmp_path / 'out', save='mask', invert=True)

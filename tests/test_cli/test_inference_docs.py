@@ -73,7 +73,7 @@ def test_python(images, monkeypatch):
     assert namespace['cutout'].shape == (30, 40, 4)
     assert len(namespace['maps']) == 2
     assert (images / 'cutouts/sub/b.png').is_file()
-    assert (images / 'out/foreground/a.jpg').is_file()
+    assert (images / 'out/composite/a.jpg').is_file()
     assert 'BiRefNet@2048,guided' in (images / 'page2.html').read_text()
 
 

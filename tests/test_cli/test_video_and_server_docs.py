@@ -96,7 +96,7 @@ def test_figures_of_the_temporal_smoother(tmp_path):
 
 
 def test_costs_of_the_service():
-    one = cost(10**6, 'cutout', 'png', False), cost(10**6, 'mask', 'webp'), cost(10**6, 'foreground', 'jpg', False)
+    one = cost(10**6, 'cutout', 'png', False), cost(10**6, 'mask', 'webp'), cost(10**6, 'composite', 'jpg', False)
     assert one == (44_000_000, 51_000_000, 56_000_000)
     assert f'needs {cost(50 * 10**6, "cutout", "png", True, 0, 1024**2) / 2**30:.1f} GiB on a CPU' in SERVER
 

@@ -17,7 +17,7 @@ from videos import constant_frame, make_video, red_square_frame, sound_times
 from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.cli import video
 from mmbirefnet.cli.main import main
-from mmbirefnet.imaging.compose import KINDS, compose
+from mmbirefnet.imaging.compose import OUTPUTS, compose
 from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.video import process_video
 from mmbirefnet.video.process import GREEN
@@ -196,7 +196,7 @@ def test_bare_frames_through_a_pipe():
     inferencer = BiRefNetInferencer(backend=TakesRed())
     images = [LoadedImage(frame) for frame in frames]
     maps = inferencer.predict_images(images)
-    for save in KINDS:
+    for save in OUTPUTS:
         out = io.BytesIO()
         form = RawVideo.parse('128x96@30000/1001')
         process_video(inferencer, io.BytesIO(frames.tobytes()), out, save=save, format='raw', raw=form)

@@ -50,20 +50,20 @@ def prediction(tmp_path):
 
 
 def test_all_kinds(prediction, tmp_path):
-    writer = OutputWriter(tmp_path, ('mask', 'cutout', 'foreground'), background='#102030', foreground=False)
+    writer = OutputWriter(tmp_path, ('mask', 'cutout', 'composite'), background='#102030', estimate_foreground=False)
     writer.plan([prediction.source])
-    mask, cutout, foreground = writer.write(prediction)
-    assert [str(path.relative_to(tmp_path)) for path in (mask, cutout, foreground)] == [
+    mask, cutout, opaque = writer.write(prediction)
+    assert [str(path.relative_to(tmp_path)) for path in (mask, cutout, opaque)] == [
         'mask/sub/a.png',
         'cutout/sub/a.png',
-        'foreground/sub/a.jpg',
+        'composite/sub/a.jpg',
     ]
     soft_map, rgb = prediction.soft_map, prediction.image.rgb
     assert np.array_equal(np.asarray(Image.open(mask)), (soft_map * 255).astype(np.uint8))
     with Image.open(cutout) as image:
         assert image.info['icc_profile'] == SRGB
         assert np.array_equal(np.asarray(image), np.dstack([rgb, np.rint(soft_map * 255).astype(np.uint8)]))
-    with Image.open(foreground) as image:
+    with Image.open(opaque) as image:
         assert image.format == 'JPEG'
         assert image.info['icc_profile'] == SRGB
     assert sorted(path.suffix for path in tmp_path.rglob('*') if path.is_file()) == ['.jpg', '.png', '.png']
@@ -78,17 +78,33 @@ def test_lossy_formats_keep_alpha_and_profile(tmp_path, suffix):
     alpha = np.tile(np.linspace(0, 1, 64, dtype=np.float32)[:, None], (1, 96))
     each = Prediction(source('a.jpg'), LoadedImage(rgb, None, SRGB), alpha)
     writer = OutputWriter(
-        tmp_path, ('mask', 'cutout', 'foreground'), format=suffix, foreground=False, background='#204060'
+        tmp_path, ('mask', 'cutout', 'composite'), format=suffix, estimate_foreground=False, background='#204060'
     )
     writer.plan([each.source])
-    mask, cutout, foreground = map(load_image, writer.write(each))
+    mask, cutout, opaque = map(load_image, writer.write(each))
     levels = (alpha * 255).astype(np.int16)
     assert np.abs(mask.rgb[..., 0] - levels).max() <= 3
     assert np.abs(cutout.alpha - levels).max() <= 3
-    assert cutout.icc_profile == foreground.icc_profile == SRGB
+    assert cutout.icc_profile == opaque.icc_profile == SRGB
     assert np.abs(cutout.rgb.astype(int) - rgb)[1:].mean() < 4
     expected = composite(np.dstack([rgb, np.rint(alpha * 255).astype(np.uint8)]), (0x20, 0x40, 0x60))
-    assert np.abs(foreground.rgb.astype(int) - expected).mean() < 4
+    assert np.abs(opaque.rgb.astype(int) - expected).mean() < 4
+
+
+def test_former_name_of_composites(prediction, tmp_path):
+    """The folder keeps the name that was asked for."""
+    options = dict(background='#102030', format='png')
+    with pytest.deprecated_call(match="'foreground' is now called 'composite'"):
+        old = OutputWriter(tmp_path, ('cutout', 'foreground'), **options)
+    with pytest.deprecated_call(match='foreground= is now called estimate_foreground='):
+        plain = OutputWriter(tmp_path / 'plain', 'cutout', foreground=False)
+    assert not plain.estimate_foreground
+    new = OutputWriter(tmp_path, ('cutout', 'composite'), **options)
+    for writer in (old, new):
+        writer.plan([prediction.source])
+    paths = old.write(prediction)[1], new.write(prediction)[1]
+    assert [str(path.relative_to(tmp_path)) for path in paths] == ['foreground/sub/a.png', 'composite/sub/a.png']
+    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 @pytest.mark.parametrize('suffix', ['png', 'webp', 'tif'])
@@ -149,12 +165,12 @@ def test_background_is_brought_into_the_color_space_of_the_image(tmp_path):
     red.save(tmp_path / 'red.png')
     red.save(tmp_path / 'same.png', icc_profile=swapped)
     for background in ('red', tmp_path / 'red.png'):
-        pixels = compose('foreground', image, nothing, read_background(background))
+        pixels = compose('composite', image, nothing, read_background(background))
         assert np.abs(pixels.astype(int) - [0, 255, 0]).max() <= 3
-    pixels = compose('foreground', image, nothing, read_background(tmp_path / 'same.png'))
+    pixels = compose('composite', image, nothing, read_background(tmp_path / 'same.png'))
     assert (pixels == [255, 0, 0]).all()
     without = LoadedImage(np.zeros((4, 4, 3), np.uint8))
-    pixels = compose('foreground', without, nothing, read_background(tmp_path / 'same.png'))
+    pixels = compose('composite', without, nothing, read_background(tmp_path / 'same.png'))
     assert np.abs(pixels.astype(int) - [0, 255, 0]).max() <= 3
 
 
@@ -184,7 +200,7 @@ def test_foreground_is_estimated_once_for_all_kinds(prediction, tmp_path, monkey
     monkeypatch.setattr(
         'mmbirefnet.imaging.compose.estimate_foreground', lambda *w, **o: calls.append(1) or estimate(*w, **o)
     )
-    writer = OutputWriter(tmp_path, ('mask', 'cutout', 'foreground'))
+    writer = OutputWriter(tmp_path, ('mask', 'cutout', 'composite'))
     writer.plan([prediction.source])
     writer.write(prediction)
     assert len(calls) == 1
@@ -194,10 +210,10 @@ def test_arrays_are_freed_without_the_garbage_collector(prediction, tmp_path):
     gc.collect()
     gc.disable()
     try:
-        writer = OutputWriter(tmp_path, ('mask', 'cutout', 'foreground'), background='red')
+        writer = OutputWriter(tmp_path, ('mask', 'cutout', 'composite'), background='red')
         writer.plan([prediction.source])
         writer.write(prediction)
-        outputs = compose_all(('mask', 'cutout', 'foreground'), prediction.image, prediction.soft_map)
+        outputs = compose_all(('mask', 'cutout', 'composite'), prediction.image, prediction.soft_map)
         arrays = [weakref.ref(array) for array in (*outputs.values(), prediction.image.rgb, prediction.soft_map)]
         del outputs
         prediction.image.rgb = None
@@ -218,7 +234,7 @@ def test_crop_to_the_object(tmp_path):
     alpha = np.full((20, 30), 0.01, np.float32)  # a haze that is not the object
     alpha[5:15, 10:20] = 1
     each = source('a.png')
-    writer = OutputWriter(tmp_path, ('cutout', 'mask'), foreground=False, crop=0.1, overwrite=False)
+    writer = OutputWriter(tmp_path, ('cutout', 'mask'), estimate_foreground=False, crop=0.1, overwrite=False)
     writer.plan([each])
     cutout, mask = writer.write(Prediction(each, image, alpha))
     expected = compose('cutout', image, alpha, estimate_foreground=False)[4:16, 9:21]
@@ -243,7 +259,7 @@ def test_background_covers_without_distortion():
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'save': ('mask', 'film')}, 'film.*mask, cutout, foreground'),
+        ({'save': ('mask', 'film')}, 'film.*mask, cutout, composite'),
         ({'save': ()}, 'must be one or several'),
         ({'format': 'bmp'}, "format='bmp'"),
         ({'format': 'jpg'}, 'alpha'),

@@ -125,10 +125,9 @@ WORDS = ('', ' ', '0', '1', '-1', '32', '33', '64', '0.5', '1e300', '-1e300', 'n
          'hsl(0,1%,1%)', 'red', 'first', 'guided', '.', '/', '/dev/null', '-', '--', 'mask', 'cutout', 'png', '.png',
          'webp', 'tiff', '*' * 200)  # fmt: skip
 FLAGS = ('--size', '--max-size', '--batch-size', '--scales', '--box', '--margin', '--threshold', '--min-area',
-'--levels',
-         '--grow', '--feather', '--crop', '--workers', '--max-pixels', '--background', '--format', '--tile',
-         '--tile-overlap', '--refine', '--foreground', '--limit', '--frames', '--mask', '--max-download', '--include',
-         '--report', '--save')  # fmt: skip
+         '--levels', '--grow', '--feather', '--crop', '--workers', '--max-pixels', '--background', '--format', '--tile',
+         '--tile-overlap', '--refine', '--estimate-foreground', '--limit', '--frames', '--mask', '--max-download',
+         '--include', '--report', '--save')  # fmt: skip
 COUNTS = {'--box': 4, '--levels': 2}
 
 

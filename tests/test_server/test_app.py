@@ -61,17 +61,20 @@ def test_mask(client):
     np.testing.assert_array_equal(decode(post(client, output='mask')), (255 * INSIDE).astype(np.uint8))
 
 
-def test_foreground_on_a_color_and_on_an_image(client):
-    image = decode(post(client, output='foreground', background='#00ff10'))
+def test_composite_on_a_color_and_on_an_image(client):
+    image = decode(post(client, output='composite', background='#00ff10'))
     np.testing.assert_array_equal(image[0, 0], (0, 255, 16))
     np.testing.assert_array_equal(image[INSIDE > 0], np.broadcast_to((220, 20, 30), (int(INSIDE.sum()), 3)))
+    former = post(client, output='foreground', background='#00ff10')
+    np.testing.assert_array_equal(decode(former), image)
+    assert former.headers['content-disposition'].endswith('square-foreground.png')
     behind = encode(np.full((30, 40, 3), (7, 8, 9), np.uint8))
-    np.testing.assert_array_equal(decode(post(client, output='foreground', background_file=behind))[0, 0], (7, 8, 9))
+    np.testing.assert_array_equal(decode(post(client, output='composite', background_file=behind))[0, 0], (7, 8, 9))
 
 
 @pytest.mark.parametrize(
     ('format', 'output', 'kind'),
-    [('webp', 'cutout', 'WEBP'), ('webp', 'mask', 'WEBP'), ('jpg', 'foreground', 'JPEG'), ('jpg', 'mask', 'JPEG')],
+    [('webp', 'cutout', 'WEBP'), ('webp', 'mask', 'WEBP'), ('jpg', 'composite', 'JPEG'), ('jpg', 'mask', 'JPEG')],
 )
 def test_formats(client, format, output, kind):
     answer = post(client, format=format, output=output)
@@ -262,13 +265,13 @@ def bomb(width, height):
         (None, {'crop': 'nan'}, 400, 'crop=nan, must be finite'),
         (None, {'crop': -0.1}, 400, 'crop=-0.1, must be finite'),
         (None, {'margin': 'nan'}, 400, 'margin=nan'),
-        (None, {'background': 'rgb(999,0,0)', 'output': 'foreground'}, 400, 'out of range'),
-        (None, {'background': '#ff000080', 'output': 'foreground'}, 400, 'is not opaque'),
+        (None, {'background': 'rgb(999,0,0)', 'output': 'composite'}, 400, 'out of range'),
+        (None, {'background': '#ff000080', 'output': 'composite'}, 400, 'is not opaque'),
         (None, {'model': 'other'}, 400, "model='other', must be one of red"),
         (None, {'threshold': 2}, 400, 'threshold=2.0'),
         (
             None,
-            {'background': '/etc/hostname', 'output': 'foreground'},
+            {'background': '/etc/hostname', 'output': 'composite'},
             400,
             'neither a color',
         ),

@@ -550,13 +550,13 @@ def memory_of_tree(pid):
 @pytest.mark.skipif(not MEASURABLE, reason='reads /proc, which is of Linux')
 @pytest.mark.parametrize(
     'fields',
-    [{}, {'format': 'webp', 'output': 'mask'}, {'output': 'foreground'}, OPERATIONS, PASSES],
+    [{}, {'format': 'webp', 'output': 'mask'}, {'output': 'composite'}, OPERATIONS, PASSES],
     ids=lambda fields: str(len(fields)),
 )
 def test_eight_clients_at_the_limits_stay_within_the_memory(square, fields):
     bounds = dict(memory=650 * 2**20, megapixels=2, upload_bytes=7 * 2**20, seconds=300)
     files = {'file': noise(1000, 2000)}
-    if fields.get('output') == 'foreground':
+    if fields.get('output') == 'composite':
         files = {'file': noise(1000, 1000), 'background_file': noise(1000, 1000)}
     with server_process(0, bounds) as (process, address):
         threading.Thread(target=process.stdout.read, daemon=True).start()

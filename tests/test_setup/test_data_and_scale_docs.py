@@ -9,7 +9,7 @@ from doc_blocks import blocks, commands
 from forks import findable
 from mmengine.config import Config, DictAction
 
-from mmbirefnet.datasets.preparation.check import KINDS, check_sets
+from mmbirefnet.datasets.preparation.check import PROBLEMS, check_sets
 
 ROOT = Path(__file__).parents[2]
 DATA, SCALE = (
@@ -35,7 +35,7 @@ def test_data_commands(tmp_path, monkeypatch, capsys):
 
 def test_kinds_of_problems():
     table = DATA.split('| kind | what |')[1].split('\n\n')[0]
-    assert set(re.findall(r'`([\w-]+)`', table)) == set(KINDS)
+    assert set(re.findall(r'`([\w-]+)`', table)) == set(PROBLEMS)
 
 
 @pytest.mark.parametrize('options', re.findall(r'`((?:[\w.]+=[^`]+))`', SCALE))

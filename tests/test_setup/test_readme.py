@@ -78,11 +78,10 @@ def test_components_are_those_registered():
     table = README.split('## Components')[1].split('The paper')[0]
     names = set(re.findall(r'`(\w+)`', table.replace('`mmbirefnet`', '')))
     ours = set()
-    for kind in dir(registry):
-        if kind.isupper() and not kind.startswith('MMENGINE'):
-            getattr(registry, kind).import_from_location()
-            modules = getattr(registry, kind).module_dict
-            ours |= {name for name, module in modules.items() if module.__module__.startswith('mmbirefnet.')}
+    for each in vars(registry).values():
+        if isinstance(each, registry.Registry):
+            each.import_from_location()
+            ours |= {name for name, module in each.module_dict.items() if module.__module__.startswith('mmbirefnet.')}
     assert names == ours
 
 

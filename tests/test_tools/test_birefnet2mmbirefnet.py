@@ -99,7 +99,7 @@ def test_a_released_model_is_named_with_its_size_and_configs(main, reference, tm
     assert words[2] == 'configs/birefnet_general/birefnet_swin-t_1xb2-20e_finetune-2560x1440.py'
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         assert [tuple(step.scale) for step in loader.dataset.pipeline if 'Resize' in step.type] == [(2560, 1440)]
-    assert cfg.default_hooks.released_checkpoint.type == 'mmbirefnet.ReleasedCheckpointHook'
+    assert cfg.default_hooks.pretrained_checkpoint.type == 'mmbirefnet.PretrainedCheckpointHook'
 
     meta = torch.load(dst, weights_only=True)['meta']
     assert (meta['model_name'], meta['input_size']) == ('BiRefNet_lite-2K', (1440, 2560))

@@ -130,7 +130,7 @@ def test_soft_masks_are_noticed(finetune):
 
 @pytest.mark.soak
 def test_without_a_checkpoint(finetune):
-    with pytest.raises(ValueError, match='fine-tuning starts from a checkpoint'):
+    with pytest.raises(ValueError, match='fine-tuning needs a checkpoint'):
         finetune('load_from=None')
 
 
@@ -167,9 +167,9 @@ def test_options_of_the_page_exist():
             value = value[name]
         parameters = inspect.signature(MODELS.get(value.type)).parameters if path[0] == 'model' else value
         assert last in parameters, option
-    assert '`default_hooks.mask_kind.kind=soft`' in PAGE
-    cfg.merge_from_dict({'default_hooks.mask_kind.kind': 'soft'})
-    assert HOOKS.build(cfg.default_hooks.mask_kind).soft
+    assert '`default_hooks.soft_masks.masks=soft`' in PAGE
+    cfg.merge_from_dict({'default_hooks.soft_masks.masks': 'soft'})
+    assert HOOKS.build(cfg.default_hooks.soft_masks).soft
     for path in re.findall(r'(?:configs|tools)/[\w/.-]+\.py', PAGE):
         assert (ROOT / path).exists(), path
 

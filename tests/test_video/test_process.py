@@ -82,12 +82,20 @@ def test_mask_of_every_frame_in_batches(inferencer, source, tmp_path):
         assert abs((image.rgb[..., 0] > 128).sum() - (red_square_frame(index)[..., 0] > 128).sum()) < 80
 
 
-@pytest.mark.parametrize(('save', 'name'), [(None, 'square.mov'), ('mask', 'square.mp4'), ('foreground', 'square.mp4')])
+@pytest.mark.parametrize(('save', 'name'), [(None, 'square.mov'), ('mask', 'square.mp4'), ('composite', 'square.mp4')])
 def test_a_folder_gets_a_file_of_the_stem(inferencer, source, tmp_path, save, name):
     result = process_video(inferencer, source, tmp_path / 'out', save=save)
     assert (result.path, result.frames) == (tmp_path / 'out' / name, FRAMES)
     with pytest.raises(ValueError, match='name the file or folder'):
         process_video(inferencer, source, None)
+
+
+def test_former_names(inferencer, source, tmp_path):
+    new = process_video(inferencer, source, tmp_path / 'new.mp4', save='composite', estimate_foreground=False)
+    with pytest.deprecated_call(match='estimate_foreground='):
+        old = process_video(inferencer, source, tmp_path / 'old.mp4', save='foreground', foreground=False)
+    for one, other in zip(read_images(new.path), read_images(old.path), strict=True):
+        assert np.array_equal(one.rgb, other.rgb)
 
 
 def test_times_and_sound_are_kept(inferencer, tmp_path):
@@ -107,7 +115,7 @@ def test_times_and_sound_are_kept(inferencer, tmp_path):
 def test_color_tags_are_kept(inferencer, tmp_path):
     source = make_video(tmp_path / 'a.mkv', 2, codec='libx264', color=(5, 5, 6, 2))
     for suffix in ('.mp4', '.webm', '.mkv'):
-        with VideoReader(process_video(inferencer, source, tmp_path / f'out{suffix}', save='foreground').path) as video:
+        with VideoReader(process_video(inferencer, source, tmp_path / f'out{suffix}', save='composite').path) as video:
             found = video.color
         assert (found.matrix, found.primaries, found.transfer, found.full_range) == (5, 5, 6, True)
 
@@ -124,7 +132,7 @@ def test_transparent_parts_of_a_video_stay_transparent(inferencer, tmp_path):
     assert image.alpha[80:].max() < 8
 
 
-def test_foregrounds_are_estimated_on_the_device_of_the_model(source, tmp_path, monkeypatch):
+def test_colors_are_estimated_on_the_device_of_the_model(source, tmp_path, monkeypatch):
     import torch
 
     seen = set()

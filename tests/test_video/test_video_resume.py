@@ -119,8 +119,8 @@ def test_other_jobs_and_folders_are_rejected(source, tmp_path):
         run(source, out, 3, resume=True)
     with pytest.raises(ValueError, match='is of another job: smoothing was 0.0, and is 0.5 now. Fix: give the same'):
         run(source, out, resume=True, smoothing=0.5)
-    with pytest.raises(ValueError, match='save was cutout, and is foreground now'):
-        run(source, out, resume=True, save='foreground', background='red')
+    with pytest.raises(ValueError, match='save was cutout, and is composite now'):
+        run(source, out, resume=True, save='composite', background='red')
     (folder / '00000000.png').write_bytes(b'')
     with pytest.raises(OSError, match='00000000.png: is damaged. Fix: delete'):
         run(source, out, resume=True)

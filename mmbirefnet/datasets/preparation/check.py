@@ -28,7 +28,7 @@ from mmbirefnet.datasets.preparation.find_sets import (
 )
 from mmbirefnet.datasets.transforms.decode import mask_to_float, read_image, read_mask_levels
 
-KINDS = {
+PROBLEMS = {
     'missing-set': 'a set, or its folder of images or masks, is missing',
     'count': 'more or fewer images than published',
     'no-mask': 'an image without a mask',

@@ -17,7 +17,7 @@ import numpy as np
 
 from mmbirefnet.datasets.preparation.synthetic_objects import FULL_SHADE, OBJECTS, Canvas
 
-KINDS = tuple(OBJECTS)
+OBJECT_NAMES = tuple(OBJECTS)
 _SCENERY_HUES = (0.05, 0.1, 0.15, 0.25, 0.35, 0.55, 0.6)  # earth, sand, grass, sky
 _PAINT_HUES = (0.0, 0.03, 0.08, 0.13, 0.3, 0.4, 0.55, 0.62, 0.9)
 
@@ -43,7 +43,7 @@ def make_sample(seed: int, set_name: str, index: int, size: tuple[int, int] = (5
         size: (height, width) in pixels.
     """
     rng = np.random.default_rng([seed, zlib.crc32(set_name.encode()), index])
-    kind = KINDS[index % len(KINDS)]
+    kind = OBJECT_NAMES[index % len(OBJECT_NAMES)]
     canvas = Canvas()
     OBJECTS[kind](canvas, rng)
     supersample = 8 if max(size) <= 1024 else 4
@@ -56,7 +56,7 @@ def make_sample(seed: int, set_name: str, index: int, size: tuple[int, int] = (5
     image = image * (1 - coverage) + draw_surface(rng, size) * shade[..., None]
     image += rng.standard_normal(image.shape, np.float32) * rng.uniform(0.004, 0.016)
     image = np.clip(image * 255, 0, 255).astype(np.uint8)
-    return SyntheticSample(f'12#Synthetic#{KINDS.index(kind) + 1}#{kind}#{index + 1:06d}', image, mask)
+    return SyntheticSample(f'12#Synthetic#{OBJECT_NAMES.index(kind) + 1}#{kind}#{index + 1:06d}', image, mask)
 
 
 def write_dataset(

@@ -105,7 +105,7 @@ class SyntheticBackground(BaseTransform):
         ValueError: If an argument is out of range, or ``weights`` do not sum to 1.
     """
 
-    KINDS = ('gray', 'similar', 'any')
+    BACKGROUND_COLORS = ('gray', 'similar', 'any')
 
     def __init__(
         self, prob: float = 1.0, weights: tuple[float, float, float] = (0.4, 0.4, 0.2), max_shift: float = 0.2
@@ -121,7 +121,7 @@ class SyntheticBackground(BaseTransform):
     @cache_randomness
     def draw(self) -> tuple[str | None, np.ndarray, float]:
         """Kind (``None``: no change), a color (3,) in 0..255, and a shift in [-max_shift, max_shift]."""
-        kind = np.random.choice(self.KINDS, p=self.weights) if np.random.rand() < self.prob else None
+        kind = np.random.choice(self.BACKGROUND_COLORS, p=self.weights) if np.random.rand() < self.prob else None
         color = np.random.randint(0, 256, 3)
         return kind, color, np.random.uniform(-self.max_shift, self.max_shift)
 

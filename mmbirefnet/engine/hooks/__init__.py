@@ -1,10 +1,13 @@
+from mmbirefnet.registry import RENAMED
+from mmbirefnet.utils.deprecation import former_names
+
+from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .benchmark_table_hook import BenchmarkTableHook
 from .finite_hook import FiniteHook
 from .loss_schedule import LossScheduleHook
-from .mask_kind_hook import MaskKindHook
 from .model_hooks import BufferSyncHook, FuseHook, MatmulPrecisionHook
-from .released_checkpoint_hook import ReleasedCheckpointHook
-from .safe_checkpoint_hook import SafeCheckpointHook
+from .pretrained_checkpoint_hook import PretrainedCheckpointHook
+from .soft_mask_hook import SoftMaskHook
 from .stop_signal_hook import StopSignalHook
 from .val_loss_hook import ValLossHook
 from .visualization_hooks import FirstBatchHook, SoftMapHook
@@ -12,19 +15,20 @@ from .work_dir_lock_hook import WorkDirLockHook
 from .worker_guard_hook import WorkerGuardHook
 
 __all__ = [
+    'AtomicCheckpointHook',
     'BenchmarkTableHook',
     'BufferSyncHook',
     'FiniteHook',
     'FirstBatchHook',
     'FuseHook',
     'LossScheduleHook',
-    'MaskKindHook',
     'MatmulPrecisionHook',
-    'ReleasedCheckpointHook',
-    'SafeCheckpointHook',
+    'PretrainedCheckpointHook',
     'SoftMapHook',
+    'SoftMaskHook',
     'StopSignalHook',
     'ValLossHook',
     'WorkDirLockHook',
     'WorkerGuardHook',
 ]
+__getattr__ = former_names(__name__, RENAMED)

@@ -10,7 +10,7 @@ from mmengine.dist import all_reduce, barrier, get_world_size
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 
-from mmbirefnet.engine.resume.checkpoints import INTERRUPTED, save_safely
+from mmbirefnet.engine.resume.checkpoints import INTERRUPTED, save_as_latest
 from mmbirefnet.registry import HOOKS
 
 
@@ -69,7 +69,7 @@ class StopSignalHook(Hook):
 
     def _stop(self, runner: Runner, meta: dict[str, int], number: int) -> None:
         name = signal.Signals(number).name
-        path = save_safely(runner, runner.work_dir, INTERRUPTED, meta=meta, by_epoch=False)
+        path = save_as_latest(runner, runner.work_dir, INTERRUPTED, meta=meta, by_epoch=False)
         runner.logger.warning(
             f'{name}: stopped after iteration {meta["iter"]}, saved {path}; --resume continues from it'
         )

@@ -118,24 +118,24 @@ def _warn(path: Path, error: object) -> None:
     print_log(f'{path}: truncated or damaged, not resumed from ({reason})', 'current', logging.WARNING)
 
 
-def save_safely(runner: Runner, folder: str, name: str, **options) -> str:
-    """``runner.save_checkpoint`` under a temporary name, which becomes ``name`` once the file is on the disk.
+def save_as_latest(runner: Runner, folder: str, name: str, **options) -> str:
+    """Save a checkpoint with :func:`save_atomically`, then write its path to ``last_checkpoint`` in the work directory.
 
-    Then the file ``last_checkpoint`` in the work directory, which names the newest one, is replaced in the same way.
+    ``last_checkpoint`` is replaced atomically too.
 
     Args:
-        runner: mmengine's runner, on all ranks.
-        folder: A local folder.
-        name: Name of the checkpoint.
-        **options: Arguments of ``runner.save_checkpoint``.
+        runner: mmengine's runner. Call the function on all ranks.
+        folder: Local folder of the checkpoint.
+        name: File name of the checkpoint.
+        **options: Options of ``runner.save_checkpoint``.
 
     Returns:
         Path of the checkpoint.
 
     Raises:
-        OSError: If the file cannot be written, such as on a full disk; the message names the checkpoint that is kept.
+        OSError: See :func:`save_atomically`.
     """
-    write_safely(runner, folder, name, **options)
+    save_atomically(runner, folder, name, **options)
     path = os.path.join(folder, name)
     if is_main_process():
         with replacing(os.path.join(runner.work_dir, 'last_checkpoint')) as temporary:
@@ -143,8 +143,19 @@ def save_safely(runner: Runner, folder: str, name: str, **options) -> str:
     return path
 
 
-def write_safely(runner: Runner, folder: str, name: str, **options) -> None:
-    """Same as :func:`save_safely`, but without updating ``last_checkpoint``."""
+def save_atomically(runner: Runner, folder: str, name: str, **options) -> None:
+    """Call ``runner.save_checkpoint`` with a temporary name, sync the file to the disk, and rename it to ``name``.
+
+    Args:
+        runner: mmengine's runner. Call the function on all ranks.
+        folder: Local folder of the checkpoint.
+        name: File name of the checkpoint.
+        **options: Options of ``runner.save_checkpoint``.
+
+    Raises:
+        OSError: If the file cannot be written, for example on a full disk. The message gives the free space and the
+            last checkpoint, which is kept.
+    """
     path = Path(folder, name)
     temporary = path.with_name(TEMPORARY.format(name))  # one name for all ranks, which may write parts of it
     try:

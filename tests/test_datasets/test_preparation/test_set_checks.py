@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmbirefnet.datasets.preparation.check import KINDS, check_sets
+from mmbirefnet.datasets.preparation.check import PROBLEMS, check_sets
 from mmbirefnet.datasets.preparation.find_sets import FAMILIES, PUBLISHED_SIZES, find_sets
 
 TOOL = Path(__file__).parents[3] / 'tools/dataset_converters/check_dataset.py'
@@ -152,7 +152,7 @@ def test_tool(faulty, capsys):
     assert lines[-1] == 'C: 6 images, 6 masks: 1 duplicate'
 
     with pytest.raises(SystemExit) as exit_info:
-        module.main([str(root), '--json', '--processes', '1', '--allow', *KINDS])
+        module.main([str(root), '--json', '--processes', '1', '--allow', *PROBLEMS])
     assert exit_info.value.code == 0
     assert json.loads(capsys.readouterr().out)['problems'] == []
     with pytest.raises(SystemExit):

@@ -4,7 +4,7 @@ import pytest
 
 from mmbirefnet.datasets import DIS5K_CLASSES, DIS5KDataset
 from mmbirefnet.datasets.preparation import synthetic
-from mmbirefnet.datasets.preparation.synthetic import KINDS, make_sample, write_dataset
+from mmbirefnet.datasets.preparation.synthetic import OBJECT_NAMES, make_sample, write_dataset
 from mmbirefnet.datasets.preparation.synthetic_objects import Canvas
 
 
@@ -42,10 +42,10 @@ def test_mask_is_the_blending_weight(monkeypatch):
 
 @pytest.mark.soak
 def test_every_kind_is_large_solid_enough_and_soft():
-    for index in range(3 * len(KINDS)):
+    for index in range(3 * len(OBJECT_NAMES)):
         sample = make_sample(1, 'DIS-VD', index, (256, 256))
-        kind = KINDS[index % len(KINDS)]
-        assert sample.stem == f'12#Synthetic#{index % len(KINDS) + 1}#{kind}#{index + 1:06d}'
+        kind = OBJECT_NAMES[index % len(OBJECT_NAMES)]
+        assert sample.stem == f'12#Synthetic#{index % len(OBJECT_NAMES) + 1}#{kind}#{index + 1:06d}'
         assert kind in DIS5K_CLASSES
         coverage = sample.mask.mean() / 255
         assert 0.1 < coverage < 0.55, sample.stem

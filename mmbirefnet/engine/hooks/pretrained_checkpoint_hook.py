@@ -1,4 +1,4 @@
-"""Fine-tuning from checkpoints as they are released."""
+"""Start fine-tuning from a pretrained checkpoint, also one of the reference implementation."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mmbirefnet.zoo.crop_order import AUTO, resolve_crop_order
 
 
 @HOOKS.register_module()
-class ReleasedCheckpointHook(Hook):
-    """Makes sure that a model starts from a checkpoint, its own or one of the reference implementation.
+class PretrainedCheckpointHook(Hook):
+    """Requires a checkpoint that fits the model, and converts those of the reference implementation.
 
-    mmengine loads what fits and warns of the rest, so that a checkpoint of another form or size would leave the model
-    untrained. Here parameters of the reference are converted, and those that do not fit are an error.
+    mmengine loads the parameters that fit and only warns about the others, so a checkpoint of another architecture
+    would leave the model untrained. This hook raises an error instead.
 
     Args:
-        optional: Starts of the names that the checkpoint, or the model, may lack.
+        optional: Prefixes of parameters that the checkpoint, or the model, may lack.
         crop_order: Order of the crops that a checkpoint of the reference implementation was trained with, see
             :func:`mmbirefnet.utils.convert_birefnet_state_dict`.
 
     Raises:
-        ValueError: If training starts without a checkpoint, or if one does not fit.
+        ValueError: If training starts without a checkpoint, or if the checkpoint does not fit the model.
     """
 
     def __init__(self, optional: tuple[str, ...] = ('neck.classifier.',), crop_order: str = AUTO) -> None:
@@ -36,12 +36,12 @@ class ReleasedCheckpointHook(Hook):
         self.loaded = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Convert and check, before the parameters go into the model."""
+        """Convert and check the parameters before mmengine loads them into the model."""
         state = strip_prefixes(checkpoint.get('state_dict', checkpoint))
         model = _innermost(runner.model)
         try:
             if is_reference(state):
-                runner.logger.info('ReleasedCheckpointHook: converting parameters of the reference implementation')
+                runner.logger.info('PretrainedCheckpointHook: converting parameters of the reference implementation')
                 info = identify(runner._load_from)
                 expected = info.crop_order if info else None
                 crop_order = resolve_crop_order(state, self.crop_order, expected, runner._load_from)
@@ -53,10 +53,10 @@ class ReleasedCheckpointHook(Hook):
                 raise ValueError(f'the parameters do not fit the model: {problems}')
         except ValueError as error:
             raise ValueError(
-                f'{runner._load_from}: {error}. Take the config of the architecture, which '
-                'tools/model_converters/birefnet2mmbirefnet.py tells'
+                f'{runner._load_from}: {error}. Fix: use the config of its architecture, which '
+                'tools/model_converters/birefnet2mmbirefnet.py prints'
             ) from error
-        # The runner goes on with this dict.
+        # The runner loads its parameters from this dict.
         if 'state_dict' not in checkpoint:
             checkpoint.clear()
         checkpoint['state_dict'] = state
@@ -66,8 +66,8 @@ class ReleasedCheckpointHook(Hook):
         """Refuse to train from scratch."""
         if not self.loaded:
             raise ValueError(
-                'fine-tuning starts from a checkpoint: --cfg-options load_from=FILE (a released .pth or .safetensors, '
-                'or one of your own)'
+                'fine-tuning needs a checkpoint. Fix: --cfg-options load_from=FILE (a released .pth or .safetensors '
+                'file, or one of your own)'
             )
 
 

@@ -12,9 +12,9 @@ from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from small_training import RandomData, make_runner
 
-from mmbirefnet.engine.hooks import SafeCheckpointHook
+from mmbirefnet.engine.hooks import AtomicCheckpointHook
 from mmbirefnet.engine.resume import checkpoints as module
-from mmbirefnet.engine.resume.checkpoints import newest_checkpoint, save_safely
+from mmbirefnet.engine.resume.checkpoints import newest_checkpoint, save_as_latest
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ class Saver:
         torch.save(content, os.path.join(out_dir, filename))
 
     def save(self, number, name=None):
-        return save_safely(self, self.work_dir, name or f'iter_{number}.pth', number=number)
+        return save_as_latest(self, self.work_dir, name or f'iter_{number}.pth', number=number)
 
 
 def number_of(path):
@@ -230,13 +230,13 @@ def trained(tmp_path, save_best, dataset=None, prefix=None):
 )
 def test_best_of_several_sets(tmp_path, monkeypatch, save_best, prefix, keys):
     logged = {}
-    report = SafeCheckpointHook.after_val_epoch
+    report = AtomicCheckpointHook.after_val_epoch
 
     def note(self, runner, metrics):
         logged.update(metrics)
         report(self, runner, metrics)
 
-    monkeypatch.setattr(SafeCheckpointHook, 'after_val_epoch', note)
+    monkeypatch.setattr(AtomicCheckpointHook, 'after_val_epoch', note)
     files, score = trained(tmp_path, save_best, prefix=prefix)
     assert files == {f'best_{save_best.replace("/", "_")}_epoch_1.pth'}
     assert score == pytest.approx(sum(logged[key] for key in keys) / len(keys))
@@ -257,7 +257,7 @@ def test_save_best_is_checked_before_the_training(tmp_path, save_best, joined):
 
 def test_the_rule_is_that_of_the_measure_whatever_the_set_is_called():
     keys = dict(greater_keys=['mBA', 'wFmeasure'], less_keys=['MAE'])
-    hook = SafeCheckpointHook(save_best=['Samba/MAE', 'MAE-set/wFmeasure'], **keys)
+    hook = AtomicCheckpointHook(save_best=['Samba/MAE', 'MAE-set/wFmeasure'], **keys)
     assert hook.rules == ['less', 'greater']
     assert hook.key_indicators == ['Samba/MAE', 'MAE-set/wFmeasure']
 

@@ -10,7 +10,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import save_file
 from torch import nn
 
-from mmbirefnet.engine.hooks import ReleasedCheckpointHook
+from mmbirefnet.engine.hooks import PretrainedCheckpointHook
 from mmbirefnet.registry import MODELS
 from mmbirefnet.utils import convert_birefnet_state_dict
 
@@ -34,7 +34,7 @@ def swin_t():
 def test_the_reference_s_parameters_are_converted(released, swin_t, wrap):
     """Those of the classifier, which fine-tuning does without, may be left over; the model may be wrapped."""
     checkpoint = wrap({f'module.{key}': value for key, value in released.items()})
-    hook, wrapper = ReleasedCheckpointHook(), nn.Module()
+    hook, wrapper = PretrainedCheckpointHook(), nn.Module()
     wrapper.module = swin_t
     hook.after_load_checkpoint(runner_of(wrapper), checkpoint)
     expected = convert_birefnet_state_dict(released)
@@ -57,7 +57,7 @@ def test_order_of_the_crops(released, swin_t, file, options, order):
     """Random weights do not show it, so that the file's name or the option decides."""
     checkpoint, runner = dict(released), runner_of(swin_t)
     runner._load_from = file
-    ReleasedCheckpointHook(**options).after_load_checkpoint(runner, checkpoint)
+    PretrainedCheckpointHook(**options).after_load_checkpoint(runner, checkpoint)
     key = 'decode_head.blocks.2.inward.conv_in.weight'
     assert torch.equal(checkpoint['state_dict'][key], convert_birefnet_state_dict(released, order)[key])
 
@@ -65,7 +65,7 @@ def test_order_of_the_crops(released, swin_t, file, options, order):
 def test_prefixes_of_own_checkpoints_are_stripped():
     model = nn.Linear(2, 3)
     checkpoint = dict(state_dict={f'_orig_mod.{key}': value for key, value in model.state_dict().items()})
-    ReleasedCheckpointHook().after_load_checkpoint(runner_of(model), checkpoint)
+    PretrainedCheckpointHook().after_load_checkpoint(runner_of(model), checkpoint)
     assert checkpoint['state_dict'].keys() == {'weight', 'bias'}
 
 
@@ -73,20 +73,20 @@ def test_of_another_size(released):
     with torch.device('meta'):
         model = MODELS.build(model_config(arch='s'))
     with pytest.raises(ValueError, match=r'some\.pth: .* missing \(\d+\): backbone.layers.2.blocks.6'):
-        ReleasedCheckpointHook().after_load_checkpoint(runner_of(model), dict(released))
+        PretrainedCheckpointHook().after_load_checkpoint(runner_of(model), dict(released))
 
 
 def test_not_a_whole_one(released, swin_t):
     part = {key: value for key, value in released.items() if not key.startswith('decoder.')}
     with pytest.raises(ValueError, match=r'some\.pth: not a BiRefNet checkpoint'):
-        ReleasedCheckpointHook().after_load_checkpoint(runner_of(swin_t), part)
+        PretrainedCheckpointHook().after_load_checkpoint(runner_of(swin_t), part)
 
 
 def test_own_checkpoints_are_left_alone():
     model = nn.Linear(2, 3)
     checkpoint = dict(meta=dict(epoch=1), state_dict=model.state_dict(), message_hub={})
     before = dict(checkpoint)
-    hook = ReleasedCheckpointHook()
+    hook = PretrainedCheckpointHook()
     hook.after_load_checkpoint(runner_of(model), checkpoint)
     assert checkpoint == before
     hook.before_train(runner_of(model))
@@ -96,8 +96,8 @@ def test_own_checkpoints_are_left_alone():
 
 
 def test_training_from_scratch_is_refused():
-    with pytest.raises(ValueError, match='fine-tuning starts from a checkpoint: --cfg-options load_from=FILE'):
-        ReleasedCheckpointHook().before_train(runner_of(nn.Linear(2, 3)))
+    with pytest.raises(ValueError, match='fine-tuning needs a checkpoint. Fix: --cfg-options load_from=FILE'):
+        PretrainedCheckpointHook().before_train(runner_of(nn.Linear(2, 3)))
 
 
 def test_mmengine_reads_safetensors(tmp_path):

@@ -1,4 +1,4 @@
-"""What soft masks change in a training and in a test, and what they leave alone."""
+"""Losses and metrics with soft and with hard masks."""
 
 import logging
 from types import SimpleNamespace
@@ -12,9 +12,10 @@ from mmseg.evaluation import IoUMetric
 from torch import nn
 
 from mmbirefnet.datasets import DichotomousDataset
-from mmbirefnet.engine.hooks import LossScheduleHook, MaskKindHook
+from mmbirefnet.engine.hooks import LossScheduleHook, SoftMaskHook
 from mmbirefnet.evaluation import DichotomousMetric
 from mmbirefnet.models.losses import BCELoss, IoULoss
+from mmbirefnet.registry import HOOKS
 
 
 @pytest.fixture
@@ -49,14 +50,14 @@ def runner_of(dataset, model=None) -> SimpleNamespace:
 
 
 def after(hook, runner) -> tuple:
-    """Weights and the metric's switch after training has begun and been validated."""
+    """Loss weights, and ``soft_masks`` of the metric, after the start of a training and of a validation."""
     hook.before_train(runner)
     hook.before_val(runner)
     return *(loss.loss_weight for loss in runner.model), runner.val_evaluator.metrics[0].soft_masks
 
 
 @pytest.mark.parametrize(
-    ('soft', 'kind', 'expected'),
+    ('soft', 'masks', 'expected'),
     [
         (0, 'auto', (30, 0.5, False)),
         (1, 'auto', (30, 0, True)),
@@ -65,47 +66,55 @@ def after(hook, runner) -> tuple:
         (0, 'soft', (30, 0, True)),
     ],
 )
-def test_kinds(dataset_of, soft, kind, expected):
-    assert after(MaskKindHook(kind), runner_of(dataset_of(soft))) == expected
+def test_losses_and_metric(dataset_of, soft, masks, expected):
+    assert after(SoftMaskHook(masks), runner_of(dataset_of(soft))) == expected
 
 
-def test_log_says_what_was_found(dataset_of, caplog):
+def test_log_contains_the_counts(dataset_of, caplog):
     with caplog.at_level(logging.INFO):
-        after(MaskKindHook(), runner_of(dataset_of(3)))
+        after(SoftMaskHook(), runner_of(dataset_of(3)))
     assert [record.message for record in caplog.records] == [
-        'MaskKindHook: 3 of 10 masks are gray over areas: soft masks, MAE and MSE are of the gray levels',
-        'MaskKindHook: IoULoss is off',
+        'SoftMaskHook: 3 of 10 masks are gray over areas: soft masks, MAE and MSE are of the gray levels',
+        'SoftMaskHook: IoULoss is off',
     ]
 
 
-def test_a_test_alone_looks_at_its_own_masks(dataset_of):
+def test_a_test_without_training_inspects_the_test_masks(dataset_of):
     for soft in (0, 10):
         runner = runner_of(dataset_of(soft))
-        MaskKindHook().before_test(runner)
+        SoftMaskHook().before_test(runner)
         assert runner.test_evaluator.metrics[0].soft_masks == (soft == 10)
 
 
-def test_validation_follows_the_training_masks(dataset_of):
-    runner, hook = runner_of(dataset_of(10)), MaskKindHook()
+def test_validation_uses_the_result_for_the_training_masks(dataset_of):
+    runner, hook = runner_of(dataset_of(10)), SoftMaskHook()
     hook.before_train(runner)
     runner.val_dataloader = SimpleNamespace(dataset=dataset_of(0))
     hook.before_val(runner)
     assert runner.val_evaluator.metrics[0].soft_masks
 
 
-def test_before_the_schedule_of_the_losses():
-    """That hook multiplies the weights that it finds."""
-    assert get_priority(MaskKindHook.priority) < get_priority(LossScheduleHook.priority)
+def test_runs_before_the_loss_schedule():
+    """LossScheduleHook multiplies the weights that it finds."""
+    assert get_priority(SoftMaskHook.priority) < get_priority(LossScheduleHook.priority)
 
 
 def test_no_loss_left(dataset_of):
-    with pytest.raises(ValueError, match='the masks are soft, which IoULoss cannot learn from: add BCELoss'):
-        MaskKindHook().before_train(runner_of(dataset_of(10), nn.ModuleList([IoULoss()])))
+    with pytest.raises(ValueError, match=r'all losses of the model \(IoULoss\) are for hard masks. Fix: add BCELoss'):
+        SoftMaskHook().before_train(runner_of(dataset_of(10), nn.ModuleList([IoULoss()])))
 
 
 @pytest.mark.parametrize(
-    ('options', 'message'), [(dict(kind='grey'), "kind='grey', must be one of auto"), (dict(images=0), 'images=0')]
+    ('options', 'message'), [(dict(masks='grey'), "masks='grey', must be auto"), (dict(images=0), 'images=0')]
 )
 def test_options(options, message):
     with pytest.raises(ValueError, match=message):
-        MaskKindHook(**options)
+        SoftMaskHook(**options)
+
+
+def test_former_names():
+    with pytest.deprecated_call(match='SoftMaskHook'):
+        hook = HOOKS.build(dict(type='mmbirefnet.MaskKindHook'))
+    assert type(hook) is SoftMaskHook
+    with pytest.deprecated_call(match='masks='):
+        assert SoftMaskHook(kind='soft').soft

@@ -1,4 +1,4 @@
-"""Checkpoints that a crash at any moment leaves usable."""
+"""Write checkpoints atomically, so that a crash at any moment leaves a usable one."""
 
 from __future__ import annotations
 
@@ -28,52 +28,52 @@ from mmbirefnet.engine.resume.checkpoints import (
     is_training_checkpoint,
     newest_checkpoint,
     remove,
-    save_safely,
-    write_safely,
+    save_as_latest,
+    save_atomically,
 )
 from mmbirefnet.fileio.checkpoints import misfit
 from mmbirefnet.registry import HOOKS
 
 _GRADIENTS = 'accumulated_gradients'
-# What mmseg's metric returns besides aAcc, by its iou_metrics.
+# Keys that mmseg's IoUMetric returns besides aAcc, by `iou_metrics`.
 _IOU_KEYS = dict(mIoU=('mIoU', 'mAcc'), mDice=('mDice', 'mAcc'), mFscore=('mFscore', 'mPrecision', 'mRecall'))
 
 
 @HOOKS.register_module()
-class SafeCheckpointHook(CheckpointHook):
-    """mmengine's ``CheckpointHook``, safe against crashes, full disks and damaged files.
+class AtomicCheckpointHook(CheckpointHook):
+    """mmengine's ``CheckpointHook``, robust against crashes, full disks and damaged files.
 
-    - A checkpoint is written under a temporary name, synced to the disk, and then renamed; ``last_checkpoint``, the
-      file that names it, likewise. Older checkpoints are removed after that, not before.
-    - If it cannot be written, the error says which one stays.
-    - A run is resumed (by mmengine's ``Runner``) from the training checkpoint that ``load_from`` names, else from the
-      newest whole one of the work directory, else starts from scratch, with the parameters of ``load_from`` if given.
-    - A checkpoint of another model is not resumed, but an error; mmengine would load what fits.
-    - Before the training starts, ``save_best`` is compared with what the evaluator will return, and the size of a
-      checkpoint with the free disk space.
-    - ``save_best`` may name a measure without the prefix and the set that are before it in the evaluator's keys. With
-      several sets it is then their mean.
-    - Gradients that have been accumulated for the next step are in the checkpoint (of one process alone).
+    - A checkpoint is written under a temporary name, synced to the disk, and renamed; so is ``last_checkpoint``, the
+      file that contains its path. Older checkpoints are removed only after that.
+    - If a checkpoint cannot be written, the error names the one that is kept.
+    - ``--resume`` continues from ``load_from`` if that is a training checkpoint, otherwise from the newest undamaged
+      checkpoint of the work directory. Without either, training starts from scratch, or from the parameters of
+      ``load_from``.
+    - Resuming from a checkpoint of another model is an error. mmengine would load the parameters that fit.
+    - Before training, ``save_best`` is checked against the keys that the evaluator will return, and the size of a
+      checkpoint against the free disk space.
+    - ``save_best`` may name a measure without prefix and data set. With several sets it is then the mean over them.
+    - Gradients accumulated for the next step are saved too (with a single process).
 
-    Folders that are not local are left to mmengine's hook.
+    In folders that are not local, checkpoints are written by mmengine's hook.
 
     Args:
         **kwargs: Arguments of :class:`mmengine.hooks.CheckpointHook`.
 
     Raises:
-        TypeError: If there is another argument.
-        ValueError: If ``save_best`` names what the evaluator does not return, or ``rule`` would keep the worst, when
-            the training starts.
-        OSError: If the disk has no room for two checkpoints, when the training starts.
+        TypeError: If there is an unknown argument.
+        ValueError: When training starts, if the evaluator does not return ``save_best``, or if ``rule`` would keep
+            the worst checkpoint.
+        OSError: When training starts, if the disk has no space for two checkpoints.
     """
 
     def __init__(self, **kwargs) -> None:
         known = {*inspect.signature(CheckpointHook).parameters, *inspect.signature(Runner.save_checkpoint).parameters}
-        if unknown := kwargs.keys() - known:  # mmengine would tell when the first one is saved
-            raise TypeError(f'SafeCheckpointHook: unexpected arguments {sorted(unknown)}')
+        if unknown := kwargs.keys() - known:  # mmengine fails only when it saves the first one
+            raise TypeError(f'AtomicCheckpointHook: unexpected arguments {sorted(unknown)}')
         super().__init__(**kwargs)
         if self.save_best and kwargs.get('rule') is None and 'auto' not in self.save_best:
-            # mmengine looks for the name of a measure anywhere in a key, so also in the name of a set.
+            # mmengine searches the whole key for a measure's name, and would find it in the name of a set.
             self._init_rule([None], [key.rpartition('/')[2] for key in self.save_best])
             self.is_better_than = {key: self.rule_map[rule] for key, rule in zip(self.save_best, self.rules)}
             self.key_indicators = list(self.save_best)
@@ -99,15 +99,15 @@ class SafeCheckpointHook(CheckpointHook):
             runner.logger.warning(f'no checkpoint to resume from in {runner.work_dir}: training from {start}')
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Make sure that what is resumed fits; keep accumulated gradients until the training starts."""
+        """Check that a resumed checkpoint fits the model; keep accumulated gradients until the training starts."""
         if runner._resume and isinstance(runner, Runner):
             state = {key.removeprefix('module.'): value for key, value in checkpoint['state_dict'].items()}
             if problems := misfit(state, _plain(runner).state_dict()):
-                raise ValueError(f'{runner._load_from}: of another model than the one that is resumed: {problems}')
+                raise ValueError(f'{runner._load_from}: checkpoint of another model, cannot resume: {problems}')
         self._gradients = checkpoint.pop(_GRADIENTS, {})
 
     def before_train(self, runner: Runner) -> None:
-        """Prepare the folder, and check what would fail later."""
+        """Prepare the folder, and check ``save_best`` and the disk space before the first iteration."""
         super().before_train(runner)
         self._trains = True
         self._check_save_best(runner)
@@ -118,12 +118,12 @@ class SafeCheckpointHook(CheckpointHook):
                     parameter.grad = self._gradients[name].to(parameter)
         self._gradients = {}
         if self._is_local and is_main_process():
-            for leftover in Path(self.out_dir).glob(TEMPORARY.format('*.pth')):  # of a run that was killed meanwhile
+            for leftover in Path(self.out_dir).glob(TEMPORARY.format('*.pth')):  # of a killed run
                 remove(leftover)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Complete what is saved."""
-        checkpoint['meta'].update(self._meta)  # FlexibleRunner has put its own over what the hook asked for
+        """Add the progress and the accumulated gradients to the checkpoint."""
+        checkpoint['meta'].update(self._meta)  # FlexibleRunner overwrites the meta that the hook passed
         self._meta = {}
         alone = isinstance(runner, Runner) and get_world_size() == 1
         if alone and 'optimizer' in checkpoint and not runner.optim_wrapper.should_update():
@@ -131,14 +131,14 @@ class SafeCheckpointHook(CheckpointHook):
             checkpoint[_GRADIENTS] = {name: p.grad.cpu() for name, p in parameters if p.grad is not None}
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
-        """Save the best checkpoint, if this validation belongs to a training."""
+        """Save the best checkpoint, if this validation is part of a training."""
         if not self._trains:
             return
         runner.message_hub.update_info(VALIDATED_INFO, runner.epoch)
         super().after_val_epoch(runner, metrics)
 
     def after_train(self, runner: Runner) -> None:
-        """Publish the checkpoint."""
+        """Run mmengine's ``after_train``, which publishes the checkpoint."""
         super().after_train(runner)
         self._trains = False
 
@@ -149,7 +149,7 @@ class SafeCheckpointHook(CheckpointHook):
         keys_by_metric = [_result_keys(metric, sets) for metric in metrics]
         self._check_rules([key for metric, keys in zip(metrics, keys_by_metric) if _is_ours(metric) for key in keys])
         if None in keys_by_metric:
-            return  # only a validation shows what other metrics return
+            return  # the keys of other metrics are known only after a validation
         keys = [key for keys in keys_by_metric for key in keys]
         hooks = [hook for hook in runner.hooks if hasattr(hook, 'adds_metric')]  # such as ValLossHook
         for name in self.save_best:
@@ -159,7 +159,7 @@ class SafeCheckpointHook(CheckpointHook):
                 raise ValueError(_not_returned(name, keys))
 
     def _check_rules(self, keys: list[str]) -> None:
-        """Compare the rules with the measures of this project, of which it is known what is better."""
+        """Compare the rules with the directions of the measures of this package."""
         from mmbirefnet.evaluation import lower_is_better
 
         for name, rule in zip(self.key_indicators, self.rules):
@@ -176,7 +176,7 @@ class SafeCheckpointHook(CheckpointHook):
             return
         tensors = [*runner.model.parameters(), *runner.model.buffers()]
         size = sum(tensor.nbytes for tensor in tensors)
-        if self.save_optimizer:  # Adam keeps two numbers for each parameter
+        if self.save_optimizer:  # Adam has two values per parameter
             size += sum(2 * p.nbytes for p in runner.model.parameters() if p.requires_grad)
         folder = Path(self.out_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -211,7 +211,7 @@ class SafeCheckpointHook(CheckpointHook):
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         self._meta = {key: meta[key] for key in ('epoch', 'iter')}
         options = dict(save_optimizer=self.save_optimizer, save_param_scheduler=self.save_param_scheduler, **self.args)
-        save_safely(runner, self.out_dir, name, meta=meta, by_epoch=self.by_epoch, **options)
+        save_as_latest(runner, self.out_dir, name, meta=meta, by_epoch=self.by_epoch, **options)
         if is_main_process():
             remove(os.path.join(runner.work_dir, INTERRUPTED))
             for old in outdated:
@@ -227,7 +227,7 @@ class SafeCheckpointHook(CheckpointHook):
         if not self._is_local or not self.save_best:
             super()._save_best_checkpoint(runner, metrics)
             return
-        # mmengine removes the former best ones first: they are hidden from it until the new ones are there.
+        # mmengine removes the previous best checkpoints first: hide them until the new ones are written.
         former = self._best
         self._best = dict.fromkeys(former)
         super()._save_best_checkpoint(_SavingBest(runner), metrics)
@@ -240,7 +240,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     @property
     def _best(self) -> dict[str, str | None]:
-        """Paths of the best checkpoints by their measure."""
+        """Paths of the best checkpoints by measure."""
         return dict(self.best_ckpt_path_dict) if len(self.key_indicators) > 1 else {'': self.best_ckpt_path}
 
     @_best.setter
@@ -252,7 +252,7 @@ class SafeCheckpointHook(CheckpointHook):
 
 
 class _SavingBest:
-    """A runner that writes safely what mmengine's hook has it save."""
+    """Runner proxy whose ``save_checkpoint`` is atomic; mmengine's hook saves the best checkpoint with it."""
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
@@ -261,11 +261,11 @@ class _SavingBest:
         return getattr(self.runner, name)
 
     def save_checkpoint(self, out_dir: str, filename: str, **options) -> None:
-        write_safely(self.runner, out_dir, filename, **options)
+        save_atomically(self.runner, out_dir, filename, **options)
 
 
 def _sets_of(dataset: Dataset) -> list[str]:
-    """Names of the sets of a data set, and of those that it joins or wraps."""
+    """Names of the sets of a data set, including those that it concatenates or wraps."""
     inner = getattr(dataset, 'datasets', None) or ([dataset.dataset] if hasattr(dataset, 'dataset') else [])
     own = [] if inner else getattr(dataset, 'metainfo', {}).get('sets') or ()
     return list(dict.fromkeys([*own, *(name for each in inner for name in _sets_of(each))]))
@@ -276,7 +276,7 @@ def _is_ours(metric: BaseMetric) -> bool:
 
 
 def _result_keys(metric: BaseMetric, sets: list[str]) -> list[str] | None:
-    """What a metric will return for images of these sets; None if that is not known."""
+    """Keys that a metric will return for images of these sets; None if unknown."""
     from mmseg.evaluation import IoUMetric
 
     if _is_ours(metric):
@@ -288,8 +288,8 @@ def _result_keys(metric: BaseMetric, sets: list[str]) -> list[str] | None:
 
 
 def _keys_of(name: str, keys: Iterable[str]) -> list[str]:
-    """Keys of a measure by its name alone, one for each set."""
-    from mmbirefnet.evaluation.report import MEANS  # scoring needs packages that training does not
+    """Keys of a measure, one per set, given its bare name."""
+    from mmbirefnet.evaluation.report import MEANS  # imported here: scoring needs packages that training does not
 
     found = [key for key in keys if key.endswith(f'/{name}')]
     return [key for key in found if key.rpartition('/')[0].rpartition('/')[2] not in MEANS] or found

@@ -1,19 +1,19 @@
-"""Mattes told from outlines."""
+"""Soft masks (alpha mattes) and hard masks."""
 
 import cv2
 import numpy as np
 import pytest
 
 from mmbirefnet.datasets import DichotomousDataset
-from mmbirefnet.datasets.mask_kind import are_soft, count_soft, is_soft
 from mmbirefnet.datasets.preparation.synthetic import make_sample
+from mmbirefnet.datasets.soft_masks import are_soft, count_soft, is_soft
 
 OUTLINES = [make_sample(0, 'test', index, (256, 256)).mask for index in range(10)]
 
 
 @pytest.mark.parametrize('mask', OUTLINES)
-def test_drawn_objects(mask):
-    """Their masks are hard with anti-aliased edges; blurred as far as the lens would, they are mattes."""
+def test_synthetic_masks(mask):
+    """Synthetic masks have anti-aliased edges and are hard; with a strong blur they are soft."""
     assert np.unique(mask).size > 10
     mask = mask.astype(np.float32) / 255
     assert not is_soft(mask)

@@ -1,4 +1,4 @@
-"""Whether masks are soft (alpha mattes) or hard with smooth edges."""
+"""Distinguish soft masks (alpha mattes) from hard masks with anti-aliased edges."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from mmengine.dataset import BaseDataset
 
 from .transforms.decode import read_mask
 
-_GRAY = (0.06, 0.94)  # levels that count as gray: not JPEG noise around black and white
-_EDGE = 5  # pixels; smooth edges are narrower, also in slightly enlarged masks
+_GRAY = (0.06, 0.94)  # excludes the noise that JPEG adds around black and white
+_EDGE = 5  # pixels; anti-aliased edges are narrower, even in slightly enlarged masks
 _LEAST_AREA = 0.02  # share of the object's pixels
 _LEAST_MASKS = 0.1
 
 
 def is_soft(alpha: np.ndarray) -> bool:
-    """Whether a mask has gray areas, such as hair, glass and blur in mattes, and not only smooth edges.
+    """Whether a mask is gray over areas (hair, glass, blur) and not only along edges.
 
-    A pixel is in a gray area if the 5x5 square around it is gray. A mask is soft if at least 2 % of the object's pixels
-    are.
+    A mask is soft if at least 2 % of the object's pixels are the center of a 5x5 square of gray pixels.
 
     Args:
         alpha: Mask, float32 (H, W) in [0, 1].
@@ -32,14 +31,14 @@ def is_soft(alpha: np.ndarray) -> bool:
 
 
 def count_soft(dataset: BaseDataset, images: int) -> tuple[int, int]:
-    """Count the soft masks in a sample of a data set.
+    """Count the soft masks of a data set.
 
     Args:
         dataset: Data set whose items have a ``seg_map_path``.
-        images: Number of masks to read, spread evenly over the data set.
+        images: Number of masks to inspect, spread evenly over the data set.
 
     Returns:
-        Number of soft masks, and number of masks that were read.
+        Number of soft masks, and number of inspected masks.
     """
     indices = np.unique(np.linspace(0, len(dataset) - 1, min(images, len(dataset))).round().astype(int))
     paths = [dataset.get_data_info(int(index))['seg_map_path'] for index in indices]
@@ -47,6 +46,6 @@ def count_soft(dataset: BaseDataset, images: int) -> tuple[int, int]:
 
 
 def are_soft(counts: Sequence[int]) -> bool:
-    """Whether at least a tenth of the masks are soft, from the result of :func:`count_soft`."""
+    """Whether a data set has soft masks: at least a tenth of those that :func:`count_soft` inspected."""
     soft, seen = counts
     return soft >= _LEAST_MASKS * seen and soft > 0
