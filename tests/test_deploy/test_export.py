@@ -110,7 +110,7 @@ def test_grid_sample_form_by_the_tool(export):
     assert first.endswith(' MB, 96x96')
     assert 'drawing.png: logits differ by ' in second
     assert float(second.split()[4].strip(',')) <= 1e-3
-    assert third.startswith('median seconds an image: PyTorch, fused ')
+    assert third.startswith('median seconds per image: PyTorch, fused ')
     proto = onnx.load(path)
     onnx.checker.check_model(proto, full_check=True)
     kinds = {node.op_type for node in proto.graph.node}
