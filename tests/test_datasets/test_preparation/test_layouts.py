@@ -88,7 +88,7 @@ def test_refusals(tmp_path, capsys):
     for place in ('b/1/NC4K', 'b/2/NC4K'):
         touch(tmp_path / place / 'Imgs', '1.jpg')
         touch(tmp_path / place / 'GT', '1.png')
-    assert 'COD/NC4K is there several times' in run(tmp_path / 'b', tmp_path / 'data')
+    assert 'COD/NC4K was found several times' in run(tmp_path / 'b', tmp_path / 'data')
     for arguments, told in (
         (['--map', 'im=im,gt=gt'], '--map and --set go together'),
         (['--map', 'im=im', '--set', 'A'], 'expected im=...,gt=...'),
