@@ -144,7 +144,9 @@ def test_fixed_batch_is_filled_up(write):
     assert whole.shape == (3, 32, 64)
     for n in (1, 2):
         assert np.array_equal(backend(images[:n]), whole[:n])
-    with pytest.raises(ValueError, match='expected at most 3 images at once, got 4. Fix: export .* with --dynamic-batch'):
+    with pytest.raises(
+        ValueError, match='expected at most 3 images at once, got 4. Fix: export .* with --dynamic-batch'
+    ):
         backend(pictures(4))
 
 
@@ -169,7 +171,11 @@ def test_half_precision(write):
         ([1], TypeError, 'numpy array of uint8, got list'),
         (pictures()[0], ValueError, r'shape \(N, H, W, 3\), got \(32, 64, 3\)'),
         (pictures()[..., :2], ValueError, r'got \(2, 32, 64, 2\)'),
-        (pictures(1, 64, 64), ValueError, 'model.onnx: expected images of 32x64, got 64x64. Fix: resize them, or export'),
+        (
+            pictures(1, 64, 64),
+            ValueError,
+            'model.onnx: expected images of 32x64, got 64x64. Fix: resize them, or export',
+        ),
     ],
 )
 def test_images_that_do_not_fit(write, images, error, message):
