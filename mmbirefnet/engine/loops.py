@@ -32,7 +32,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     - A validation that was due when the run stopped runs after resuming.
 
     Args:
-        runner, dataloader, max_epochs, **kwargs: See :class:`mmengine.runner.EpochBasedTrainLoop`.
+        runner, dataloader, max_epochs, kwargs: See :class:`mmengine.runner.EpochBasedTrainLoop`.
         unreadable: Action for damaged files: ``'stop'`` raises the error, which names the file; ``'skip'`` uses another
             sample, logs the error, and logs the count at the end of each epoch.
 

@@ -64,7 +64,7 @@ class GuidedBiRefNet(BiRefNet):
     Use it together with :class:`GuidedDataPreProcessor`. Inputs with three channels have no mask.
 
     Args:
-        *args, **kwargs: See :class:`BiRefNet`.
+        args, kwargs: See :class:`BiRefNet`.
 
     Raises:
         ValueError: If the backbone has no ``nn.Conv2d`` with three input channels.
@@ -103,7 +103,7 @@ class GuidedDataPreProcessor(SegDataPreProcessor):
     differs, and encoded as ``2 m - 1``. The channel is 0 for samples without a mask, and where images are padded.
 
     Args:
-        *args, **kwargs: See mmseg's ``SegDataPreProcessor``.
+        args, kwargs: See mmseg's ``SegDataPreProcessor``.
     """
 
     def forward(self, data: dict, training: bool = False) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
     without a version are loaded unchanged.
 
     Args:
-        *args, **kwargs: As for ``mmcv.ops.ModulatedDeformConv2dPack``: ``in_channels``, ``out_channels``,
+        args, kwargs: As for ``mmcv.ops.ModulatedDeformConv2dPack``: ``in_channels``, ``out_channels``,
             ``kernel_size``, ``stride``, ``padding``, ``dilation``, ``groups``, ``deform_groups``, ``bias``.
         mask_scale: Upper bound of the mask.
         backend: ``'torch'`` (gather and matrix product, low memory, fast on the CPU), ``'mmcv'`` (mmcv's kernel),
@@ -178,7 +178,7 @@ def build_conv(conv_cfg: dict | None, *args, **kwargs) -> nn.Module:
     Args:
         conv_cfg: ``dict(type=name, **options)``, for example ``dict(type='DCNv2', backend='torch')``; ``None`` is a
             plain ``Conv2d``. A class instead of a name works too.
-        *args, **kwargs: Arguments of ``torch.nn.Conv2d``.
+        args, kwargs: Arguments of ``torch.nn.Conv2d``.
 
     Raises:
         KeyError: If neither registry has the type.
