@@ -157,7 +157,7 @@ def test_models_and_workers_of_the_command(monkeypatch):
     for words, message in (
         ('--checkpoint a/x.pth --checkpoint b/x.pth', 'another model is named x. Fix: write NAME=b/x.pth'),
         ('--workers 0', '--workers 0: must be 1 or more'),
-        ('--workers 2 --device cuda:1', '--device cuda:1 is one device'),
+        ('--workers 2 --device cuda:1', '--device cuda:1 is a single device'),
         ('--workers 99 --device cuda', 'this machine has .* GPUs'),
     ):
         with pytest.raises(ValueError, match=message):
