@@ -510,9 +510,7 @@ def make_backend(model, weights, device, dtype, fuse, providers, crop_order):
         from .onnx_backend import OnnxBackend
 
         if dtype != 'float32':
-            raise ValueError(
-                f'dtype={dtype!r}: the dtype of an ONNX model is fixed ({model}). Fix: leave out dtype'
-            )
+            raise ValueError(f'dtype={dtype!r}: the dtype of an ONNX model is fixed ({model}). Fix: leave out dtype')
         if providers is None and device is not None:
             providers = _providers(device)
         return OnnxBackend(model, providers)
@@ -528,9 +526,7 @@ def _providers(device) -> list[str]:
         return ['CPUExecutionProvider']
     if str(device) in ('cuda', 'cuda:0'):
         return ['CUDAExecutionProvider', 'CPUExecutionProvider']
-    raise ValueError(
-        f'device={str(device)!r}: an ONNX model runs on cpu or cuda. Fix: set providers=…'
-    )
+    raise ValueError(f'device={str(device)!r}: an ONNX model runs on cpu or cuda. Fix: set providers=…')
 
 
 def _channels(image: LoadedImage) -> np.ndarray:

@@ -86,7 +86,9 @@ def test_probabilities_by_name_or_by_word(write):
     np.testing.assert_allclose(by_word(images), images[..., 0] / 255, atol=1e-6)
     logits = OnnxBackend(write(output='mask'), CPU, output='logits', **options)
     np.testing.assert_allclose(logits(images), sigmoid(images[..., 0] / 255), atol=1e-6)
-    with pytest.raises(ValueError, match=r"model\.onnx.*an output named 'mask' \(known are .*\).*pass output='logits'"):
+    with pytest.raises(
+        ValueError, match=r"model\.onnx.*an output named 'mask' \(known names: .*\).*pass output='logits'"
+    ):
         OnnxBackend(write(output='mask'), CPU)
     with pytest.raises(ValueError, match="output must be one of 'logits', 'probabilities', got 'alpha'"):
         OnnxBackend(write(), CPU, output='alpha')
@@ -144,7 +146,9 @@ def test_fixed_batch_is_filled_up(write):
     assert whole.shape == (3, 32, 64)
     for n in (1, 2):
         assert np.array_equal(backend(images[:n]), whole[:n])
-    with pytest.raises(ValueError, match='expected at most 3 images at once, got 4. Fix: export .* with --dynamic-batch'):
+    with pytest.raises(
+        ValueError, match='expected at most 3 images at once, got 4. Fix: export .* with --dynamic-batch'
+    ):
         backend(pictures(4))
 
 
@@ -169,7 +173,11 @@ def test_half_precision(write):
         ([1], TypeError, 'numpy array of uint8, got list'),
         (pictures()[0], ValueError, r'shape \(N, H, W, 3\), got \(32, 64, 3\)'),
         (pictures()[..., :2], ValueError, r'got \(2, 32, 64, 2\)'),
-        (pictures(1, 64, 64), ValueError, 'model.onnx: expected images of 32x64, got 64x64. Fix: resize them, or export'),
+        (
+            pictures(1, 64, 64),
+            ValueError,
+            'model.onnx: expected images of 32x64, got 64x64. Fix: resize them, or export',
+        ),
     ],
 )
 def test_images_that_do_not_fit(write, images, error, message):
@@ -198,7 +206,9 @@ def test_operators_that_onnxruntime_lacks(write):
     )
     node = helper.make_node('MMCVModulatedDeformConv2d', ['image'], ['output_image'], domain='mmdeploy')
     path = write.save(helper.make_graph([node], 'custom', [image], [out]), domain='mmdeploy')
-    with pytest.raises(ValueError, match=r'model\.onnx: .*can load .*DeformConv.*; update onnxruntime, or export with'):
+    with pytest.raises(
+        ValueError, match=r'model\.onnx: .*can load .*DeformConv.*. Fix: update onnxruntime, or export with'
+    ):
         OnnxBackend(path, CPU)
 
 

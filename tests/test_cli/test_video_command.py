@@ -86,7 +86,10 @@ def test_hdr_names_the_option(tmp_path, capsys):
         (['no.mp4', '-o', 'a.mp4'], 'no.mp4: no such file'),
         (['no.mp4'], '-o/--out'),
         (['a.mp4', '-o', 'b.mp4', '--save', 'all'], '--save'),
-        (['a.mp4', '-o', 'b.mp4', '--format', 'nut'], '--format nut: is only for -o -. Fix: leave it out; the suffix of b.mp4'),
+        (
+            ['a.mp4', '-o', 'b.mp4', '--format', 'nut'],
+            '--format nut: is only for -o -. Fix: leave it out; the suffix of b.mp4',
+        ),
         (['a.mp4', '-o', 'b.mp4', '--raw', '96x128'], "raw='96x128', must be WIDTHxHEIGHT@FRAMES-PER-SECOND"),
         (['a.mp4', '-o', 'b.mp4', '--raw', '0x1@1'], 'raw: frames of 0x1'),
         (['a.mp4', '-o', 'b.mp4', '--raw', '2x1@0'], 'raw: 0 frames per second'),
