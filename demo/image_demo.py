@@ -17,11 +17,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Cut the object out of an image')
     parser.add_argument('img', help='image file')
     parser.add_argument('config', help="config file, or the name of one of this project's")
-    parser.add_argument('checkpoint', help='checkpoint, of this project or released')
+    parser.add_argument('checkpoint', help='checkpoint of this project or released')
     parser.add_argument('--out-file', type=Path, default=Path('cutout.png'), help='file to write (default: cutout.png)')
     add_output_argument(parser, 'output to write (default: cutout)', default='cutout')
     parser.add_argument('--background', help='color or image, for --save composite')
-    parser.add_argument('--device', help='by default a GPU where there is one')
+    parser.add_argument('--device', help='default: a GPU if there is one')
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
 """Write ``docs/en/model_zoo.md``.
 
-The page is generated from the configs, their metafiles and the catalog of released models. Nothing is run but forward
-passes without memory, which count parameters and FLOPs.
+The page is generated from the configs, their metafiles and the catalog of released models. Parameters and FLOPs are
+counted in forward passes on the meta device.
 """
 
 import argparse
@@ -42,9 +42,10 @@ configs, their metafiles and the catalog.
 
 ## Released models
 
-Each name works wherever a checkpoint is taken, see [models by name](user_guides/models.md). The license of the weights
-does not replace [the terms of the training data](user_guides/models.md#released-models). "Fine-tune" names the config
-that fine-tunes the model on your own images.
+Each name works wherever a checkpoint is expected, see [models by name](user_guides/models.md). Input sizes are width x
+height; "own size" is the size of each image. The license of the weights does not replace
+[the terms of the training data](user_guides/models.md#released-models). "Fine-tune" is the config that fine-tunes the
+model on your own images.
 
 """
 SCORES = """
@@ -112,7 +113,7 @@ def format_score(value: float | None) -> str:
 
 
 def forward_of_the_same_work(self: DCNv2, x: Tensor) -> Tensor:
-    """Plain convolutions, which torch counts: that of the offsets, and the kernel."""
+    """Replace a deformable convolution by plain ones with the same FLOPs, which torch counts."""
     self.conv_offset(x)
     return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 

@@ -1,8 +1,8 @@
 """BiRefNet (Zheng et al., 2024) for dichotomous image segmentation, as an OpenMMLab plugin.
 
-``import mmbirefnet`` imports neither torch nor the OpenMMLab packages and changes nothing in them. What it changes, it
-changes in :func:`setup`, which runs when ``mmbirefnet.registry`` is imported: by the parts that need OpenMMLab, or by
-mmengine when it meets ``type='mmbirefnet.…'`` in a config.
+``import mmbirefnet`` imports neither torch nor the OpenMMLab packages, and does not change them. All changes are in
+:func:`setup`, which runs when ``mmbirefnet.registry`` is imported: by the parts that need OpenMMLab, or by mmengine for
+``type='mmbirefnet.…'`` in a config.
 """
 
 import functools
@@ -21,14 +21,14 @@ __all__ = ['__version__', 'remove_background', 'setup', 'version_info']
 def setup() -> None:
     """Check torch and the OpenMMLab packages, and prepare them.
 
-    - ``torch.load`` accepts, under its weights-only guard, what mmengine saves with a checkpoint.
-    - ``transformers``, which takes as long to import as all the rest, is imported when its optimizer Adafactor is built
-      instead of with mmengine.
-    - mmengine finds configs that are named ``mmbirefnet::…``.
-    - mmengine loads checkpoints with :mod:`mmbirefnet.fileio.checkpoint_loading`: no code in them is run, and downloads
-      are checked against their hash, and names of released models (``load_from='BiRefNet'``) are loaded.
+    - ``torch.load`` with ``weights_only=True`` accepts the objects that mmengine saves in checkpoints.
+    - ``transformers``, whose import takes as long as all others together, is imported only when its optimizer Adafactor
+      is built, and not with mmengine.
+    - mmengine finds configs with names ``mmbirefnet::…``.
+    - mmengine loads checkpoints with :mod:`mmbirefnet.fileio.checkpoint_loading`: they cannot run code, downloads are
+      checked against their hash, and names of released models work (``load_from='BiRefNet'``).
 
-    Call it yourself only to load a checkpoint with mmengine before a model of this package is built.
+    You need to call it only to load a checkpoint with mmengine before you build a model of this package.
 
     Raises:
         ImportError: If a package is missing or its version is not supported; the message ends with the command that
@@ -56,7 +56,7 @@ def setup() -> None:
     register_safe_globals()
     register_loaders()
     register_loader()
-    # A module's name: mmengine looks beside it, and an editable distribution is in another place.
+    # The name of a module: mmengine searches beside it, since an editable distribution is somewhere else.
     MODULE2PACKAGE.setdefault('mmbirefnet', 'mmbirefnet.registry')
 
 

@@ -1,7 +1,7 @@
 """Version checks, and a report for bug reports: ``python -m mmbirefnet.environment``.
 
-Versions come from each package's ``version.py``, not from distribution names, so that both the stock OpenMMLab packages
-and the onedl-* forks, which have the same import names, are found. Nothing is imported before it is checked.
+Versions are read from ``version.py`` of each package instead of its distribution, so that both the stock OpenMMLab
+packages and the onedl-* forks, which have the same import names, are found. No package is imported before its check.
 """
 
 import importlib
@@ -16,21 +16,21 @@ from pathlib import Path
 from .version import __version__
 
 # Import name: (lowest version, first version that is too new, distribution to install).
-# The tested versions: docs/en/get_started/versions.md.
+# For the tested versions, see docs/en/get_started/versions.md.
 REQUIREMENTS = {
     'mmengine': ('0.10.0', '0.11.0', 'mmengine==0.10.7'),
     'mmcv': ('2.1.0', '2.4.0', 'mmcv==2.1.0'),
     'mmseg': ('1.2.2', '1.5.0', 'mmsegmentation==1.2.2'),  # hooks of earlier versions accept only mmseg's visualizer
 }
-# mmsegmentation up to 1.2.2 asserts mmcv<2.2.0; its maintained fork (from 1.3 on) has no such bound.
+# mmsegmentation up to 1.2.2 asserts mmcv<2.2.0; its maintained fork (1.3 and later) does not.
 STOCK_MMSEG_BELOW = '1.3.0'
 STOCK_MMCV_BELOW = '2.2.0'
-# Distributions whose versions the report lists.
+# Distributions in the report.
 LISTED = 'torch torchvision mmpretrain timm numpy scipy opencv-python opencv-python-headless onnxruntime safetensors'
 
 
 def package_dir(name: str) -> Path | None:
-    """Folder of a top-level package, found without importing it; ``None`` if it is not installed."""
+    """Find the folder of a top-level package without importing it; ``None`` if it is not installed."""
     try:
         spec = importlib.util.find_spec(name)
     except ImportError:  # raised by an import hook
@@ -47,9 +47,9 @@ def installed_version(name: str) -> str | None:
 
 
 def install_command(name: str, rebuild: bool = False) -> str:
-    """The command that installs a supported version of ``name``; ``rebuild`` replaces an installed one.
+    """Return the command that installs a supported version of ``name``; ``rebuild`` replaces an installed one.
 
-    pip would install mmcv without its ops under build isolation, and from its cache with ops built for another torch.
+    For mmcv, build isolation would omit the ops, and the cache of pip may have ops for another torch.
     """
     options = ' --force-reinstall --no-deps' if rebuild else ''
     if name == 'mmcv':
@@ -64,7 +64,8 @@ def check_versions() -> None:
     """Check mmengine, mmcv and mmseg.
 
     Raises:
-        ImportError: If one is missing or its version is not supported; the message ends with the command that fixes it.
+        ImportError: If a package is missing or its version is not supported; the message ends with the command that
+            fixes it.
     """
     found = {name: installed_version(name) for name in REQUIREMENTS}
     for name, (lowest, too_new, _) in REQUIREMENTS.items():
@@ -89,7 +90,7 @@ def check_mmcv_ops() -> None:
     """Check that mmcv has compiled ops that work with the installed torch.
 
     Raises:
-        ImportError: If not; the message ends with the command that fixes it.
+        ImportError: If torch or the ops are missing or do not work; the message ends with the command that fixes it.
     """
     try:
         import torch
@@ -118,7 +119,7 @@ def check_deform_conv(device: str) -> None:
     """Run mmcv's DCNv2 on ``device`` with zero offsets and masks of 1/2, and compare it with half a convolution.
 
     Raises:
-        ImportError: See :func:`check_mmcv_ops`.
+        ImportError: As in :func:`check_mmcv_ops`.
         RuntimeError: If the result is wrong; the message ends with the command that fixes it.
     """
     check_mmcv_ops()
@@ -142,12 +143,12 @@ def _hardware_and_compilers() -> str:
 def _outcome(check: Callable[..., str | None], *arguments: str) -> str:
     try:
         return check(*arguments) or 'ok'
-    except Exception as error:  # also RuntimeError: of a torchvision that was built for another torch
+    except Exception as error:  # also RuntimeError, from a torchvision that was built for another torch
         return f'failed: {type(error).__name__}: {" ".join(str(error).split())}'
 
 
 def report() -> str:
-    """Versions, the outcome of each check, and mmengine's report; it works in a broken environment too."""
+    """Return versions, results of the checks, and mmengine's report; works in a broken environment, too."""
     versions = {'mmbirefnet': __version__, 'Python': f'{platform.python_version()} in {sys.prefix}'}
     versions |= {name: f'{installed_version(name)} in {package_dir(name)}' for name in REQUIREMENTS}
     for name in LISTED.split():

@@ -1,6 +1,6 @@
-"""Registries of mmbirefnet: children of mmengine's roots, under the scope ``mmbirefnet``.
+"""Registries of mmbirefnet: children of mmengine's root registries with the scope ``mmbirefnet``.
 
-Names are written ``mmbirefnet.Name`` in configs whose default scope is ``mmseg``.
+In configs with the default scope ``mmseg``, names are written ``mmbirefnet.Name``.
 """
 
 from mmbirefnet import setup
@@ -20,7 +20,7 @@ RENAMED = {
 
 
 class Registry(roots.Registry):
-    """mmengine's registry, which also finds mmseg's modules without the prefix ``mmseg.``, and former names.
+    """mmengine's registry that also finds modules of mmseg without the prefix ``mmseg.``, and former names.
 
     mmengine builds configs named ``mmbirefnet::…`` in the scope ``mmbirefnet``.
     """

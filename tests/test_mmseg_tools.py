@@ -107,7 +107,7 @@ def test_our_tools_take_a_config_based_on_the_package(tmp_path):
 
 
 def test_example_of_the_page(tmp_path):
-    (example,) = blocks('docs/en/advanced_guides/mixing.md', 'toolbox')
+    (example,) = blocks('docs/en/advanced_guides/toolbox.md', 'toolbox')
     cv2.imwrite(str(tmp_path / 'image.jpg'), np.full((40, 50, 3), 90, np.uint8))
     found = {}
     exec(example.replace('image.jpg', str(tmp_path / 'image.jpg')).replace("f'configs/", f"f'{ROOT}/configs/"), found)

@@ -2,7 +2,7 @@
 
     python tools/export_onnx.py CONFIG CHECKPOINT -o model.onnx --pictures data/DIS5K/DIS-VD/im/a.jpg
 
-What is exported is the fused model, from normalized images to logits; see docs/en/user_guides/export.md.
+It exports the fused model, from normalized images to logits; see docs/en/user_guides/export.md.
 """
 
 import argparse
@@ -26,16 +26,16 @@ from mmbirefnet.deploy.verify import Comparison, compare, load_program
 from mmbirefnet.imaging.sources import list_sources
 
 SUFFIXES = {'onnx': '.onnx', 'torch-export': '.pt2'}
-# What is compared with PyTorch by the form of the weights, and how far it may differ.
+# Value that is compared with PyTorch, and its tolerance, by the format of the weights.
 TOLERANCES = {'float32': ('logits', 1e-3), 'float16': ('probabilities', 0.02), 'int8': ('mean_probabilities', 0.02)}
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help="config file, or the name of one of this project's")
-    parser.add_argument('checkpoint', help='file of this project or released, name of a released model, or URL')
+    parser.add_argument('checkpoint', help='checkpoint of this project or released, name of a released model, or URL')
     parser.add_argument('-o', '--out', type=Path, required=True, metavar='FILE', help='.onnx, or .pt2 for torch-export')
-    parser.add_argument('--format', choices=SUFFIXES, default='onnx', help='what to write (default: %(default)s)')
+    parser.add_argument('--format', choices=SUFFIXES, default='onnx', help='file format (default: %(default)s)')
     parser.add_argument(
         '--deform-conv',
         choices=('gridsample', 'standard'),
@@ -44,12 +44,12 @@ def parse_args() -> argparse.Namespace:
         'opset 19',
     )
     parser.add_argument(
-        '--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help="by default the size of the config's test"
+        '--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='default: test size of the config'
     )
-    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images at once (default: 1)')
-    parser.add_argument('--dynamic-batch', action='store_true', help='any number of images at once')
+    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='number of images (default: 1)')
+    parser.add_argument('--dynamic-batch', action='store_true', help='any number of images')
     parser.add_argument(
-        '--dynamic-size', action='store_true', help='any height and width, multiples of 32; only for Swin and ONNX'
+        '--dynamic-size', action='store_true', help='any height and width in multiples of 32; only for Swin and ONNX'
     )
     parser.add_argument(
         '--weights',
@@ -59,10 +59,17 @@ def parse_args() -> argparse.Namespace:
         'and convolutions and matrix products are computed in 8 bits (default: %(default)s)',
     )
     parser.add_argument(
-        '--calibration', nargs='+', metavar='PATH', help='with --weights int8: 20 or more images of the use, or folders'
+        '--calibration', nargs='+', metavar='PATH', help='with --weights int8: 20 or more typical images, or folders'
     )
-    parser.add_argument('--opset', type=int, metavar='N', help='of ONNX; by default 18, with standard 19')
-    parser.add_argument('--pictures', nargs='+', metavar='PATH', help='images or folders to compare on; noise without')
+    parser.add_argument(
+        '--opset', type=int, metavar='N', help='opset of ONNX (default: 18; 19 for --deform-conv standard)'
+    )
+    parser.add_argument(
+        '--pictures',
+        nargs='+',
+        metavar='PATH',
+        help='images or folders for the comparison with PyTorch (default: noise)',
+    )
     parser.add_argument(
         '--tolerance',
         type=float,
@@ -85,7 +92,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def read_images(paths: list[str] | None, size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """RGB images of the exported size by their names."""
+    """RGB images of the exported size, by name."""
     if paths is None:
         return {'noise': np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)}
     return {
@@ -103,7 +110,7 @@ def _report(name: str, result: Comparison) -> None:
 
 def main() -> None:
     args = parse_args()
-    for name in ('torch.onnx', 'onnxscript'):  # notes on their own passes
+    for name in ('torch.onnx', 'onnxscript'):  # logs of the exporter
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         backend = TorchBackend(args.config, args.checkpoint, 'cpu', fuse=False)
@@ -136,9 +143,9 @@ def main() -> None:
             results.append(compare(model, exported, image))
             _report(f'{name}, {image.shape[0]}x{image.shape[1]}', results[-1])
     *_, torch_seconds, exported_seconds = (statistics.median(column) for column in zip(*results))
-    print(f'median seconds an image: PyTorch, fused {torch_seconds:.2f}, exported {exported_seconds:.2f}')
+    print(f'median seconds per image: PyTorch, fused {torch_seconds:.2f}, exported {exported_seconds:.2f}')
     measure, _ = TOLERANCES[args.weights]
-    if not max(getattr(result, measure) for result in results) <= args.tolerance:  # NaN is no agreement either
+    if not max(getattr(result, measure) for result in results) <= args.tolerance:  # also fails for NaN
         sys.exit(f'error: {args.out} differs from PyTorch by more than {args.tolerance:g} (--tolerance)')
 
 

@@ -22,17 +22,19 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test a model')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file, name of a released model, Hugging Face id or URL')
-    parser.add_argument('--out', metavar='DIR', help='write the predicted maps here, as 8-bit PNG at the original size')
+    parser.add_argument(
+        '--out', metavar='DIR', help='write predictions to this folder, as 8-bit PNG at the original size'
+    )
     parser.add_argument(
         '--resume',
         action='store_true',
-        help='leave images out whose maps an earlier test with --out wrote, and score these files',
+        help='continue an interrupted test: score the predictions that it wrote to --out, and predict the rest',
     )
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
-    parser.add_argument('--show-dir', metavar='DIR', help='write pictures of the predictions below DIR')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows each prediction')
-    parser.add_argument('--tta', action='store_true', help="use the config's test-time augmentation")
-    parser.add_argument('--no-fuse', action='store_true', help='test a BiRefNet as it is trained, without fusing it')
+    parser.add_argument('--show-dir', metavar='DIR', help='write figures of the predictions to DIR')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show displays each prediction')
+    parser.add_argument('--tta', action='store_true', help='use the test-time augmentation of the config')
+    parser.add_argument('--no-fuse', action='store_true', help='test the plain model without fusing it')
     add_common_arguments(parser)
     return parser.parse_args()
 
@@ -51,7 +53,7 @@ def enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def enable_tta(cfg: Config) -> None:
-    """Wrap the model and the pipeline in the config's ``tta_model`` and ``tta_pipeline``."""
+    """Wrap the model and the pipeline in ``tta_model`` and ``tta_pipeline`` of the config."""
     missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
     if missing or 'pipeline' not in cfg.test_dataloader.dataset:
         raise SystemExit(f'error: --tta needs {", ".join(missing) or "a pipeline in test_dataloader.dataset"}')
@@ -61,7 +63,7 @@ def enable_tta(cfg: Config) -> None:
 
 
 def write_maps(cfg: Config, folder: str) -> None:
-    """Have the evaluator, or the first metric of a list that can, write the predicted maps to ``folder``."""
+    """Let the evaluator, or the first metric that supports it, write predictions to ``folder``."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -75,11 +77,13 @@ def write_maps(cfg: Config, folder: str) -> None:
             if 'output_dir' in inspect.signature(registry.get(metric['type'])).parameters:
                 metric['output_dir'] = folder
                 return
-    raise SystemExit('error: --out needs a metric that takes output_dir, for example mmbirefnet.DichotomousMetric')
+    raise SystemExit(
+        'error: --out needs a metric with the argument output_dir, for example mmbirefnet.DichotomousMetric'
+    )
 
 
 def resume_maps(cfg: Config, args: argparse.Namespace) -> None:
-    """Note which test the maps of ``--out`` are of, and go on with it if ``--resume`` asks for it."""
+    """Record to which test the predictions of ``--out`` belong, and continue it with ``--resume``."""
     folder = Path(args.out)
     facts = describe_predictions(cfg, args.checkpoint, tta=args.tta, fuse=not args.no_fuse)
     began = None
@@ -88,7 +92,7 @@ def resume_maps(cfg: Config, args: argparse.Namespace) -> None:
             began = resume_predictions(folder, facts)
         except ValueError as error:
             raise SystemExit(f'error: --resume: {error}') from error
-        # Maps without a note may be of any test, so none of them counts.
+        # Predictions without a record may be of any test, so they do not count.
         newer_than = sys.maxsize if began is None else began
         cfg.test_cfg = dict(type='mmbirefnet.ResumableTestLoop', newer_than=newer_than)
     if began is None and Share.from_environment().rank == 0:
@@ -101,7 +105,7 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
-    if is_fsdp(cfg):  # its checkpoint is whole, and nothing is sharded to test it
+    if is_fsdp(cfg):  # its checkpoint is complete, and testing does not shard
         cfg.pop('runner_type')
         cfg.pop('strategy')
     if args.show or args.show_dir:
@@ -109,7 +113,7 @@ def main() -> None:
     if args.tta:
         enable_tta(cfg)
     if args.resume and not args.out:
-        raise SystemExit('error: --resume needs --out, the folder of the maps')
+        raise SystemExit('error: --resume needs --out, the folder of the predictions')
     if args.out:
         write_maps(cfg, args.out)
         resume_maps(cfg, args)

@@ -20,26 +20,26 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--auto-scale-lr',
         choices=RULES,
-        help="let the learning rate follow the batch: 'linear' in that of all GPUs (mmengine's auto_scale_lr), or with "
-        "the 'sqrt' of the images per GPU, as the reference does",
+        help="scale the learning rate: 'linear' with the batch of all GPUs (mmengine's auto_scale_lr), or with the "
+        "'sqrt' of the images per GPU, as in the reference",
     )
     add_common_arguments(parser)
     return parser.parse_args()
 
 
 def enable_amp(cfg: Config) -> None:
-    """Switch the config's optimizer wrapper to bfloat16 autocast, or keep the mixed precision that it has.
+    """Switch the optimizer wrapper of the config to bfloat16 autocast, or keep its mixed precision.
 
     Raises:
-        SystemExit: If the config's wrapper cannot run in mixed precision here.
+        SystemExit: If the wrapper of the config does not support mixed precision here.
     """
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if kind == 'OptimWrapper':
         cfg.optim_wrapper.type = 'mmbirefnet.BFloat16OptimWrapper'
     elif kind in ('AmpOptimWrapper', 'mmbirefnet.BFloat16OptimWrapper'):
-        print_log(f'--amp: the config has mixed precision already ({kind})', logger='current')
+        print_log(f'--amp: the config already uses mixed precision ({kind})', logger='current')
     else:
-        raise SystemExit(f'error: --amp goes with an optim_wrapper of type OptimWrapper, the config has {kind}')
+        raise SystemExit(f'error: --amp needs an optim_wrapper of type OptimWrapper, but the config has {kind}')
 
 
 @record  # torchrun then reports which rank failed, and why

@@ -11,7 +11,7 @@ default_hooks = dict(
     checkpoint=dict(
         type='mmbirefnet.AtomicCheckpointHook',
         interval=5,
-        max_keep_ckpts=10,  # at the end those of the last 50 epochs
+        max_keep_ckpts=10,  # at the end, those of the last 50 epochs
         save_best='wFmeasure',  # or any of these, or several
         greater_keys=[
             *('maxFm', 'meanFm', 'adpFm', 'wFmeasure', 'maxEm', 'meanEm', 'adpEm', 'Smeasure'),

@@ -1,4 +1,4 @@
-# A released Swin-T model on one's own images: --cfg-options data_root=DIR load_from=CHECKPOINT.
+# A released Swin-T model on your own images: --cfg-options data_root=DIR load_from=CHECKPOINT.
 # See docs/en/user_guides/finetune.md.
 _base_ = [
     '../_base_/models/birefnet_swin-t.py',

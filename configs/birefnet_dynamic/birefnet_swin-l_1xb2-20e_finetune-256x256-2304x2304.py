@@ -12,4 +12,4 @@ model = dict(
     decode_head=dict(with_cp=True, loss_decode=_base_.loss_decode),
 )
 train_dataloader = dict(batch_size=2)
-env_cfg = dict(cudnn_benchmark=False)  # it would try its kernels again at every size
+env_cfg = dict(cudnn_benchmark=False)  # it would search for the fastest kernels at every size

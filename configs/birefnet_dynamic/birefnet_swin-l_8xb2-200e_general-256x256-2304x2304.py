@@ -9,5 +9,5 @@ model = dict(backbone=dict(with_cp=True), decode_head=dict(with_cp=True, loss_de
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(optimizer=dict(lr=1e-5 * (2 / 4) ** 0.5))
 auto_scale_lr = dict(base_batch_size=16, base_batch_per_gpu=2)
-env_cfg = dict(cudnn_benchmark=False)  # it would try its kernels again at every size
+env_cfg = dict(cudnn_benchmark=False)  # it would search for the fastest kernels at every size
 default_hooks = dict(loss_schedule=_base_.loss_schedule)

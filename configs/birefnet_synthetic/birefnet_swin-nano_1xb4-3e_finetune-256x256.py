@@ -1,4 +1,4 @@
-# The demo's small model on one's own images, for a CPU: what docs/en/user_guides/finetune.md walks through.
+# The small model of the demo on your own images, for a CPU; see the walkthrough in docs/en/user_guides/finetune.md.
 _base_ = './birefnet_swin-nano_1xb4-6e_synthetic-256x256.py'
 import os  # noqa: E402
 

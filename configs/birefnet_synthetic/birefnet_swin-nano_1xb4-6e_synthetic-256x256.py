@@ -1,4 +1,4 @@
-# A BiRefNet small enough to be trained from scratch on a CPU in minutes: what `make demo` runs.
+# A BiRefNet that is small enough to train from scratch on a CPU in minutes; `make demo` runs it.
 _base_ = [
     '../_base_/models/birefnet.py',
     '../_base_/datasets/synthetic_256x256.py',

@@ -1,4 +1,4 @@
-# BiRefNet for the 150 classes of ADE20K: softmax and cross-entropy in place of one map and its losses.
+# BiRefNet for the 150 classes of ADE20K: softmax and cross-entropy instead of one map and its losses.
 _base_ = [
     '../_base_/models/birefnet_swin-t.py',
     'mmseg::_base_/datasets/ade20k.py',
@@ -6,7 +6,7 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
 ]
 model = dict(
-    # The inward reference cuts the image into 32x32 parts, so images of any size are padded in the test.
+    # The inward reference divides the image into 32x32 parts, so test images are padded.
     data_preprocessor=dict(size=(512, 512), size_divisor=None, test_cfg=dict(size_divisor=32)),
     decode_head=dict(num_classes=150, loss_decode=dict(type='CrossEntropyLoss')),
 )

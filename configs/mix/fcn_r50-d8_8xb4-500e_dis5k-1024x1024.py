@@ -1,4 +1,4 @@
-# mmsegmentation's FCN, its auxiliary head too, with the data, losses, schedule and metric of BiRefNet.
+# mmsegmentation's FCN with its auxiliary head, and the data, losses, schedule and metric of BiRefNet.
 _base_ = [
     'mmseg::_base_/models/fcn_r50-d8.py',
     '../_base_/models/one_map.py',

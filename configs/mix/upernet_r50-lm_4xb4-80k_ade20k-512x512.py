@@ -1,4 +1,4 @@
-# BiRefNet's localization module as the neck of mmsegmentation's UPerNet: its upernet_r50_4xb4-80k and one line more.
+# BiRefNet's localization module as the neck of mmsegmentation's UPerNet: its upernet_r50_4xb4-80k with one more line.
 _base_ = [
     'mmseg::_base_/models/upernet_r50.py',
     'mmseg::_base_/datasets/ade20k.py',

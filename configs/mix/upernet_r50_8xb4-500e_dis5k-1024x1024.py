@@ -1,4 +1,4 @@
-# mmsegmentation's UPerNet, its auxiliary head too, with the data, losses, schedule and metric of BiRefNet.
+# mmsegmentation's UPerNet with its auxiliary head, and the data, losses, schedule and metric of BiRefNet.
 _base_ = [
     'mmseg::_base_/models/upernet_r50.py',
     '../_base_/models/one_map.py',

@@ -1,4 +1,4 @@
-# Our Swin Transformer under mmsegmentation's UPerNet on ADE20K, trained as mmsegmentation trains its own.
+# Our Swin Transformer under mmsegmentation's UPerNet on ADE20K, trained like mmsegmentation's Swin.
 _base_ = [
     'mmseg::_base_/models/upernet_swin.py',
     'mmseg::_base_/datasets/ade20k.py',

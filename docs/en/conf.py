@@ -21,7 +21,7 @@ myst_fence_as_directive = ['mermaid']
 suppress_warnings = ['myst.xref_missing']
 
 autodoc_member_order = 'bysource'
-autodoc_typehints = 'none'  # the docstrings name types and shapes
+autodoc_typehints = 'none'  # the docstrings contain types and shapes
 exclude_patterns = ['_build']
 html_theme = 'furo'
 html_title = f'mmbirefnet {release}'

@@ -1,4 +1,4 @@
-"""The public data sets by family: the folder, the names of the sets, and how many images each has."""
+"""Public data sets by family: folder, names of the sets, and number of images of each."""
 
 from __future__ import annotations
 
@@ -35,13 +35,15 @@ DIS5K_CLASSES = tuple(
 
 @DATASETS.register_module()
 class DIS5KDataset(DichotomousDataset):
-    """DIS5K, whose stems ``<group>#<Group>#<class>#<Class>#<name>`` tell the class in their fourth field.
+    """DIS5K (Qin et al., ECCV 2022).
+
+    The stems are ``<group>#<Group>#<class>#<Class>#<name>``; the fourth field is the name of the class.
 
     Args:
         data_root: Folder with ``DIS-TR``, … or with ``DIS5K/DIS-TR``, ….
-        sets: Name or names of :attr:`SET_SIZES`, or of folders of the same form.
-        class_names: Class names by label, for stems of the same form with other classes. Defaults to
-            ``DIS5K_CLASSES``. A class that is not among them has the label -1.
+        sets: Name or names of :attr:`SET_SIZES`, or of other folders with such stems.
+        class_names: Class names in the order of their labels, for other classes; ``DIS5K_CLASSES`` by default. Other
+            classes have the label -1.
         **kwargs: See :class:`DichotomousDataset`.
     """
 
@@ -57,7 +59,7 @@ class DIS5KDataset(DichotomousDataset):
     ) -> None:
         self._labels = {name: label for label, name in enumerate(class_names)}
         if len(self._labels) != len(class_names):
-            raise ValueError(f'{type(self).__name__}: class_names has a name twice')
+            raise ValueError(f'{type(self).__name__}: class_names contains a name twice')
         super().__init__(data_root=data_root, sets=sets, **kwargs)
 
     def class_name_of(self, stem: str) -> str | None:
@@ -70,7 +72,7 @@ class DIS5KDataset(DichotomousDataset):
 
 @DATASETS.register_module()
 class CODDataset(DichotomousDataset):
-    """Camouflaged objects; trained on ``TR-COD10K`` and ``TR-CAMO`` together."""
+    """Camouflaged object detection; models train on ``TR-COD10K`` and ``TR-CAMO`` together."""
 
     FAMILY = 'COD'
     SET_SIZES = {'TR-COD10K': 3040, 'TR-CAMO': 1000, 'CHAMELEON': 76, 'NC4K': 4121, 'TE-CAMO': 250, 'TE-COD10K': 2026}
@@ -78,7 +80,7 @@ class CODDataset(DichotomousDataset):
 
 @DATASETS.register_module()
 class HRSODDataset(DichotomousDataset):
-    """Salient objects; trained on any combination of ``TR-DUTS``, ``TR-HRSOD`` and ``TR-UHRSD``."""
+    """Salient object detection; models train on any combination of ``TR-DUTS``, ``TR-HRSOD`` and ``TR-UHRSD``."""
 
     FAMILY = 'HRSOD'
     SET_SIZES = {
@@ -95,7 +97,7 @@ class HRSODDataset(DichotomousDataset):
 
 @DATASETS.register_module()
 class MattingDataset(DichotomousDataset):
-    """Objects with alpha mattes: soft masks, kept as they are."""
+    """Image matting: the masks are alpha mattes, which stay soft."""
 
     FAMILY = 'Matting'
     SET_SIZES = {
@@ -111,7 +113,7 @@ class MattingDataset(DichotomousDataset):
 
 @DATASETS.register_module()
 class GeneralDataset(DichotomousDataset):
-    """Sets of DIS5K, HRSOD, matting and others, joined; they may stay in their families' folders."""
+    """General use: joins sets of DIS5K, HRSOD, matting and others, which may stay in the folders of their families."""
 
     FAMILY = 'General'
     OTHER_FAMILIES = ('DIS5K', 'HRSOD', 'Matting', 'COD')

@@ -1,4 +1,4 @@
-"""Images and masks in folders, matched by stem: the base of every data set of this project."""
+"""Images and masks in folders, matched by stem: the base class of all data sets."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ from .transforms.decode import read_image_size
 class DichotomousDataset(BaseSegDataset):
     """One object per image, with a mask that may be soft.
 
-    A set is a folder with ``im/`` and ``gt/`` in it. Image and mask share their stem, their suffixes may differ and
-    are matched whatever their case. Sub-folders belong to the stem. An item has the keys ``img_path``,
-    ``seg_map_path``, ``set_name`` (the set's folder name), ``class_name`` (None where unknown), ``class_label`` (-1
-    where unknown) and those of :class:`mmseg.datasets.BaseSegDataset`; items come set by set, sorted by stem.
+    A set is a folder with ``im/`` and ``gt/``. An image and its mask have the same stem; the suffixes may differ, and
+    their case does not matter. Subfolders are part of the stem. An item has the keys ``img_path``, ``seg_map_path``,
+    ``set_name`` (the name of the set's folder), ``class_name`` (``None`` if unknown), ``class_label`` (-1 if unknown)
+    and those of :class:`mmseg.datasets.BaseSegDataset`. Items are ordered by set, then by stem.
 
     Args:
-        data_root: Folder of the sets or, where ``sets`` is None, the one set itself.
-        sets: Name of a set, or names of sets to join. Each is looked for at ``<data_root>/<set>``, then at
-            ``<data_root>/<FAMILY>/<set>`` and below the families of :attr:`OTHER_FAMILIES`. An absolute path is taken
-            as it is.
+        data_root: Folder of the sets or, if ``sets`` is ``None``, the set itself.
+        sets: Name of a set, or names of sets to join. Each is searched for at ``<data_root>/<set>``, then at
+            ``<data_root>/<FAMILY>/<set>``, then in the families of :attr:`OTHER_FAMILIES`. A set may also be an
+            absolute path.
         data_prefix: Folder names of images (``img_path``) and masks (``seg_map_path``) in a set.
-        img_suffix: What image names may end with; the rest is the stem.
+        img_suffix: Endings of image names; the rest of the name is the stem.
         seg_map_suffix: The same for masks, for example ``'_mask.png'``.
-        with_masks: False for images without masks, only with ``test_mode=True``: items then have no
-            ``seg_map_path``, and the mask folders are not looked at.
-        skip_missing_sets: Go on without sets that have no folder, if one of ``sets`` has; a warning names them, and
-            they are listed in :attr:`missing_sets`. For tests over all sets of a benchmark.
-        larger_than: Size (width, height): use only images that are wider and higher. The sizes are read once, from the
-            files' headers, when the data set is initialized; the log says how many images of each set are left out.
-            Images that cannot be read stay, for the pipeline to report.
-        ann_file: Text file of one ``<stem>`` or ``<set>/<stem>`` a line: only these, in this order.
+        with_masks: ``False`` for images without masks, only with ``test_mode=True``. Items then have no
+            ``seg_map_path``, and folders of masks are ignored.
+        skip_missing_sets: Skip sets without a folder, if at least one set has a folder. They are logged, and listed in
+            :attr:`missing_sets`. For tests over all sets of a benchmark.
+        larger_than: Size (width, height) in pixels: use only images that are wider and higher. The sizes are read once,
+            from the headers of the files, when the data set is initialized. The number of excluded images of each set
+            is logged. Unreadable images are kept, so that the pipeline reports them.
+        ann_file: Text file with one ``<stem>`` or ``<set>/<stem>`` per line: use only these, in this order.
         **kwargs: See :class:`mmseg.datasets.BaseSegDataset`.
 
     Raises:
-        FileNotFoundError: A folder, a mask of an image, or an image of a mask is missing.
-        OSError: A link leads to a folder that it is in.
-        ValueError: A folder holds no image or two files of one stem, ``ann_file`` lists what does not exist or is not
-            unique, no image is ``larger_than`` it, or options do not go together.
+        FileNotFoundError: If a folder, the mask of an image, or the image of a mask is missing.
+        OSError: If a link leads to a folder that contains it.
+        ValueError: If a folder contains no image or two files with the same stem, an entry of ``ann_file`` does not
+            exist or is ambiguous, no image is larger than ``larger_than``, or options contradict each other.
     """
 
     METAINFO = {'classes': ('background', 'foreground'), 'palette': [[0, 0, 0], [255, 255, 255]]}
     FAMILY: str | None = None
     OTHER_FAMILIES: tuple[str, ...] = ()
     SET_SIZES: dict[str, int] = {}
-    """Published sets of the family and their number of images."""
+    """Published sets of the family, with their numbers of images."""
 
     def __init__(
         self,
@@ -107,21 +107,21 @@ class DichotomousDataset(BaseSegDataset):
             raise ValueError(f'{name}: metainfo cannot choose among the classes; masks here are not class ids')
 
     def class_name_of(self, stem: str) -> str | None:
-        """Name of the object's class that a file stem tells, None where it tells none."""
+        """Name of the class of the object, from the file stem; ``None`` if unknown."""
         return None
 
     def class_label_of(self, class_name: str | None) -> int:
-        """Index of a class, -1 where it is unknown."""
+        """Index of a class; -1 if it is unknown."""
         return -1
 
     def prepare_data(self, idx: int | tuple[int, tuple[int, int]]) -> dict:
-        """Run the pipeline on an item, and give it the image's ``stem``, with the folders below that of the images.
+        """Run the pipeline on an item, with the additional key ``stem`` (including subfolders).
 
-        In training it also gets ``draw_other``, a function that returns a random item of this data set.
+        In training, the item also has ``draw_other``, a function that returns a random item of this data set.
 
         Args:
-            idx: The item's index, or this and the size (width, height) of the batch that the item is for, which
-                :class:`mmbirefnet.datasets.DynamicSizeBatchSampler` gives; the pipeline finds it as ``batch_scale``.
+            idx: Index of the item, or a pair of it and the size (width, height) of the batch, from
+                :class:`mmbirefnet.datasets.DynamicSizeBatchSampler`. The size becomes the key ``batch_scale``.
         """
         idx, *scale = idx if isinstance(idx, tuple) else (idx,)
         info = self.get_data_info(idx)
@@ -131,22 +131,22 @@ class DichotomousDataset(BaseSegDataset):
         return self.pipeline({**info, 'batch_scale': scale[0]} if scale else info)
 
     def _draw_item(self) -> dict:
-        """A random item, for transforms that take a second image."""
+        """Return a random item, for transforms that need a second image."""
         return self.get_data_info(np.random.randint(len(self)))  # noqa: NPY002 (seeded by mmengine in every worker)
 
     def stem_of(self, path: str) -> str:
-        """Path of an image below the folder of images of its set, without suffix."""
+        """Path of an image relative to the folder of images of its set, without suffix."""
         folders = (fileio.join_path(root, self.data_prefix['img_path']) + '/' for root in self._roots)
         folder = next((folder for folder in folders if path.startswith(folder)), path[: path.rfind('/') + 1])
         return path.removeprefix(folder).rpartition('.')[0]
 
     def _join_prefix(self) -> None:
-        # The prefixes are folders of each set, so that only the annotation file is below data_root.
+        # The prefixes are folders in each set, so only the annotation file is relative to data_root.
         if self.ann_file and self.data_root and not osp.isabs(self.ann_file):
             self.ann_file = fileio.join_path(self.data_root, self.ann_file)
 
     def load_data_list(self) -> list[dict]:
-        """Items of all sets, or those that ``ann_file`` lists."""
+        """Return the items of all sets, or those listed in ``ann_file``."""
         images, masks = {}, {}  # (set folder, stem) -> path
         roots = self._roots = self._find_sets()
         self._metainfo['sets'] = tuple(_set_name(root) for root in roots)
@@ -168,7 +168,7 @@ class DichotomousDataset(BaseSegDataset):
         return [self._item(key, images[key], masks.get(key)) for key in keys]
 
     def filter_data(self) -> list[dict]:
-        """Items whose images are :attr:`larger_than` it; all where it is None."""
+        """Return the items whose images are larger than :attr:`larger_than`; all if it is ``None``."""
         if self.larger_than is None:
             return self.data_list
         with ThreadPoolExecutor() as pool:
@@ -252,7 +252,7 @@ class DichotomousDataset(BaseSegDataset):
         return dict(sorted(found.items()))
 
     def _select(self, images: dict[tuple[str, str], str]) -> list[tuple[str, str]]:
-        """Keys that ``ann_file`` lists."""
+        """Keys of the entries of ``ann_file``."""
         by_line: dict[str, list] = {}
         for root, stem in images:
             for line in (stem, f'{_set_name(root)}/{stem}'):
@@ -267,12 +267,12 @@ class DichotomousDataset(BaseSegDataset):
 
 
 def refuse_circles(folder: str) -> None:
-    """Raise ``OSError`` if a link in a local folder leads to a folder that it is in: listing would not end."""
+    """Raise ``OSError`` if a link in a local folder leads to a folder that contains it; listing would never end."""
     above = {folder: {osp.realpath(folder)}}
     for path, children, _ in os.walk(folder, followlinks=True):
         for child in (osp.join(path, name) for name in children):
             if (place := osp.realpath(child)) in above[path]:
-                raise OSError(f'{child}: links to a folder that it is in')
+                raise OSError(f'{child}: links to a folder that contains it')
             above[child] = above[path] | {place}
 
 
@@ -281,25 +281,25 @@ def _set_name(root: str) -> str:
 
 
 def _as_suffixes(suffix: str | Sequence[str]) -> tuple[str, ...]:
-    """Lower case, the longest first."""
+    """Lowercase suffixes, the longest first."""
     suffixes = {s.lower() for s in ([suffix] if isinstance(suffix, str) else suffix)}
     return tuple(sorted(suffixes, key=lambda s: (-len(s), s)))
 
 
 def _some(names: Sequence[str], what: str, limit: int = 5) -> str:
-    """``'2 images: a, b'``, cut after ``limit`` names."""
+    """Format names as ``'2 images: a, b'``, at most ``limit`` of them."""
     more = ', …' if len(names) > limit else ''
     return f'{len(names)} {what}{"s" * (len(names) > 1)}: {", ".join(map(printable, names[:limit]))}{more}'
 
 
 def refuse_padding_as_object(pipeline: Compose) -> None:
-    """Make sure that no transform fills what it adds to a soft mask with foreground.
+    """Check that no transform pads soft masks with foreground.
 
-    Pixels of 255 are ignored in mmseg's label maps, which is what its transforms and mmcv's ``Pad`` fill by default; in
-    a soft mask 255 is the object.
+    mmseg's transforms and mmcv's ``Pad`` fill with 255 by default. That is ignored in mmseg's label maps, but is
+    foreground in a soft mask.
 
     Raises:
-        ValueError: If one does; names the option.
+        ValueError: If a transform does; the message names the option.
     """
     with_mask = False
     for step in _steps(pipeline):
@@ -311,7 +311,7 @@ def refuse_padding_as_object(pipeline: Compose) -> None:
 
 
 def _steps(step: object) -> Iterator[BaseTransform]:
-    """Transforms in the order in which they are built, with those inside them."""
+    """All transforms, including nested ones, in the order of the pipeline."""
     if isinstance(step, BaseTransform):
         yield step
     inner = step if isinstance(step, (list, tuple)) else vars(step).values()
@@ -321,7 +321,7 @@ def _steps(step: object) -> Iterator[BaseTransform]:
 
 
 def _fillings(step: BaseTransform) -> Iterator[tuple[str, object, str]]:
-    """Option, value for masks, and what to write instead."""
+    """Fill options of a transform: name, value for masks, and the fix."""
     options = vars(step)
     if isinstance(options.get('pad_val'), dict):  # mmcv's Pad
         yield "pad_val['seg']", options['pad_val'].get('seg', 255), 'pad_val=dict(img=0, seg=0)'

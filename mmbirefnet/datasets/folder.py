@@ -1,4 +1,4 @@
-"""Anybody's images and masks, with some of them held out."""
+"""A folder of images and masks, some of which are held out for validation."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ SPLITS = ('train', 'val')
 
 
 def held_out_stems(stems: Sequence[str], share: float) -> set[str]:
-    """The stems with the smallest CRC-32: ``share`` of them, at least one, and not all."""
+    """Return the stems with the smallest CRC-32: ``share`` of all, at least one, and not all."""
     count = min(max(round(share * len(stems)), 1), len(stems) - 1)
     return set(sorted(stems, key=lambda stem: (zlib.crc32(stem.encode()), stem))[:count])
 
 
 @DATASETS.register_module()
 class FolderDataset(DichotomousDataset):
-    """A folder with ``im/`` and ``gt/``, or one with ``train/`` and ``val/`` that have these in them.
+    """A folder with ``im/`` and ``gt/``, or with ``train/`` and ``val/`` that contain these.
 
-    Where there is one folder for all, some images are held out: those whose stems have the smallest CRC-32, so that
-    they are the same in every run, and mostly the same when images are added.
+    Without ``train/`` and ``val/``, some images are held out: those whose stems have the smallest CRC-32. They are the
+    same in every run, and mostly the same after images are added.
 
     Args:
         data_root: The folder.
         split: ``'train'`` or ``'val'``.
-        held_out: Share of the images that are ``'val'`` where there is one folder for all, in (0, 1); at least one.
+        held_out: Share in (0, 1) of the images that are ``'val'`` if there is one folder for all; at least one image.
         **kwargs: See :class:`DichotomousDataset`.
 
     Raises:
-        FileNotFoundError: The folder has neither form.
-        ValueError: It has both, it holds one image alone, or an option has no meaning.
+        FileNotFoundError: If the folder has neither form.
+        ValueError: If it has both, if it contains only one image, or if an option is invalid.
     """
 
     def __init__(self, data_root: str, split: str, held_out: float = 0.1, **kwargs) -> None:
@@ -48,7 +48,7 @@ class FolderDataset(DichotomousDataset):
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Items of the split."""
+        """Return the items of the split."""
         found = [name for name in ('', *SPLITS) if self._has_images(name)]
         if found == [*SPLITS]:
             self.sets = [self.split]

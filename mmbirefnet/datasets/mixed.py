@@ -1,4 +1,4 @@
-"""New data with some old data mixed in, so that fine-tuning does not forget."""
+"""New data mixed with old data, so that fine-tuning keeps the quality on old data."""
 
 # ruff: noqa: NPY002 (mmengine seeds NumPy's global random state in every worker)
 
@@ -14,19 +14,19 @@ from mmbirefnet.registry import DATASETS
 
 @DATASETS.register_module()
 class MixedDataset(ConcatDataset):
-    """Several data sets in given shares, as rehearsal against forgetting (Robins, 1995).
+    """Several data sets in given shares: rehearsal against catastrophic forgetting (Robins, 1995).
 
-    An epoch holds every item of the first data set once, and of each other one as many random items as its share asks
-    for, other ones in each epoch.
+    An epoch has every item of the first data set once, and random items of the others according to their shares,
+    different ones in each epoch.
 
     Args:
-        datasets: Configs or data sets; the first is the one to learn.
-        shares: Share of each in an epoch; positive, their sum is 1.
-        lazy_init: Whether the data sets are read only when they are first used.
+        datasets: Configs or data sets; the first is the new data.
+        shares: Share of each in an epoch; positive, with a sum of 1.
+        lazy_init: Whether to read the data sets only when they are first used.
         ignore_keys: Entries of their meta information that may differ.
 
     Raises:
-        ValueError: If there is not one share for each data set, or their sum is not 1.
+        ValueError: If the number of shares is not that of the data sets, or their sum is not 1.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class MixedDataset(ConcatDataset):
         super().__init__(datasets, lazy_init, list(ignore_keys))
 
     def full_init(self) -> None:
-        """Initialize the data sets, and count the items of each in an epoch."""
+        """Initialize the data sets, and compute the number of items of each in an epoch."""
         super().full_init()
         first = len(self.datasets[0])
         others = [max(round(first * share / self.shares[0]), 1) for share in self.shares[1:]]
@@ -56,6 +56,6 @@ class MixedDataset(ConcatDataset):
         return int(self.ends[-1])
 
     def _get_ori_dataset_idx(self, idx: int) -> tuple[int, int]:
-        """Data set and item of an index; of all but the first data set a random item."""
+        """Data set and item of an index; items of all but the first data set are random."""
         which = int(np.searchsorted(self.ends, idx, side='right'))
         return which, idx if which == 0 else int(np.random.randint(len(self.datasets[which])))

@@ -1,4 +1,4 @@
-"""Batches of changing image size, and images by the shares of their classes or folders."""
+"""Batches of random image sizes, and images in given shares of classes, sets or folders."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from mmbirefnet.registry import DATA_SAMPLERS
 class DynamicSizeBatchSampler(BatchSampler):
     """Batches whose images have one size, chosen at random for each batch.
 
-    The size travels with the indices: batches are lists of ``(index, (width, height))``, which the data sets of this
-    project take and :class:`~mmbirefnet.datasets.ResizeToBatch` resizes to, so that every image is resized once, in
-    the loading processes. A size is a function of the sampler's seed, the epoch and the batch's number alone. So it is
-    the same on all GPUs without communication, for any number of workers, and after resuming. mmengine's
-    wrappers of data sets (``ConcatDataset``, …) do not know such indices; join sets by ``sets=[…]``.
+    Batches are lists of ``(index, (width, height))``. The data sets of this project accept such indices, and
+    :class:`~mmbirefnet.datasets.ResizeToBatch` resizes to the size, so every image is resized once, in the workers. A
+    size depends only on the seed of the sampler, the epoch and the number of the batch. So it is the same on all GPUs
+    without communication, for any number of workers, and after resuming. mmengine's wrappers of data sets
+    (``ConcatDataset``, …) do not support such indices; join sets with ``sets=[…]``.
 
     Args:
-        sampler: Gives the indices; its ``seed``, and ``epoch`` if it has one, decide the sizes.
+        sampler: Sampler of the indices; its ``seed``, and its ``epoch`` if it has one, determine the sizes.
         batch_size: Images per batch.
-        min_size: Smallest (width, height).
-        max_size: Largest (width, height), included.
-        divisor: Widths and heights are its multiples, each as likely as the others, and independent.
-        drop_last: Leave out a last batch that is not full. (The data loader's own option must be off.)
+        min_size: Smallest (width, height) in pixels.
+        max_size: Largest (width, height) in pixels, included.
+        divisor: Widths and heights are its multiples, independent of each other and equally likely.
+        drop_last: Drop an incomplete last batch. (``drop_last`` of the data loader must be off.)
 
     Raises:
-        ValueError: If sizes are no multiples of the divisor, or the smallest exceeds the largest.
+        ValueError: If a size is not a multiple of the divisor, or the smallest exceeds the largest.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class DynamicSizeBatchSampler(BatchSampler):
         return width, height
 
     def __iter__(self) -> Iterator[list[tuple[int, tuple[int, int]]]]:
-        epoch = getattr(self.sampler, 'epoch', 0)  # mmengine's infinite sampler has none
+        epoch = getattr(self.sampler, 'epoch', 0)  # mmengine's infinite sampler has no epoch
         for number, indices in enumerate(super().__iter__()):
             size = self.size_of(epoch, number)
             yield [(index, size) for index in indices]
@@ -74,20 +74,20 @@ class DynamicSizeBatchSampler(BatchSampler):
 class ShareSampler(Sampler):
     """Shuffled images with a given share of each class, set or folder in every epoch.
 
-    An epoch has as many images as the data set. Each group gives its share of them: all of its images in random order
-    again and again, so that none comes twice before all have come once. Groups without a share are left out. The order
-    depends on the seed and the epoch alone, and all processes draw the same one and take every n-th of it.
+    An epoch has as many images as the data set. In its share, each group repeats all of its images in random order, so
+    no image occurs twice before all occurred once. Groups without a share are omitted. The order depends only on the
+    seed and the epoch. Each of n processes uses every n-th image of the same order.
 
     Args:
         dataset: Data set of this project.
-        shares: Group to its share; positive, any sum.
-        by: What makes a group: ``'class_name'``, ``'set_name'``, or ``'folder'`` for the folders below that of the
-            images, with ``/`` between them.
+        shares: Share of each group; positive, with any sum.
+        by: Key of the groups: ``'class_name'``, ``'set_name'``, or ``'folder'`` for the subfolders of the folder of
+            images, joined by ``/``.
         shuffle: Accepted for mmengine; the order is always random.
-        seed: Of the order; by default one for all processes.
+        seed: Seed of the order; by default a random one, the same for all processes.
 
     Raises:
-        ValueError: If ``by`` has no meaning, a share is not positive, or the data set has no image of a group.
+        ValueError: If ``by`` is unknown, a share is not positive, or the data set has no image of a group.
     """
 
     GROUPINGS = ('class_name', 'set_name', 'folder')
@@ -128,12 +128,13 @@ class ShareSampler(Sampler):
             rounds = [rng.permutation(group) for _ in range(math.ceil(count / len(group)))]
             chosen.extend(np.concatenate(rounds)[:count] if rounds else ())
         order = rng.permutation(chosen)
-        order = np.resize(order, len(self) * self.world_size)  # the first ones again, so that all have as many
+        # Repeat the first ones, so that all processes have the same number.
+        order = np.resize(order, len(self) * self.world_size)
         return iter(order[self.rank :: self.world_size].tolist())
 
     def __len__(self) -> int:
         return math.ceil(self.length / self.world_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the order of this epoch."""
+        """Set the epoch, which determines the order."""
         self.epoch = epoch

@@ -1,4 +1,4 @@
-"""Forms of the model for inference."""
+"""Fused and exported models for inference."""
 
 import mmbirefnet.registry  # noqa: F401  checks the packages before they are imported
 

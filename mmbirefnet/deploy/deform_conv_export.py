@@ -1,4 +1,4 @@
-"""Forms of deformable convolutions that can be exported: one operator, or grid samples and plain convolutions."""
+"""Deformable convolutions for export: as one operator, or as grid samples and plain convolutions."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def deform_conv2d(
 ) -> Tensor:
     """Modulated deformable convolution as one operator for tracing; ``DeformConv`` in ONNX.
 
-    Args and result as of ``mmbirefnet.models.layers.dcn.torch_backend.modulated_deform_conv2d``; the arguments are in
-    the order of ONNX.
+    Arguments and result are those of ``mmbirefnet.models.layers.dcn.torch_backend.modulated_deform_conv2d``, in the
+    order of ONNX.
     """
     return modulated_deform_conv2d(x, offset, mask, weight, None, stride, padding, dilation, groups, deform_groups)
 
@@ -43,7 +43,7 @@ def _(x, weight, offset, mask, stride, padding, dilation, groups, deform_groups)
 
 
 class _ExportedDeformConv(nn.Module):
-    """Stands in for a DCNv2 layer; the scale of its masks is in the kernel.
+    """Replacement of a DCNv2 layer; the kernel includes the scale of the masks.
 
     Args:
         layer: The layer.
@@ -52,28 +52,28 @@ class _ExportedDeformConv(nn.Module):
     def __init__(self, layer: ModulatedDeformConv2dPack) -> None:
         super().__init__()
         self.conv_offset = layer.conv_offset
-        scale = layer.mask_scale if isinstance(layer, DCNv2) else 1.0  # mmcv's own layer does not scale its masks
+        scale = layer.mask_scale if isinstance(layer, DCNv2) else 1.0  # mmcv's layer does not scale its masks
         self.weight, self.bias = nn.Parameter(scale * layer.weight.detach(), requires_grad=False), layer.bias
         self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
         self.groups, self.deform_groups = layer.groups, layer.deform_groups
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, in_channels, H, W)`` to ``(N, out_channels, H', W')``."""
+        """Convert ``(N, in_channels, H, W)`` to ``(N, out_channels, H', W')``."""
         return self.deform(x, self.conv_offset(x))
 
     def deform(self, x: Tensor, offset_mask: Tensor, then: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """The convolution at given offsets and masks, and the function ``then``, see ``DCNv2.deform``."""
+        """Convolve with the given offsets and masks, then apply ``then``; see ``DCNv2.deform``."""
         taps = offset_mask.shape[1] // 3
         offset, mask = offset_mask.split((2 * taps, taps), 1)
         out = self.convolve(x, offset, mask.sigmoid())
         out = out if self.bias is None else out + self.bias[:, None, None]
         if then is None:
             return out
-        # Over one axis of pixels: runtimes optimize a product with a transposed matrix.
+        # With one axis of pixels, runtimes optimize this to a product with a transposed matrix.
         return then(out.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, out.shape[2:])
 
     def convolve(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
-        """The convolution without its bias; offset and mask as of ``mmcv.ops.modulated_deform_conv2d``."""
+        """Convolve without bias; offset and mask as in ``mmcv.ops.modulated_deform_conv2d``."""
         raise NotImplementedError
 
 
@@ -86,9 +86,9 @@ class OperatorDeformConv(_ExportedDeformConv):
 
 
 class GridSampleDeformConv(_ExportedDeformConv):
-    """A DCNv2 layer of ``grid_sample`` and plain 1x1 convolutions, row by row of its kernel.
+    """A DCNv2 layer of ``grid_sample`` and plain 1x1 convolutions, one row of the kernel at a time.
 
-    A row's samples are all that is ever held of the columns: 7 of 49 for the largest kernel.
+    Only the samples of one row are in memory, 7 of 49 for the largest kernel.
     """
 
     def __init__(self, layer: ModulatedDeformConv2dPack) -> None:
@@ -101,7 +101,7 @@ class GridSampleDeformConv(_ExportedDeformConv):
     def convolve(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
         (n, channels), (height, width), (rows, cols) = x.shape[:2], offset.shape[2:], self.kernel_size
         images = n * self.deform_groups
-        # The deformable groups share nothing, so they become images: (N * groups, channels of one, H, W).
+        # Deformable groups are independent, so they become images: (N * groups, channels of a group, H, W).
         x = x.reshape(images, channels // self.deform_groups, *x.shape[2:])
         grids = self._grid(offset.reshape(images, rows, cols, 2, height, width), x.shape[2:]).split(cols * height, 1)
         masks = mask.reshape(images, 1, rows * cols * height, width).split(cols * height, 2)
@@ -113,9 +113,9 @@ class GridSampleDeformConv(_ExportedDeformConv):
         return out
 
     def _grid(self, offset: Tensor, in_size: tuple[int, int]) -> Tensor:
-        """Where the taps read, as ``grid_sample`` wants it: x before y, -1 and 1 the outer edges of the map.
+        """Positions of the taps for ``grid_sample``: x before y, where -1 and 1 are the outer edges of the map.
 
-        Edges, not the centres of the outermost pixels: those fall together in a map one pixel wide.
+        Edges instead of centers of the outermost pixels, since these coincide if the map is one pixel wide.
 
         Args:
             offset: ``(N * groups, rows, cols, 2, H', W')``, y before x.
@@ -139,14 +139,14 @@ FORMS = {'standard': OperatorDeformConv, 'gridsample': GridSampleDeformConv}
 
 
 def replace_deform_convs(model: nn.Module, form: str | type[_ExportedDeformConv]) -> nn.Module:
-    """Put export forms in the place of a model's DCNv2 layers, in place.
+    """Replace the DCNv2 layers of a model by their export form, in place.
 
     Args:
         model: Any model.
-        form: ``'standard'``, ``'gridsample'``, or a class of such a form.
+        form: ``'standard'``, ``'gridsample'``, or a class.
 
     Raises:
-        ValueError: If there is no such form.
+        ValueError: If the form is unknown.
     """
     if isinstance(form, str) and form not in FORMS:
         raise ValueError(f'deform_conv must be one of {", ".join(map(repr, FORMS))}, got {form!r}')

@@ -1,8 +1,8 @@
-"""A model traced at one image size into a graph for any size.
+"""Trace a model at one image size into a graph for any size.
 
-With sizes that are symbols ``torch.export`` takes hours over the windows of Swin. Instead each part whose arithmetic
-depends on the size becomes one operator, whose ONNX form (:mod:`.onnx_operators`) reads the size while it runs. What is
-left in the graph are convolutions, linear layers, norms, and elementwise operators, which fit any size.
+With symbolic sizes, ``torch.export`` needs hours for the windows of Swin. Instead, each part that depends on the size
+becomes one operator, whose ONNX form (:mod:`.onnx_operators`) reads the size at run time. The rest of the graph
+(convolutions, linear layers, norms, elementwise operators) works for any size.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _(x, *arguments):
 
 
 class _WindowAttention(nn.Module):
-    """Stands in for :class:`~mmbirefnet.models.backbones.swin.WindowAttention`."""
+    """Replacement of :class:`~mmbirefnet.models.backbones.swin.WindowAttention`."""
 
     def __init__(self, attention: WindowAttention) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class _WindowAttention(nn.Module):
 
 
 class _PatchMerging(nn.Module):
-    """Stands in for :class:`~mmbirefnet.models.backbones.swin.PatchMerging`."""
+    """Replacement of :class:`~mmbirefnet.models.backbones.swin.PatchMerging`."""
 
     def __init__(self, merging: PatchMerging) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class _PatchMerging(nn.Module):
 
 
 class _InwardReference(nn.Module):
-    """Stands in for an :class:`~mmbirefnet.models.layers.InwardReference` whose patches have the size of the stage."""
+    """Replacement of an :class:`~mmbirefnet.models.layers.InwardReference` whose patches have the size of the stage."""
 
     def __init__(self, inward: InwardReference) -> None:
         super().__init__()
@@ -100,15 +100,15 @@ FORMS = {WindowAttention: _WindowAttention, PatchMerging: _PatchMerging, InwardR
 
 
 class DynamicLogits(nn.Module):
-    """A fused BiRefNet as a function of normalized images, with operators for the parts that depend on their size.
+    """A fused BiRefNet as a function of normalized images, with operators for the parts that depend on the size.
 
-    It can be traced at one size, but not run.
+    It can be traced at one size, but not executed.
 
     Args:
-        model: The fused model; its parts are replaced.
+        model: The fused model, whose parts are replaced in place.
 
     Raises:
-        ValueError: If its backbone is not mmbirefnet's Swin transformer.
+        ValueError: If its backbone is not the Swin transformer of mmbirefnet.
     """
 
     def __init__(self, model: BiRefNet) -> None:
@@ -125,10 +125,10 @@ class DynamicLogits(nn.Module):
         self.model = replace_deform_convs(model, _DeformConv)
 
     def forward(self, input_image: Tensor) -> Tensor:
-        """``(N, 3, H, W)`` to logits ``(N, 1, H, W)``."""
+        """Compute the logits ``(N, 1, H, W)`` of normalized images ``(N, 3, H, W)``."""
 
         def interpolate(x: Tensor, size: tuple[int, int], **_) -> Tensor:
-            # Every map has the image's size divided by a stride.
+            # The size of every map is that of the image divided by a stride.
             return torch.ops.mmbirefnet.resize(x, input_image, input_image.shape[2] // size[0])
 
         with mock.patch.object(F, 'interpolate', interpolate):

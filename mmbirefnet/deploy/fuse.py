@@ -1,4 +1,4 @@
-"""Fuse BiRefNet for inference: sequences that are linear in evaluation mode become one convolution."""
+"""Fuse BiRefNet for inference: layers that are linear in evaluation mode become one convolution."""
 
 import copy
 import itertools
@@ -39,20 +39,20 @@ TRAINING_LAYERS = {
 
 
 def fuse(model: BiRefNet, inplace: bool = False) -> BiRefNet:
-    """A copy of a model for inference that gives the same logits, to rounding, with less work.
+    """Copy a model for inference: same logits up to rounding, with fewer operations.
 
-    - Every BatchNorm is folded into the convolution before it, deformable ones included.
-    - The last 3x3 convolution of the decoder and the 1x1 one that makes logits of its result become one.
-    - Deformable branches of one kernel size take offsets and masks from one convolution; their maps are merged a few
-      pixels at a time and never held.
-    - The biases of Swin's windows, position and shift, are made once.
-    - Layers that only training uses are dropped.
+    - Every BatchNorm is folded into the convolution before it, also into deformable ones.
+    - The last 3x3 convolution of the decoder and the 1x1 convolution of the logits become one.
+    - Deformable branches with the same kernel size compute offsets and masks in one convolution. Their outputs are
+      merged a few pixels at a time, so the maps are never allocated.
+    - The position and shift biases of Swin's windows are computed once.
+    - Layers that only training uses are removed.
 
-    What cannot be fused (other backbones, heads, norms, convolutions) is named in a warning and stays as it is.
+    Parts that cannot be fused (other backbones, heads, norms, convolutions) stay unchanged, and a warning names them.
 
     Args:
         model: Trained model.
-        inplace: Change the model instead of a copy. With a copy, all parameters are in memory twice.
+        inplace: Whether to change the model instead of a copy. A copy keeps all parameters in memory twice.
 
     Returns:
         The fused model, in evaluation mode. It cannot be trained, and its state dict has other keys.
@@ -76,7 +76,7 @@ def fuse(model: BiRefNet, inplace: bool = False) -> BiRefNet:
                 plain[reason].append(f'{name}.{conv}')
         if isinstance(module, WindowAttention):
             module.fix_biases()
-    for module in list(fused.modules()):  # now that the norms inside are folded
+    for module in list(fused.modules()):  # after the norms inside are folded
         for child, aspp in list(module.named_children()):
             if isinstance(aspp, ASPP):
                 setattr(module, child, FusedASPP(aspp))
@@ -93,7 +93,7 @@ def fuse(model: BiRefNet, inplace: bool = False) -> BiRefNet:
 
 
 def _fold_norm(module: nn.Module, conv_name: str, norm_name: str) -> str | None:
-    """Fold a norm into the convolution before it, or return the reason why this is impossible."""
+    """Fold a norm into the convolution before it; return the reason if this is impossible."""
     conv, norm = getattr(module, conv_name), getattr(module, norm_name)
     if type(conv) not in LINEAR_CONVS:
         return f'{type(conv).__name__} is no convolution that a norm can be folded into'
@@ -107,7 +107,7 @@ def _fold_norm(module: nn.Module, conv_name: str, norm_name: str) -> str | None:
 
 
 def _fold_logits(head: BiRefHead) -> None:
-    """Fold the 1x1 convolution that makes the logits into the last block, where only a norm stands between."""
+    """Fold the 1x1 convolution of the logits into the last block; only a norm is between them."""
     block = head.blocks['1'].reconstruction
     if not isinstance(block.norm_out, nn.Identity):
         return
@@ -119,14 +119,14 @@ def _fold_logits(head: BiRefHead) -> None:
 
 
 def _classify(conv: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
-    """``conv`` with a 1x1 convolution behind it."""
+    """Merge ``conv`` and a 1x1 convolution after it into one."""
     kernel = kernel[:, :, 0, 0]
     weight = torch.einsum('om,mchw->ochw', kernel, conv.weight)
     return _conv(conv, weight, kernel @ conv.bias + bias)
 
 
 def _conv(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """A convolution over the same pixels with another kernel."""
+    """A convolution with the geometry of ``like`` and another kernel."""
     conv = copy.deepcopy(like)
     conv.out_channels = len(weight)
     conv.weight, conv.bias = (nn.Parameter(value, requires_grad=False) for value in (weight, bias))
@@ -134,13 +134,13 @@ def _conv(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
 
 
 class FusedASPP(nn.Module):
-    """An ASPP for inference that keeps little of its deformable branches in memory.
+    """An ASPP for inference that needs little memory for its deformable branches.
 
-    Those of one kernel size take their offsets and masks from one convolution, and the merging convolution is applied
-    to a few pixels of a branch at a time.
+    Branches with the same kernel size compute offsets and masks in one convolution, and the merging convolution is
+    applied to a few pixels of a branch at a time.
 
     Args:
-        aspp: The ASPP, its norms folded. It loses the convolutions that are merged.
+        aspp: The ASPP with folded norms; its merged convolutions are removed.
     """
 
     def __init__(self, aspp: ASPP) -> None:
@@ -161,11 +161,11 @@ class FusedASPP(nn.Module):
             aspp.branches[i].conv.conv_offset = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, in_channels, H, W)`` to ``(N, out_channels, H, W)``."""
+        """Convert ``(N, in_channels, H, W)`` to ``(N, out_channels, H, W)``."""
         return self.aspp.join(x, self._parts(x))
 
     def _parts(self, x: Tensor) -> Iterator[Tensor]:
-        """What each branch adds to the merging convolution, ``(N, out_channels, H, W)``."""
+        """Contribution of each branch to the merging convolution, ``(N, out_channels, H, W)``."""
         branches, kernels = self.aspp.branches, self.aspp.kernels()
         for group, conv_offset in zip(self.groups, self.conv_offsets):
             for i, offset_mask in zip(group, conv_offset(x).chunk(len(group), 1)):
@@ -175,5 +175,5 @@ class FusedASPP(nn.Module):
 
 
 def _merge(branch: ConvNormReLU, kernel: Tensor, values: Tensor) -> Tensor:
-    """The part of a merging 1x1 convolution for values ``(..., branch_channels)`` of a branch."""
+    """Apply the kernel of a merging 1x1 convolution to values ``(..., branch_channels)`` of a branch."""
     return F.linear(branch.act(values).to(kernel.dtype), kernel[:, :, 0, 0])

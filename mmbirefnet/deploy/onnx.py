@@ -25,7 +25,7 @@ from mmbirefnet.models import BiRefNet
 from .program import INPUT, OUTPUT, describe, trace
 from .verify import model_input
 
-# The first with the operators that each form needs and the exporter writes.
+# First opset with the operators of each form that the exporter can write.
 LOWEST_OPSETS = {'standard': 19, 'gridsample': 18}
 WEIGHTS = ('float32', 'float16', 'int8')
 QUANTIZED = ('Conv', 'Gemm', 'MatMul')
@@ -43,9 +43,9 @@ def export_onnx(
     calibration: Iterable[np.ndarray] = (),
     **names: str,
 ) -> OnnxMetadata:
-    """Write the fused model to an ONNX file, which carries how to use it.
+    """Write the fused model to an ONNX file with metadata for its use.
 
-    Its input ``input_image`` is a normalized float32 image ``(N, 3, H, W)``, its output ``output_image`` the logits
+    The input ``input_image`` is a normalized float32 image ``(N, 3, H, W)``, and the output ``output_image`` the logits
     ``(N, 1, H, W)``, as in the released BiRefNet files, so programs for those also run these.
 
     Args:
@@ -54,21 +54,21 @@ def export_onnx(
         size: (H, W) in pixels, multiples of 32.
         batch_size: Number of images; ``None`` for any.
         deform_conv: ``'gridsample'`` for ``GridSample`` and ``Conv``, or ``'standard'`` for the operator
-            ``DeformConv``, which not every runtime has.
+            ``DeformConv``, which some runtimes lack.
         opset: Version of the operators; by default the lowest of the form, 18 or 19.
-        dynamic_size: Whether the file takes any height and width, multiples of 32; ``size`` is then the one it is run
-            at by default. Only for models with this project's ``SwinTransformer``.
-        weights: ``'float32'``; ``'float16'`` for a file of half the size: kernels are stored in half precision, and
-            the arithmetic stays in float32; or ``'int8'``: see :func:`quantize`.
-        calibration: For ``'int8'``: images that are typical of the use, RGB, uint8 ``(H, W, 3)`` of the exported size.
+        dynamic_size: Whether the file accepts any height and width in multiples of 32; ``size`` is then the default.
+            Only for models with ``SwinTransformer`` of this project.
+        weights: ``'float32'``; ``'float16'`` for half the file size, with kernels stored in half precision and float32
+            arithmetic; or ``'int8'``, see :func:`quantize`.
+        calibration: For ``'int8'``, images that are typical of the use, RGB, uint8 ``(H, W, 3)`` of the exported size.
         **names: ``config`` and ``checkpoint``, for the metadata.
 
     Returns:
-        The metadata written.
+        The metadata of the file.
 
     Raises:
-        TypeError: If it is no BiRefNet.
-        ValueError: If an argument is none of those above.
+        TypeError: If ``model`` is not a BiRefNet.
+        ValueError: If an argument is invalid.
     """
     path = Path(path)
     lowest = LOWEST_OPSETS.get(deform_conv, 0)
@@ -91,7 +91,7 @@ def export_onnx(
         output_names=[OUTPUT],
         dynamic_shapes=None if batch_size is not None else {INPUT: {0: torch.export.Dim('batch')}},
         custom_translation_table=translations(deform_conv),
-        optimize=not dynamic_size,  # the optimizer treats traced sizes as constants; runtimes optimize the file anyway
+        optimize=not dynamic_size,  # it would treat traced sizes as constants; runtimes optimize the file
         verbose=False,
     ).model_proto
     if dynamic_size:
@@ -116,13 +116,13 @@ def export_onnx(
 
 
 def _store_as_float16(graph: onnx.GraphProto) -> None:
-    """Store kernels, which are float32 tensors of two or more axes, as float16, each with a ``Cast`` to float32."""
+    """Store kernels (float32 tensors of two or more axes) as float16, each with a ``Cast`` to float32."""
     casts = []
     for tensor in graph.initializer:
         if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2:
             continue
         values, name = onnx.numpy_helper.to_array(tensor), tensor.name
-        if np.abs(values).max(initial=0) > np.finfo(np.float16).max:  # would become infinite
+        if np.abs(values).max(initial=0) > np.finfo(np.float16).max:  # would overflow
             continue
         tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f'{name}_float16'))
         casts.append(onnx.helper.make_node('Cast', [tensor.name], [name], to=onnx.TensorProto.FLOAT))
@@ -143,19 +143,22 @@ class _Inputs(CalibrationDataReader):
 def quantize(proto: onnx.ModelProto, inputs: Iterable[np.ndarray]) -> onnx.ModelProto:
     """Compute the convolutions and matrix products of a model in 8-bit integers.
 
-    By onnxruntime's static quantization, with nodes ``QuantizeLinear`` and ``DequantizeLinear`` around each operator.
-    Kernels become int8, each output channel with its own scale, and maps uint8, within the range that they have on
-    ``inputs``. Norms, softmax, and the sampling of deformable convolutions stay in float32. Kernels take 7 of the 8
-    bits: with all of them, sums of products overflow on x86 CPUs without VNNI.
+    It uses onnxruntime's static quantization, with nodes ``QuantizeLinear`` and ``DequantizeLinear`` around each
+    operator. Kernels become int8 with a scale per output channel, and maps become uint8 in the range that they have for
+    ``inputs``. Norms, softmax, and the sampling of deformable convolutions stay in float32. Kernels use 7 of the 8
+    bits, since with 8 bits, sums of products overflow on x86 CPUs without VNNI.
 
     Args:
         proto: The model in float32.
-        inputs: Normalized images, float32 ``(N, 3, H, W)``.
+        inputs: Normalized images for calibration, float32 ``(N, 3, H, W)``.
+
+    Returns:
+        The quantized model.
     """
     with tempfile.TemporaryDirectory() as folder:
         source, prepared, quantized = (Path(folder, f'{name}.onnx') for name in ('source', 'prepared', 'quantized'))
         onnx.save(proto, source)
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)  # shapes, without which products stay as they are
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)  # products without shapes are not quantized
         quantize_static(
             prepared,
             quantized,

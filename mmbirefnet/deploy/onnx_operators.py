@@ -1,4 +1,4 @@
-"""The operators that stand for parts of the model while it is traced, written in those of ONNX for any map size."""
+"""Translations of the traced operators to ONNX operators for any map size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _ints(*values: int):
 
 
 def _sizes(x, *axes: int):
-    """Sides of ``x``, each a tensor ``(1,)``."""
+    """Sizes of the axes of ``x``, each a tensor ``(1,)``."""
     return [op.Shape(x, start=axis, end=axis + 1) for axis in axes]
 
 
@@ -41,7 +41,7 @@ def deform_conv(x, weight, offset, mask, stride, padding, dilation, groups, defo
 
 
 def grid_sample_conv(x, weight, offset, mask, stride, padding, dilation, groups, deform_groups):
-    """``mmbirefnet::deform_conv2d`` as :class:`.deform_conv_export.GridSampleDeformConv` computes it."""
+    """``mmbirefnet::deform_conv2d``, computed as in :class:`.deform_conv_export.GridSampleDeformConv`."""
     rows, cols = list(weight.shape)[2:]
     channels = weight.shape[1] * groups
     n, height, width = _sizes(offset, 0, 2, 3)
@@ -81,7 +81,7 @@ def grid_sample_conv(x, weight, offset, mask, stride, padding, dilation, groups,
 
 
 def window_attention(x, qkv_weight, qkv_bias, proj_weight, proj_bias, biases, num_heads, window_size, shift):
-    """``mmbirefnet::window_attention`` as :class:`mmbirefnet.models.backbones.swin.WindowAttention` computes it."""
+    """``mmbirefnet::window_attention``, computed as in :class:`mmbirefnet.models.backbones.swin.WindowAttention`."""
     size, channels = window_size, proj_weight.shape[0]
     pixels, dims = size * size, channels // num_heads
     n, height, width = _sizes(x, 0, 1, 2)
@@ -98,7 +98,7 @@ def window_attention(x, qkv_weight, qkv_bias, proj_weight, proj_bias, biases, nu
     q, k, v = (op.Gather(qkv, _scalar(i), axis=3) for i in range(3))  # (N, windows, L, heads, dims)
     q = op.Mul(op.Transpose(q, perm=[0, 1, 3, 2, 4]), _float(dims**-0.5))
     scores = op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 4, 2]))
-    if shift:  # each window's of the four biases, by whether it is in the last row and column
+    if shift:  # index of each window's bias: whether it is in the last row and column
         last_row, last_col = (op.Cast(op.Equal(_arange(n), op.Sub(n, _ints(1))), to=7) for n in (rows, cols))
         kinds = op.Add(op.Mul(op.Unsqueeze(last_row, _ints(1)), _ints(2)), last_col)
         biases = op.Gather(biases, op.Reshape(kinds, _ints(-1)), axis=0)
@@ -114,7 +114,7 @@ def window_attention(x, qkv_weight, qkv_bias, proj_weight, proj_bias, biases, nu
 
 
 def resize(x, image, stride):
-    """``mmbirefnet::resize``: bilinear with aligned corners, to the image's size divided by the stride."""
+    """``mmbirefnet::resize``: bilinear with aligned corners, to the size of the image divided by the stride."""
     sizes = op.Div(op.Shape(image, start=2), _ints(stride))
     sizes = op.Concat(op.Shape(x, start=0, end=2), sizes, axis=0)
     return op.Resize(x, None, None, sizes, coordinate_transformation_mode='align_corners', mode='linear')
@@ -165,7 +165,7 @@ DEFORM_CONVS = {'standard': deform_conv, 'gridsample': grid_sample_conv}
 
 
 def translations(form: str) -> dict:
-    """What ``torch.onnx.export`` writes for each operator, with this form of deformable convolutions."""
+    """Translation of each operator for ``torch.onnx.export``, with this form of deformable convolutions."""
     ops = torch.ops.mmbirefnet
     return {
         ops.deform_conv2d.default: DEFORM_CONVS[form],

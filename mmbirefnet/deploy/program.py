@@ -1,4 +1,4 @@
-"""A BiRefNet as one traced graph, for the exporters, and as a ``torch.export`` file."""
+"""Trace a BiRefNet to one graph for the exporters, and write ``torch.export`` files."""
 
 from __future__ import annotations
 
@@ -23,50 +23,50 @@ INPUT, OUTPUT = 'input_image', 'output_image'
 
 
 class Logits(nn.Module):
-    """A segmentor as a function of normalized images alone."""
+    """A segmentor as a function of only normalized images."""
 
     def __init__(self, model: BiRefNet) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, input_image: Tensor) -> Tensor:
-        """``(N, 3, H, W)`` to logits ``(N, 1, H, W)``."""
+        """Compute the logits ``(N, 1, H, W)`` of normalized images ``(N, 3, H, W)``."""
         return self.model(input_image, mode='tensor')
 
 
 def trace(
     model: BiRefNet, size: tuple[int, int], batch_size: int | None, deform_conv: str, dynamic_size: bool = False
 ) -> ExportedProgram:
-    """The graph of the fused model.
+    """Trace the fused model.
 
     Args:
         model: Trained model; it is not changed.
         size: (H, W) in pixels, multiples of 32.
         batch_size: Number of images; ``None`` for any.
         deform_conv: ``'standard'`` (one operator) or ``'gridsample'``, see :mod:`.deform_conv_export`.
-        dynamic_size: Trace operators that fit any size, for ONNX; ``size`` is then the one of the trace.
+        dynamic_size: Whether to trace operators for any size, for ONNX; ``size`` is then only the size of the trace.
 
     Returns:
-        A program from ``input_image (N, 3, H, W)``, normalized, to logits ``(N, 1, H, W)``.
+        A program from normalized ``input_image (N, 3, H, W)`` to logits ``(N, 1, H, W)``.
 
     Raises:
-        TypeError: If it is no BiRefNet.
-        ValueError: If it gives several channels or takes a coarse mask, or an argument is none of those above.
+        TypeError: If ``model`` is not a BiRefNet.
+        ValueError: If the model has several output channels or a coarse mask as input, or an argument is invalid.
     """
     if any(side < 32 or side % 32 for side in size):
         raise ValueError(f'size must be multiples of 32, got {size[0]}x{size[1]}')
     if batch_size is not None and batch_size < 1:
         raise ValueError(f'batch_size must be at least 1, or None for any, got {batch_size}')
     if isinstance(model, GuidedBiRefNet):
-        raise ValueError('GuidedBiRefNet cannot be exported: exported models take an image of three channels alone')
+        raise ValueError('GuidedBiRefNet cannot be exported: exported models take an image with three channels')
     fused = fuse(model)
     if fused.out_channels != 1:
-        raise ValueError(f'only models of one channel can be exported, this one gives {fused.out_channels}')
+        raise ValueError(f'only models with one output channel can be exported, this one has {fused.out_channels}')
     wrapper = DynamicLogits(fused) if dynamic_size else Logits(replace_deform_convs(fused, deform_conv))
     # A batch of one in the example would become a constant.
     example = torch.zeros(batch_size or 2, 3, *size, device=next(fused.parameters()).device)
     shapes = None if batch_size is not None else {INPUT: {0: torch.export.Dim('batch')}}
-    # Without gradients the model works in parts and in place.
+    # Without gradients, the model would compute in chunks and in place.
     with torch.enable_grad():
         return torch.export.export(wrapper.eval(), (example,), dynamic_shapes=shapes)
 
@@ -79,7 +79,7 @@ def describe(
     checkpoint: str = '',
     dynamic_size: bool = False,
 ) -> OnnxMetadata:
-    """What is written into an exported file about its use, from the model's own data preprocessor."""
+    """Metadata of an exported file, from the data preprocessor of the model."""
     return OnnxMetadata(
         tuple(size),
         **get_normalization(model)._asdict(),
@@ -94,15 +94,15 @@ def describe(
 def export_program(
     model: BiRefNet, path: str | os.PathLike, size: tuple[int, int], batch_size: int | None = 1, **names: str
 ) -> OnnxMetadata:
-    """Write a model for ``torch.export.load``, which needs torch alone: ``load(path).module()(images)``.
+    """Write a model for ``torch.export.load``, which only needs torch: ``load(path).module()(images)``.
 
     Args:
-        model, size, batch_size: As of :func:`trace`.
+        model, size, batch_size: See :func:`trace`.
         path: File to write, usually ``.pt2``. The result of :func:`describe` is its extra file ``mmbirefnet.json``.
         **names: ``config`` and ``checkpoint``, for the metadata.
 
     Raises:
-        TypeError, ValueError: As :func:`trace`.
+        TypeError, ValueError: As in :func:`trace`.
     """
     metadata = describe(model, size, 'gridsample', **names)
     program = trace(model, size, batch_size, 'gridsample')

@@ -16,7 +16,7 @@ from mmbirefnet.models import BiRefNet
 
 
 class Comparison(NamedTuple):
-    """One image through both models."""
+    """Results of both models for one image."""
 
     logits: float
     """Largest absolute difference of the logits."""
@@ -55,23 +55,23 @@ def load_program(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def model_input(model: BiRefNet, images: np.ndarray) -> Tensor:
-    """Normalized images ``(N, 3, H, W)`` of uint8 RGB ones ``(N, H, W, 3)``, by the model's own data preprocessor."""
+    """Normalize uint8 RGB images ``(N, H, W, 3)`` with the data preprocessor of the model, to ``(N, 3, H, W)``."""
     bgr = [torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).permute(2, 0, 1) for image in images]
     return model.data_preprocessor(dict(inputs=bgr))['inputs']
 
 
 @torch.inference_mode()
 def torch_logits(model: BiRefNet, images: np.ndarray) -> np.ndarray:
-    """The logits ``(N, H, W)`` of a model on the CPU for uint8 RGB images ``(N, H, W, 3)``."""
+    """Compute the logits ``(N, H, W)`` of a model on the CPU for uint8 RGB images ``(N, H, W, 3)``."""
     return model(model_input(model, images), mode='tensor')[:, 0].numpy()
 
 
 def compare(model: BiRefNet, exported: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> Comparison:
-    """Run both on an image.
+    """Run both models on an image.
 
     Args:
         model: The model in evaluation mode, on the CPU.
-        exported: From :func:`load_program`, or ``OnnxBackend(path).outputs``.
+        exported: Result of :func:`load_program`, or ``OnnxBackend(path).outputs``.
         image: RGB, uint8, ``(H, W, 3)`` of the exported size.
     """
     start = time.perf_counter()

@@ -1,7 +1,7 @@
-"""Fine-tuning in one call: choose the settings, write them as a config, train, and compare before with after.
+"""Fine-tuning in one call: choose the settings, write them as a config, train, and compare scores before and after.
 
-:func:`finetune` is ``mmbirefnet finetune``. All it decides is in the config that it writes, so a run can be repeated or
-changed with ``tools/train.py``.
+:func:`finetune` implements ``mmbirefnet finetune``. All its choices are in the config that it writes, so you can repeat
+or change a run with ``tools/train.py``.
 """
 
 from __future__ import annotations
@@ -42,42 +42,42 @@ from mmbirefnet.zoo.convert import load_birefnet
 from mmbirefnet.zoo.download import fetch
 
 MEASURES = ('maxFm', 'wFmeasure', 'MAE', 'Smeasure', 'meanEm')
-FEW = 25  # images that strong augmentation is for
-SMALL = 100  # images of which a fifth is held out
-IMAGES_SEEN = 4000  # over all epochs, of a small set
+FEW = 25  # number of images up to which strong augmentation is used
+SMALL = 100  # below this number of images, a fifth is held out
+IMAGES_SEEN = 4000  # images over all epochs, for a small set
 SHEET_ROWS = 8
 
 
 def configs_folder() -> Path:
-    """The folder of this project's configs: in the installed package, or beside it in a clone."""
+    """The folder of our configs: in the installed package, or beside it in a clone."""
     package = Path(mmbirefnet.__file__).resolve().parent
     return next(folder / 'configs' for folder in (package / '.mim', package.parent) if (folder / 'configs').is_dir())
 
 
 def list_recipes() -> dict[str, Path]:
-    """Recipes by name: configs of ``configs/_base_/finetune``, each of which changes one thing."""
+    """Recipes by name: configs in ``configs/_base_/finetune``, each of which changes one thing."""
     return {path.stem: path for path in sorted((configs_folder() / '_base_/finetune').glob('*.py'))}
 
 
 @dataclass
 class Plan:
-    """The plan of a fine-tuning, with its reasons."""
+    """Settings of a fine-tuning, with their reasons."""
 
     checkpoint: str
     base_config: str
     recipes: list[str]
     train_images: int
     val_images: list[str]
-    """Stems of the images that are held out."""
+    """Stems of the held-out images."""
     size: tuple[int, int] | None
-    """(width, height) of the model's input; None if it varies."""
+    """(width, height) of the model input in pixels; ``None`` if it varies."""
     batch_size: int
     accumulate: int
     """Batches per step of the optimizer."""
     epochs: int
     checkpointing: bool
     memory_gib: float
-    """Estimated memory of training."""
+    """Estimated memory of training in GiB."""
 
 
 @dataclass
@@ -120,20 +120,20 @@ def finetune(
         recipe: Names of :func:`list_recipes`, applied one after another, or ``'auto'``.
         config: Config to fine-tune with; by default the one of the model.
         val: Folder with validation images and masks; by default ``val/`` in ``data``, else some images are held out.
-        old_data: Folder with images and masks of what the model must not forget; mixed in.
+        old_data: Folder with images and masks of the old domain, which are mixed in.
         old_share: Share of ``old_data`` in an epoch, in (0, 1).
-        epochs: Number of epochs; by default by the number of images.
-        batch_size: Images per step of the optimizer; by default the config's.
-        memory: Memory to stay below, in GiB; by default what the GPU has free, on a CPU 60 % of the machine's.
-        check: Check the data first, and stop if it has faults that ruin a training.
-        options: Further settings of the config by dotted key, which win over all others.
-        dry_run: Only write the config, and return the plan.
-        report: Called with each line to show.
+        epochs: Number of epochs; by default chosen from the number of images.
+        batch_size: Images per step of the optimizer; by default that of the config.
+        memory: Memory limit in GiB; by default the free memory of the GPU, or 60 % of the memory of the machine.
+        check: Whether to check the data first, and to stop at problems that ruin a training.
+        options: Further settings of the config by dotted key, which override all others.
+        dry_run: Whether to only write the config, and return the plan.
+        report: Called with each line of output.
 
     Raises:
         FileNotFoundError: If a folder, image, mask or checkpoint is missing.
         FileExistsError: If ``out`` is not empty.
-        ValueError: If the data has faults, an option has no meaning, or the memory does not suffice.
+        ValueError: If the data has problems, an option is invalid, or the memory is too small.
     """
     out = Path(out)
     if out.exists() and any(out.iterdir()):
@@ -181,7 +181,7 @@ def finetune(
 
 
 def _check(folder: DataFolder, report: Callable[[str], None]) -> None:
-    """Show the faults of the data, and stop if one of them ruins a training."""
+    """Report the problems of the data, and raise an error if one of them ruins a training."""
     further = [folder.val_root] if folder.val_root else []
     reports = check_sets(folder.root, further=further, held_out=_share_held_out(folder))
     problems = [problem for found in reports.values() for problem in found.problems]
@@ -191,18 +191,18 @@ def _check(folder: DataFolder, report: Callable[[str], None]) -> None:
         report(f'… and {len(problems) - 20} more; "mmbirefnet check {folder.root}" lists all')
     if fatal := ruinous(reports):
         raise ValueError(
-            f'{folder.root}: {len(fatal)} faults that ruin a training, such as {fatal[0].path} ({fatal[0].kind}: '
+            f'{folder.root}: {len(fatal)} problems that ruin a training, such as {fatal[0].path} ({fatal[0].kind}: '
             f'{fatal[0].detail}). Fix: correct or remove the files, or train on what can be read with --no-check'
         )
 
 
 def _share_held_out(folder: DataFolder) -> float:
-    """A tenth, and a fifth of less than 100 images, whose scores would depend on a few of them."""
+    """Share of held-out images: a tenth, or a fifth of fewer than 100 images, so that there are enough to score."""
     return 0.2 if len(folder.stems) < SMALL else 0.1
 
 
 def _find_model(model: str, config: str | os.PathLike | None) -> tuple[str, Path]:
-    """Checkpoint and fine-tuning config."""
+    """Find the checkpoint and the config for fine-tuning."""
     info = find_info(model)
     if config is not None:
         fetch(model)
@@ -214,7 +214,7 @@ def _find_model(model: str, config: str | os.PathLike | None) -> tuple[str, Path
         name = info.finetune_config if info and info.backbone == backbone else FINETUNE_CONFIGS.get(backbone)
         found = configs_folder() / name if name else None
         if found is None or _misfit(loaded.state_dict, read_config(found).model):
-            raise ValueError(f'{model}: no fine-tuning config fits this model. Fix: --config CONFIG, the one it has')
+            raise ValueError(f'{model}: no fine-tuning config fits this model. Fix: pass its config with --config')
         return model, found
     fetch(model)
     return info.name, configs_folder() / info.finetune_config
@@ -226,11 +226,11 @@ def _misfit(state_dict: Mapping[str, torch.Tensor], model: dict) -> str:
 
 
 def choose_recipes(images: int, soft: bool) -> list[str]:
-    """The recipes that ``'auto'`` stands for; ``docs/en/user_guides/finetune.md`` has the measurements behind them.
+    """Choose recipes for ``'auto'``, based on the measurements in ``docs/en/user_guides/finetune.md``.
 
     Args:
         images: Number of training images.
-        soft: Whether the masks are mattes.
+        soft: Whether the masks are alpha mattes.
     """
     recipes = ['frozen_batchnorm']
     if images <= FEW:
@@ -252,7 +252,7 @@ def _plan(
     memory: float | None,
     options: Mapping[str, Any],
 ) -> tuple[Plan, dict]:
-    """Decide, and put the decisions into what the config adds to its base."""
+    """Choose the settings, and the options that the config adds to its base."""
     cfg = read_config(base)
     train, val = _datasets(folder, _share_held_out(folder))
     train_set = _build(train)
@@ -303,7 +303,7 @@ def _plan(
     loader = dict(
         batch_size=plan.batch_size,
         num_workers=min(cfg.train_dataloader.num_workers, os.cpu_count() or 1),
-        drop_last=images >= 2 * plan.batch_size,  # a last batch of one image disturbs BatchNorm
+        drop_last=images >= 2 * plan.batch_size,  # an incomplete last batch disturbs BatchNorm
         dataset=train_dataset,
     )
     overrides = _merge(
@@ -341,7 +341,7 @@ def _names(recipe: str | Sequence[str]) -> list[str]:
 
 
 def _merge(first: dict, second: dict) -> dict:
-    """``second`` over ``first``, dict by dict."""
+    """Merge ``second`` into ``first``, recursively."""
     merged = dict(first)
     for key, value in second.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -350,7 +350,7 @@ def _merge(first: dict, second: dict) -> dict:
 
 
 def _datasets(folder: DataFolder, held_out: float) -> tuple[dict, dict]:
-    """Configs of the data sets to train and to validate on, without pipelines."""
+    """Configs of the data sets for training and validation, without pipelines."""
     common = dict(data_prefix=folder.prefix)
     if folder.mask_ending:
         common['seg_map_suffix'] = folder.mask_suffixes
@@ -373,7 +373,7 @@ def _stems(dataset: DichotomousDataset) -> list[str]:
 
 
 def _fit_memory(plan: Plan, cfg: Config, overrides: dict, batch_size: int | None, memory: float | None) -> None:
-    """Largest batch that fits, with checkpointing if need be; the rest of a step's images by accumulation."""
+    """Choose the largest batch that fits, with checkpointing if necessary; accumulation provides the rest of a step."""
     merged = Config(cfg._cfg_dict.to_dict())
     merged.merge_from_dict({key: overrides[key] for key in ('model', 'train_dataloader') if key in overrides})
     wrapper = overrides.get('optim_wrapper', {})
@@ -428,7 +428,7 @@ def _describe(plan: Plan, path: Path) -> list[str]:
 
 
 def _plain_model(model: dict) -> dict:
-    """Config of the model without adapters."""
+    """Config of the same model without adapters."""
     model = dict(model)
     if model['type'] == 'mmbirefnet.LoRABiRefNet':
         model = {key: value for key, value in model.items() if key not in ('rank', 'alpha', 'dropout')}
@@ -437,10 +437,10 @@ def _plain_model(model: dict) -> dict:
 
 
 def score(cfg: Config, checkpoint: str | os.PathLike, folder: Path, soft: bool = False) -> dict[str, float]:
-    """Scores of a checkpoint on the test images of a config.
+    """Score a checkpoint on the test images of a config.
 
     Args:
-        cfg: Config; stays as it is. Adapters in its model are left out: the checkpoint is one of the plain model.
+        cfg: Config, which is not changed. Adapters of its model are ignored, since the checkpoint has plain weights.
         checkpoint: File, or name of a released model.
         folder: Folder for the predictions (``maps/``) and the log.
         soft: Whether ``MSE`` is among the scores.
@@ -459,14 +459,14 @@ def score(cfg: Config, checkpoint: str | os.PathLike, folder: Path, soft: bool =
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     cfg.param_scheduler = None
     cfg.experiment_name = f'{folder.name}_{id(cfg)}'
-    cfg.visualizer.name = cfg.experiment_name  # mmengine keeps visualizers by name, with the folder of the first run
+    cfg.visualizer.name = cfg.experiment_name  # mmengine caches visualizers by name, with the folder of the first run
     cfg.log_level = 'WARNING'
     with runner_of(cfg) as runner:
         return {key.rpartition('/')[2]: float(value) for key, value in runner.test().items()}
 
 
 def _export(out: Path, cfg: Config, scale: float | None, result: Result) -> None:
-    """Write the best checkpoint's weights, with adapters merged, and these alone."""
+    """Write the weights of the best checkpoint with merged adapters, and the adapters separately."""
     name = 'MAE' if 'matting' in result.plan.recipes else 'wFmeasure'
     found = sorted((out / 'work_dir').glob(f'best_*{name}*.pth'), key=lambda path: path.stat().st_mtime)
     found = found or sorted((out / 'work_dir').glob('epoch_*.pth'), key=lambda path: path.stat().st_mtime)
@@ -484,7 +484,7 @@ def _export(out: Path, cfg: Config, scale: float | None, result: Result) -> None
 
 
 def _draw_sheet(cfg: Config, out: Path) -> None:
-    """Image, mask, prediction before and after of some validation images."""
+    """Write a sheet of some validation images: image, mask, prediction before and after."""
     config = {key: value for key, value in cfg.test_dataloader.dataset.items() if key != 'pipeline'}
     dataset = _build(config)
     rows = []

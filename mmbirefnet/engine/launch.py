@@ -1,4 +1,4 @@
-"""What the command lines ``tools/train.py`` and ``tools/test.py`` have in common."""
+"""Common parts of ``tools/train.py`` and ``tools/test.py``."""
 
 import atexit
 import gc
@@ -41,8 +41,8 @@ def add_common_arguments(parser: ArgumentParser) -> None:
 def load_config(args: Namespace) -> Config:
     """Read ``args.config`` and apply the common options.
 
-    A config passes ``data_root`` on to its data sets while it is read, so a data root among ``--cfg-options`` has to
-    be known before that: it goes through the environment variable that the configs look up.
+    A config passes ``data_root`` to its data sets while it is read. So ``data_root`` of ``--cfg-options`` is set before
+    that, in the environment variable that the configs read.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     options = args.cfg_options or {}
@@ -52,7 +52,7 @@ def load_config(args: Namespace) -> Config:
         cfg = read_config(args.config)
         check_options(cfg, options)
         cfg.merge_from_dict(options)
-    except (OSError, KeyError, TypeError, ValueError) as error:  # merging finds lists that are too short, for example
+    except (OSError, KeyError, TypeError, ValueError) as error:  # for example, an index beyond the end of a list
         raise SystemExit(f'error: {error}') from error
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
@@ -60,21 +60,20 @@ def load_config(args: Namespace) -> Config:
 
 
 def is_fsdp(cfg: Config) -> bool:
-    """Whether ``cfg`` trains a model in shards, with mmengine's ``FSDPStrategy``."""
+    """Whether ``cfg`` shards the model, with mmengine's ``FSDPStrategy``."""
     return cfg.get('strategy', {}).get('type') == 'FSDPStrategy'
 
 
 @contextmanager
 def runner_of(cfg: Config) -> Iterator[Runner]:
-    """The runner of ``cfg``, and the process group around it where there are several processes.
+    """Build the runner of ``cfg``, within a process group if there are several processes.
 
-    They also run where there is no accelerator, over gloo. mmengine's ``init_dist`` selects a CUDA device whatever the
-    backend, and its ``wrap_model`` hands one to DistributedDataParallel: a process group that exists already and
-    ``device_ids=None`` keep it from both.
+    Without an accelerator, the processes communicate over gloo. mmengine's ``init_dist`` selects a CUDA device for
+    every backend, and its ``wrap_model`` passes one to DistributedDataParallel. An existing process group and
+    ``device_ids=None`` prevent both.
 
     Raises:
-        SystemExit: If processes on CPUs are to be started by something else than torchrun, or if one process is to
-            share its model with others.
+        SystemExit: If another launcher than torchrun starts processes on CPUs, or if FSDP has only one process.
     """
     _rename_hooks(cfg.get('default_hooks') or {})
     if cfg.launcher == 'none' and is_fsdp(cfg):
@@ -82,10 +81,10 @@ def runner_of(cfg: Config) -> Iterator[Runner]:
     if cfg.launcher != 'none' and get_device() == 'cpu':
         if cfg.launcher != 'pytorch':
             raise SystemExit(f'error: --launcher {cfg.launcher} needs GPUs; on CPUs use tools/dist_train.sh (torchrun)')
-        timeout = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')  # seconds, as mmengine's init_dist has it
+        timeout = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')  # seconds, as in mmengine's init_dist
         options = dict(timeout=timedelta(seconds=timeout)) if timeout else {}
         torch.distributed.init_process_group('gloo', **options)
-        # The model wrapper keeps gloo's threads, and a process that ends while they run is aborted: free it before.
+        # Free the model wrapper, which keeps threads of gloo: a process that ends while they run is aborted.
         atexit.register(gc.collect)
         wrapper = cfg.get('model_wrapper_cfg') or {
             'broadcast_buffers': False,
@@ -94,7 +93,7 @@ def runner_of(cfg: Config) -> Iterator[Runner]:
         cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
         if is_fsdp(cfg):
             cfg.strategy.model_wrapper = dict(cfg.strategy.get('model_wrapper', {}), device_id='cpu')
-            # What is on the CPU already is not copied by an offload, and gone when the shards are back in place.
+            # Offloading does not copy tensors that are on the CPU; they are lost when the shards are restored.
             cfg.strategy.state_dict_cfg = dict(
                 state_dict_type='FULL_STATE_DICT',
                 state_dict_config=dict(type='FullStateDictConfig', rank0_only=True),
@@ -102,7 +101,7 @@ def runner_of(cfg: Config) -> Iterator[Runner]:
             )
     try:
         yield RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    except SystemExit:  # stopped by a signal, as all ranks after this iteration
+    except SystemExit:  # stopped by a signal; all ranks stop after this iteration
         _leave_process_group()
         raise
     except RuntimeError as error:

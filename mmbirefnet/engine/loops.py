@@ -1,4 +1,4 @@
-"""Training and testing that go on exactly where they stopped; training in the middle of an epoch too."""
+"""Loops for training and testing that resume exactly where they stopped, also in the middle of an epoch."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from mmbirefnet.evaluation import DichotomousMetric
 from mmbirefnet.registry import LOOPS
 
 EPOCH_INFO = 'current_epoch'
-"""Message hub: ``epoch`` that began last, iteration it ``began`` with, and its ``length``, saved in checkpoints."""
+"""Key of the message hub for the current ``epoch``, its first iteration ``began`` and its ``length``."""
 VALIDATED_INFO = 'last_validation'
-"""Message hub: number of epochs after which the last validation was, saved in checkpoints."""
-_EPOCH, _ITERATION = 1, 2  # streams of random numbers, beside that of the samples
+"""Key of the message hub for the number of epochs before the last validation."""
+_EPOCH, _ITERATION = 1, 2  # streams of random numbers, besides that of the samples
 
 
 @LOOPS.register_module()
 class ResumableTrainLoop(EpochBasedTrainLoop):
-    """mmengine's ``EpochBasedTrainLoop``, whose state is in its checkpoints whole.
+    """mmengine's ``EpochBasedTrainLoop`` that resumes exactly.
 
-    - Order and augmentations of the data are functions of (seed, epoch, index of the sample).
-    - What the model draws (drop path, dropout) is a function of (seed, iteration, rank): all generators of the process
-      are seeded before each iteration.
-    - A checkpoint of an iteration goes on with the next batch of its epoch; mmengine would restart the epoch.
-    - A validation that was due when the run stopped is made up for.
+    - Order and augmentations of the data depend only on (seed, epoch, index of the sample).
+    - Random numbers of the model (drop path, dropout) depend only on (seed, iteration, rank): all generators of the
+      process are seeded before each iteration.
+    - A checkpoint from the middle of an epoch continues with the next batch; mmengine would restart the epoch.
+    - A validation that was due when the run stopped runs after resuming.
 
     Args:
-        runner, dataloader, max_epochs, **kwargs: See :class:`mmengine.runner.EpochBasedTrainLoop`.
-        unreadable: What to do about damaged files: ``'stop'`` with the error, which names the file, or ``'skip'``:
-            another sample takes its place, the error is logged, and epochs end with the count.
+        runner, dataloader, max_epochs, kwargs: See :class:`mmengine.runner.EpochBasedTrainLoop`.
+        unreadable: Action for damaged files: ``'stop'`` raises the error, which names the file; ``'skip'`` uses another
+            sample, logs the error, and logs the count at the end of each epoch.
 
     Raises:
-        ValueError: If ``unreadable`` is something else or, when it starts, if the checkpoint is from the middle of an
-            epoch of another length.
+        ValueError: If ``unreadable`` is unknown, or, when the training starts, if the checkpoint is from the middle of
+            an epoch of another length.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         self._seed = self._start = self._unreadable = 0
 
     def run(self) -> nn.Module:
-        """Train to the end."""
+        """Run the training."""
         self.runner.call_hook('before_train')
-        self._seed = broadcasted(self.runner.seed)  # of a resumed run, or different on each rank
+        self._seed = broadcasted(self.runner.seed)  # the seed of a resumed run, or one that differs between ranks
         if self._iter > 0:
             self._start = self._batches_done()
             self._decide_current_val_interval()
@@ -70,7 +70,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         return self.runner.model
 
     def run_epoch(self) -> None:
-        """Train for what is left of the epoch."""
+        """Train the remaining batches of the epoch."""
         info = dict(epoch=self._epoch, began=self._iter - self._start, length=len(self.dataloader))
         self.runner.message_hub.update_info(EPOCH_INFO, info)
         seed_generators(self._seed, _EPOCH, self._epoch)
@@ -85,7 +85,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         self._epoch += 1
 
     def run_iter(self, idx: int, data_batch: dict) -> None:
-        """Train on one batch, the ``idx``-th of its epoch."""
+        """Train on the ``idx``-th batch of the epoch."""
         for error in unreadable_in(data_batch):
             self._unreadable += 1
             self.runner.logger.error(f'left out, another image in its place: {error}')
@@ -93,7 +93,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         super().run_iter(idx, data_batch)
 
     def _batches_done(self) -> int:
-        """Batches of the current epoch that a resumed run had done."""
+        """Number of batches of the current epoch that were done before resuming."""
         length = len(self.dataloader)
         info = self.runner.message_hub.get_info(EPOCH_INFO)
         if info is None:  # a checkpoint of mmengine's loop
@@ -107,7 +107,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         if info['length'] != length:
             self.runner.logger.warning(
                 f'an epoch has {length} iterations now, {info["length"]} before the run was resumed; learning rates '
-                'that follow iterations are shifted'
+                'that depend on iterations are shifted'
             )
         return done
 
@@ -125,7 +125,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
 
 
 def broadcasted(number: int) -> int:
-    """Rank 0's number."""
+    """Broadcast a number of rank 0."""
     data = torch.tensor(number)
     broadcast(data)
     return int(data)
@@ -133,20 +133,20 @@ def broadcasted(number: int) -> int:
 
 @LOOPS.register_module()
 class ResumableTestLoop(TestLoop):
-    """mmengine's ``TestLoop``, which predicts only images whose maps an earlier run did not write.
+    """mmengine's ``TestLoop`` that continues an interrupted test.
 
-    The others are scored from their files, which hold all that the metric compares: scores are those of a test without
-    a break. The rest is shared among the processes.
+    Predictions that an earlier run wrote are scored from their files, which contain all that the metric compares, so
+    the scores equal those of an uninterrupted test. The processes share the other images.
 
     Args:
         runner: The runner.
         dataloader: Config of the data loader, whose data set is a :class:`~mmbirefnet.datasets.DichotomousDataset`.
         evaluator: Config of one :class:`~mmbirefnet.evaluation.DichotomousMetric` with ``output_dir``.
-        newer_than: Maps count that were last changed at this time or later, in nanoseconds.
-        fp16: As of ``TestLoop``.
+        newer_than: Time in nanoseconds; older files are ignored.
+        fp16: See ``TestLoop``.
 
     Raises:
-        ValueError: If the data set, the metric or its options are others.
+        ValueError: If data set or metric are of another class, or the metric has no ``output_dir``.
     """
 
     def __init__(

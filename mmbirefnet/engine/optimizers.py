@@ -1,4 +1,4 @@
-"""Mixed precision in bfloat16, and the learning rate for another batch size than a config was written for."""
+"""Mixed precision in bfloat16, and scaling of the learning rate with the batch size."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mmbirefnet.registry import OPTIM_WRAPPERS
 
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):
-    """Runs the forward pass under bfloat16 autocast.
+    """Run the forward pass under bfloat16 autocast.
 
-    bfloat16 has float32's range, so no loss scaling is needed; mmengine's ``AmpOptimWrapper`` scales all the same and
-    refuses the CPU. Weights, gradients and the optimizer's state stay float32.
+    bfloat16 has the range of float32, so no loss scaling is needed; mmengine's ``AmpOptimWrapper`` scales nevertheless,
+    and does not support the CPU. Weights, gradients and optimizer state stay float32.
 
     Args:
         **kwargs: Arguments of :class:`mmengine.optim.OptimWrapper`.
@@ -35,22 +35,22 @@ RULES = ('linear', 'sqrt')
 
 
 def scale_lr(cfg: Config, rule: str) -> None:
-    """Let the learning rate of a config follow its batch.
+    """Scale the learning rate of a config with its batch size.
 
-    The config says in ``auto_scale_lr`` which batch its learning rate is for:
+    ``auto_scale_lr`` of the config gives the batch size of its learning rate:
 
-    - ``'linear'`` (Goyal et al., 2017): lr * B / base_batch_size, B the images of all processes in a step. Done by
-      mmengine's runner, without regard to gradient accumulation.
-    - ``'sqrt'`` (the reference implementation of BiRefNet): lr * sqrt(b / base_batch_per_gpu), b the images of one
-      process in an update: ``batch_size`` times the steps that gradient accumulation adds up. Their number of
-      processes does not matter. Done here, in the config.
+    - ``'linear'`` (Goyal et al., 2017): lr * B / base_batch_size, where B is the number of images of all processes in a
+      step. mmengine's runner does this, and ignores gradient accumulation.
+    - ``'sqrt'`` (the reference implementation of BiRefNet): lr * sqrt(b / base_batch_per_gpu), where b is the number of
+      images of one process in an update, ``batch_size`` times the accumulated steps. The number of processes does not
+      matter. This function changes the config.
 
     Args:
         cfg: Config, changed in place.
         rule: One of :data:`RULES`.
 
     Raises:
-        ValueError: The config does not say what its learning rate is for.
+        ValueError: If ``auto_scale_lr`` of the config lacks the batch size.
     """
     key = {'linear': 'base_batch_size', 'sqrt': 'base_batch_per_gpu'}[rule]
     base = cfg.get('auto_scale_lr', {}).get(key)

@@ -1,4 +1,4 @@
-"""Memory that training a model takes, and that there is."""
+"""Estimated and available memory for training."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ GIB = 2**30
 
 
 def available_gib() -> float:
-    """GiB that a training may take: most of what is free on the GPU, or 0.6 of the memory of a machine without one."""
+    """GiB that training may use: most of the free memory of the GPU, or 60 % of the memory of the machine."""
     if torch.cuda.is_available():
         return 0.95 * torch.cuda.mem_get_info()[0] / GIB
     return 0.6 * os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / GIB
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors that are made under it and still alive."""
+    """Count the bytes of tensors that were created in this mode and are alive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,13 +50,13 @@ def estimate_memory(model: dict, amp: bool = False, side: int = 256) -> tuple[fl
     """Memory of training with AdamW: bytes of any step, and bytes per pixel of a batch.
 
     The first is four values for each trained parameter (itself, its gradient, two moments), one for each frozen one,
-    and 1 GiB of libraries. The second is what a forward pass on one image keeps for the backward pass, plus a quarter
-    for the backward pass itself.
+    and 1 GiB for libraries. The second is the memory that a forward pass on one image keeps for the backward pass, plus
+    a quarter for the backward pass itself.
 
     Args:
         model: Config of the model.
-        amp: Whether it trains under bfloat16.
-        side: Height and width of the image to try it with; the memory grows with its area.
+        amp: Whether it trains in bfloat16.
+        side: Height and width in pixels of the image for the measurement; memory grows with its area.
     """
     model = Config(dict(model=model)).model.to_dict()
     model['backbone']['init_cfg'] = None

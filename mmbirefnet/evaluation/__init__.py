@@ -1,4 +1,4 @@
-"""Scoring of soft maps; see ``docs/en/user_guides/benchmark.md``."""
+"""Scores of predictions; see ``docs/en/user_guides/benchmark.md``."""
 
 import mmbirefnet.registry  # noqa: F401  checks the packages before they are imported
 from mmbirefnet.evaluation.metric import DichotomousMetric

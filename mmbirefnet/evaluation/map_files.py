@@ -1,4 +1,4 @@
-"""Score maps and masks in folders, matched by stem."""
+"""Predictions and masks in folders, matched by stem."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from .scoring import score_pair
 
 
 class MapFiles(NamedTuple):
-    """The maps of a folder beside the masks of another."""
+    """Predictions of a folder, matched to the masks of another."""
 
     pairs: dict[str, tuple[Path, Path]]
-    """Mask and map of each stem, sorted."""
+    """Mask and prediction of each stem, sorted."""
     missing: list[str]
-    """Stems of masks without a map."""
+    """Stems of masks without a prediction."""
     unused: list[str]
-    """Stems of maps without a mask."""
+    """Stems of predictions without a mask."""
 
 
 def list_images(folder: str | Path) -> dict[str, Path]:
-    """Image files of a folder and of those in it by their stem (path without suffix), sorted.
+    """Image files of a folder and its subfolders by stem (path without suffix), sorted.
 
     Raises:
         NotADirectoryError: If the folder does not exist.
-        OSError: If a link leads to a folder that it is in.
-        ValueError: If it contains no image, or two with the same stem.
+        OSError: If a link leads to a folder that contains it.
+        ValueError: If it contains no image, or two images with the same stem.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -50,10 +50,10 @@ def list_images(folder: str | Path) -> dict[str, Path]:
 
 
 def match_maps(mask_folder: str | Path, map_folder: str | Path) -> MapFiles:
-    """Match masks and maps by stem.
+    """Match masks and predictions by stem.
 
     Raises:
-        NotADirectoryError, ValueError: See ``list_images``; a folder of predictions may be empty or missing.
+        NotADirectoryError, ValueError: As in :func:`list_images`; the folder of predictions may be empty or missing.
     """
     masks = list_images(mask_folder)
     map_folder = Path(map_folder)
@@ -64,15 +64,15 @@ def match_maps(mask_folder: str | Path, map_folder: str | Path) -> MapFiles:
 
 
 def find_trimap(mask_path: str | Path, stem: str, folder: str) -> Path:
-    """The trimap of a mask.
+    """Find the trimap of a mask.
 
     Args:
-        mask_path: The mask's file.
+        mask_path: File of the mask.
         stem: Its path below the folder of masks, without suffix.
-        folder: Name of the folder of trimaps beside that of the masks, or an absolute path.
+        folder: Name of the folder of trimaps beside the folder of masks, or an absolute path.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If there is no trimap.
     """
     place = Path(mask_path).parents[stem.count('/') + 1] / folder
     for suffix in IMAGE_SUFFIXES:
@@ -82,20 +82,21 @@ def find_trimap(mask_path: str | Path, stem: str, folder: str) -> Path:
 
 
 def unknown_region(alpha: np.ndarray, trimap: int | str | Path) -> np.ndarray:
-    """The unknown region of a trimap, bool (H, W).
+    """Return the unknown region of a trimap, bool (H, W).
 
     Args:
         alpha: Soft mask, (H, W) in [0, 1].
-        trimap: A file, unknown where it is neither 0 nor 255; or pixels: unknown is what is closer than this to a
-            pixel that is neither fully opaque nor fully transparent, or to the edge between such regions.
+        trimap: A file whose values other than 0 and 255 are unknown, or a distance in pixels: pixels closer than this
+            to fractional alpha, or to an edge between opaque and transparent regions, are unknown.
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If its size is not the mask's.
+        ValueError: If mask and trimap differ in size.
     """
     if isinstance(trimap, int):
         disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * trimap + 1,) * 2)
-        known = [cv2.erode((alpha == value).astype(np.uint8), disk) for value in (0, 1)]  # outside the image is known
+        # Pixels outside the image count as known.
+        known = [cv2.erode((alpha == value).astype(np.uint8), disk) for value in (0, 1)]
         return (known[0] | known[1]) == 0
     levels = read_map(str(trimap))
     if levels.shape != alpha.shape:
@@ -105,26 +106,27 @@ def unknown_region(alpha: np.ndarray, trimap: int | str | Path) -> np.ndarray:
 
 
 def check_trimap(trimap: int | str | None) -> int | str | None:
-    """``trimap`` as it is.
+    """Return ``trimap`` unchanged if it is valid.
 
     Raises:
-        ValueError: If it is neither ``None``, the name of a folder, nor a number of pixels from 1 on.
+        ValueError: If it is neither ``None``, nor the name of a folder, nor a number of pixels of at least 1.
     """
     if trimap is None or (isinstance(trimap, str) and trimap) or (type(trimap) is int and trimap > 0):
         return trimap
     raise ValueError(f'trimap={trimap!r}: expected the name of a folder, or pixels from 1 on')
 
 
-OBJECT_ABOVE = 128.5 / 255  # levels above 128 are the object; between levels, so that rounding is harmless
+# Levels above 128 are foreground; halfway between two levels, so that rounding does not matter.
+OBJECT_ABOVE = 128.5 / 255
 
 
 def read_pair(mask_path: str | Path, map_path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """A map and its mask. The map of a cut-out is its alpha.
+    """Read a prediction and its mask. The prediction of a cut-out is its alpha.
 
-    A map of another size is resized to the mask's, bilinearly in 8 bits, as the reference evaluation does.
+    A prediction of another size is resized to the mask, bilinearly in 8 bits, as in the reference evaluation.
 
     Returns:
-        The map, uint8 (H, W), and the mask, float32 (H, W) in [0, 1].
+        The prediction, uint8 (H, W), and the mask, float32 (H, W) in [0, 1].
 
     Raises:
         OSError: If a file is missing, truncated or not an image.
@@ -145,10 +147,10 @@ def score_files(
     stretch_hce: bool = False,
     trimap: int | str | Path | None = None,
 ) -> dict | str:
-    """Scores of a map in a file (see ``score_pair``), or what is wrong with the files.
+    """Score a prediction in a file, see ``score_pair``; return the error as text if a file cannot be used.
 
-    With ``soft_masks``, ``MAE`` and ``MSE`` compare the gray levels, as in matting. ``trimap`` is a file or pixels, see
-    :func:`unknown_region`.
+    With ``soft_masks``, ``MAE`` and ``MSE`` compare gray levels, as in matting. ``trimap`` is a file or a distance in
+    pixels, see :func:`unknown_region`.
     """
     try:
         score_map, alpha = read_pair(mask_path, map_path)

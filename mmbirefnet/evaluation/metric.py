@@ -23,7 +23,7 @@ from mmbirefnet.evaluation.scoring_pool import TIMEOUT, ScoringPool, resolve_wor
 from mmbirefnet.fileio.atomic import replacing
 from mmbirefnet.registry import METRICS
 
-_ROUNDING = 1e-4  # bilinear resizing may leave [0, 1] by a few last bits
+_ROUNDING = 1e-4  # bilinear resizing may exceed [0, 1] by rounding
 
 
 @METRICS.register_module()
@@ -67,7 +67,7 @@ class DichotomousMetric(BaseMetric):
         ValueError: If an option is invalid, or a prediction does not fit its mask (the error names the image).
     """
 
-    default_prefix = ''  # keys need no prefix
+    default_prefix = ''  # keys without a prefix are accepted
 
     def __init__(
         self,
@@ -87,9 +87,9 @@ class DichotomousMetric(BaseMetric):
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         if format_only and output_dir is None:
-            raise ValueError('format_only=True writes maps only: give output_dir')
+            raise ValueError('format_only=True only writes predictions: give output_dir')
         if not keep_results and output_dir is not None:
-            raise ValueError('keep_results=False: maps in output_dir are always kept; leave output_dir out')
+            raise ValueError('keep_results=False: predictions in output_dir are always kept. Fix: omit output_dir')
         self.trimap = check_trimap(trimap)
         self.format_only = format_only
         self._measures = measures
@@ -100,7 +100,7 @@ class DichotomousMetric(BaseMetric):
         self.output_dir = None if output_dir is None else Path(output_dir)
         self._pool = ScoringPool(_score_sample, resolve_workers(num_workers), timeout)
         self._map_paths: dict[Path, str] = {}
-        self._written: list[tuple[dict, Path]] = []  # by an earlier run, still to be scored
+        self._written: list[tuple[dict, Path]] = []  # predictions of an earlier run that are not scored yet
 
     @property
     def measures(self) -> tuple:
@@ -108,12 +108,12 @@ class DichotomousMetric(BaseMetric):
         return () if self.format_only else check_measures(self._measures, self.soft_masks, self.trimap is not None)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict | BaseDataElement]) -> None:
-        """Score one batch, or hand it to the worker processes."""
+        """Score one batch, or pass it to the worker processes."""
         for sample in data_samples:
             self._submit(sample.to_dict() if isinstance(sample, BaseDataElement) else sample)
 
     def _submit(self, sample: dict, written: Path | None = None) -> None:
-        """Score a prediction, or the map that an earlier run wrote."""
+        """Score a prediction, or the file that an earlier run wrote."""
         image = dict(image=_image_path(sample), set=sample.get('set_name', ''))
         map_path = None if written else self._map_path(image, sample.get('stem'))
         try:
@@ -129,16 +129,16 @@ class DichotomousMetric(BaseMetric):
         self.results.extend(self._pool.take())
 
     def take_written(self, dataset: DichotomousDataset, newer_than: int = 0) -> list[int]:
-        """Take the maps that an earlier run wrote to ``output_dir`` as predictions, to be scored by :meth:`evaluate`.
+        """Use the files that an earlier run wrote to ``output_dir`` as predictions; :meth:`evaluate` scores them.
 
-        Each process reads its share of the files; those that cannot be read do not count.
+        Each process reads its share of the files. Files that cannot be read do not count.
 
         Args:
             dataset: Data set of the test.
-            newer_than: Maps count that were last changed at this time or later, in nanoseconds.
+            newer_than: Time in nanoseconds; older files do not count.
 
         Returns:
-            Indices of the images that have no map, the same in all processes.
+            Indices of the images without a prediction, the same in all processes.
         """
         rank, ranks = dist.get_dist_info()
         missing = []
@@ -153,7 +153,7 @@ class DichotomousMetric(BaseMetric):
         return sorted(itertools.chain.from_iterable(dist.all_gather_object(missing)))
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Wait for the workers, gather all ranks' results, and compute the metrics on rank 0 for all ranks.
+        """Wait for the workers, gather the results of all ranks, and compute the metrics on rank 0 for all ranks.
 
         Args:
             size: Number of images in the data set.
@@ -167,7 +167,7 @@ class DichotomousMetric(BaseMetric):
         self.results.extend(self._pool.finish())
         ranks = dist.get_world_size()
         if ranks > 1:
-            # mmengine zips the ranks' lists, which would cut them all to the shortest.
+            # mmengine zips the lists of the ranks, which would cut all to the length of the shortest.
             longest = torch.tensor(len(self.results))
             dist.all_reduce(longest, 'max')
             self.results += [None] * (int(longest) - len(self.results))
@@ -177,7 +177,7 @@ class DichotomousMetric(BaseMetric):
         return super().evaluate(size)
 
     def compute_metrics(self, results: Sequence[dict | None]) -> dict[str, float]:
-        """The metrics over all images; by set where there are several.
+        """Compute the metrics over all images, by set if there are several.
 
         Args:
             results: One entry per image (as in ``self.results``); ``None`` is skipped.
@@ -187,7 +187,7 @@ class DichotomousMetric(BaseMetric):
             results = _without_padding(results, self._images)
         if not self.measures:
             return {}
-        # Summed in one order, whatever the number of processes: the same to the last bit.
+        # Sum in one order, so that the number of processes does not change the last bit.
         results = sorted(results, key=lambda result: (result['set'], str(result['image'])))
         sets: dict[str, list[Scores]] = {}
         for result in results:
@@ -203,7 +203,7 @@ class DichotomousMetric(BaseMetric):
         masks: Sequence[np.ndarray],
         measures: Sequence[str] | None = None,
     ) -> dict[str, float]:
-        """The measures of a set of maps, without a runner.
+        """Compute the measures of a set of predictions, without a runner.
 
         Args:
             score_maps: uint8 (H, W) each, probability times 255.
@@ -227,7 +227,7 @@ class DichotomousMetric(BaseMetric):
         if self.output_dir is None:
             return None
         if image['image'] is None:
-            raise ValueError('output_dir: the data samples need img_path, which the maps are named after')
+            raise ValueError('output_dir: the data samples need img_path, which names the files')
         folder = self.output_dir / image['set'] if self._several_sets() else self.output_dir
         path = folder / f'{stem or Path(image["image"]).stem}.png'
         if self._map_paths.setdefault(path, image['image']) != image['image']:
@@ -236,7 +236,7 @@ class DichotomousMetric(BaseMetric):
 
 
 def to_score_map(probabilities: torch.Tensor) -> np.ndarray:
-    """uint8 (H, W): probabilities (1, H, W) or (H, W) in [0, 1], times 255, truncated.
+    """Convert probabilities (1, H, W) or (H, W) in [0, 1] to uint8 (H, W): times 255, truncated.
 
     Raises:
         ValueError: If the shape is different, or values are outside [0, 1], such as logits.
@@ -253,7 +253,7 @@ def to_score_map(probabilities: torch.Tensor) -> np.ndarray:
 
 
 def to_mask(annotation: torch.Tensor | np.ndarray) -> np.ndarray:
-    """bool (H, W): a mask (1, H, W) or (H, W), above 128 of 255 where it is float in [0, 1], else labels 0 and 1.
+    """Convert a mask (1, H, W) or (H, W) to bool (H, W): floats in [0, 1] above 128 / 255, or labels 0 and 1.
 
     Raises:
         ValueError: If the shape is different, or there are labels other than 0 and 1.
@@ -274,10 +274,10 @@ def to_mask(annotation: torch.Tensor | np.ndarray) -> np.ndarray:
 
 
 def to_alpha(annotation: torch.Tensor | np.ndarray) -> np.ndarray:
-    """float32 (H, W) in [0, 1]: a soft mask (1, H, W) or (H, W).
+    """Convert a soft mask (1, H, W) or (H, W) to float32 (H, W) in [0, 1].
 
     Raises:
-        ValueError: If its dtype is not floating point, as for labels.
+        ValueError: If the shape is different, or the dtype is not floating point.
     """
     annotation = annotation.detach().cpu().numpy() if isinstance(annotation, torch.Tensor) else annotation
     if not np.issubdtype(annotation.dtype, np.floating):
@@ -327,7 +327,7 @@ def _score_sample(
     trimap: int | Path | None,
     map_path: Path | None,
 ) -> dict:
-    """Write and score one map; runs in a worker process."""
+    """Write and score one prediction; runs in a worker process."""
     if map_path is not None:
         map_path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(map_path, sync=False) as temporary:
@@ -342,7 +342,7 @@ def _score_sample(
 
 
 def _without_padding(results: list[dict], images: int) -> list[dict]:
-    """One result per image: samplers repeat images so that all ranks get equally many."""
+    """Keep one result per image; samplers repeat images so that all ranks have the same number."""
     unique = {(r['set'], r['image']): r for r in results if r['image'] is not None}
     unnamed = [r for r in results if r['image'] is None]
     results = list(unique.values()) + unnamed[: max(images - len(unique), 0)]

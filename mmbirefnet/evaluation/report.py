@@ -26,9 +26,9 @@ TASK_COLUMNS = {
         *('Smeasure', 'wFmeasure', 'maxFm', 'meanEm'),
     ),
 }
-"""Columns by task, for the first three as Zheng et al. (2024) print them; others also report wFmeasure of HRSOD.
+"""Columns by task, as in Zheng et al. (2024) for the first three; wFmeasure of HRSOD is from other papers.
 
-The tasks are the data sets' families.
+The tasks are the families of the data sets.
 """
 
 TEST_SETS = {
@@ -40,7 +40,7 @@ TEST_SETS = {
 """Test sets by task, in the order of the tables."""
 
 MEANS = {'DIS-TE(1-4)': TEST_SETS['DIS5K'][1:]}
-"""Rows that are the mean over several sets' rows."""
+"""Rows that are the mean over several sets."""
 
 _ABSENT = '–'
 _CHECKPOINT = re.compile(r'(?:best_.+_)?(?:epoch|iter)_(\d+)\.pth')
@@ -51,15 +51,15 @@ class TableRow:
     """Scores of one method on one set."""
 
     name: str
-    """The set, or whatever the table has a row of."""
+    """Name of the set, or of another entry, such as a class."""
     method: str
     scores: Mapping[str, float] = field(default_factory=dict)
     note: str = ''
-    """Where a published row is from; what is missing."""
+    """Source of a published row, or what is missing."""
 
 
 def task_of(sets: Sequence[str]) -> str | None:
-    """The task that all of these sets belong to, if there is one."""
+    """The task that all of these sets belong to, or ``None``."""
     for dataset in (DIS5KDataset, CODDataset, HRSODDataset, MattingDataset):
         if sets and set(sets) <= {*dataset.SET_SIZES, *_means_of(tuple(dataset.SET_SIZES))}:
             return dataset.FAMILY
@@ -67,7 +67,7 @@ def task_of(sets: Sequence[str]) -> str | None:
 
 
 def columns_of(rows: Sequence[TableRow], task: str | None = None) -> tuple:
-    """The task's columns; without a task, all that a row has a score for.
+    """Columns of the task; without a task, all measures that a row has.
 
     Raises:
         ValueError: If the task is unknown.
@@ -86,7 +86,7 @@ def with_means(
 
     Args:
         scores: Scores of each set.
-        means: Rows to add, each the mean over the rows of several sets; left out if one of its sets has no scores.
+        means: Rows to add, each the mean over several sets; omitted if one of the sets has no scores.
     """
     rows = dict(scores)
     for name, sets in means.items():
@@ -96,16 +96,16 @@ def with_means(
 
 
 def to_keys(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Scores by set as the flat dict of a test: ``<set>/<measure>``."""
+    """Flatten scores by set to the dict that a test returns, with keys ``<set>/<measure>``."""
     return {f'{name}/{measure}': value for name, row in scores.items() for measure, value in row.items()}
 
 
 def from_keys(metrics: Mapping[str, float], name: str) -> dict[str, dict[str, float]]:
-    """Scores by set of the flat dict that a test returns; keys of other metrics are left out.
+    """Convert the flat dict that a test returns to scores by set; keys of other metrics are omitted.
 
     Args:
-        metrics: By ``<set>/<measure>``, or ``<measure>`` where there is one set.
-        name: The set of the latter.
+        metrics: Scores by ``<set>/<measure>``, or by ``<measure>`` if there is one set.
+        name: Name of the set in the latter case.
     """
     scores: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
@@ -124,9 +124,8 @@ def rows_of_sets(
 
     Args:
         scores: Scores by method and set, see :func:`with_means`.
-        notes: By method and set; sets that have a note only get a row without scores.
-        published: Rows of :func:`load_published`; those of sets without a row
-            of ours are left out.
+        notes: Notes by method and set; sets with only a note get a row without scores.
+        published: Rows of :func:`load_published`; rows of sets that ``scores`` does not have are omitted.
     """
     notes = notes or {}
     keys = dict.fromkeys([*((method, name) for method, sets in scores.items() for name in sets), *notes])
@@ -139,13 +138,13 @@ def rows_of_sets(
 
 
 def in_table_order(names: Sequence[str]) -> list[str]:
-    """Names of sets: those of the benchmarks first, in their order, then the mean rows, then others as they come."""
+    """Sort names of sets: those of the benchmarks in their order, then the mean rows, then all others as given."""
     known = [name for task in TEST_SETS.values() for name in (*task, *_means_of(task))]
     return [name for name in known if name in names] + [name for name in dict.fromkeys(names) if name not in known]
 
 
 def to_markdown(rows: Sequence[TableRow], columns: Sequence[str], heading: str = 'set') -> str:
-    """A Markdown table, with arrows for the direction of each measure."""
+    """Return a Markdown table, with arrows for the direction of each measure."""
     arrows = [f'{metric} {"↓" if lower_is_better(metric) else "↑"}' for metric in columns]
     noted = any(row.note for row in rows)
     lines = [[heading, 'method', *arrows, *(['note'] if noted else [])]]
@@ -166,7 +165,7 @@ def to_csv(rows: Sequence[TableRow], columns: Sequence[str], path: str | Path, h
 
 
 def to_latex(rows: Sequence[TableRow], columns: Sequence[str], heading: str = 'set') -> str:
-    """A LaTeX ``tabular`` that needs no package; notes are comments behind their rows."""
+    """Return a LaTeX ``tabular`` that needs no package; notes are comments after their rows."""
     arrows = [
         MEASURES[metric].latex + (r'$\downarrow$' if lower_is_better(metric) else r'$\uparrow$') for metric in columns
     ]
@@ -217,15 +216,15 @@ def _escape(text: str) -> str:
 
 
 def load_published(path: str | Path, config: str | None = None) -> list[TableRow]:
-    """Rows of a metafile, one per result of a model, each with its source as the note.
+    """Read the rows of a metafile, one per result of a model, with its source as the note.
 
     Args:
         path: A YAML file with ``Models``; each of their ``Results`` has ``Dataset``, ``Metrics`` and ``Source``.
-        config: Stem of a config file: return only the rows of the models whose ``Config`` it is.
+        config: Stem of a config file; only rows of models with this ``Config`` are returned.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a result has no source, or a measure of another name than ours.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If a result has no source, or an unknown measure.
     """
     content = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     rows = []
@@ -249,18 +248,18 @@ class Dis5kName(NamedTuple):
 
 
 def parse_dis5k_name(stem: str) -> Dis5kName | None:
-    """Group and class of a DIS5K stem, ``None`` for a stem of another form."""
+    """Group and class of a DIS5K stem; ``None`` for other stems."""
     fields = stem.split('#')
     return Dis5kName(fields[1], fields[3]) if len(fields) >= 4 else None
 
 
 def rows_by(what: str, method: str, scores: Mapping[str, Scores]) -> list[TableRow]:
-    """One row per ``'group'`` or ``'class_name'`` with its number of images as the note; none without such names.
+    """One row per ``'group'`` or ``'class_name'``, with its number of images as the note; empty without such names.
 
     Args:
         what: Field of ``Dis5kName``.
         method: Name of the method.
-        scores: Of each image, by its stem.
+        scores: Scores of each image, by its stem.
     """
     parts: dict[str, list[Scores]] = {}
     for stem, image_scores in scores.items():
@@ -271,13 +270,13 @@ def rows_by(what: str, method: str, scores: Mapping[str, Scores]) -> list[TableR
 
 
 def find_checkpoints(work_dir: str | Path) -> dict[int, Path]:
-    """Checkpoints by their epoch or iteration; of two of one epoch the one that is not named ``best_...``.
+    """Find checkpoints by epoch or iteration; ``best_...`` is used only if there is no other of the same epoch.
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
     """
     found: dict[int, Path] = {}
-    for path in sorted(Path(work_dir).glob('*.pth')):  # 'best_...' sorts before 'epoch_...', which replaces it
+    for path in sorted(Path(work_dir).glob('*.pth')):  # 'best_...' sorts before 'epoch_...', so the latter replaces it
         match = _CHECKPOINT.fullmatch(path.name)
         if match:
             found[int(match[1])] = path
@@ -287,7 +286,7 @@ def find_checkpoints(work_dir: str | Path) -> dict[int, Path]:
 
 
 def read_logged_scores(work_dir: str | Path) -> dict[int, dict[str, float]]:
-    """Validation scores that the runs in a work directory logged, by epoch or iteration; later runs count."""
+    """Read logged validation scores of a work directory by epoch or iteration; later runs override earlier ones."""
     scores: dict[int, dict[str, float]] = {}
     for path in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
         for line in path.read_text().splitlines():
@@ -299,16 +298,16 @@ def read_logged_scores(work_dir: str | Path) -> dict[int, dict[str, float]]:
 
 
 def is_measure(key: str) -> bool:
-    """Whether a key of a log is one of our measures, with or without a set before it: ``HCE``, ``DIS-VD/HCE``."""
+    """Whether a key of a log is one of our measures, with or without a set: ``HCE``, ``DIS-VD/HCE``."""
     return key.rpartition('/')[2] in MEASURES
 
 
 def rank(scores: Mapping[int, Mapping[str, float]], measures: Sequence[str]) -> list[int]:
-    """Keys of ``scores``, the best first: by the mean of their ranks on each measure, then by the first measure.
+    """Sort the keys of ``scores`` from best to worst by the mean of their ranks on all measures, then by the first one.
 
     Args:
         scores: Scores of each checkpoint; checkpoints without one of the measures are skipped.
-        measures: Keys of the scores. Of MAE, MSE and HCE lower is better.
+        measures: Keys of the scores. For MAE, MSE and HCE, lower is better.
 
     Raises:
         ValueError: If a measure is unknown.
@@ -319,7 +318,7 @@ def rank(scores: Mapping[int, Mapping[str, float]], measures: Sequence[str]) -> 
     complete = [key for key, row in scores.items() if all(measure in row for measure in measures)]
     if not complete:
         return []
-    # Sorted alike: the smaller, the better.
+    # Negate where needed, so that smaller is always better.
     values = np.array([[_cost(measure, scores[key][measure]) for measure in measures] for key in complete])
     # Equal scores share the best of their ranks.
     ranks = (values[None, :, :] < values[:, None, :]).sum(axis=1)

@@ -1,4 +1,4 @@
-"""Scores of single images and of sets of images; no framework needed."""
+"""Scores of single images and of sets of images, without a framework."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Scores = dict  # name of a measure or curve -> float, or curve float64 (256,)
 
 
 def check_measures(measures: Sequence[str] | None, soft_masks: bool = False, trimaps: bool = False) -> tuple:
-    """The names in the order of ``MEASURES``; for ``None`` all that the masks allow.
+    """Sort the names in the order of ``MEASURES``; ``None`` means all that the masks allow.
 
     Args:
         measures: Names, or ``None``.
-        soft_masks: Whether masks are soft: adds the measures of mattes to the default.
-        trimaps: Whether there are trimaps: adds the measures of their unknown region to the default.
+        soft_masks: Whether masks are soft, which adds the measures of mattes to the default.
+        trimaps: Whether there are trimaps, which adds the measures of their unknown region to the default.
 
     Raises:
-        ValueError: If one is unknown or needs a trimap that is not there, or none is given.
+        ValueError: If a measure is unknown, if it needs a trimap and there is none, or if no measure is given.
     """
     there = {None, *(['soft mask'] if soft_masks else []), *(['trimap'] if trimaps else [])}
     if measures is None:
@@ -38,7 +38,7 @@ def check_measures(measures: Sequence[str] | None, soft_masks: bool = False, tri
 
 
 def lower_is_better(measure: str) -> bool:
-    """Whether smaller values of a measure are better; its name may have a set before it, as in ``DIS-VD/MAE``."""
+    """Whether smaller values of a measure are better; the name may include a set, as in ``DIS-VD/MAE``."""
     return MEASURES[measure.rpartition('/')[2]].lower_is_better
 
 
@@ -50,22 +50,22 @@ def score_pair(
     stretch_hce: bool = False,
     unknown: np.ndarray | None = None,
 ) -> Scores:
-    """Score one map.
+    """Score one prediction.
 
     Args:
         score_map: uint8 (H, W), the probability times 255, truncated.
-        mask: bool (H, W), the annotation above 128 of 255.
-        measures: Names out of ``MEASURES``; by default all, but those of mattes only with ``alpha`` and those of a
-            trimap only with ``unknown``.
-        alpha: float32 (H, W) in [0, 1], the soft annotation. If given, ``MAE``, ``MSE`` and the measures of mattes
+        mask: bool (H, W), the ground truth above 128 of 255.
+        measures: Names of ``MEASURES``; by default all, but those of mattes only with ``alpha``, and those of a trimap
+            only with ``unknown``.
+        alpha: float32 (H, W) in [0, 1], the soft ground truth. If given, ``MAE``, ``MSE`` and the measures of mattes
             compare the map, not stretched, with this soft mask; all other measures use ``mask``.
-        stretch_hce: ``HCE`` as PySODMetrics computes it, of the stretched map above 0.5. By default it is that of the
-            map above 128, as in the reference evaluation.
+        stretch_hce: Compute ``HCE`` from the stretched map above 0.5, as PySODMetrics does. By default, it is computed
+            from the map above 128, as in the reference evaluation.
         unknown: bool (H, W), the unknown region of a trimap.
 
     Returns:
-        The measures that do not depend on a threshold as floats; of those that do, the curves ``Fm``, ``Em`` and
-        ``BIoU`` (and ``precision``, ``recall`` beside ``Fm``), float64 (256,), at the thresholds 255 ... 0.
+        Floats for measures without a threshold. For the others, the curves ``Fm``, ``Em`` and ``BIoU`` (and
+        ``precision`` and ``recall`` with ``Fm``), float64 (256,), at the thresholds 255 ... 0.
 
     Example:
         >>> mask = np.zeros((40, 40), bool)
@@ -85,9 +85,9 @@ def score_pair(
 
 
 def summarize(scores: Scores) -> dict[str, float]:
-    """The measures of one image, or of a set's mean scores, in the order of ``MEASURES``.
+    """Reduce the scores of an image, or the mean scores of a set, to measures in the order of ``MEASURES``.
 
-    Maximum and mean are taken of the set's mean curve: ``maxFm`` is not the mean of the images' maxima.
+    Maximum and mean of a set are those of its mean curve, so ``maxFm`` is not the mean of the maxima of the images.
     """
     keys = {name: measure.curve or name for name, measure in MEASURES.items()}
     return {name: float(MEASURES[name].reduce(scores[key])) for name, key in keys.items() if key in scores}
@@ -106,11 +106,11 @@ def mean_scores(scores: Iterable[Scores]) -> Scores:
 
 
 def aggregate(scores: Iterable[Scores], measures: Sequence[str] | None = None) -> dict[str, float]:
-    """The measures of a set of images from their scores (as ``score_pair`` returns them).
+    """Compute the measures of a set of images from their scores, see :func:`score_pair`.
 
     Args:
         scores: One entry per image.
-        measures: Names out of ``MEASURES``; all those that were scored by default.
+        measures: Names of ``MEASURES``; by default all that were scored.
     """
     summary = summarize(mean_scores(scores))
     return summary if measures is None else {name: summary[name] for name in check_measures(measures, trimaps=True)}

@@ -1,4 +1,4 @@
-"""Scoring in the background, with a bound on what waits."""
+"""Scoring in worker processes, with a limit on waiting calls."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from mmbirefnet.utils.process_guard import guard_process
 
 _MOST_WORKERS = 8
 WAITING_PER_WORKER = 2
-TIMEOUT = 1800.0  # seconds; HCE of a map of a hundred megapixels takes some minutes
+TIMEOUT = 1800.0  # seconds; HCE takes some minutes for a map of a hundred megapixels
 _pids = None  # in a worker: the process that each waiting call runs in, 0 if none
 
 
 def resolve_workers(workers: int | str) -> int:
-    """The number of worker processes; ``'auto'`` shares the cores among the ranks of this machine, 8 at most.
+    """Number of worker processes; ``'auto'`` divides the cores among the ranks of this machine, at most 8 each.
 
     Raises:
-        ValueError: If it is neither ``'auto'`` nor a number of 0 or more.
+        ValueError: If ``workers`` is neither ``'auto'`` nor an integer of at least 0.
     """
     if workers == 'auto':
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
@@ -45,19 +45,19 @@ class _Call(NamedTuple):
 
 
 class ScoringPool:
-    """Calls a function in worker processes and keeps the results in the order of the calls.
+    """Call a function in worker processes and keep the results in the order of the calls.
 
-    At most two calls per worker wait; then ``submit`` waits too, so that memory stays bounded however slow scoring is.
+    At most two calls per worker wait. If there are more, ``submit`` blocks, so that memory stays bounded.
 
     Args:
-        function: Importable by name, as its arguments are sent to other processes.
-        workers: Number of processes; 0 calls the function at once in this one.
+        function: Function to call; must be importable by name, since it runs in other processes.
+        workers: Number of processes; 0 calls the function immediately in this process.
         timeout: Seconds that a call in a worker may take; 0 for no limit.
 
     Raises:
         ValueError: If ``timeout`` is negative.
-        RuntimeError: If a worker dies or takes longer; the message names the call. ``submit``, ``take`` and ``finish``
-            raise it, and what the function raises.
+        RuntimeError: If a worker dies or exceeds the timeout; the message names the call. ``submit``, ``take`` and
+            ``finish`` raise it, and all errors of the function.
     """
 
     def __init__(self, function: Callable, workers: int, timeout: float = TIMEOUT) -> None:
@@ -72,12 +72,12 @@ class ScoringPool:
         self._results: list = []
 
     def submit(self, *args, name: object = None) -> None:
-        """Call the function with ``args`` soon; errors call it ``name``, by default the first argument."""
+        """Schedule a call with ``args``; error messages contain ``name``, by default the first argument."""
         if self._workers == 0:
             self._results.append(self._function(*args))
             return
         if self._executor is None:
-            # The start method is the program's: mmengine sets it by env_cfg.mp_cfg.
+            # The start method is that of the program, which mmengine sets from env_cfg.mp_cfg.
             context = multiprocessing.get_context()
             self._pids = context.RawArray('q', WAITING_PER_WORKER * self._workers)
             self._executor = ProcessPoolExecutor(
@@ -91,7 +91,7 @@ class ScoringPool:
         self.pending.append(_Call(str(args[0] if name is None else name), slot, future))
 
     def take(self) -> list:
-        """Results that are there by now, without waiting; each is handed out once."""
+        """Return results that are ready, without waiting; each is returned once."""
         while self.pending and self.pending[0].future.done():
             self._collect_oldest()
         results, self._results = self._results, []
@@ -107,7 +107,7 @@ class ScoringPool:
         return self.take()
 
     def _collect_oldest(self) -> None:
-        # It runs already: calls are begun in their order, and those before it have ended.
+        # It is running: calls start in their order, and all earlier ones have ended.
         name, slot, future = oldest = self.pending.popleft()
         try:
             self._results.append(future.result(self._timeout or None))
@@ -119,7 +119,7 @@ class ScoringPool:
                 f'set num_workers of the metric below {self._workers}'
             ) from error
         except FutureTimeoutError:
-            if future.done():  # the function's own
+            if future.done():  # an error of the function
                 raise
             if pid := self._pids[slot]:
                 os.kill(pid, signal.SIGKILL)
@@ -148,5 +148,5 @@ def _prepare_worker(pids) -> None:
     global _pids
     _pids = pids
     guard_process()
-    # 0, not 1: OpenCV then leaves alone the threads of the parent, which a forked process does not have.
+    # 0, not 1: OpenCV then does not use the threads of the parent, which a forked process does not have.
     cv2.setNumThreads(0)

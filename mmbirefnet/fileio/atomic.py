@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whatever kills the process or the machine, and their hash."""
+"""Atomic writing: files appear complete or not at all, even after a crash or loss of power. Hashes of files."""
 
 import hashlib
 import os
@@ -11,24 +11,24 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: str | os.PathLike, overwrite: bool = True, sync: bool = True) -> Iterator[Path]:
-    """Create an empty file beside ``path``, which the block fills and which then gets its name.
+    """Create a temporary file beside ``path`` that the block fills; it is then renamed to ``path``.
 
-    The file's name cannot be guessed and is not followed if it is a link.
+    The temporary name cannot be guessed, and links are not followed.
 
     Args:
         path: The file to write.
-        overwrite: Whether to replace a file or link that has the name.
-        sync: Whether to wait until the content is on the disk, so that a loss of power leaves the old file or the
-            whole new one.
+        overwrite: Whether to replace an existing file or link.
+        sync: Whether to wait until the content is on the disk, so that a loss of power leaves either the old or the
+            complete new file.
 
     Raises:
-        OSError: As :func:`publish`, or if the folder cannot be written to.
+        OSError: As in :func:`publish`, or if the folder is not writable.
     """
     path = Path(path)
     temporary = path.with_name(f'.{secrets.token_hex(8)}.tmp')
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    except OSError as error:  # which has the temporary name
+    except OSError as error:  # the error has the temporary name
         raise OSError(error.errno, f'cannot be written ({error.strerror})', str(path)) from error
     try:
         yield temporary
@@ -38,17 +38,17 @@ def replacing(path: str | os.PathLike, overwrite: bool = True, sync: bool = True
 
 
 def publish(temporary: str | os.PathLike, path: str | os.PathLike, overwrite: bool = True, sync: bool = True) -> None:
-    """Give a file or folder that is complete its name.
+    """Rename a complete file or folder to its final name.
 
     Args:
         temporary: The file or folder, on the file system of ``path``.
-        path: Its name.
-        overwrite: Whether to replace what has the name: a file by a file, a folder by a folder.
+        path: Final name.
+        overwrite: Whether to replace an existing file by a file, or a folder by a folder.
         sync: Whether to wait until it is on the disk.
 
     Raises:
-        FileExistsError: If ``overwrite`` is off and something has the name, if only a link that leads nowhere.
-        OSError: If the disk is full, for example; ``path`` is then as it was.
+        FileExistsError: If ``overwrite`` is off and ``path`` exists, even as a broken link.
+        OSError: If the disk is full, for example; ``path`` then does not change.
     """
     temporary, path = Path(temporary), Path(path)
     if sync:
@@ -65,13 +65,13 @@ def publish(temporary: str | os.PathLike, path: str | os.PathLike, overwrite: bo
 
 
 def _claim(temporary: Path, path: Path) -> None:
-    """Give ``path`` to the file unless it is taken, in one step of the system."""
+    """Rename a file to ``path`` unless ``path`` exists, in one atomic step."""
     try:
         os.link(temporary, path)
         temporary.unlink()
     except FileExistsError:
         raise FileExistsError(f'{path}: exists already') from None
-    except OSError:  # a file system without hard links: take the name with an empty file, which is then replaced
+    except OSError:  # a file system without hard links: reserve the name with an empty file, which is then replaced
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:

@@ -1,7 +1,6 @@
-"""What mmengine loads checkpoints by, made safe: no code is run, downloads are checked, errors name the file.
+"""Safe replacements of mmengine's checkpoint loaders: no code runs, downloads are checked, errors name the file.
 
-:func:`register_loaders` puts it in place of mmengine's own: whatever a runner, an ``init_cfg`` or ``load_checkpoint``
-loads by path or URL then comes through here.
+After :func:`register_loaders`, runners, ``init_cfg`` and ``load_checkpoint`` use them for paths and URLs.
 """
 
 import logging
@@ -21,18 +20,18 @@ from mmbirefnet.fileio.atomic import sha256_of
 from mmbirefnet.fileio.checkpoints import read_checkpoint, state_dict_of
 from mmbirefnet.fileio.downloads import download_file
 
-# The end of a file's name that torchvision and OpenMMLab give to what they publish: the start of its SHA-256.
+# torchvision and OpenMMLab end names of published files with the first digits of the SHA-256.
 _NAMED_HASH = re.compile(r'-([0-9a-f]{8,64})\.\w+$')
 _SHA256 = 'sha256='
-_COMPILED = '_orig_mod.'  # torch.compile puts it before every key
+_COMPILED = '_orig_mod.'  # torch.compile adds it to every key
 
 
-# The message of the load has the names from the tenth character on.
+# mmengine logs `loader.__name__[10:]`, so these names start with `load_from_`.
 def load_from_local(filename: str, map_location: str | Callable | None = None) -> dict:
-    """A checkpoint of a local file.
+    """Load a checkpoint from a local file.
 
     Raises:
-        FileNotFoundError, ImportError, ValueError: See :func:`mmbirefnet.fileio.checkpoints.read_checkpoint`.
+        FileNotFoundError, ImportError, ValueError: As in :func:`mmbirefnet.fileio.checkpoints.read_checkpoint`.
     """
     checkpoint = read_checkpoint(os.path.expanduser(filename), map_location)
     if not isinstance(checkpoint, dict):
@@ -53,32 +52,32 @@ def load_from_local(filename: str, map_location: str | Callable | None = None) -
 def load_from_http(
     filename: str, map_location: str | Callable | None = None, model_dir: str | None = None, progress: bool = False
 ) -> dict:
-    """A checkpoint of a URL; see :func:`download` and :func:`load_from_local`.
+    """Load a checkpoint from a URL; see :func:`download` and :func:`load_from_local`.
 
     Args:
         filename: URL.
         map_location: See ``torch.load``.
-        model_dir: Folder of downloads, by default ``checkpoints`` in that of ``torch.hub``.
-        progress: Whether to show a bar.
+        model_dir: Folder of downloads; by default ``checkpoints`` in the folder of ``torch.hub``.
+        progress: Whether to show a progress bar.
     """
     return load_from_local(str(download(filename, model_dir or '', progress)), map_location)
 
 
 def download(url: str, folder: str = '', progress: bool = False) -> Path:
-    """Download a file once (by the first process of each machine) and check it each time.
+    """Download a file once per machine, and check it each time.
 
     Args:
-        url: URL. Its file's SHA-256, or the first 8 or more digits, is what the name ends with (``-795e9634.pth``,
-            as torchvision and OpenMMLab name files) or ``#sha256=…`` behind it; without either there is a warning.
-        folder: Folder of downloads, absolute or below ``checkpoints`` in the folder of ``torch.hub``.
-        progress: Whether to show a bar.
+        url: URL. The SHA-256 of the file, or its first 8 or more digits, may be the end of the name (``-795e9634.pth``,
+            as in torchvision and OpenMMLab), or follow as ``#sha256=…``. Without either, a warning is logged.
+        folder: Folder of downloads, absolute or relative to ``checkpoints`` in the folder of ``torch.hub``.
+        progress: Whether to show a progress bar.
 
     Returns:
-        The file.
+        Path of the file.
 
     Raises:
-        ValueError: If the file is not the one that the hash is of.
-        OSError: If it cannot be downloaded.
+        ValueError: If the hash of the file is wrong.
+        OSError: If the file cannot be downloaded.
     """
     url, fragment = urldefrag(url)
     path = Path(torch.hub.get_dir(), 'checkpoints', folder, Path(urlparse(url).path).name)
@@ -108,7 +107,7 @@ def _check_digest(path: Path, wanted: str | None, url: str) -> None:
 
 
 def register_loaders() -> None:
-    """Put these loaders in place of mmengine's."""
+    """Replace the loaders of mmengine by these."""
     CheckpointLoader.register_scheme('', load_from_local, force=True)
     CheckpointLoader.register_scheme(('http://', 'https://'), load_from_http, force=True)
-    mmengine_checkpoint.load_from_http = load_from_http  # which torchvision://, open-mmlab:// and mmcls:// go on to
+    mmengine_checkpoint.load_from_http = load_from_http  # also used for torchvision://, open-mmlab:// and mmcls://

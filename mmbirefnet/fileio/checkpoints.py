@@ -1,4 +1,4 @@
-"""Reading parameter files of all kinds, writing checkpoints, and telling whether parameters fit a model."""
+"""Read parameter files in all formats, write checkpoints, and check whether parameters fit a model."""
 
 import os
 import pickle
@@ -16,16 +16,17 @@ from torch import Tensor
 from mmbirefnet.fileio.atomic import replacing
 from mmbirefnet.fileio.restricted_unpickling import load_guarded
 
-# Where training checkpoints keep the parameters; averaged ones come first, since they are what is to be used.
+# Keys of the parameters in training checkpoints; averaged ones have priority.
 NESTS = ('state_dict_ema', 'model_ema', 'state_dict', 'model', 'model_state_dict', 'net')
-AVERAGED = 'ema_state_dict'  # where mmengine keeps the average beside the parameters, or these beside the average
+# mmengine's key of the average beside the parameters, or of the parameters beside the average.
+AVERAGED = 'ema_state_dict'
 
 DCN_VERSION = 3
-"""Version of the parameters of ``DCNv2`` in the metadata of state dicts: the kernel is the reference's, not doubled."""
-_DOUBLED_DCN_VERSION = 2  # the version of mmcv's layer, which the layer had before
+"""Version of ``DCNv2`` in the metadata of state dicts: kernels equal those of the reference, and are not doubled."""
+_DOUBLED_DCN_VERSION = 2  # version of mmcv's layer, and of this layer before
 _DCN_KEY = '.conv_offset.weight'
-_LARGEST_HEADER = 2**22  # bytes, of a .safetensors file: of some 40,000 parameters
-_LONGEST_NAME = 500  # characters of a parameter's name
+_LARGEST_HEADER = 2**22  # bytes of the header of a .safetensors file with some 40,000 parameters
+_LONGEST_NAME = 500  # characters of the name of a parameter
 _WRAPPERS = re.compile(r'^model\.|\b(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.')
 
 
@@ -33,29 +34,29 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     """Read named parameters from a file, on the CPU.
 
     Args:
-        path: A ``.safetensors`` file (needs the package safetensors) or one written by ``torch.save``: a state dict,
-            alone or in a dict under one of ``NESTS``. Nothing but tensors and plain values is ever unpickled.
+        path: A ``.safetensors`` file (needs the package safetensors), or a file of ``torch.save`` with a state dict,
+            alone or in a dict under one of ``NESTS``. Only tensors and plain values are unpickled.
 
     Returns:
         The state dict with its metadata, from which layers read the version of their parameters.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ImportError: If safetensors is needed and not installed.
-        ValueError: If the file is damaged, of another format, or holds no state dict.
+        ValueError: If the file is damaged, has another format, or contains no state dict.
     """
     return state_dict_of(read_checkpoint(path, mmap=True), path)
 
 
 def state_dict_of(content: object, path: str | os.PathLike) -> dict[str, Tensor]:
-    """The named parameters in the content of a checkpoint.
+    """Extract the named parameters from the content of a checkpoint.
 
     Args:
-        content: What :func:`read_checkpoint` returns.
-        path: What messages call it.
+        content: Result of :func:`read_checkpoint`.
+        path: Name of the file in error messages.
 
     Raises:
-        ValueError: If it holds no state dict, or names that cannot be printed or are longer than 500 characters.
+        ValueError: If there is no state dict, or a name cannot be printed or is longer than 500 characters.
     """
     state = _innermost(content)
     if not isinstance(state, Mapping) or not state or not all(map(_is_parameter, state.items())):
@@ -69,18 +70,18 @@ def state_dict_of(content: object, path: str | os.PathLike) -> dict[str, Tensor]
 def read_checkpoint(
     path: str | os.PathLike, map_location: str | torch.device | Callable | None = 'cpu', mmap: bool = False
 ) -> object:
-    """Read a file of parameters, or a checkpoint of a training whole.
+    """Read the whole content of a file of parameters or of a training checkpoint.
 
     Args:
-        path: As for :func:`read_state_dict`.
-        map_location: Where the tensors go, see ``torch.load``.
-        mmap: Map the file into memory instead of copying it, if its format permits. Then nothing may write to the file
+        path: See :func:`read_state_dict`.
+        map_location: Device of the tensors, see ``torch.load``.
+        mmap: Whether to map the file into memory instead of copying it, if the format permits. Do not write to the file
             while the tensors are used; replacing it is safe.
 
     Raises:
-        FileNotFoundError, ImportError: As :func:`read_state_dict`.
-        ValueError: If the file is damaged, of another format, holds other objects than tensors and plain values, or
-            parameters that are not finite.
+        FileNotFoundError, ImportError: As in :func:`read_state_dict`.
+        ValueError: If the file is damaged, has another format, or contains other objects than tensors and plain values,
+            or parameters that are not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -88,7 +89,7 @@ def read_checkpoint(
     content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pickle(path, map_location, mmap)
     try:
         wrong = _not_finite(content)
-    except (RuntimeError, NotImplementedError) as error:  # meta tensors and dtypes without arithmetic
+    except (RuntimeError, NotImplementedError) as error:  # meta tensors, and dtypes without arithmetic
         raise ValueError(f'{path}: holds tensors that are no parameters ({error})') from error
     if wrong:
         raise ValueError(
@@ -106,28 +107,28 @@ def read_checkpoint(
 
 
 def _complete_metadata(content: object) -> None:
-    """Let every layer find the version of its parameters in the metadata of its state dict.
+    """Complete the metadata of state dicts, so that every layer finds the version of its parameters.
 
     Raises:
-        AttributeError, TypeError: If the metadata are not as PyTorch writes them.
+        AttributeError, TypeError: If the metadata do not have the format of PyTorch.
     """
     if not isinstance(content, dict):
         return
     meta = content.get('meta')
     if 'state_dict' in content and isinstance(meta, dict) and 'converted_from' in meta:
-        # Converted by a version that doubled the kernels; since then converted checkpoints have metadata.
+        # Without metadata, a version converted it that doubled the kernels; later ones write metadata.
         content['state_dict'] = _with_dcn_version(content['state_dict'], _DOUBLED_DCN_VERSION)
     for state_dict in (content, *(content.get(nest) for nest in (*NESTS, AVERAGED))):
         metadata = getattr(state_dict, '_metadata', {})
         for name, values in list(metadata.items()):
             if not isinstance(values.get('version'), (int, type(None))):
                 raise TypeError(f'the version of {reprlib.repr(name)} is no integer')
-            # Loaders remove the names of wrappers from keys, but not from the metadata.
+            # Loaders remove prefixes of wrappers from keys, but not from the metadata.
             metadata.setdefault(_WRAPPERS.sub('', name), metadata[name])
 
 
 def _with_dcn_version(state_dict: Mapping[str, Tensor], version: int) -> Mapping[str, Tensor]:
-    """Parameters with the version of their deformable convolutions as metadata, unless they have metadata."""
+    """Add the version of the deformable convolutions as metadata, unless the parameters have metadata."""
     if hasattr(state_dict, '_metadata') or not isinstance(state_dict, Mapping):
         return state_dict
     state_dict = OrderedDict(state_dict)
@@ -142,7 +143,7 @@ def _is_parameter(item: tuple) -> bool:
 
 
 def _not_finite(content: object) -> list[str]:
-    """Names of tensors with values that are not finite, wherever a checkpoint keeps parameters."""
+    """Names of all parameters of a checkpoint with values that are not finite."""
     if not isinstance(content, Mapping):
         return []
     found = [f'{key}' for key, value in content.items() if isinstance(value, Tensor) and not _is_finite(value)]
@@ -155,7 +156,7 @@ def _is_finite(value: Tensor) -> bool:
     for axis, stride in enumerate(value.stride()):
         value = value.narrow(axis, 0, min(value.shape[axis], 1)) if stride == 0 else value  # the rest repeats this
     value = value.float() if value.element_size() == 1 else value
-    # A sum, which is faster, is finite only if all values are; of finite values it may overflow.
+    # A sum is faster, and is finite only if all values are; but a sum of finite values may overflow.
     return bool(value.sum().isfinite()) or bool(value.isfinite().all())
 
 
@@ -182,7 +183,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         if header > _LARGEST_HEADER:
             raise ValueError(f'a header of {header} bytes, more than {_LARGEST_HEADER}')
         return load_file(path)
-    except Exception as error:  # SafetensorError, and what follows from dtypes that torch lacks, or a name that is odd
+    except Exception as error:  # SafetensorError, and errors for dtypes that torch lacks, or unusual names
         raise ValueError(f'{path}: damaged, or no safetensors file ({str(error) or type(error).__name__})') from error
 
 
@@ -194,19 +195,19 @@ def _read_pickle(path: Path, map_location: str | torch.device | Callable | None,
     except pickle.UnpicklingError as error:
         refused = re.search(r'GLOBAL (\S+)', str(error))
         if refused is None:
-            # torch's own advice is to switch its guard off
+            # torch's message recommends to disable its guard
             reason = f' ({error})' if str(error) and 'weights_only' not in str(error) else ''
             raise ValueError(f'{path}: damaged, or no PyTorch checkpoint{reason}') from error
         raise ValueError(
             f'{path}: holds objects ({refused[1]}) besides tensors, which could run any code and are not unpickled; '
             'save the state dict alone'
         ) from error
-    except Exception as error:  # torch raises half a dozen types for damaged files
+    except Exception as error:  # torch raises many types of errors for damaged files
         raise ValueError(f'{path}: damaged, or no PyTorch checkpoint ({str(error) or type(error).__name__})') from error
 
 
 def _check_sums(path: Path) -> None:
-    """Raise ``ValueError`` if a part of a checkpoint differs from its checksum, which torch leaves out."""
+    """Raise ``ValueError`` if a part of a checkpoint differs from its checksum, which torch does not check."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if broken := archive.testzip():
@@ -214,12 +215,12 @@ def _check_sums(path: Path) -> None:
 
 
 def write_checkpoint(path: str | os.PathLike, state_dict: dict[str, Tensor], meta: dict) -> None:
-    """Write a checkpoint that mmengine loads; the file appears whole or not at all.
+    """Write a checkpoint for mmengine atomically.
 
     Args:
-        path: File to write; its folder is made.
-        state_dict: Parameters of a model. If they have no metadata (converted ones), that of this version is added.
-        meta: Plain values about them, such as ``dataset_meta``.
+        path: File to write; its folder is created.
+        state_dict: Parameters of a model. If they have no metadata (after conversion), those of this version are added.
+        meta: Plain values that describe them, such as ``dataset_meta``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -228,12 +229,12 @@ def write_checkpoint(path: str | os.PathLike, state_dict: dict[str, Tensor], met
 
 
 def misfit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], optional: tuple[str, ...] = ()) -> str:
-    """What keeps parameters from being loaded into a model, in words; empty if they fit.
+    """Describe why parameters do not fit a model; empty if they fit.
 
     Args:
         found: Parameters of a file.
         wanted: State dict of the model; on the meta device it costs no memory.
-        optional: Starts of the names that may be missing or left over.
+        optional: Prefixes of names that may be missing or unexpected.
     """
     missing = [key for key in wanted if key not in found and not key.startswith(optional)]
     unexpected = [key for key in found if key not in wanted and not key.startswith(optional)]
@@ -261,6 +262,6 @@ def misfit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], optional: 
 
 
 def _can_hold(wanted: Tensor, found: Tensor) -> bool:
-    """Whether a value keeps its meaning, to rounding, when it is copied into a parameter."""
+    """Whether copying a value into a parameter preserves it up to rounding."""
     exotic = found.is_complex() or found.is_quantized or found.layout != torch.strided
     return not exotic and (found.is_floating_point() or not wanted.is_floating_point())

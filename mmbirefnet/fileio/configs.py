@@ -1,4 +1,4 @@
-"""Reading configs and the options that change them, with errors that name the file or the option."""
+"""Read configs and the options that change them, with errors that name the file or the option."""
 
 import argparse
 import inspect
@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from mmengine.config import Config
 
-# What the runners and the tools read of a config besides the runners' arguments.
+# Keys of a config that runners and tools read, besides the arguments of the runners.
 _FURTHER = (
     'activation_checkpointing',
     'compile',
@@ -22,7 +22,7 @@ _FURTHER = (
     'tta_model',
     'tta_pipeline',
 )
-# Settings that hold one path: a comma in them does not make a list, nor digits a number.
+# Settings that are one path: a comma in them does not create a list, and digits are not a number.
 _PATHS = ('data_root', 'load_from', 'work_dir', 'ann_file', 'init_cfg.checkpoint', 'output_dir', 'out_dir', 'save_dir')
 _PAIRS = {'[': ']', '(': ')', '{': '}', '"': '"', "'": "'"}
 _QUOTES = ('"', "'")
@@ -30,15 +30,16 @@ _WORDS = {'true': True, 'false': False}
 
 
 class ConfigOptions(argparse.Action):
-    """``--cfg-options KEY=VALUE …`` as a dict, as mmengine's ``DictAction`` but with values as they were typed.
+    """Parse ``--cfg-options KEY=VALUE …`` to a dict, like mmengine's ``DictAction``, but keep paths as typed.
 
-    mmengine removes blanks and quotes from every value and splits it at each comma, which paths do not survive. Here:
+    mmengine removes blanks and quotes from every value and splits it at each comma, which breaks paths. Here:
 
     - ``1``, ``0.5``, ``true`` and ``None`` are a number, a bool and ``None``.
-    - ``[a, b]``, ``(1, 2)`` and ``{'a': 1}`` are a list, a tuple and a dict, which may be nested and hold quoted text.
-    - ``a,b`` is a list too, unless one of its parts has a slash or a blank in it.
-    - ``'text'`` and ``"text"`` are that text, without the quotes.
-    - All else is text, and so are the values of settings that hold one path, such as ``data_root``.
+    - ``[a, b]``, ``(1, 2)`` and ``{'a': 1}`` are a list, a tuple and a dict, which may be nested and contain quoted
+      text.
+    - ``a,b`` is a list, too, unless one of its parts contains a slash or a blank.
+    - ``'text'`` and ``"text"`` are text without the quotes.
+    - Everything else is text, and so are the values of settings that are one path, such as ``data_root``.
     """
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
@@ -55,11 +56,11 @@ class ConfigOptions(argparse.Action):
 
 
 def parse_value(text: str, is_path: bool = False) -> object:
-    """The value that a text on the command line stands for, see :class:`ConfigOptions`.
+    """Parse a value on the command line, see :class:`ConfigOptions`.
 
     Args:
-        text: What was typed behind ``=``.
-        is_path: Whether it is a path: then only quotes and ``None`` have a meaning.
+        text: Text after ``=``.
+        is_path: Whether it is a path, in which only quotes and ``None`` are special.
     """
     word = text.strip()
     opening, depths = word[:1], _depths(word)
@@ -88,7 +89,7 @@ def parse_value(text: str, is_path: bool = False) -> object:
 
 
 def _depths(text: str) -> list[int]:
-    """How many brackets and quotes are open behind each character; a quote inside a word is an apostrophe."""
+    """Number of open brackets and quotes after each character; a quote inside a word is an apostrophe."""
     depths, closing, previous = [], [], ','
     for char in text:
         quoted = closing and closing[-1] in _QUOTES
@@ -102,39 +103,39 @@ def _depths(text: str) -> list[int]:
 
 
 def _split(text: str) -> list[str]:
-    """Parts between the commas outside brackets and quotes; a comma at the end ends the last part."""
+    """Split at commas outside brackets and quotes; a trailing comma ends the last part."""
     commas = [i for i, depth in enumerate(_depths(text)) if depth == 0 and text[i] == ',']
     parts = [text[start + 1 : end].strip() for start, end in zip([-1, *commas], [*commas, len(text)])]
     return parts[:-1] if parts[-1] == '' else parts
 
 
 def read_config(path: str | os.PathLike) -> Config:
-    """Read a config in Python, which is a program and is run.
+    """Read a config in Python, which is executed.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no Python file, or if it or one that it is based on cannot be read.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not a Python file, or if the config or one of its base configs cannot be read.
     """
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path}: no such config')
     if os.path.splitext(path)[1] != '.py':
-        # mmengine reads YAML with a loader that makes any object, and follows `_base_` of JSON to Python files.
+        # mmengine reads YAML with a loader that can create any object, and follows `_base_` in JSON to Python files.
         raise ValueError(f'{path}: a config must be a Python file (.py); YAML and JSON would run code as well')
     try:
         return Config.fromfile(path)
     except FileNotFoundError as error:
         raise ValueError(f'{path}: {error} (one that it is based on)') from error
-    except Exception as error:  # whatever a program may raise
+    except Exception as error:  # a config can raise any exception
         raise ValueError(f'{path}: {type(error).__name__}: {error}') from error
 
 
 def check_options(cfg: Config, options: Mapping[str, object]) -> None:
-    """Make sure that options, by dotted key, change what is read of a config.
+    """Check that options, by dotted key, have an effect on a config.
 
     Raises:
-        ValueError: If a setting of that name is not read by anything, or was used up when the config was read.
+        ValueError: If nothing reads a setting of that name, or it was only used while the config was read.
     """
-    from mmengine.runner import FlexibleRunner, Runner  # slow to import, and inference does not need them
+    from mmengine.runner import FlexibleRunner, Runner  # slow to import, and not needed for inference
 
     known = {*_FURTHER, *inspect.signature(Runner).parameters, *inspect.signature(FlexibleRunner).parameters}
     for option in options:

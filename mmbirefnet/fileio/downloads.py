@@ -1,4 +1,4 @@
-"""Files from plain URLs: whole or not at all, and continued after an interruption."""
+"""Downloads from plain URLs: files appear complete, and interrupted downloads continue."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _BLOCK = 1 << 20
 
 
 def download_file(url: str, path: Path, progress: bool = False) -> None:
-    """Download a file that is not there yet.
+    """Download a file that does not exist yet.
 
-    What has arrived before an interruption is kept beside ``path``, as ``.<name>.….partial``, and continued if the
-    server says that the file is the same. Several processes wait for each other.
+    After an interruption, the received bytes stay beside ``path`` as ``.<name>.….partial``. The next download continues
+    if the server confirms that the file is the same. Several processes wait for each other.
 
     Args:
         url: ``http://`` or ``https://``.
-        path: The file to write. It appears when all bytes that the server has announced are there.
-        progress: Whether to show a bar.
+        path: The file to write. It appears when all announced bytes have arrived.
+        progress: Whether to show a progress bar.
 
     Raises:
-        OSError: If it cannot be downloaded, is cut off, or does not fit on the disk; the message says what helps.
+        OSError: If the file cannot be downloaded, is truncated, or does not fit on the disk; the message gives the fix.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f'.{path.name}.lock')):
@@ -70,7 +70,7 @@ def _download(url: str, path: Path, progress: bool) -> None:
             if target != partial or not (answer.headers['Content-Range'] or '').startswith(f'bytes {start}-'):
                 _restart(url, path, progress, partial)
                 return
-        elif partial:  # the whole file comes
+        elif partial:  # the server sends the whole file
             partial.unlink()
             start = 0
         size = None if answer.length is None else start + answer.length
@@ -90,7 +90,7 @@ def _download(url: str, path: Path, progress: bool) -> None:
 
 
 def _restart(url: str, path: Path, progress: bool, partial: Path) -> None:
-    """Begin from the start: what is there is of another file."""
+    """Start again, because the received bytes are from another file."""
     partial.unlink()
     _download(url, path, progress)
 
@@ -100,6 +100,6 @@ def _partial_files(path: Path) -> list[Path]:
 
 
 def _partial_name(path: Path, answer: http.client.HTTPResponse) -> Path:
-    """Where the bytes of an answer go: a name for this version of the file, a new one if the server gives none."""
+    """Path for the bytes of a response, by the version of the file; a new one if the server gives no version."""
     version = answer.headers['ETag'] or answer.headers['Last-Modified'] or secrets.token_hex(8)
     return path.with_name(f'.{path.name}.{hashlib.sha256(version.encode()).hexdigest()[:16]}.partial')

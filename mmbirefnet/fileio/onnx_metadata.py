@@ -1,4 +1,4 @@
-"""What an ONNX file of this project says about itself, in the model's ``metadata_props``."""
+"""Metadata of our ONNX files, in ``metadata_props`` of the model."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ FORMAT_VERSION = 1
 PREFIX = 'mmbirefnet.'
 OUTPUTS = ('logits', 'probabilities')
 CHANNEL_ORDERS = ('RGB', 'BGR')
-# Of the RGB channels of ImageNet, in gray levels 0 to 255.
+# Mean and standard deviation of the RGB channels of ImageNet, in gray levels 0 to 255.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 @dataclass(frozen=True)
 class OnnxMetadata:
-    """How to feed a model and to read what it gives.
+    """Description of the input and output of an exported model.
 
     Args:
-        input_size: (H, W) in pixels; with ``dynamic_size`` that of the training, which predictions are best at.
-        mean: Of the three channels in ``channel_order``, in gray levels 0 to 255: subtracted from the image.
-        std: Likewise: what the difference is divided by.
+        input_size: (H, W) in pixels; with ``dynamic_size``, the size of the training, at which predictions are best.
+        mean: Mean of the three channels in ``channel_order``, in gray levels 0 to 255.
+        std: Standard deviation of the three channels, likewise.
         channel_order: ``'RGB'`` or ``'BGR'``.
-        output: ``'logits'``, to be put through a sigmoid, or ``'probabilities'``.
-        deform_conv: How deformable convolutions are written: ``'standard'`` or ``'gridsample'``.
-        config: Name of the config that the model was built from.
-        checkpoint: Name of the file its weights are from.
+        output: ``'logits'``, which need a sigmoid, or ``'probabilities'``.
+        deform_conv: Form of the deformable convolutions: ``'standard'`` or ``'gridsample'``.
+        config: Name of the config of the model.
+        checkpoint: Name of the file of the weights.
         mmbirefnet_version: Version that wrote the file.
-        format_version: Of these properties.
-        dynamic_size: Whether the model takes any height and width, multiples of 32. Files written before there was
-            this property take one size.
+        format_version: Version of this metadata.
+        dynamic_size: Whether the model accepts any height and width in multiples of 32. Older files, without this
+            property, accept one size.
     """
 
     input_size: tuple[int, int]
@@ -49,16 +49,16 @@ class OnnxMetadata:
     dynamic_size: bool = False
 
     def to_props(self) -> dict[str, str]:
-        """The properties, ``{'mmbirefnet.<field>': text}``; numbers and sequences as JSON."""
+        """Convert to properties, ``{'mmbirefnet.<field>': text}``, with numbers and sequences as JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {PREFIX + name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
 
     @classmethod
     def from_props(cls, props: Mapping[str, str]) -> OnnxMetadata | None:
-        """Read the properties of a model; ``None`` where there are none of this project's.
+        """Read the properties of a model; ``None`` if it has none of this project.
 
         Raises:
-            ValueError: If they are of a newer format, or damaged.
+            ValueError: If they have a newer format, or are damaged.
         """
         version = props.get(f'{PREFIX}format_version')
         if version is None:

@@ -1,7 +1,7 @@
-"""What a checkpoint would cost, found by reading its pickles without making anything.
+"""Check memory and time to load a checkpoint by reading its pickles, without creating objects.
 
-A few kilobytes can claim gigabytes (a view that repeats one number, a compressed archive) or years (objects that hold
-each other twice, forty levels deep). ``torch.load`` makes all of it, also under its weights-only guard.
+A few kilobytes can require gigabytes (a view that repeats one number, a compressed archive) or years (forty levels of
+objects that contain the next one twice). ``torch.load`` creates all of it, also with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import pickletools
 import zipfile
 from typing import BinaryIO
 
-MOST_OPERATIONS = 1_000_000  # a Swin-L with optimizer and averages takes less than 200,000
-MOST_PARTS = 20_000_000  # with what is shared counted wherever it is used
+MOST_OPERATIONS = 1_000_000  # a Swin-L with optimizer and averages needs less than 200,000
+MOST_PARTS = 20_000_000  # shared objects count for each use
 DEEPEST = 200
 LARGEST_ARGUMENT = 1 << 20  # of a function that could make room for so many
-SMALL = 1 << 20  # elements: views that claim no more may overlap themselves
-LARGEST_REPEATED = 1 << 26  # elements of a view that repeats what is stored, such as a parameter of one value
-# Bytes of an element, by the storage that a pickle names.
+SMALL = 1 << 20  # elements; views with no more may overlap themselves
+LARGEST_REPEATED = 1 << 26  # elements of a view that repeats stored values, such as a parameter of one value
+# Bytes per element, by the storage type in a pickle.
 _ELEMENT_SIZES = {
     **dict.fromkeys(('ComplexDoubleStorage',), 16),
     **dict.fromkeys(('DoubleStorage', 'LongStorage', 'ComplexFloatStorage'), 8),
@@ -29,7 +29,7 @@ _ELEMENT_SIZES = {
     **dict.fromkeys(('ByteStorage', 'CharStorage', 'BoolStorage', 'QInt8Storage', 'QUInt8Storage'), 1),
     **dict.fromkeys(('QUInt4x2Storage', 'QUInt2x4Storage', 'UntypedStorage'), 1),
 }
-_LEGACY_HEADERS = 3  # pickles before that of the content: magic number, version, machine
+_LEGACY_HEADERS = 3  # pickles before the content: magic number, version, machine
 _HARMLESS = (None, 'OrderedDict', 'Counter', 'set')  # functions whose arguments are not sizes
 _CONSTANTS = {
     **dict.fromkeys(('NONE', 'NEWTRUE', 'NEWFALSE')),
@@ -40,16 +40,17 @@ _VALUES = ('BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT', 'BINUNICODE', 'S
 
 
 def check_bounds(file: BinaryIO) -> None:
-    """Make sure that a file of ``torch.save`` makes no more than it holds.
+    """Check that loading a file of ``torch.save`` needs memory and time in proportion to its size.
 
     Raises:
-        pickle.UnpicklingError: If it does, or holds what is not written by ``torch.save``; the message says what.
-        Exception: Half a dozen types, for damaged files.
+        pickle.UnpicklingError: If it needs more, or contains what ``torch.save`` does not write; the message gives the
+            reason.
+        Exception: Various types, for damaged files.
     """
     size = file.seek(0, os.SEEK_END)
     if not zipfile.is_zipfile(file):
         file.seek(0)
-        if file.read(1) != pickle.PROTO:  # a page, an image
+        if file.read(1) != pickle.PROTO:  # for example a web page or an image
             raise pickle.UnpicklingError
         file.seek(0)
         for _ in range(_LEGACY_HEADERS):
@@ -58,7 +59,7 @@ def check_bounds(file: BinaryIO) -> None:
         return
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > size:  # torch.save never compresses; entries may also overlap
+        if unpacked > size:  # torch.save never compresses; overlapping entries are also larger than the file
             raise pickle.UnpicklingError(f'it is compressed, {unpacked} bytes in {size}; save it with torch.save')
         sizes = {entry.filename.partition('/')[2]: entry.file_size for entry in archive.infolist()}
         for entry in archive.infolist():
@@ -67,7 +68,7 @@ def check_bounds(file: BinaryIO) -> None:
 
 
 class _Object:
-    """Something in a pickle: what it is made of, and the function that makes it."""
+    """An object in a pickle: its parts, and the function that creates it."""
 
     __slots__ = ('parts', 'function')
 
@@ -77,7 +78,7 @@ class _Object:
 
 
 def _read_pickle(file) -> list[_Object]:
-    """All objects of the next pickle of a binary file, in the order in which they are begun."""
+    """All objects of the next pickle of a binary file, in the order in which they start."""
     stack, marks, memo, objects = [], [], {}, []
 
     def make(parts=(), function=None) -> _Object:
@@ -130,16 +131,18 @@ def _read_pickle(file) -> list[_Object]:
             stack.append(make([arguments], function.function))
         else:
             raise pickle.UnpicklingError(f'{name} is no operation of torch.save')
-    if len(stack) != 1:  # then every object is in the last one, which bounds the work for all of them
+    if len(stack) != 1:  # with one object left, it contains all others, which bounds the time for all of them
         raise pickle.UnpicklingError(f'it leaves {len(stack)} objects')
     return objects
 
 
 def _check(objects: list[_Object], size: int, sizes: dict[str, int] | None = None) -> None:
-    """Raise ``pickle.UnpicklingError`` if objects cost more than a file of ``size`` bytes accounts for.
+    """Raise ``pickle.UnpicklingError`` if objects need more than a file of ``size`` bytes justifies.
 
     Args:
-        sizes: Bytes of each entry of an archive, by name without its folder; ``None`` for files that are no archive.
+        objects: Objects of the pickle.
+        size: Bytes of the file.
+        sizes: Bytes of each entry of an archive, by name without its folder; ``None`` if the file is not an archive.
     """
     _check_sharing(objects)
     claimed = 0
@@ -151,17 +154,17 @@ def _check(objects: list[_Object], size: int, sizes: dict[str, int] | None = Non
             if sizes is not None and stored * _ELEMENT_SIZES[kind.function] != (found := sizes[f'data/{key}']):
                 raise pickle.UnpicklingError(f'a storage claims {stored} elements, its entry has {found} bytes')
         elif each.function is None and each.parts and getattr(each.parts[0], 'function', None) == 'storage':
-            claimed += _claimed_elements(each)  # storage, offset, shape, strides, …: arguments that make a tensor
+            claimed += _claimed_elements(each)  # storage, offset, shape, strides, …: arguments of a tensor
         elif each.function not in _HARMLESS and each.parts and not each.function.startswith('_rebuild'):
             wanted = _product(each.parts[0])
             if wanted > LARGEST_ARGUMENT:
                 raise pickle.UnpicklingError(f'{each.function} is asked for {wanted:.0f} elements')
-    if claimed > 8 * size + 64 * SMALL:  # parameters may be in it several times, as averages or views
+    if claimed > 8 * size + 64 * SMALL:  # parameters may occur several times, as averages or views
         raise pickle.UnpicklingError(f'its tensors claim {claimed:.0f} elements, the file has {size} bytes')
 
 
 def _claimed_elements(arguments: _Object) -> float:
-    """Elements of a tensor, without those that it repeats along axes of stride 0, which cost nothing to check."""
+    """Elements of a tensor, without repetitions along axes of stride 0, which cost nothing to check."""
     storage, _, shape, strides, *_ = arguments.parts
     stored, claimed = storage.parts[0].parts[4], math.prod(map(float, shape.parts))
     distinct = math.prod(float(length) for length, stride in zip(shape.parts, strides.parts) if stride)
@@ -171,15 +174,15 @@ def _claimed_elements(arguments: _Object) -> float:
 
 
 def _product(value: object) -> float:
-    """Product of all integers in a tuple and the tuples in it."""
+    """Product of all integers in a tuple, including nested tuples."""
     if isinstance(value, _Object):
         return math.prod(map(_product, value.parts)) if value.function is None else 1.0
     return float(max(abs(value), 1)) if isinstance(value, int) else 1.0
 
 
 def _check_sharing(objects: list[_Object]) -> None:
-    """Refuse objects that are in themselves, too deep, or too many where those that are shared count each time."""
-    counts: dict[int, tuple[int, int] | None] = {}  # parts and depth by identity; None while being counted
+    """Reject objects that contain themselves, that are too deep, or too many if shared ones count for each use."""
+    counts: dict[int, tuple[int, int] | None] = {}  # number of parts and depth by identity; None while they are counted
     for start in objects:
         waiting = [start]
         while waiting:

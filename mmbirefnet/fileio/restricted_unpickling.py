@@ -1,8 +1,8 @@
-"""Loading what ``torch.save`` wrote without running code that a file brings along.
+"""Load files of ``torch.save`` without running code in them.
 
-mmengine saves its message hub with every checkpoint: loss histories (``HistoryBuffer`` objects around numpy arrays)
-and numpy scalars. From torch 2.6 on ``torch.load`` refuses these unless they are declared safe. Before, its guard is
-off by default and takes no declarations: a pickle module that looks up nothing else replaces it there.
+mmengine saves its message hub in every checkpoint: loss histories (``HistoryBuffer`` objects with numpy arrays) and
+numpy scalars. From torch 2.6 on, ``torch.load`` rejects these unless they are declared safe. Before, its guard is off
+by default and does not support declarations, so a restricted pickle module replaces it.
 """
 
 import builtins
@@ -33,10 +33,10 @@ _DTYPES = ('float64', 'float32', 'int64', 'int32', 'bool')
 
 
 def history_statistic(owner, name):
-    """What a checkpoint may look up by ``getattr``: a statistic of ``HistoryBuffer``, nothing else.
+    """Replacement of ``getattr`` in checkpoints, which only returns statistics of ``HistoryBuffer``.
 
-    A pickle of a ``HistoryBuffer`` names its methods as ``getattr(HistoryBuffer, 'mean')``. Allowing the real
-    ``getattr`` would open every attribute of every allowed class to a forged checkpoint.
+    Pickles of ``HistoryBuffer`` contain ``getattr(HistoryBuffer, 'mean')``. The real ``getattr`` would give a forged
+    checkpoint access to every attribute of every allowed class.
     """
     if owner is not HistoryBuffer or name not in _STATISTICS:
         raise pickle.UnpicklingError(
@@ -46,9 +46,9 @@ def history_statistic(owner, name):
 
 
 def _safe_globals() -> list[tuple[object, str]]:
-    """What mmengine's checkpoints hold beside tensors, each with its name in a pickle."""
+    """Objects in mmengine's checkpoints besides tensors, each with its name in a pickle."""
     safe = [HistoryBuffer, np.ndarray, np.dtype]
-    if hasattr(np, 'dtypes'):  # numpy < 1.25 pickles none of its classes
+    if hasattr(np, 'dtypes'):  # numpy < 1.25 does not pickle any of its classes
         safe += {type(np.dtype(name)) for name in _DTYPES}
     pairs = [(each, f'{each.__module__}.{each.__qualname__}') for each in safe]
     for name in ('_reconstruct', 'scalar'):  # numpy 1 and 2 write different module names
@@ -57,39 +57,39 @@ def _safe_globals() -> list[tuple[object, str]]:
 
 
 def register_safe_globals() -> None:
-    """Declare what mmengine's checkpoints hold as safe to unpickle (torch >= 2.6).
+    """Declare the objects in mmengine's checkpoints as safe to unpickle (torch >= 2.6).
 
-    Each is given with its path, as a pair: the fork of mmengine declares some of them without, for the time of a load,
-    and takes those back afterwards.
+    Each is declared as a pair with its path: the fork of mmengine declares some without a path during a load, and
+    removes these afterwards.
     """
     if not _GUARDED:
         return
     pairs = _safe_globals()
-    if builtins.getattr not in torch.serialization.get_safe_globals():  # do not narrow what the user has allowed
+    if builtins.getattr not in torch.serialization.get_safe_globals():  # keep declarations of the user
         pairs.append((history_statistic, 'builtins.getattr'))
     torch.serialization.add_safe_globals(pairs)
 
 
 def load_guarded(file, map_location=None, mmap: bool = False):
-    """``torch.load`` of tensors, plain values, and what mmengine keeps beside them; no other object is made.
+    """Call ``torch.load``, but only create tensors, plain values, and the objects that mmengine saves with them.
 
     Args:
         file: Path, or binary file.
         map_location, mmap: See ``torch.load``.
 
     Raises:
-        pickle.UnpicklingError: There is something else in the file, which the message names, or it claims more memory
-            or work than it has bytes for.
-        Exception: Half a dozen types, for damaged files.
+        pickle.UnpicklingError: If the file contains other objects, which the message names, or needs more memory or
+            time than its size justifies.
+        Exception: Various types, for damaged files.
     """
-    file = os.fspath(file) if isinstance(file, os.PathLike) else file  # torch 2.1 maps no other
+    file = os.fspath(file) if isinstance(file, os.PathLike) else file  # torch 2.1 cannot map other files
     options = dict(map_location=map_location, **(dict(mmap=True) if mmap else {}))
     with open(file, 'rb') if isinstance(file, str) else nullcontext(file) as binary:
         start = binary.tell()
         check_bounds(binary)
         binary.seek(start)
     if _GUARDED:
-        register_safe_globals()  # this may be called before setup()
+        register_safe_globals()  # it may be called before setup()
         return torch.load(file, weights_only=True, **options)
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
@@ -116,18 +116,18 @@ def _loads(data: bytes, **options):
     return _load(io.BytesIO(data), **options)
 
 
-# The part of the module pickle that torch.load uses.
+# Part of the module pickle that torch.load uses.
 _PICKLE = types.SimpleNamespace(__name__='guarded pickle', Unpickler=_Unpickler, load=_load, loads=_loads)
 
 
 @functools.cache
 def _allowed() -> dict[str, object]:
-    """What may be looked up before torch 2.6, by name in a pickle."""
+    """Objects that may be unpickled before torch 2.6, by name in a pickle."""
     allowed = dict(torch._weights_only_unpickler._get_allowed_globals())
     allowed |= {name: each for each, name in _safe_globals()}
     allowed |= {str(each): each for each in vars(torch).values() if isinstance(each, torch.dtype)}
     allowed |= {'collections.Counter': collections.Counter, 'torch.device': torch.device}
-    # Protocol 2, which torch writes, has the names of Python 2, and bytes as text.
+    # Protocol 2, which torch writes, uses names of Python 2, and stores bytes as text.
     allowed |= dict.fromkeys(('__builtin__.getattr', 'builtins.getattr'), history_statistic)
     return allowed | {'_codecs.encode': _encode}
 

@@ -29,13 +29,13 @@ IMAGENET = Normalization(IMAGENET_MEAN, IMAGENET_STD, 'RGB')
 def get_normalization(model: nn.Module) -> Normalization:
     """The normalization of a model's data preprocessor, which expects images in BGR.
 
-    A model without a data preprocessor, or with mmengine's base class, which a config that names none gets, was built
-    from its weights alone: BiRefNet's are trained with ImageNet's normalization, in RGB.
+    Without a data preprocessor, or with mmengine's base class (the default of a config that names none), it is
+    ImageNet's in RGB, which the weights of BiRefNet are trained with.
     """
     preprocessor = getattr(model, 'data_preprocessor', None)
     if preprocessor is None or type(preprocessor) is BaseDataPreprocessor:
         return IMAGENET
-    # mmengine and mmseg store the channel order under different, partly private names: test it with a blue image.
+    # mmengine and mmseg store the channel order under different, partly private names, so test it with a blue image.
     black, blue = (_preprocess(preprocessor, bgr) for bgr in ((0, 0, 0), (255, 0, 0)))
     mean, std = (
         tuple(torch.as_tensor(value, dtype=torch.float32).flatten().expand(3).tolist())
@@ -47,5 +47,5 @@ def get_normalization(model: nn.Module) -> Normalization:
 def _preprocess(preprocessor: BaseDataPreprocessor, bgr: tuple[int, int, int]) -> Tensor:
     """The three input values of the model for one pixel."""
     pixel = torch.tensor(bgr, dtype=torch.uint8).view(3, 1, 1)
-    # mmseg's needs samples where it pads.
+    # mmseg's preprocessor needs samples if it pads.
     return preprocessor(dict(inputs=[pixel], data_samples=[BaseDataElement()]))['inputs'][0, :, 0, 0]

@@ -1,4 +1,4 @@
-"""Threads, processes and the terminal, and the documented path of ``convert_birefnet_state_dict``."""
+"""Helpers for threads, processes and the terminal; also exports ``convert_birefnet_state_dict``."""
 
 import importlib
 
@@ -13,10 +13,10 @@ __all__ = ['register_all_modules', *_MODULES]
 
 
 def register_all_modules(init_default_scope: bool = True) -> None:
-    """Import everything that is registered, as ``mmengine.hub.get_model('mmbirefnet::…')`` asks of a package.
+    """Import all registered modules; ``mmengine.hub.get_model('mmbirefnet::…')`` calls this.
 
     Args:
-        init_default_scope: Whether the default scope becomes ``mmseg``, which our configs are written for.
+        init_default_scope: Whether to set the default scope to ``mmseg``, which our configs need.
     """
     from mmengine.registry import DefaultScope
 

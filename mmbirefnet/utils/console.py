@@ -1,11 +1,11 @@
-"""Print characters that the terminal's encoding lacks."""
+"""Print characters that the encoding of the terminal lacks."""
 
 import contextlib
 import sys
 
 
 def escape_unprintable() -> None:
-    """Let standard output escape characters that its encoding lacks, such as those of names that are not UTF-8."""
+    """Escape characters on the standard output that its encoding lacks, such as names that are not UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):
             with contextlib.suppress(OSError):  # of a descriptor that was exchanged for another
@@ -13,5 +13,5 @@ def escape_unprintable() -> None:
 
 
 def printable(name: str) -> str:
-    """A name with escapes for bytes that are not UTF-8, for logs and images."""
+    """Escape bytes of a name that are not UTF-8, for logs and images."""
     return name.encode('utf-8', 'backslashreplace').decode('utf-8')

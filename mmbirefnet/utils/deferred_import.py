@@ -17,9 +17,9 @@ class _StandIn(ModuleType):
 
 @contextmanager
 def deferred_import(name: str) -> Iterator[None]:
-    """Make ``import name`` bind a stand-in, which imports the module when one of its attributes is first read.
+    """Let ``import name`` return a placeholder that imports the module when an attribute is first read.
 
-    Has no effect if the module is imported already, or not installed.
+    It has no effect if the module is already imported, or not installed.
 
     Args:
         name: A top-level module.
@@ -29,7 +29,7 @@ def deferred_import(name: str) -> Iterator[None]:
         yield
         return
     sys.modules[name] = stand_in = _StandIn(name)
-    stand_in.__file__ = spec.origin  # inspect.getmodule reads it of all modules
+    stand_in.__file__ = spec.origin  # inspect.getmodule reads it from all modules
     try:
         yield
     finally:
@@ -39,9 +39,9 @@ def deferred_import(name: str) -> Iterator[None]:
 
 @contextmanager
 def hidden_import(name: str) -> Iterator[None]:
-    """Make ``import name`` raise ``ImportError``, as if the module were not installed.
+    """Let ``import name`` raise ``ImportError``, as if the module were not installed.
 
-    Has no effect if the module is imported already.
+    It has no effect if the module is already imported.
 
     Args:
         name: A top-level module.

@@ -1,4 +1,4 @@
-"""Run work ahead of its use in a few threads, in order."""
+"""Compute results ahead of their use in a few threads, in order."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ T, R = TypeVar('T'), TypeVar('R')
 
 
 class prefetch(Iterator[tuple[T, R | None, Exception | None]]):  # noqa: N801 (used as enumerate is)
-    """Results of ``work``, in the items' order, each made ahead of being asked for.
+    """Results of ``work`` in the order of the items, computed ahead of time.
 
-    Each is the item with its result, or with the exception that it raised. Close it, or use it as a context manager,
-    where the end may come early: its threads have then ended.
+    Yields the item, its result or ``None``, and the exception or ``None``. If you may stop early, close it or use it as
+    a context manager, which waits for its threads.
 
     Args:
-        work: Called in a thread.
-        items: Taken one by one, no further ahead than needed.
-        workers: Threads.
-        ahead: Results that are waiting at most; by default twice the threads.
+        work: Function to call in a thread.
+        items: Items, which are read one by one as needed.
+        workers: Number of threads.
+        ahead: Maximum number of waiting results; by default twice the threads.
     """
 
     def __init__(self, work: Callable[[T], R], items: Iterable[T], workers: int = 2, ahead: int | None = None) -> None:
@@ -51,7 +51,7 @@ class prefetch(Iterator[tuple[T, R | None, Exception | None]]):  # noqa: N801 (u
             raise
 
     def close(self) -> None:
-        """Take no more items, and wait for the threads."""
+        """Stop reading items, and wait for the threads."""
         self._items = iter(())
         self._pending.clear()
         self._pool.shutdown(cancel_futures=True)
@@ -63,19 +63,19 @@ class prefetch(Iterator[tuple[T, R | None, Exception | None]]):  # noqa: N801 (u
         self.close()
 
     def __del__(self) -> None:
-        # Without waiting: garbage is collected in any thread, also in one that is starting and holds a lock of joins.
+        # Do not wait: garbage collection may run in any thread, also in one that is starting and holds a lock.
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class BoundedWorkers:
-    """Threads behind a bounded queue: ``submit`` waits where too much is under way."""
+    """Threads with a bounded queue: ``submit`` blocks if it is full."""
 
     def __init__(self, workers: int, waiting: int | None = None) -> None:
         self._pool = ThreadPoolExecutor(workers, 'write')
         self._free = threading.Semaphore(workers + (workers if waiting is None else waiting))
 
     def submit(self, work: Callable[..., None], *arguments) -> None:
-        """Have ``work`` done; it must not raise."""
+        """Schedule ``work``, which must not raise."""
         self._free.acquire()
         self._pool.submit(work, *arguments).add_done_callback(lambda _: self._free.release())
 

@@ -8,11 +8,11 @@ _INTERVAL = 1.0  # seconds
 
 
 def guard_process() -> None:
-    """Guard the calling worker process, such as one that loads data, and the threads that it starts later.
+    """Guard the calling worker process, such as a data loader, and the threads that it starts later.
 
-    - It ignores SIGTERM from any process but its parent. Slurm sends the signal to all processes of a job, and the
-      parent needs its workers until it has saved a checkpoint.
-    - It exits within a second of its parent, also when the parent is killed.
+    - It ignores SIGTERM unless the parent sends it. Slurm sends the signal to all processes of a job, but the parent
+      needs its workers until it has saved a checkpoint.
+    - It exits within a second after its parent, also if the parent is killed.
     """
     if not hasattr(signal, 'pthread_sigmask'):  # Windows
         return

@@ -1,4 +1,4 @@
-"""Pictures of soft maps."""
+"""Figures of predictions."""
 
 import mmbirefnet.registry  # noqa: F401  checks the packages before they are imported
 

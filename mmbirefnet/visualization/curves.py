@@ -1,4 +1,4 @@
-"""Precision-recall and F-threshold curves, and the course of a training."""
+"""Precision-recall and F-measure curves, and curves of a training."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 THRESHOLDS = np.arange(255, -1, -1)
-"""Of the curves' entries, first to last."""
+"""Thresholds of the entries of a curve, first to last."""
 
 
 def draw_curves(curves: Mapping[str, Mapping[str, np.ndarray]], title: str, path: str | Path) -> None:
-    """Write a picture: precision over recall on the left, F-measure over the threshold on the right.
+    """Write a figure: precision over recall on the left, F-measure over the threshold on the right.
 
     Args:
-        curves: For each method its mean curves ``precision``, ``recall`` and ``Fm``, float (256,) at the thresholds
+        curves: For each method, its mean curves ``precision``, ``recall`` and ``Fm``, float (256,) at the thresholds
             255 ... 0.
         title: Title of the figure.
         path: File to write; the suffix sets the format (png, pdf, svg).
     """
     figure = Figure(figsize=(10, 4.5), layout='constrained')
-    FigureCanvasAgg(figure)  # no display, and no state shared with pyplot
+    FigureCanvasAgg(figure)  # without a display, and without the global state of pyplot
     left, right = figure.subplots(1, 2)
     for method, curve in curves.items():
         left.plot(curve['recall'], curve['precision'], label=method)
@@ -40,10 +40,10 @@ def draw_curves(curves: Mapping[str, Mapping[str, np.ndarray]], title: str, path
 
 
 def draw_history(work_dir: str | Path, path: str | Path) -> None:
-    """Write a picture of a run: training and validation loss on the left, scores of the validations on the right.
+    """Write a figure of a run: training and validation loss on the left, validation scores on the right.
 
     Args:
-        work_dir: Of the run; the scalars that ``LocalVisBackend`` wrote in it are read, of all its sessions.
+        work_dir: Work directory of the run; the scalars that ``LocalVisBackend`` wrote are read, of all sessions.
         path: File to write.
     """
     losses, scores = defaultdict(list), defaultdict(list)

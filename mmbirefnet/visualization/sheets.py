@@ -1,4 +1,4 @@
-"""Sheets of samples, each as image, mask, prediction and error side by side, and of the problems of data sets."""
+"""Sheets of samples (image, mask, prediction and error side by side), and of the problems of data sets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SheetRow(NamedTuple):
     """One row of a contact sheet."""
 
     image: np.ndarray | None
-    """RGB uint8 (H, W, 3); left out if None."""
+    """RGB uint8 (H, W, 3); omitted if ``None``."""
     mask: np.ndarray
     """uint8 (H, W)."""
     score_map: np.ndarray
@@ -35,11 +35,11 @@ class SheetRow(NamedTuple):
     caption: str = ''
     """Written above the row; ASCII."""
     before: np.ndarray | None = None
-    """An earlier map, drawn before ``score_map``; uint8 (H, W)."""
+    """An earlier prediction, left of ``score_map``; uint8 (H, W)."""
 
 
 def draw_contact_sheet(rows: Iterable[SheetRow], width: int = 320, with_error: bool = False) -> np.ndarray:
-    """Draw samples below each other.
+    """Draw samples, one per row.
 
     Args:
         rows: Samples, which may have different aspect ratios.
@@ -80,7 +80,7 @@ def _draw_row(row: SheetRow, width: int, with_error: bool) -> np.ndarray:
 
 
 def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize to ``size`` (height, width): averaged where it shrinks, bilinear where it grows."""
+    """Resize to ``size`` (height, width): area averages to shrink, bilinear to enlarge."""
     if image.shape[:2] == size:
         return image
     shrinks = image.shape[0] >= size[0] and image.shape[1] >= size[1]
@@ -88,14 +88,14 @@ def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def bounded_size(shape: Sequence[int], longest: int) -> tuple[int, int]:
-    """(height, width) in the proportions of ``shape``, neither above ``longest``; never larger than ``shape``."""
+    """(height, width) with the aspect ratio of ``shape``, at most ``longest`` and at most ``shape``."""
     height, width = shape[:2]
     scale = min(1.0, longest / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def error_panel(score_map: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """RGB uint8 (H, W, 3): too much in red, too little in blue, on the dimmed mask; the stronger, the more wrong.
+    """RGB uint8 (H, W, 3): false positives in red and false negatives in blue, by their size, on the dimmed mask.
 
     Args:
         score_map: uint8 (H, W).
@@ -108,7 +108,7 @@ def error_panel(score_map: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
-    """RGB uint8: panels of one size, gray (H, W) or RGB (H, W, 3), from left to right."""
+    """RGB uint8: panels of the same size, gray (H, W) or RGB (H, W, 3), side by side."""
     panels = [cv2.cvtColor(p, cv2.COLOR_GRAY2RGB) if p.ndim == 2 else p for p in panels]
     gap = np.full((panels[0].shape[0], GAP, 3), BACKGROUND, np.uint8)
     row = [part for panel in panels for part in (panel, gap)]
@@ -116,16 +116,16 @@ def side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def draw_problems(reports: Mapping[str, SetReport], path: str | os.PathLike, most: int = 40, width: int = 200) -> int:
-    """Draw thumbnails of the problems: the image or mask that has it and, of a pair, the other one.
+    """Draw thumbnails of the problems: the image or mask with the problem, and its partner if there is one.
 
     Args:
-        reports: Of :func:`check_sets`.
-        path: Picture to write.
-        most: Number of problems at most; of more, some of each kind.
-        width: Of a thumbnail, in pixels.
+        reports: Result of :func:`check_sets`.
+        path: Image file to write.
+        most: Maximum number of problems; if there are more, some of each kind are drawn.
+        width: Width of a thumbnail in pixels.
 
     Returns:
-        Number of problems that are drawn. Files that cannot be read are drawn as gray.
+        Number of problems that were drawn. Unreadable files are gray.
     """
     by_kind: dict[str, list[tuple[Problem, Pair]]] = {}
     for report in reports.values():
@@ -145,7 +145,7 @@ def draw_problems(reports: Mapping[str, SetReport], path: str | os.PathLike, mos
 
 
 def _thumbnail(path: str | None, width: int) -> np.ndarray:
-    """RGB uint8 (H, W, 3); gray where there is none."""
+    """RGB uint8 (H, W, 3); gray if the file cannot be read."""
     try:
         with Image.open(io.BytesIO(fileio.get(path))) as image:
             image.draft('RGB', (2 * width, 2 * width))

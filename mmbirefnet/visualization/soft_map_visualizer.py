@@ -1,4 +1,4 @@
-"""Predictions beside image and mask."""
+"""Visualizer of predictions beside image and mask."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .sheets import bounded_size, fit, side_by_side
 
 @VISUALIZERS.register_module()
 class SoftMapVisualizer(SegLocalVisualizer):
-    """Shows image, mask and soft map side by side.
+    """Show image, mask and prediction side by side.
 
-    Fits mmsegmentation's ``SegVisualizationHook``, and so ``test.py --show`` and ``--show-dir``, its
-    ``MMSegInferencer`` and its ``browse_dataset.py``; mmsegmentation's own visualizer draws class labels only.
+    It works with mmsegmentation's ``SegVisualizationHook`` (``test.py --show`` and ``--show-dir``), ``MMSegInferencer``
+    and ``browse_dataset.py``; mmsegmentation's visualizer only draws class labels.
 
     Args:
         name: Name of the instance.
@@ -43,17 +43,17 @@ class SoftMapVisualizer(SegLocalVisualizer):
         step: int = 0,
         with_labels: bool = True,
     ) -> None:
-        """Draw a sample; show it, write it to ``out_file``, or else hand it to the backends.
+        """Draw a sample, and show it, write it to ``out_file``, or pass it to the backends.
 
         Args:
             name: Name of the image.
             image: RGB uint8 (H, W, 3).
-            data_sample: With ``gt_sem_seg`` and ``seg_logits`` (probabilities), each (1, H, W); what is absent is
-                left out of the picture.
+            data_sample: Sample with ``gt_sem_seg`` and ``seg_logits`` (probabilities), (1, H, W) each; a missing one
+                is omitted.
             draw_gt: Whether to show the mask.
             draw_pred: Whether to show the prediction.
             show: Whether to open a window.
-            wait_time: Seconds it stays open; 0 waits for a key.
+            wait_time: Seconds that the window stays open; 0 waits for a key.
             out_file: Path of an image to write.
             step: Training step of the image.
             with_labels: Ignored, since predictions have no labels.
@@ -64,12 +64,12 @@ class SoftMapVisualizer(SegLocalVisualizer):
             self.show(picture, win_name=name, wait_time=wait_time)
         if out_file is not None:
             if not cv2.imwrite(str(out_file), picture[..., ::-1]):
-                raise OSError(f'cannot write the picture {out_file}')
+                raise OSError(f'cannot write the image {out_file}')
         else:
             self.add_image(name, picture, step)
 
     def get_image(self) -> np.ndarray:
-        """The picture drawn last, RGB uint8 (H, W', 3)."""
+        """The last figure, RGB uint8 (H, W', 3)."""
         return self._image
 
     def draw(
@@ -79,7 +79,7 @@ class SoftMapVisualizer(SegLocalVisualizer):
         draw_gt: bool = True,
         draw_pred: bool = True,
     ) -> np.ndarray:
-        """The picture that ``add_datasample`` draws, RGB uint8 (H, W', 3)."""
+        """The figure that ``add_datasample`` draws, RGB uint8 (H, W', 3)."""
         size = bounded_size(image.shape, self.longest)
         panels = [image]
         if draw_gt and data_sample is not None and 'gt_sem_seg' in data_sample:
@@ -90,7 +90,7 @@ class SoftMapVisualizer(SegLocalVisualizer):
 
 
 def to_gray(values: torch.Tensor | np.ndarray) -> np.ndarray:
-    """uint8 (H, W): float values (1, H, W) in [0, 1] times 255; integer labels 0 and 1 as black and white."""
+    """Convert floats (1, H, W) in [0, 1], or integer labels 0 and 1, to gray levels, uint8 (H, W)."""
     values = torch.as_tensor(values).detach().cpu()
     values = values[0] if values.ndim == 3 else values
     values = values.float() if values.is_floating_point() else (values > 0).float()

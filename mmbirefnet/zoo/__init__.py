@@ -1,4 +1,4 @@
-"""The model zoo: everything between a released file and our model, and back."""
+"""Model zoo: catalog, download, and conversion of released models in both directions."""
 
 import importlib
 
@@ -16,7 +16,7 @@ __all__ = [*_MODULES]
 
 
 def __getattr__(name: str):
-    # Lazy, because the catalog has to be readable without torch.
+    # Imported lazily, since the catalog works without torch.
     if name in _MODULES:
         return getattr(importlib.import_module(f'.{_MODULES[name]}', __name__), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,4 +1,4 @@
-"""Inference of a BiRefNet's architecture from its parameters."""
+"""Infer the architecture of a BiRefNet from its parameters."""
 
 from collections.abc import Mapping
 
@@ -10,17 +10,16 @@ from mmbirefnet.fileio.checkpoints import misfit
 from mmbirefnet.registry import MODELS
 from mmbirefnet.zoo.renames import Shapes, infer_backbone
 
-MASK_WEIGHT = '.mask_weight'  # of GuidedBiRefNet
+MASK_WEIGHT = '.mask_weight'  # parameter of GuidedBiRefNet
 
 
 def infer_model_config(state_dict: Mapping[str, Tensor]) -> dict:
-    """Tell the architecture from names and shapes.
+    """Infer the config of a model from names and shapes of its parameters.
 
-    What leaves no trace in the parameters (drop rates, losses, side outputs that are trained for the gradient targets
-    alone) has its default.
+    Settings without parameters (drop rates, losses, side outputs that only define gradient targets) have their default.
 
     Args:
-        state_dict: Parameters in this project's form.
+        state_dict: Parameters in the format of this project.
 
     Returns:
         The config of the model, for ``MODELS.build``.
@@ -32,7 +31,7 @@ def infer_model_config(state_dict: Mapping[str, Tensor]) -> dict:
     guided = len(shapes) < len(state_dict)
     try:
         model = _infer_model_config(shapes)
-    except (IndexError, KeyError) as error:  # a part is missing, or has too few axes
+    except (IndexError, KeyError) as error:  # a parameter is missing, or has too few axes
         raise ValueError('not a whole BiRefNet: parts of it are missing or of other shapes') from error
     return model | dict(type='mmbirefnet.GuidedBiRefNet') if guided else model
 
@@ -75,10 +74,10 @@ def _infer_model_config(shapes: Shapes) -> dict:
 
 
 def infer_backbone_name(state_dict: Mapping[str, Tensor]) -> str:
-    """Name of the backbone in the names of the configs, such as ``swin-l``, from names and shapes.
+    """Infer the name of the backbone, as in the names of the configs, such as ``swin-l``.
 
     Raises:
-        ValueError: If it is none of the reference's.
+        ValueError: If it is not a backbone of the reference implementation.
     """
     shapes = {key: tuple(value.shape) for key, value in state_dict.items() if not key.endswith(MASK_WEIGHT)}
     return infer_backbone(_below(shapes, 'backbone.')).name
@@ -89,7 +88,7 @@ def _below(shapes: Shapes, prefix: str) -> Shapes:
 
 
 def _infer_decoder_channels(shapes: Shapes) -> tuple[list[int], list[int] | None]:
-    """``in_channels`` of the head, and its ``inward_channels`` unless they are the default or there are none."""
+    """``in_channels`` of the head, and its ``inward_channels`` if they exist and differ from the default."""
     entrance = 'decode_head.blocks.4.reconstruction.conv_in.weight'
     for key in (*(f'decode_head.laterals.{k}.weight' for k in (2, 3, 4)), entrance):
         if key not in shapes:
@@ -116,14 +115,14 @@ def _infer_aspp(shapes: Shapes, block: str) -> dict | None:
 
 
 def check_fit(state_dict: Mapping[str, Tensor], model: dict) -> None:
-    """Make sure that parameters are those of a model, no more, no fewer, each of its shape.
+    """Check that names and shapes of parameters equal those of a model.
 
     Args:
-        state_dict: Parameters in this project's form.
-        model: Config of the model, which is built without memory for its parameters.
+        state_dict: Parameters in the format of this project.
+        model: Config of the model, which is built without allocating its parameters.
 
     Raises:
-        ValueError: If they differ, with the differences in the message, or if no such model exists.
+        ValueError: If they differ, with the differences in the message, or if the model cannot be built.
     """
     try:
         with torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):

@@ -1,6 +1,6 @@
 """Catalog of the released BiRefNet models: task, input size, configs, licenses and published scores.
 
-This module imports neither torch nor the OpenMMLab packages. All figures are published ones; none was measured here.
+This module imports neither torch nor the OpenMMLab packages. All scores are published ones; none was measured here.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 OWN_SIZE = 'own size'
-SIDE_RANGE = (256, 2304)  # sides that the models of dynamic size were trained at, in multiples of 32
+SIDE_RANGE = (256, 2304)  # sides in the training of the models of dynamic size, multiples of 32
 CHECKPOINT_SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin', '.ckpt')
-# Names of the files in a Hugging Face folder, in the order of preference.
+# Names of parameter files in a Hugging Face folder, in order of priority.
 FOLDER_FILES = ('model.safetensors', 'pytorch_model.bin')
 
 
@@ -26,10 +26,10 @@ class Licence(NamedTuple):
     """Licenses of a released model."""
 
     code: str
-    """Of the code that it was released with."""
+    """License of the code of the model."""
     weights: str
     data: str
-    """Terms of the data that it was trained on, as far as they are known."""
+    """Terms of the training data, as far as they are known."""
 
 
 class Score(NamedTuple):
@@ -37,7 +37,7 @@ class Score(NamedTuple):
 
     dataset: str
     metrics: Mapping[str, float]
-    """By the names of ``DichotomousMetric``."""
+    """Values by the names of ``DichotomousMetric``."""
     source: str
 
 
@@ -46,16 +46,16 @@ class ModelInfo:
     """A released model.
 
     Attributes:
-        name: Name in this catalog; for the authors' models that of the Hugging Face repository.
-        task: What it was trained for.
-        backbone: As in the names of the configs, such as ``swin-l``.
-        size: Input size that it was trained at, width x height in pixels, or ``'own size'`` for the image's own.
-        crop_order: Order of the crops in the channels of the inward reference, ``'rows'`` or ``'columns'``, as
-            expected from the date of the training; ``None`` if unknown.
-        training_sets: Names of the datasets that it was trained on; empty if they were not published.
+        name: Name in this catalog; for models of the authors, the name of the Hugging Face repository.
+        task: Task that it was trained for.
+        backbone: Backbone, as in the names of the configs, such as ``swin-l``.
+        size: Input size of the training, width x height in pixels, or ``'own size'`` for the size of each image.
+        crop_order: Order of the crops in the channels of the inward reference, ``'rows'`` or ``'columns'``, expected
+            from the date of the training; ``None`` if unknown.
+        training_sets: Names of the training sets; empty if they are not published.
         scores: Published scores.
         repository: Hugging Face repository.
-        file: File of the parameters in it.
+        file: File of the parameters in the repository.
         file_pattern: Case-insensitive regular expression for the names of the released files.
         sha256: SHA-256 of released files, if known.
         config: Config of this project with the same architecture and input size, below ``configs/``.
@@ -80,7 +80,7 @@ class ModelInfo:
 
     @property
     def input_size(self) -> tuple[int, int] | str:
-        """(height, width) that it was trained at, or ``'image'`` for the image's own size."""
+        """(height, width) of the training in pixels, or ``'image'`` for the size of each image."""
         if self.size == OWN_SIZE:
             return 'image'
         width, height = map(int, self.size.split('x'))
@@ -110,7 +110,7 @@ HIGH_RESOLUTION = (
     *('Human-2k_BG-20k', 'Distinctions-646_BG-20k', 'TR-AM-2k', 'TE-AM-2k', 'TR-HRSOD', 'TE-HRSOD'),
     *('TR-UHRSD', 'TE-UHRSD', 'TR-P3M-10k', 'TE-P3M-500-P', 'TE-P3M-500-NP', 'TR-humans'),
 )
-# Of these only images of at least 2560x1440, or with both sides above 0.8 of that.
+# Only images of at least 2560x1440, or with both sides above 0.8 of that.
 LITE_2K = (
     *('DIS-TR', *DIS_TES, 'TR-HRS10K', 'TE-HRS10K', 'TR-UHRSD', 'TE-UHRSD', 'TR-P3M-10k', 'TE-P3M-500-P'),
     *('TR-humans', 'TR-AM-2k', 'TE-AM-2k', 'AIM-500', 'Human-2k_BG-20k', 'Distinctions-646_BG-20k', 'HIM2K', 'PPM-100'),
@@ -317,7 +317,7 @@ _MODELS = (
         crop_order='columns',
         config='birefnet_general/birefnet_swin-l_8xb4-200e_general-1024x1024.py',
         finetune_config=FINETUNE_CONFIGS['swin-l'],
-        repository='briaai/RMBG-2.0',  # gated: its terms have to be accepted there first
+        repository='briaai/RMBG-2.0',  # gated: the terms must be accepted on its page first
         licence=Licence(MIT, 'CC BY-NC 4.0', "the publisher's own, not released"),
         file_pattern='rmbg-2',
     ),
@@ -370,11 +370,10 @@ EARLY_NETWORK = (
 
 
 def list_models(pattern: str | None = None) -> list[str]:
-    """Names of the released models.
+    """Return the names of the released models.
 
     Args:
-        pattern: Shell pattern that names have to match, such as ``'*matting*'``, or a part of a name; upper and lower
-            case are alike. All by default.
+        pattern: Shell pattern, such as ``'*matting*'``, or a part of a name; case does not matter. All by default.
     """
     if pattern is None:
         return [*CATALOG]
@@ -383,19 +382,19 @@ def list_models(pattern: str | None = None) -> list[str]:
 
 
 def find_info(name: str) -> ModelInfo | None:
-    """The released model of this name or Hugging Face repository; ``None`` if there is none.
+    """Find a released model by name or Hugging Face repository; ``None`` if there is none.
 
-    Upper and lower case, ``-`` and ``_`` are alike.
+    Case does not matter, and ``-`` equals ``_``.
     """
     plain = _plain(name)
     return next((model for model in _MODELS if plain in (_plain(model.name), _plain(model.repository))), None)
 
 
 def get_info(name: str) -> ModelInfo:
-    """The released model of this name or Hugging Face repository; see :func:`find_info`.
+    """Return a released model by name or Hugging Face repository; see :func:`find_info`.
 
     Raises:
-        ValueError: If there is none; the message lists close names.
+        ValueError: If there is none; the message lists similar names.
     """
     found = find_info(name)
     if found is None:
@@ -404,28 +403,28 @@ def get_info(name: str) -> ModelInfo:
 
 
 def suggest(name: str) -> str:
-    """What may be meant by a name that no released model has."""
+    """Suggest similar names of released models."""
     close = get_close_matches(_plain(name), map(_plain, CATALOG), cutoff=0.5)
     names = [known for plain in close for known in CATALOG if _plain(known) == plain]
     return f'did you mean {" or ".join(names)}?' if names else f'known are {", ".join(CATALOG)}'
 
 
 def identify(source: str | os.PathLike, meta: Mapping | None = None, sha256: str | None = None) -> ModelInfo | None:
-    """The released model that a name or file stands for.
+    """Identify the released model of a name or file.
 
     Args:
-        source: A name of this catalog, a Hugging Face repository, or the path of a checkpoint or of a folder that was
-            downloaded from Hugging Face. It need not exist. A file is recognized by its name; one that is called
-            ``model.safetensors`` or alike by its folder's name, the folder's place in the Hugging Face cache, or
+        source: A name of this catalog, a Hugging Face repository, or the path of a checkpoint or of a folder from
+            Hugging Face. It need not exist. A file is identified by its name. A file such as ``model.safetensors`` is
+            identified by the name of its folder, the position of the folder in the Hugging Face cache, or
             ``_name_or_path`` of the ``config.json`` beside it.
-        meta: ``meta`` of a checkpoint; conversion writes the name into it as ``model_name``.
-        sha256: Of the file, if it is known.
+        meta: ``meta`` of a checkpoint, in which conversion stores ``model_name``.
+        sha256: SHA-256 of the file, if known.
 
     Returns:
-        ``None`` if it is none of them, or unknown.
+        The model; ``None`` if it is unknown.
 
     Raises:
-        ValueError: If it names a network released before May 2024.
+        ValueError: If it is a network that was released before May 2024.
     """
     if meta and (found := find_info(str(meta.get('model_name', '')))):
         return found
@@ -455,7 +454,7 @@ def _by_folder(folder: Path) -> ModelInfo | None:
 
 
 def folder_config(folder: str | os.PathLike) -> dict:
-    """Content of the ``config.json`` of a Hugging Face folder; empty if there is none that can be read."""
+    """Content of the ``config.json`` of a Hugging Face folder; empty if it is missing or unreadable."""
     try:
         path = Path(folder) / 'config.json'
         content = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
@@ -465,10 +464,10 @@ def folder_config(folder: str | os.PathLike) -> dict:
 
 
 def find_checkpoint(path: str | os.PathLike) -> Path:
-    """The file of the parameters: the path itself, or for a Hugging Face folder the file in it.
+    """Return the file of the parameters: the path itself, or the file in a Hugging Face folder.
 
     Raises:
-        FileNotFoundError: If a folder has none.
+        FileNotFoundError: If a folder contains none.
     """
     path = Path(path)
     if not path.is_dir():

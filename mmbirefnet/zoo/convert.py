@@ -1,4 +1,4 @@
-"""Conversion of the reference implementation's checkpoints."""
+"""Convert checkpoints of the reference implementation."""
 
 import logging
 import os
@@ -24,8 +24,8 @@ from .renames import find_reference_family, infer_backbone
 
 PREFIXES = ('module.', '_orig_mod.', 'model.')
 
-# Applied to each key that is not the backbone's, one after another. The reference counts inward references from 5
-# (deepest) to 1 (full resolution) and blocks from 4 to 1.
+# Applied one after another to each key outside of the backbone. The reference counts inward references from 5
+# (deepest) to 1 (full resolution), and blocks from 4 to 1.
 RENAMES = (
     (r'^cls_head\.0\.', 'neck.classifier.'),
     (r'^squeeze_module\.0\.', 'neck.squeeze.'),
@@ -43,7 +43,7 @@ RENAMES = (
     (r'(?<=inward\.)conv1\.', 'conv_in.'),
     (r'\.bn_(in|out)\.', r'.norm_\1.'),
     (r'\.conv_resi\.', '.shortcut.'),
-    # The first branch stands alone; deformable ones behind it are counted from 0, dilated ones named from 2.
+    # The first branch has its own name; later deformable ones are numbered from 0, dilated ones named from 2.
     (r'\.dec_att\.aspp(\d)\.', lambda match: f'.aspp.branches.{int(match[1]) - 1}.'),
     (r'\.dec_att\.aspp_deforms\.(\d)\.', lambda match: f'.aspp.branches.{int(match[1]) + 1}.'),
     (r'(branches\.\d\.)atrous_conv\.', r'\1conv.'),
@@ -60,7 +60,7 @@ INTEGERS = ('num_batches_tracked', 'relative_position_index')
 # The reference has two convolutions here, DCNv2 has one.
 OFFSETS = ('.offset_conv.', '.modulator_conv.')
 
-# Convolutions that a norm follows, and that norm.
+# Convolutions that are followed by a norm, and that norm.
 NORMED_CONVS = (
     (r'(.+\.(?:squeeze|reconstruction)\.)conv_(in|out)\.weight', r'\1norm_\2'),
     (r'(.+\.aspp\.(?:branches\.\d|merge|pooled)\.)conv\.weight', r'\1norm'),
@@ -68,14 +68,14 @@ NORMED_CONVS = (
 )
 NORM_EPS = 1e-5
 
-LARGEST_REPEATED_BYTES = 2**31  # of parameters that are views of fewer numbers, as in files of one value each
+LARGEST_REPEATED_BYTES = 2**31  # of parameters that are views of fewer numbers, such as a single value
 
 
 def strip_prefixes(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Strip the prefixes of DistributedDataParallel, ``torch.compile`` and wrappers from all keys.
+    """Remove the prefixes of DistributedDataParallel, ``torch.compile`` and wrappers from all keys.
 
     Raises:
-        ValueError: If a parameter is there with a prefix and without.
+        ValueError: If a parameter exists with and without a prefix.
     """
     stripped = OrderedDict()
     for key, value in state_dict.items():
@@ -84,7 +84,7 @@ def strip_prefixes(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         if key in stripped:
             raise ValueError(f'{key} is there twice, with one of the prefixes {", ".join(PREFIXES)} and without')
         stripped[key] = value
-    if hasattr(state_dict, '_metadata'):  # has names without the prefixes too, see read_checkpoint
+    if hasattr(state_dict, '_metadata'):  # also contains names without prefixes, see read_checkpoint
         stripped._metadata = state_dict._metadata
     return stripped
 
@@ -103,7 +103,7 @@ def _convert_backbone(source: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _identity_norm(name: str, conv: Tensor) -> dict[str, Tensor]:
-    """Parameters of a norm that computes the identity in evaluation, behind a convolution's weight."""
+    """Parameters of a norm after a convolution that computes the identity in evaluation mode."""
     # Half precision would round the variance to 1.
     ones = conv.new_ones(conv.shape[:1], dtype=torch.promote_types(conv.dtype, torch.float32))
     return {
@@ -117,10 +117,10 @@ def _identity_norm(name: str, conv: Tensor) -> dict[str, Tensor]:
 
 
 def _missing_norms(converted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Identity norms for a checkpoint trained without any (batch size 1); nothing for one that has them.
+    """Identity norms for a checkpoint that was trained without norms (batch size 1); empty if it has norms.
 
     Raises:
-        ValueError: If it has some of them only.
+        ValueError: If it has only some of the norms.
     """
     norms = {}
     for key, value in converted.items():
@@ -172,22 +172,22 @@ def _is_plain(value: Tensor) -> bool:
 def convert_birefnet_state_dict(state_dict: dict[str, Tensor], crop_order: str = AUTO) -> dict[str, Tensor]:
     """Convert parameters of the reference implementation to those of :class:`mmbirefnet.models.BiRefNet`.
 
-    Every operation is differentiable. Three are more than a new name: DCNv2 holds offset and modulator in one
-    convolution; the last 1x1 convolution is split into the part of the decoder's map and that of the image; and the
-    kernels of the inward reference are reordered if the model was trained with crops by columns
-    (:mod:`mmbirefnet.zoo.crop_order`).
+    Every operation is differentiable. Besides renaming, offset and modulator of DCNv2 are joined in one convolution,
+    the last 1x1 convolution is split into parts for the decoder's map and for the image, and the kernels of the inward
+    reference are reordered if the model was trained with crops by columns (:mod:`mmbirefnet.zoo.crop_order`).
 
     Args:
         state_dict: Keys as released (``bb.``, ``squeeze_module.``, ``decoder.``, ``cls_head.``), with or without the
             prefixes ``module.``, ``_orig_mod.`` and ``model.``.
-        crop_order: ``'rows'``, ``'columns'``, or ``'auto'`` to detect the order from the weights. If they are
-            undecided it is ``'rows'``, with a warning.
+        crop_order: ``'rows'``, ``'columns'``, or ``'auto'`` to detect the order from the weights. If the detection is
+            uncertain, ``'rows'`` is used with a warning.
 
     Returns:
-        Keys of this project. Norms that a checkpoint trained at batch size 1 lacks are the identity.
+        Parameters with the keys of this project. If the model was trained at batch size 1 and has no norms, its norms
+        are the identity.
 
     Raises:
-        ValueError: If these are not the parameters of a BiRefNet, or ``crop_order`` is none of the three.
+        ValueError: If the parameters are not those of a BiRefNet, or ``crop_order`` is unknown.
     """
     source = strip_prefixes(state_dict)
     _check_reference(source)
@@ -197,7 +197,7 @@ def convert_birefnet_state_dict(state_dict: dict[str, Tensor], crop_order: str =
         if crop_order == COLUMNS:
             source |= {key: columns_to_rows(source[key], grid) for key, grid in GRIDS.items() if key in source}
         return _convert(source)
-    except (IndexError, RuntimeError) as error:  # parameters that cannot be put together
+    except (IndexError, RuntimeError) as error:  # parameters that cannot be concatenated
         raise ValueError(f'not a whole BiRefNet checkpoint: parameters of other shapes ({error})') from error
 
 
@@ -219,27 +219,26 @@ def _convert(source: dict[str, Tensor]) -> dict[str, Tensor]:
     if 'decode_head.inward.conv_out.weight' in converted:
         weight = converted['decode_head.conv_logits.weight']
         inward = converted['decode_head.inward.conv_out.weight'].shape[0]
-        # Without a copy each part would be saved with the whole.
+        # Without copies, each part would be saved with the whole tensor.
         converted['decode_head.conv_logits.weight'] = weight[:, :-inward].clone()
         converted['decode_head.conv_logits_inward.weight'] = weight[:, -inward:].clone()
     return converted | _missing_norms(converted)
 
 
 class LoadedBiRefNet(NamedTuple):
-    """Parameters of a BiRefNet, and what is known of the model."""
+    """Parameters of a BiRefNet, and metadata of the model."""
 
     state_dict: dict[str, Tensor]
-    """In this project's form."""
+    """Parameters in the format of this project."""
     meta: dict
-    """``meta`` of a checkpoint of this project. For one of the reference implementation ``crop_order`` and, as far as
-    they are known, ``model_name`` (of the catalog) and ``input_size``: (height, width), or ``'image'`` for the
-    image's own."""
+    """``meta`` of a checkpoint of this project. For one of the reference implementation, ``crop_order`` and, if known,
+    ``model_name`` (of the catalog) and ``input_size``: (height, width), or ``'image'`` for the size of each image."""
     converted: bool
-    """Whether the checkpoint was in the reference implementation's form."""
+    """Whether the checkpoint was in the format of the reference implementation."""
 
 
 def is_reference(state_dict: Mapping[str, Tensor]) -> bool:
-    """Whether parameters, without prefixes, are in the reference implementation's form."""
+    """Whether parameters without prefixes are in the format of the reference implementation."""
     return any(key.startswith('bb.') for key in state_dict)
 
 
@@ -247,14 +246,15 @@ def load_birefnet(path: str | os.PathLike, crop_order: str = AUTO, *, hash_file:
     """Read a BiRefNet from a checkpoint of this project or of the reference implementation.
 
     Args:
-        path: Checkpoint, a folder that was downloaded from Hugging Face, or the name of a model, see
+        path: Checkpoint, a folder from Hugging Face, or the name of a model, see
             :func:`mmbirefnet.zoo.download.fetch`.
-        crop_order: See :func:`convert_birefnet_state_dict`; for checkpoints of the reference implementation only.
-        hash_file: Whether to put the file's SHA-256 into the meta, as ``source_sha256``, and to recognize it by that.
+        crop_order: See :func:`convert_birefnet_state_dict`; only for checkpoints of the reference implementation.
+        hash_file: Whether to store the SHA-256 of the file in the meta as ``source_sha256``, and to identify the model
+            by it.
 
     Raises:
-        FileNotFoundError, ImportError, ValueError: As :func:`~mmbirefnet.fileio.checkpoints.read_checkpoint`, and if
-            it is not a BiRefNet, or its properties are impossible.
+        FileNotFoundError, ImportError, ValueError: As in :func:`~mmbirefnet.fileio.checkpoints.read_checkpoint`.
+        ValueError: If it is not a BiRefNet, or its metadata are impossible.
     """
     file = fetch(path)
     content = read_checkpoint(file, mmap=True)
@@ -290,7 +290,7 @@ def load_birefnet(path: str | os.PathLike, crop_order: str = AUTO, *, hash_file:
 
 
 def _same_backbone(info: ModelInfo | None, state: dict[str, Tensor], file: Path) -> ModelInfo | None:
-    """The model that a file is named after; ``None``, with a warning, if its backbone is another one."""
+    """Return ``info`` if its backbone is that of the file, else ``None`` with a warning."""
     if info is None:
         return None
     prefix = 'backbone.'
@@ -308,7 +308,7 @@ def _same_backbone(info: ModelInfo | None, state: dict[str, Tensor], file: Path)
 
 
 def _check_memory(state: Mapping[str, Tensor]) -> None:
-    """Raise ``ValueError`` if parameters are views that would take much more memory as a model than the file does."""
+    """Raise ``ValueError`` if parameters are views that need much more memory in a model than in the file."""
     dense = [value for value in state.values() if value.layout == torch.strided]
     storages = [value.untyped_storage() for value in dense]
     stored = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
@@ -318,7 +318,7 @@ def _check_memory(state: Mapping[str, Tensor]) -> None:
 
 
 def _check_facts(meta: dict, place: str) -> None:
-    """Raise ``ValueError`` for impossible properties of a model; ``place`` is the file that states them."""
+    """Raise ``ValueError`` for impossible metadata of a model; ``place`` is the file that contains them."""
     for key, fits, wanted in (
         ('input_size', lambda size: isinstance(size, (str, list, tuple)) and is_input_size(size), INPUT_SIZES),
         ('crop_order', lambda order: isinstance(order, str) and order in ORDERS, ' or '.join(map(repr, ORDERS))),
@@ -329,7 +329,7 @@ def _check_facts(meta: dict, place: str) -> None:
 
 
 def known_facts(info: ModelInfo | None, file: Path) -> dict:
-    """Properties of a model from the catalog, or from a ``config.json`` of this project beside the file."""
+    """Metadata of a model from the catalog, or from our ``config.json`` beside the file."""
     facts = {}
     if info is not None:
         facts = dict(model_name=info.name, input_size=info.input_size, crop_order=info.crop_order)
@@ -340,5 +340,5 @@ def known_facts(info: ModelInfo | None, file: Path) -> dict:
 
 
 def load_birefnet_state_dict(path: str | os.PathLike, crop_order: str = AUTO) -> dict[str, Tensor]:
-    """Parameters of :func:`load_birefnet`."""
+    """Return the parameters of :func:`load_birefnet`."""
     return load_birefnet(path, crop_order).state_dict

@@ -1,9 +1,9 @@
-"""The order of an image's crops in the channels of the inward reference.
+"""Order of the image crops in the channels of the inward reference.
 
-The reference implementation stacks the crops of a grid as channels in the order (channel, grid row, grid column),
-which is called ``rows`` here and is the order of this project. Until 5 November 2024 the order was (grid column, grid
-row, channel), ``columns``, and most released models were trained with it. Names and shapes of the parameters are the
-same, so that a model in the wrong order gives wrong predictions without an error.
+The reference implementation stacks the crops of a grid as channels in the order (channel, grid row, grid column), which
+we call ``rows`` and use. Until 5 November 2024, the order was (grid column, grid row, channel), ``columns``, and most
+released models were trained with it. Names and shapes of the parameters are the same, so a model in the wrong order
+returns wrong predictions without an error.
 """
 
 import logging
@@ -15,24 +15,24 @@ from torch import Tensor
 
 ROWS, COLUMNS = ORDERS = ('rows', 'columns')
 AUTO = 'auto'
-# Names of the first kernels of the inward reference in the reference implementation, with the crops per side.
+# First kernels of the inward references in the reference implementation, by the crops per side.
 GRIDS = {f'decoder.ipt_blk{block}.conv1.weight': grid for block, grid in ((5, 32), (4, 16), (3, 8), (2, 4))}
-# Standard errors by which one order has to be ahead of the other to count as detected. Random weights have a margin of
-# at most 3 or so. Trained with crops by rows and by columns, on synthetic images and from scratch, the margins were
-# +41 and -50 after 10 steps and +45 and -61 after 40 (32 channels, 128x128 pixels), and +13 and -28 after 10 steps and
-# +18 and -42 after 40 (Swin-T, 96x96 pixels).
+# Smallest margin between the orders, in standard errors, for a detection. Random weights have margins of up to about 3.
+# After training from scratch on synthetic images with crops by rows and by columns, the margins were +41 and -50 after
+# 10 steps and +45 and -61 after 40 (32 channels, 128x128 pixels), and +13 and -28 after 10 steps and +18 and -42 after
+# 40 (Swin-T, 96x96 pixels).
 THRESHOLD = 6.0
 
 
 class Detection(NamedTuple):
-    """What the weights reveal about the order of the crops."""
+    """Order of the crops according to the weights."""
 
     order: str | None
-    """``'rows'``, ``'columns'``, or ``None`` if the weights are undecided."""
+    """``'rows'``, ``'columns'``, or ``None`` if uncertain."""
     margin: float
-    """Standard errors by which ``rows`` is ahead of ``columns``; negative for ``columns``."""
+    """Margin in standard errors; positive for ``rows``, negative for ``columns``."""
     correlations: dict[int, tuple[float, float]]
-    """For each grid (crops per side) the mean correlation of related kernels by rows and by columns."""
+    """Mean correlation of related kernels by rows and by columns, for each grid (crops per side)."""
 
     def __str__(self) -> str:
         if not self.correlations:
@@ -60,21 +60,20 @@ def columns_to_rows(weight: Tensor, grid: int) -> Tensor:
 def detect_crop_order(state_dict: Mapping[str, Tensor]) -> Detection:
     """Detect the order of the crops from the weights.
 
-    Kernels that read the same place of an image are learned alike, because the color channels of images are alike, and
-    so are neighboring pixels. So the mean correlation of the three color kernels of a crop, and of the kernels of
-    neighboring crops, is higher when the input channels are read in the right order. It is compared at each grid, and
-    the differences are pooled in units of their standard error, which takes all pairs as independent.
+    Color channels of images are similar, and so are neighboring pixels, so training makes their kernels similar. In the
+    right order, the mean correlation of the three color kernels of a crop, and of the kernels of neighboring crops, is
+    therefore higher. It is compared at each grid, and the differences are pooled in units of their standard error, as
+    if all pairs were independent.
 
-    The colors alone would do for ``columns``. But read as columns, the "colors" of weights trained by ``rows`` are
-    neighbors on the grid, whose correlation comes close: on a Swin-T the margin by colors fell from 9.6 to 8.1 between
-    the 10th and the 40th step, and the one with neighbors rose from 13 to 18.
+    Colors alone suffice to detect ``columns``. But if weights trained by ``rows`` are read by columns, the "colors" are
+    neighbors on the grid, whose correlation is almost as high: for a Swin-T, the margin by colors fell from 9.6 to 8.1
+    between the 10th and the 40th step, while the margin with neighbors rose from 13 to 18.
 
     Args:
-        state_dict: Parameters under the names of the reference implementation, without prefixes.
+        state_dict: Parameters with the names of the reference implementation, without prefixes.
 
     Returns:
-        The order is ``None`` if the orders are less than ``THRESHOLD`` standard errors apart, as in models that were
-        hardly trained.
+        Order and margin; the order is ``None`` if the margin is below ``THRESHOLD``, as in hardly trained models.
     """
     correlations, scores = {}, []
     for key, grid in GRIDS.items():
@@ -92,7 +91,7 @@ def detect_crop_order(state_dict: Mapping[str, Tensor]) -> Detection:
 
 
 def _relatedness(weight: Tensor, grid: int) -> tuple[float, float]:
-    """Mean correlation of the kernels of a crop's colors and of neighboring crops, and the variance of that mean.
+    """Mean correlation of the color kernels of a crop and of kernels of neighboring crops, and its variance.
 
     Args:
         weight: ``(N, 3 * grid * grid, kH, kW)``, channels in the order (channel, grid row, grid column).
@@ -114,21 +113,20 @@ def _relatedness(weight: Tensor, grid: int) -> tuple[float, float]:
 def resolve_crop_order(
     state_dict: Mapping[str, Tensor], crop_order: str = AUTO, expected: str | None = None, name: str = 'the checkpoint'
 ) -> str:
-    """Decide on the order of the crops, and log the decision with its reason.
+    """Choose the order of the crops, and log it with the reason.
 
     Args:
-        state_dict: As for :func:`detect_crop_order`.
-        crop_order: ``'rows'`` or ``'columns'``, which is then taken, or ``'auto'``: the order that the weights show.
-            If they are undecided, it is the one that the catalog expects, or else ``'rows'``, the order of the
-            reference implementation's present code.
-        expected: Order that the catalog expects of the model, if it is known.
-        name: What messages call the model.
+        state_dict: See :func:`detect_crop_order`.
+        crop_order: ``'rows'``, ``'columns'``, or ``'auto'`` to detect it. If the detection is uncertain, the order is
+            ``expected``, or else ``'rows'`` as in the present reference implementation.
+        expected: Order of the model in the catalog, if known.
+        name: Name of the model in messages.
 
     Returns:
         ``'rows'`` or ``'columns'``.
 
     Raises:
-        ValueError: If ``crop_order`` is none of the three.
+        ValueError: If ``crop_order`` is unknown.
     """
     if crop_order not in (AUTO, *ORDERS):
         raise ValueError(f"crop_order={crop_order!r}, must be 'auto', 'rows' or 'columns'")

@@ -1,6 +1,6 @@
-"""Checkpoints by name: from the catalog, from Hugging Face, from a URL, or from a file.
+"""Checkpoints by name: from the catalog, Hugging Face, a URL, or a file.
 
-This module imports neither torch nor the OpenMMLab packages; only a plain URL needs them, for its download.
+This module imports neither torch nor the OpenMMLab packages; only downloads from plain URLs need them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NO_HUB = "downloading it needs the package huggingface_hub. Fix: pip install 'mm
 
 
 class _HubFile(NamedTuple):
-    """A file on Hugging Face; without ``file``, the parameters under any usual name."""
+    """A file on Hugging Face; without ``file``, the parameters with any common name."""
 
     name: str
     repository: str
@@ -60,23 +60,23 @@ class _HubFile(NamedTuple):
 
 
 def fetch(source: str | os.PathLike) -> Path:
-    """The file of a checkpoint, downloaded if it is not there yet.
+    """Return the file of a checkpoint, and download it if necessary.
 
-    Hugging Face files go to the cache of ``huggingface_hub``, which resumes downloads and reads ``HF_HOME``,
-    ``HF_ENDPOINT``, ``HF_HUB_OFFLINE`` and ``HF_TOKEN``; other URLs go to the folder of ``torch.hub``.
+    Files of Hugging Face are in the cache of ``huggingface_hub``, which resumes downloads and reads ``HF_HOME``,
+    ``HF_ENDPOINT``, ``HF_HUB_OFFLINE`` and ``HF_TOKEN``. Files of other URLs are in the folder of ``torch.hub``.
 
     Args:
         source: A file, or a folder with ``model.safetensors`` or ``pytorch_model.bin``; a name of the catalog
             (``'BiRefNet_HR'``); a Hugging Face id ``'user/repo'``, ``'user/repo@revision'``, ``'user/repo:file'`` or
-            ``'user/repo@revision:file'``; or a URL, optionally followed by ``#sha256=…``. What exists on
-            the disk is taken first. Without a file, a Hugging Face id stands for ``model.safetensors``, then
-            ``pytorch_model.bin``, then the only checkpoint there is.
+            ``'user/repo@revision:file'``; or a URL, optionally followed by ``#sha256=…``. An existing path
+            has priority. For a Hugging Face id without a file, ``model.safetensors`` is used, then
+            ``pytorch_model.bin``, then the only checkpoint of the repository.
 
     Raises:
-        FileNotFoundError: If there is no such file, model or repository; the message lists close names.
-        ConnectionError: If it cannot be downloaded; the message explains how to use a local file.
-        PermissionError: If its terms have to be accepted first.
-        OSError: If there is no space for it.
+        FileNotFoundError: If the file, model or repository does not exist; the message lists similar names.
+        ConnectionError: If the download fails; the message explains how to use a local file.
+        PermissionError: If its terms must be accepted first.
+        OSError: If the disk is full.
         ImportError: If huggingface_hub is not installed.
         ValueError: If the SHA-256 of the file differs from the known one.
     """
@@ -87,7 +87,7 @@ def fetch(source: str | os.PathLike) -> Path:
     if path.is_dir():
         try:
             return find_checkpoint(path)
-        except FileNotFoundError:  # a clone of the authors' repository has the name of their model
+        except FileNotFoundError:  # a clone of the authors' repository has the name of the model
             if info is None:
                 raise
     if not is_model_name(text):
@@ -102,7 +102,7 @@ def fetch(source: str | os.PathLike) -> Path:
 
 
 def is_model_name(text: str) -> bool:
-    """Whether a text is a name of the catalog, a Hugging Face id or a URL, judged by its form, without a lookup."""
+    """Whether a text has the form of a name of the catalog, a Hugging Face id or a URL, without a lookup."""
     if find_info(text) or _URL.match(text):
         return True
     found = _HUB_ID.fullmatch(text)
@@ -110,7 +110,7 @@ def is_model_name(text: str) -> bool:
 
 
 def find_cached(info: ModelInfo) -> Path | None:
-    """The file of a released model in the cache of Hugging Face; ``None`` if it is not there.
+    """Find the file of a released model in the cache of Hugging Face; ``None`` if it is not cached.
 
     Raises:
         ImportError: If huggingface_hub is not installed.
@@ -120,7 +120,7 @@ def find_cached(info: ModelInfo) -> Path | None:
 
 
 def print_terms(info: ModelInfo | None) -> None:
-    """Print, once a process, that a model must not be used commercially; nothing for other models."""
+    """Print, once per process, that the license of a model excludes commercial use; nothing for other models."""
     if info is not None and info.non_commercial:
         _print_once(
             f'{info.name}: the weights are licensed for non-commercial use only ({info.licence.weights}); '
@@ -158,7 +158,7 @@ def _fetch_from_hub(wanted: _HubFile) -> Path:
             path = _download(wanted._replace(file=file))
         except MissingFileError:
             continue
-        with contextlib.suppress(MissingFileError):  # which mmbirefnet.zoo.to_reference writes, with the input size
+        with contextlib.suppress(MissingFileError):  # written by mmbirefnet.zoo.to_reference, with the input size
             _download(wanted._replace(file='config.json'))
         return path
     try:
@@ -177,7 +177,7 @@ def _fetch_from_hub(wanted: _HubFile) -> Path:
 
 
 class MissingFileError(FileNotFoundError):
-    """A repository lacks a file."""
+    """Raised if a repository lacks a file."""
 
 
 def _download(wanted: _HubFile) -> Path:
@@ -186,7 +186,7 @@ def _download(wanted: _HubFile) -> Path:
     try:
         before = hub.try_to_load_from_cache(**arguments)
         path = hub.hf_hub_download(**arguments, library_name='mmbirefnet')
-    except Exception as error:  # of requests, httpx or httpx2, by the version of huggingface_hub
+    except Exception as error:  # errors of requests, httpx or httpx2, depending on the version of huggingface_hub
         raise _explain(error, wanted) from error
     if path != before:
         _check_blob(Path(path), wanted)
@@ -194,7 +194,7 @@ def _download(wanted: _HubFile) -> Path:
 
 
 def _check_blob(path: Path, wanted: _HubFile) -> None:
-    """Compare a new file with its SHA-256, which is the name of its blob in the cache if the repository has it."""
+    """Compare a new file with its SHA-256, the name of its blob in the cache if the repository provides it."""
     blob = path.resolve()
     if not _SHA256.fullmatch(blob.name):
         return
@@ -209,7 +209,7 @@ def _check_blob(path: Path, wanted: _HubFile) -> None:
 
 
 def _explain(error: Exception, wanted: _HubFile) -> Exception:
-    """The error in one sentence, with a fix."""
+    """Convert an error to one with a short message and a fix."""
     from huggingface_hub import constants, errors
 
     name, endpoint = wanted.name, constants.ENDPOINT
@@ -258,6 +258,6 @@ def _fetch_url(url: str) -> Path:
             'yourself and give its path'
         ) from error
     known = identify(url).sha256 if url.startswith(_AUTHORS_RELEASES) and url.endswith('.pth') and identify(url) else ()
-    # A folder for each place: files of different places often have the same name.
+    # One folder per location, since files of different locations often have the same name.
     folder = re.sub(r'[^\w./-]', '_', url.partition('//')[2].partition('#')[0].partition('?')[0]).rpartition('/')[0]
     return download(f'{url}#sha256={known[0]}' if known else url, folder=folder, progress=sys.stderr.isatty())

@@ -13,23 +13,23 @@ from .catalog import CATALOG
 from .download import fetch
 
 
-# mmengine logs the name from the tenth character on.
+# mmengine logs `loader.__name__[10:]`, so the name starts with `load_from_`.
 def load_from_file_or_name(filename: str, map_location: str | Callable | None = None) -> dict:
-    """A checkpoint of a file or of the name of a model, as mmengine loads it.
+    """Load a checkpoint from a file or by the name of a model, for mmengine.
 
     Args:
-        filename: See :func:`mmbirefnet.zoo.download.fetch`; mmengine gives URLs to another loader.
+        filename: See :func:`mmbirefnet.zoo.download.fetch`; mmengine passes URLs to another loader.
         map_location: See ``torch.load``.
 
     Raises:
-        OSError, ImportError, ValueError: See :func:`~mmbirefnet.zoo.download.fetch` and
+        OSError, ImportError, ValueError: As in :func:`~mmbirefnet.zoo.download.fetch` and
             :func:`mmbirefnet.fileio.checkpoint_loading.load_from_local`.
     """
     return load_from_local(str(fetch(filename)), map_location)
 
 
 def register_loader() -> None:
-    """Make mmengine load models by name, and its hub name the configs that have published parameters."""
+    """Let mmengine load models by name, and let errors of its hub list configs with published parameters."""
     CheckpointLoader.register_scheme('', load_from_file_or_name, force=True)
     hub.get_config = hub.hub.get_config = get_config
 
@@ -43,7 +43,7 @@ def get_config(cfg_path: str, pretrained: bool = False) -> Config:
         return _get_config(cfg_path, pretrained)
     try:
         cfg = _get_config(cfg_path, pretrained)
-    except AssertionError:  # an entry of the metafile without Weights
+    except AssertionError:  # an entry of the metafile has no Weights
         cfg = {}
     if 'model_path' not in cfg:
         released = ', '.join(dict.fromkeys(info.config.removesuffix('.py') for info in CATALOG.values()))

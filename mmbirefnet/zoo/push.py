@@ -1,4 +1,4 @@
-"""Uploading a folder that :func:`mmbirefnet.zoo.to_reference.write_reference` wrote to Hugging Face."""
+"""Upload a folder of :func:`mmbirefnet.zoo.to_reference.write_reference` to Hugging Face."""
 
 import os
 from pathlib import Path
@@ -7,11 +7,11 @@ from .to_reference import FILES
 
 
 def check_repository(repository: str) -> None:
-    """Check the name of a repository on Hugging Face, without a network.
+    """Check the name of a repository on Hugging Face, without network access.
 
     Raises:
         ImportError: If huggingface_hub is not installed.
-        ValueError: If it is no such name.
+        ValueError: If the name is invalid.
     """
     try:
         from huggingface_hub.utils import HFValidationError, validate_repo_id
@@ -28,20 +28,20 @@ def check_repository(repository: str) -> None:
 
 
 def push_to_hub(folder: str | os.PathLike, repository: str) -> str:
-    """Upload ``model.safetensors``, ``config.json`` and ``README.md`` as one commit; other files stay as they are.
+    """Upload ``model.safetensors``, ``config.json`` and ``README.md`` as one commit; other files do not change.
 
     Args:
         folder: A folder that :func:`mmbirefnet.zoo.to_reference.write_reference` wrote.
-        repository: ``USER/NAME`` on Hugging Face, or on the server that ``HF_ENDPOINT`` names. It is made if there is
-            none, public unless the account's settings differ.
+        repository: ``USER/NAME`` on Hugging Face, or on the server in ``HF_ENDPOINT``. It is created if it does not
+            exist, as public unless the settings of the account differ.
 
     Returns:
         The URL of the commit.
 
     Raises:
         FileNotFoundError: If the folder lacks one of the files.
-        ImportError, ValueError: See :func:`check_repository`.
-        PermissionError: If nobody is logged in, or the account must not write there.
+        ImportError, ValueError: As in :func:`check_repository`.
+        PermissionError: If you are not logged in, or the account may not write there.
         ConnectionError: If the upload fails.
     """
     check_repository(repository)
@@ -59,7 +59,7 @@ def push_to_hub(folder: str | os.PathLike, repository: str) -> str:
             allow_patterns=list(FILES),
             commit_message='Upload a BiRefNet with mmbirefnet',
         )
-    except Exception as error:  # of requests or httpx, by the version of huggingface_hub
+    except Exception as error:  # errors of requests or httpx, depending on the version of huggingface_hub
         status = getattr(getattr(error, 'response', None), 'status_code', None)
         reason = ' '.join(str(error).split()) or type(error).__name__
         if isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):

@@ -1,7 +1,7 @@
-"""Backbones of the reference implementation: names of their parameters there and here, and inference from shapes.
+"""Backbones of the reference implementation: names of parameters there and here, and inference from shapes.
 
-Each family has a table or function from the reference's keys (without ``bb.``) to this project's (without
-``backbone.``), its inverse, and a function that infers the architecture from the shapes.
+Each family has a table or function from keys of the reference (without ``bb.``) to keys of this project (without
+``backbone.``), its inverse, and a function that infers the architecture from shapes.
 """
 
 import itertools
@@ -21,11 +21,11 @@ class BackboneSpec(NamedTuple):
     """A backbone, inferred from its parameters."""
 
     name: str
-    """As in the names of the configs."""
+    """Name of the backbone, as in the names of the configs."""
     config: dict
     """Config for ``MODELS.build``."""
     channels: tuple[int, int, int, int]
-    """Channels of its maps at one scale."""
+    """Channels of the four maps at one scale."""
 
 
 class BackboneFamily(NamedTuple):
@@ -33,17 +33,17 @@ class BackboneFamily(NamedTuple):
 
     title: str
     mark: str
-    """A key of the reference that only this family has."""
+    """A key of the reference that no other family has."""
     rename: Callable[[str], str | None]
-    """Converts a key of the reference to this project's; ``None`` if the parameter is not kept."""
+    """Converts a key of the reference to one of this project; ``None`` if the parameter is dropped."""
     restore: Callable[[str], str]
-    """The inverse of ``rename``."""
+    """Inverse of ``rename``."""
     infer: Callable[[Shapes], BackboneSpec | None]
     """Infers the architecture; ``None`` for parameters of other families."""
 
 
 def rename_by(renames: Iterable[tuple[str, str]]) -> Callable[[str], str]:
-    """A function that applies each pattern of a table to a key, one after another."""
+    """Return a function that applies the patterns of a table to a key, one after another."""
 
     def rename(key: str) -> str:
         for pattern, name in renames:
@@ -54,15 +54,15 @@ def rename_by(renames: Iterable[tuple[str, str]]) -> Callable[[str], str]:
 
 
 def count(shapes: Shapes, prefix: str) -> int:
-    """Number of modules in a list whose parameters start with ``prefix``, as in ``blocks.``."""
+    """Number of modules in a list whose parameters start with ``prefix``, such as ``blocks.``."""
     return len({key.removeprefix(prefix).split('.')[0] for key in shapes if key.startswith(prefix)})
 
 
 def choose(family: str, architectures: Mapping[str, dict], found: dict) -> str:
-    """Name of the architecture that has the options found.
+    """Name of the architecture with the given options.
 
     Raises:
-        ValueError: If none has them.
+        ValueError: If there is none.
     """
     for name, architecture in architectures.items():
         if all(architecture[option] == value for option, value in found.items()):
@@ -70,7 +70,7 @@ def choose(family: str, architectures: Mapping[str, dict], found: dict) -> str:
     raise ValueError(f'no known {family} has {found}; known are {architectures}')
 
 
-# Swin Transformer (Liu et al., 2021): the names of the published checkpoints on both sides.
+# Swin Transformer (Liu et al., 2021): names of the published checkpoints on both sides.
 
 
 def _rename_swin(key: str) -> str | None:
@@ -95,10 +95,10 @@ def _infer_swin(shapes: Shapes) -> BackboneSpec | None:
 
 
 def _choose_swin(found: dict) -> str:
-    """Name of the architecture of this width and window with the closest depths.
+    """Name of the architecture with this width and window and the closest depths.
 
-    Other depths occur, such as 24 blocks in the third stage of FeyNobg. Blocks come in pairs, without and with a shift
-    of the windows, so that an odd depth means that one is missing.
+    Other depths exist, such as 24 blocks in the third stage of FeyNobg. Blocks are pairs, without and with a shift of
+    the windows, so an odd depth means that one is missing.
     """
     fitting = [
         name
@@ -113,7 +113,7 @@ def _choose_swin(found: dict) -> str:
 SWIN = BackboneFamily('Swin Transformer', 'patch_embed.proj.weight', _rename_swin, _restore_swin, _infer_swin)
 
 
-# PVTv2 (Wang et al., 2022): the names of the published checkpoints there, timm's network here.
+# PVTv2 (Wang et al., 2022): names of the published checkpoints there, timm's network here.
 
 PVTV2_ARCHITECTURES = {
     'b0': dict(channels=(32, 64, 160, 256), depths=(2, 2, 2, 2)),
@@ -161,11 +161,11 @@ PVTV2 = BackboneFamily(
 # mmpretrain's network here, where a convolution, its norm and its ReLU are one module.
 
 VGG_CONVS = (2, 2, 3, 3, 3)  # of each stage; a pool follows
-VGG_CHANNELS = (128, 256, 512, 512)  # the first stage is that of the first two pools
+VGG_CHANNELS = (128, 256, 512, 512)  # the first stage contains the first two pools
 
 
 def _modules_vgg(batch_norm: bool) -> dict[str, str]:
-    """This project's module for the number of each of torchvision's that has parameters."""
+    """Module of this project by number of the module of torchvision, for those with parameters."""
     modules = {}
     ours = theirs = 0
     for convs in VGG_CONVS:
@@ -192,10 +192,10 @@ def _restore_vgg(modules: dict[str, str], key: str) -> str:
 
 
 def _stage_vgg(modules: dict[str, str], module: str) -> int:
-    """The reference's stage, counted from 1, that a module of this project belongs to."""
+    """Stage of the reference, from 1, of a module of this project."""
     index = [ours for ours in modules.values() if ours.endswith('.conv')].index(module.rpartition('.')[0] + '.conv')
     stage = sum(index >= end for end in itertools.accumulate(VGG_CONVS))
-    return max(1, stage)  # the first two are one
+    return max(1, stage)  # the first two stages are one
 
 
 def _infer_vgg(batch_norm: bool, shapes: Shapes) -> BackboneSpec | None:
@@ -221,7 +221,7 @@ VGG16_BN = _family_vgg('VGG16 with BatchNorm', 'conv4.40.weight', batch_norm=Tru
 
 RESNET_ARCHITECTURES = {'r50': dict(depths=(3, 4, 6, 3), channels=(256, 512, 1024, 2048))}
 
-# Anchored, since blocks have a conv1, conv2 and conv3 too; the stem's new name is the first stage's old one.
+# Anchored, since blocks have a conv1, conv2 and conv3, too; the new name of the stem is the old one of the first stage.
 RESNET_RENAMES = (
     (r'^conv1\.4\.', 'layer1.'),
     *((rf'^conv{k}\.', f'layer{k}.') for k in (2, 3, 4)),
@@ -255,7 +255,7 @@ RESNET = BackboneFamily(
 
 # DINOv3 (Siméoni et al., 2025): timm's network on both sides, one level deeper here.
 
-# The blocks whose outputs are taken are the reference's choice.
+# The output blocks are those of the reference.
 DINOV3_ARCHITECTURES = {
     's': dict(model='small', dims=384, depth=12, gated=False, out_indices=(3, 5, 7, 11)),
     'splus': dict(model='small_plus', dims=384, depth=12, gated=True, out_indices=(3, 5, 7, 11)),
@@ -301,10 +301,10 @@ KNOWN = ', '.join(family.title for family in FAMILIES)
 
 
 def find_reference_family(keys: Collection[str]) -> BackboneFamily:
-    """The family that keys of the reference, without ``bb.``, belong to.
+    """Find the family of keys of the reference, without ``bb.``.
 
     Raises:
-        ValueError: If it is none of them.
+        ValueError: If there is none.
     """
     for family in FAMILIES:
         if family.mark in keys:
@@ -317,13 +317,13 @@ def find_reference_family(keys: Collection[str]) -> BackboneFamily:
 
 
 def find_family(shapes: Shapes) -> tuple[BackboneFamily, BackboneSpec]:
-    """The family and the architecture of a backbone, from its parameters in this project's form.
+    """Infer the family and the architecture of a backbone from parameters in the format of this project.
 
     Args:
         shapes: Shapes by name, without ``backbone.``.
 
     Raises:
-        ValueError: If it is none of the reference's.
+        ValueError: If it is not a backbone of the reference implementation.
     """
     for family in FAMILIES:
         spec = family.infer(shapes)
@@ -336,5 +336,5 @@ def find_family(shapes: Shapes) -> tuple[BackboneFamily, BackboneSpec]:
 
 
 def infer_backbone(shapes: Shapes) -> BackboneSpec:
-    """The architecture of :func:`find_family`."""
+    """Return the architecture of :func:`find_family`."""
     return find_family(shapes)[1]

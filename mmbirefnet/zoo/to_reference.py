@@ -1,7 +1,7 @@
-"""Trained weights in the form of the reference implementation, for programs that are built on it.
+"""Convert trained weights to the format of the reference implementation.
 
-The inverse of :func:`mmbirefnet.utils.convert_birefnet_state_dict`: names, one convolution each for offset and
-modulator, one final convolution, and the crops of the inward reference by rows, as the present code stacks them.
+This is the inverse of :func:`mmbirefnet.utils.convert_birefnet_state_dict`: names, separate convolutions for offset and
+modulator, one final convolution, and crops of the inward reference by rows, as in the present reference implementation.
 """
 
 import json
@@ -25,7 +25,7 @@ from .crop_order import AUTO, ROWS
 from .download import fetch
 from .renames import find_family, infer_backbone
 
-# Applied to each key outside of the backbone, one after another.
+# Applied one after another to each key outside of the backbone.
 RENAMES = (
     (r'^neck\.classifier\.', 'cls_head.0.'),
     (r'^neck\.squeeze\.', 'squeeze_module.0.'),
@@ -48,7 +48,8 @@ RENAMES = (
     (r'\.aspp\.merge\.conv\.', '.dec_att.conv1.'),
     (r'\.aspp\.merge\.norm\.', '.dec_att.bn1.'),
 )
-DEFORMABLE_KERNELS, DILATED_KERNELS = (1, 1, 3, 7), (1, 3, 3, 3)  # of the branches in the reference's ASPP
+# Kernel sizes of the branches in the ASPP of the reference.
+DEFORMABLE_KERNELS, DILATED_KERNELS = (1, 1, 3, 7), (1, 3, 3, 3)
 RELATIVE_BIAS = 'relative_position_bias_table'
 FILES = ('model.safetensors', 'config.json', 'README.md')
 
@@ -56,18 +57,18 @@ FILES = ('model.safetensors', 'config.json', 'README.md')
 def to_reference_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert parameters of :class:`mmbirefnet.models.BiRefNet` to those of the reference implementation.
 
-    Every operation is differentiable, and converting back gives the same parameters to the bit.
+    Every operation is differentiable, and converting back returns the same parameters, bit for bit.
 
     Args:
         state_dict: Parameters of this project, with or without the prefixes ``module.``, ``_orig_mod.`` and ``model.``.
-            Deformable kernels that an old version of this project saved doubled, which its metadata shows, are halved.
+            Doubled deformable kernels of old versions of this project, identified by the metadata, are halved.
 
     Returns:
-        Parameters under the reference's names; the crops of the inward reference are in the order ``rows``.
+        Parameters with the names of the reference; the crops of the inward reference are in the order ``rows``.
 
     Raises:
-        ValueError: If the reference has no such network: several classes, another backbone, an ASPP or norms that it
-            does not have.
+        ValueError: If the reference has no such network: several classes, another backbone, another ASPP, or other
+            norms.
     """
     source = strip_prefixes(state_dict)
     _check_head(source)
@@ -90,7 +91,7 @@ def to_reference_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 def _is_doubled(key: str, source: Mapping[str, Tensor]) -> bool:
-    """Whether it is a deformable kernel of an old checkpoint, twice the reference's, see ``DCNv2``."""
+    """Whether it is a doubled deformable kernel of an old checkpoint, see ``DCNv2``."""
     layer = key.removesuffix('.weight')
     version = getattr(source, '_metadata', {}).get(layer, {}).get('version', DCN_VERSION)
     return f'{layer}.conv_offset.weight' in source and version < DCN_VERSION
@@ -111,7 +112,7 @@ def _restore_backbone(source: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_head(source: dict[str, Tensor]) -> None:
-    """Raise ``ValueError`` for parts that the reference does not have, except backbones."""
+    """Raise ``ValueError`` for parts that the reference lacks, except backbones."""
     if 'decode_head.conv_logits.weight' not in source:
         raise ValueError(f'not a BiRefNet of this project: found {len(source)} keys such as {sorted(source)[:4]}')
     if any(key.endswith(MASK_WEIGHT) for key in source):
@@ -137,7 +138,7 @@ def _is_deformable(aspp: str, source: dict[str, Tensor]) -> bool:
 
 
 def _restore(key: str, source: dict[str, Tensor]) -> str:
-    """The reference's name of a parameter; ``conv_offset``, which stands for two, is kept."""
+    """Name of a parameter in the reference; ``conv_offset``, which is split later, is kept."""
     if match := re.fullmatch(r'(.+\.aspp)\.branches\.(\d)\.(conv|norm)\.(.+)', key):
         aspp, index, part, rest = match[1], int(match[2]), match[3], match[4]
         deformable = _is_deformable(aspp, source)
@@ -157,18 +158,18 @@ def _restore(key: str, source: dict[str, Tensor]) -> str:
 def write_reference(
     src: str | os.PathLike, dst: str | os.PathLike, crop_order: str = AUTO, adapters: str | os.PathLike | None = None
 ) -> list[Path]:
-    """Write a checkpoint in the form of the reference implementation.
+    """Write a checkpoint in the format of the reference implementation.
 
     Args:
-        src: Checkpoint of this project, or of the reference implementation, whose crops by columns then become crops by
-            rows; or the name of a model, see :func:`mmbirefnet.zoo.download.fetch`.
+        src: Checkpoint of this project or of the reference implementation (whose crops by columns are converted to
+            rows), or the name of a model, see :func:`mmbirefnet.zoo.download.fetch`.
         dst: A ``.pth`` or ``.safetensors`` file, or a folder as on Hugging Face: ``model.safetensors``,
-            ``config.json`` and a model card, ``README.md``. What exists is replaced.
+            ``config.json`` and a model card, ``README.md``. Existing files are replaced.
         crop_order: See :func:`mmbirefnet.utils.convert_birefnet_state_dict`.
-        adapters: File of low-rank adapters that are merged into the weights.
+        adapters: File of low-rank adapters to merge into the weights.
 
     Returns:
-        The files that were written.
+        Paths of the written files.
 
     Raises:
         FileNotFoundError, ImportError, ValueError: If ``src`` cannot be read, or the reference has no such network.
@@ -188,7 +189,7 @@ def write_reference(
         raise ValueError(f'{src}: {error}') from error
     except (IndexError, RuntimeError) as error:  # parameters that cannot be put together
         raise ValueError(f'{src}: not a whole BiRefNet: parameters of other shapes ({error})') from error
-    # Parts of one tensor would be saved with the whole.
+    # Without copies, each part would be saved with the whole tensor.
     state = {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
     if dst.suffix == '.pth':
         dst.parent.mkdir(parents=True, exist_ok=True)
@@ -210,7 +211,7 @@ def write_reference(
 
 
 def with_adapters(loaded: LoadedBiRefNet, path: str | os.PathLike) -> LoadedBiRefNet:
-    """A model with low-rank adapters merged into its weights; it is no longer the released one.
+    """Merge low-rank adapters into the weights; the result is not identified as the released model.
 
     Raises:
         FileNotFoundError, ValueError: If the adapters cannot be read, or are for another model.
@@ -238,7 +239,7 @@ def _write_safetensors(path: Path, state: dict[str, Tensor]) -> None:
 
 
 def _facts(loaded: LoadedBiRefNet) -> dict:
-    """What a program has to know to run the model."""
+    """Metadata that a program needs to run the model."""
     prefix = 'backbone.'
     shapes = {
         key.removeprefix(prefix): tuple(value.shape)
@@ -253,7 +254,7 @@ def _facts(loaded: LoadedBiRefNet) -> dict:
 
 
 def _scores(src: str | os.PathLike, loaded: LoadedBiRefNet) -> list[tuple[str, str, float, str]]:
-    """Rows of dataset, metric, value and source: of the training's last validation, or else published ones."""
+    """Rows of dataset, metric, value and source: from the last validation of the training, or else published."""
     if 'model_name' in loaded.meta:  # converted, not trained
         info = find_info(loaded.meta['model_name'])
         return [

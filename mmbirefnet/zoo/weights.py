@@ -16,15 +16,15 @@ WHERE = (
 
 
 def find_weights(weights: str | os.PathLike | None, default: str | None = DEFAULT_MODEL) -> Path:
-    """The checkpoint to use: the one given, else that of the environment variable ``MMBIREFNET_CHECKPOINT``.
+    """Return the checkpoint to use: ``weights``, else that of the environment variable ``MMBIREFNET_CHECKPOINT``.
 
     Args:
         weights: A file, a folder, the name of a model, or a URL, see :func:`mmbirefnet.zoo.download.fetch`.
-        default: What is used if there is neither.
+        default: Used if neither is given.
 
     Raises:
-        ValueError: If there is none of them.
-        OSError, ImportError: If it does not exist or cannot be downloaded.
+        ValueError: If no checkpoint is given and ``default`` is ``None``.
+        OSError, ImportError: If the checkpoint does not exist or cannot be downloaded.
     """
     variable = os.environ.get(CHECKPOINT_VARIABLE)
     given = weights or variable or default

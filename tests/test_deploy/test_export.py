@@ -110,7 +110,7 @@ def test_grid_sample_form_by_the_tool(export):
     assert first.endswith(' MB, 96x96')
     assert 'drawing.png: logits differ by ' in second
     assert float(second.split()[4].strip(',')) <= 1e-3
-    assert third.startswith('median seconds an image: PyTorch, fused ')
+    assert third.startswith('median seconds per image: PyTorch, fused ')
     proto = onnx.load(path)
     onnx.checker.check_model(proto, full_check=True)
     kinds = {node.op_type for node in proto.graph.node}
@@ -255,7 +255,7 @@ def test_wrong_values(export, options, message):
 
 
 def test_only_one_channel_of_a_birefnet():
-    with pytest.raises(ValueError, match='only models of one channel can be exported, this one gives 2'):
+    with pytest.raises(ValueError, match='only models with one output channel can be exported, this one has 2'):
         trace(
             MODELS.build(model_config(**TINY, out_channels=2, loss_decode=dict(type='CrossEntropyLoss'))),
             SIZE,

@@ -1,16 +1,16 @@
-"""Relative links of the documentation lead to files, and every page is on the site."""
+"""Relative links of the documentation and of the READMEs lead to files and headings, and every page is on the site."""
 
 import re
-from pathlib import Path
 
 import pytest
+from doc_blocks import PAGES as ALL_PAGES
+from doc_blocks import ROOT
 
-ROOT = Path(__file__).parents[2]
 SITE = ROOT / 'docs/en'
 PAGES = sorted(SITE.rglob('*.md'))
 
 
-@pytest.mark.parametrize('page', PAGES, ids=lambda path: str(path.relative_to(SITE)))
+@pytest.mark.parametrize('page', ALL_PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_relative_links(page):
     text = page.read_text('utf-8')
     for target, anchor in re.findall(r'\]\((?!https?:|mailto:)([^)\s#]*)#?([^)\s]*)\)', text):

@@ -78,4 +78,4 @@ def test_file_systems_without_locks(runner, monkeypatch):
     monkeypatch.setattr(work_dir_lock_hook.fcntl, 'lockf', refuse)
     WorkDirLockHook().before_train(runner)
     (warning,) = runner.logger.warnings
-    assert warning.endswith('a second training in this directory would go unnoticed')
+    assert warning.endswith('a second training in this directory would not be detected')

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import py_sod_metrics
 import pytest
 
 from mmbirefnet.evaluation import aggregate, score_pair
@@ -26,6 +25,8 @@ def load(name):
 
 def pysodmetrics(score_map, mask):
     """The same scores by the library's own classes."""
+    import py_sod_metrics  # takes seconds, so not in each process that collects the tests
+
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         measures = dict(

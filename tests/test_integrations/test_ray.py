@@ -20,7 +20,7 @@ def test_masks_are_those_of_the_inferencer(trained_checkpoint, tmp_path, monkeyp
         sample = make_sample(0, 'DIS-VD', index, (96, 96))
         cv2.imwrite(str(tmp_path / f'photos/{index}.png'), sample.image)
     (tmp_path / 'photos/damaged.png').write_bytes(b'no')
-    (example,) = blocks('docs/en/advanced_guides/many_machines.md', 'ray')
+    (example,) = blocks('docs/en/advanced_guides/scale.md', 'ray')
     (tmp_path / 'cut_with_ray.py').write_text(example)
     monkeypatch.syspath_prepend(tmp_path)
     from cut_with_ray import cut

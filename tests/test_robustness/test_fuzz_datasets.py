@@ -215,7 +215,7 @@ def test_folders_that_link_to_themselves(folder):
     (folder / 'im/sub').mkdir()
     (folder / 'im/one').symlink_to(folder / 'im/sub')
     (folder / 'im/sub/two').symlink_to(folder / 'im')
-    with pytest.raises(OSError, match=r'im/(one|sub)/two: links to a folder that it is in'):
+    with pytest.raises(OSError, match=r'im/(one|sub)/two: links to a folder that contains it'):
         dataset(folder)
     (folder / 'im/sub/two').unlink()
     add(folder, 'a.png')

@@ -257,7 +257,7 @@ def test_nothing_is_overwritten_unasked(main, reference, tmp_path, capsys):
     dst.write_bytes(b'precious')
     assert error(main, src, dst) == f'error: {dst}: exists already; --overwrite replaces it'
     assert dst.read_bytes() == b'precious'
-    assert error(main, src, src, '--overwrite') == f'error: {src}: is the file to be converted'
+    assert error(main, src, src, '--overwrite') == f'error: {src}: is the file to convert'
     assert '.pth file' in error(main, src, tmp_path / 'out.safetensors')
     main([str(src), str(dst), '--overwrite'])
     assert torch.load(dst, weights_only=True).keys() == {'meta', 'state_dict'}

@@ -117,7 +117,7 @@ def test_adapters(small, tmp_path):
 
 def test_inverted_masks_stop_it(small, tmp_path):
     data = write_images(tmp_path / 'data', range(4), invert=True)
-    with pytest.raises(ValueError, match=r'4 faults that ruin a training, such as .*0.png \(inverted.*--no-check'):
+    with pytest.raises(ValueError, match=r'4 problems that ruin a training, such as .*0.png \(inverted.*--no-check'):
         finetune(data, tmp_path / 'run', str(small[1]), config=small[0], report=lambda line: None)
     assert not (tmp_path / 'run').exists()
 

@@ -76,7 +76,7 @@ def test_only_maps_of_the_same_test_count(test, folder):
     (folder / 'maps').mkdir()
     cv2.imwrite(str(folder / 'maps/0001.png'), np.zeros((80, 96), np.uint8))
     assert test('--resume')[1] == IMAGES  # without a note of where maps are from
-    with pytest.raises(SystemExit, match='maps: its maps are of another test; fuse differ'):
+    with pytest.raises(SystemExit, match='maps: its predictions are of another test; fuse differ'):
         test('--resume', '--no-fuse')
     (folder / 'b.pth').write_bytes((folder / 'a.pth').read_bytes())
     with pytest.raises(SystemExit, match='checkpoint, modified differ'):

@@ -1,6 +1,6 @@
-"""Time, memory and work of inference or training steps of a config's model, or the speed of its data pipeline.
+"""Measure time, memory and operations of inference or training steps of a config, or the speed of its data pipeline.
 
-Each variant runs in a process of its own. With --versus two of them take their steps in turn, for example
+Each variant runs in a separate process. With --versus, the steps of two variants alternate, for example
 
     python tools/analysis_tools/benchmark.py CONFIG --fused --versus='--plain --dcn mmcv'
 
@@ -48,26 +48,26 @@ DTYPES = {name: getattr(torch, name) for name in ('float32', 'float16', 'bfloat1
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
-    parser.add_argument('--mode', choices=('inference', 'train', 'data'), default='inference', help='what is timed')
+    parser.add_argument('--mode', choices=('inference', 'train', 'data'), default='inference', help='what to measure')
     parser.add_argument('--size', type=int, nargs=2, default=(1024, 1024), metavar=('HEIGHT', 'WIDTH'))
     parser.add_argument('--batch-size', type=int, default=1)
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
-    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='16 bits: under autocast')
+    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='16-bit types use autocast')
     parser.add_argument('--fused', action='store_true', help='fuse the model (inference)')
-    parser.add_argument('--plain', dest='fused', action='store_false', help='do not (default)')
+    parser.add_argument('--plain', dest='fused', action='store_false', help='do not fuse it (default)')
     parser.add_argument('--dcn', choices=('auto', 'mmcv', 'torch', 'triton'), default='auto', help='backend of DCNv2')
     parser.add_argument(
         '--compile', action=argparse.BooleanOptionalAction, default=False, help='torch.compile the forward pass'
     )
     parser.add_argument('--channels-last', action=argparse.BooleanOptionalAction, default=False, help='memory format')
-    parser.add_argument('--checkpoint', help='weights; drawn at random without')
-    parser.add_argument('--warmup', type=int, default=1, help='steps (or batches) before those that are timed')
-    parser.add_argument('--runs', type=int, default=5, help='steps (or batches) that are timed')
+    parser.add_argument('--checkpoint', help='checkpoint (default: random weights)')
+    parser.add_argument('--warmup', type=int, default=1, help='untimed steps (or batches) before the timed ones')
+    parser.add_argument('--runs', type=int, default=5, help='timed steps (or batches)')
     parser.add_argument('--depth', type=int, default=3, help='depth of the table of modules; 0 for no table')
     parser.add_argument('--threads', type=int, help='CPU threads')
     parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE', help='change the config')
-    parser.add_argument('--versus', metavar='OPTIONS', help='a second variant: these options on top of the others')
-    parser.add_argument('--company', type=int, metavar='N', help='also time N processes at once, against one alone')
+    parser.add_argument('--versus', metavar='OPTIONS', help='a second variant, with these additional options')
+    parser.add_argument('--company', type=int, metavar='N', help='also compare N processes at once with one alone')
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
     return parser
@@ -110,7 +110,7 @@ class Steps:
         reset_peak_memory(self.device)
 
     def __call__(self) -> float:
-        """Take a step; seconds that it took."""
+        """Run a step and return its seconds."""
         start = self.now()
         dtype = DTYPES[self.args.dtype]
         with nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype):
@@ -134,22 +134,22 @@ class Steps:
         return time.perf_counter()
 
     def finish(self) -> dict:
-        """What else is to be known, measured after the timed steps."""
+        """Further results, measured after the timed steps."""
         result = dict(parameters=self.parameters, peak_memory=peak_memory(self.device))
-        if self.args.compile:  # whose graph hides the modules
+        if self.args.compile:  # compiled graphs hide the modules
             self.model.forward = self.plain_forward
         result['modules'] = self.module_seconds() if self.args.depth else {}
-        # Counted through the form whose matrix products torch sees; they are the same in all.
+        # Counted with the backend whose matrix products torch sees; the count is the same for all.
         for module in self.model.modules():
             if isinstance(module, DCNv2):
                 module.backend = 'torch'
-        # The in-place product of the kernels' gradients is not among those that torch counts.
+        # torch does not count the in-place product of the gradients of kernels.
         with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flops}) as counter:
             self()
         return result | dict(flops=counter.get_total_flops())
 
     def module_seconds(self) -> dict[str, float]:
-        """Seconds of one step by part: training's phases, and modules in the forward pass with all inside them."""
+        """Seconds of one step by part: phases of training, and modules in the forward pass, including nested ones."""
         seconds, starts, handles = defaultdict(float), {}, []
         for name, module in self.model.named_modules():
             if name and name.count('.') < self.args.depth:
@@ -179,7 +179,8 @@ class Batches:
     def __init__(self, args: argparse.Namespace) -> None:
         cfg = load_config(args)
         init_default_scope(cfg.get('default_scope', 'mmseg'))
-        options = dict(batch_size=args.batch_size, persistent_workers=False)  # which would outlive the measurement
+        # Persistent workers would outlive the measurement.
+        options = dict(batch_size=args.batch_size, persistent_workers=False)
         loader = Runner.build_dataloader(cfg.train_dataloader | options, seed=0)
         self.batches = (batch for _ in itertools.count() for batch in loader)
 
@@ -189,17 +190,17 @@ class Batches:
         return time.perf_counter() - start
 
     def finish(self) -> dict:
-        self.batches.close()  # and with it the loader's processes
+        self.batches.close()  # also ends the workers of the loader
         return dict(peak_memory=peak_memory(torch.device('cpu')))
 
 
 def build_model(cfg: dict, args: argparse.Namespace) -> nn.Module:
-    """The model of a config without its pretrained weights, in the form that the options ask for."""
+    """Build the model of a config, without pretrained weights, according to the options."""
     model = MODELS.build(cfg)
     for module in model.modules():
         if isinstance(module, DCNv2):
             module.backend = args.dcn
-            # Fresh offsets are zero; those of trained models reach pixels all over the neighborhood.
+            # Offsets are initialized with zero; those of trained models point to pixels in the neighborhood.
             nn.init.normal_(module.conv_offset.weight, std=0.1)
     if args.checkpoint:
         load_checkpoint(model, args.checkpoint, map_location='cpu', strict=True)
@@ -223,7 +224,7 @@ def make_batch(model: nn.Module, args: argparse.Namespace) -> tuple[Tensor, list
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Forget what was needed to load libraries and to build the model."""
+    """Reset the peak, so that loading libraries and building the model do not count."""
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats()
     else:
@@ -231,15 +232,15 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes at the highest: those that torch allocated on a GPU, else the process's resident set with its libraries."""
+    """Peak memory in bytes: allocated by torch on a GPU, else the resident set of the process with libraries."""
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated()
     return 1024 * int(re.search(r'VmHWM:\s+(\d+) kB', Path('/proc/self/status').read_text())[1])
 
 
 def work(connection: Connection, args: argparse.Namespace) -> None:
-    """A variant's process: steps whenever it is asked, then the rest."""
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the log of mmengine is no part of the report
+    """Process of a variant: runs steps on request, then the further measurements."""
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the log of mmengine is not part of the report
     if args.threads:
         torch.set_num_threads(args.threads)
     steps = (Batches if args.mode == 'data' else Steps)(args)
@@ -257,7 +258,7 @@ def processes(variants: list[argparse.Namespace]) -> Iterator[list[Connection]]:
     connections = []
     for args in variants:
         ours, theirs = context.Pipe()
-        # Not a daemon: loading data takes processes of its own.
+        # Not a daemon, since data loaders start processes.
         context.Process(target=work, args=(theirs, args)).start()
         theirs.close()
         connections.append(ours)
@@ -271,7 +272,7 @@ def processes(variants: list[argparse.Namespace]) -> Iterator[list[Connection]]:
 
 
 def step_at_once(connections: list[Connection]) -> list[tuple[float, float]]:
-    """Have all processes take a step at the same time; the wall and CPU seconds of each."""
+    """Run a step in all processes at the same time; returns wall and CPU seconds of each."""
     for connection in connections:
         connection.send('step')
     return [connection.recv() for connection in connections]
@@ -284,7 +285,7 @@ def finish(connection: Connection, times: list[tuple[float, float]], args: argpa
 
 
 def measure(variants: list[argparse.Namespace]) -> list[dict]:
-    """Measure variants, their steps in turn."""
+    """Measure variants with alternating steps."""
     warmup, runs = variants[0].warmup, variants[0].runs
     with processes(variants) as connections:
         rounds = [[step_at_once([each])[0] for each in connections] for _ in range(warmup + runs)][warmup:]
@@ -292,9 +293,9 @@ def measure(variants: list[argparse.Namespace]) -> list[dict]:
 
 
 def measure_company(args: argparse.Namespace) -> dict:
-    """Measure one process alone and ``args.company`` of them at once, in turn."""
+    """Measure one process alone and ``args.company`` processes at once, alternating."""
     with processes([args] * args.company) as connections:
-        step_at_once(connections)  # all are ready, and have what they make once
+        step_at_once(connections)  # wait until all are ready, and have done one-time work
         alone, together = [], []
         for _ in range(args.warmup + args.runs):
             alone += step_at_once(connections[:1])

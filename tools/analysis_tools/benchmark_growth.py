@@ -1,12 +1,12 @@
-"""Seconds and memory of inference from small to large images, whole and in tiles, as a Markdown table.
+"""Measure time and memory of inference by image size, whole and in tiles, as a Markdown table.
 
-Each size runs in a process of its own, through BiRefNetInferencer, from an array to the map at the image's size:
+Each size runs in a separate process with BiRefNetInferencer, from an array to the prediction at the size of the image:
 
     python tools/analysis_tools/benchmark_growth.py birefnet_swin-t_8xb4-500e_dis5k-1024x1024 --tile 1024
 
-Images up to the tile's size are predicted whole, at their own size. Without --checkpoint the weights are random, which
-changes neither time nor memory. Memory is what the process needs at its highest beyond what it has with the model
-loaded and the image read; seconds are the median of --runs after one run that is not counted.
+Images up to the size of a tile are predicted whole, at their size. Without --checkpoint, the weights are random, which
+changes neither time nor memory. Memory is the peak of the process, minus its memory after loading the model and the
+image. Seconds are the median of --runs after one run that does not count.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32')
     parser.add_argument('--threads', type=int, help='CPU threads')
-    parser.add_argument('--runs', type=int, default=3, help='runs that are timed (default: %(default)s)')
+    parser.add_argument('--runs', type=int, default=3, help='timed runs (default: %(default)s)')
     parser.add_argument('--one', type=int, help=argparse.SUPPRESS)  # the size that a child process measures
     args = parser.parse_args()
     if min(args.runs, *args.sizes) < 1:
@@ -63,7 +63,7 @@ def measure(args: argparse.Namespace) -> dict:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
-        Path('/proc/self/clear_refs').write_text('5')  # VmHWM starts again from here
+        Path('/proc/self/clear_refs').write_text('5')  # reset VmHWM
         before = status('VmRSS')
     seconds = []
     for _ in range(1 + args.runs):
@@ -75,7 +75,7 @@ def measure(args: argparse.Namespace) -> dict:
 
 
 def random_model(config: str):
-    """The model of a config, fresh, with the config for its size."""
+    """The model of a config with random weights, and the config for its size."""
     import copy
 
     from mmengine.registry import DefaultScope

@@ -1,4 +1,4 @@
-"""Throughput of the metric beside plain pysodmetrics, on synthetic pairs; checks that the numbers are equal."""
+"""Compare the throughput of our metric and pysodmetrics on synthetic pairs, and check that the scores are equal."""
 
 import argparse
 import os
@@ -26,8 +26,8 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--pairs', type=int, default=8, help='number of pairs (default: %(default)s)')
     parser.add_argument('--size', type=int, nargs=2, default=(1500, 2500), metavar=('HEIGHT', 'WIDTH'))
-    parser.add_argument('--rounds', type=int, default=3, help='times that each way is timed, in turn')
-    parser.add_argument('--workers', default='auto', help="processes that score, or 'auto' (default)")
+    parser.add_argument('--rounds', type=int, default=3, help='alternating runs of each')
+    parser.add_argument('--workers', default='auto', help="worker processes, or 'auto' (default)")
     args = parser.parse_args()
     if args.pairs < 1 or args.rounds < 1:
         parser.error('--pairs and --rounds: expected 1 or more')
@@ -36,7 +36,7 @@ def parse_args():
 
 
 def make_pair(index, size):
-    """A drawn object and a map of it as a network at 1024x1024 makes them: soft edges, doubtful regions.
+    """A generated object and a prediction like that of a network at 1024x1024: soft edges, uncertain regions.
 
     Returns:
         uint8 (H, W) map and bool (H, W) mask.
@@ -53,7 +53,7 @@ def make_pair(index, size):
 
 
 def plain(pairs):
-    """All measures that pysodmetrics has, in a loop over the pairs."""
+    """All measures of pysodmetrics, in a loop over the pairs."""
     measures = dict(
         fm=py_sod_metrics.Fmeasure(),
         em=py_sod_metrics.Emeasure(),
@@ -75,7 +75,7 @@ def plain(pairs):
 
 
 def ours(samples, workers):
-    """All measures of ``DichotomousMetric`` over the data samples, as a test loop calls it."""
+    """All measures of ``DichotomousMetric`` for the data samples, called as in a test loop."""
     metric = DichotomousMetric(stretch_hce=True, num_workers=workers)
     for sample in samples:
         metric.process(None, [sample])
@@ -84,7 +84,7 @@ def ours(samples, workers):
 
 def to_sample(index, score_map, mask):
     sample = SegDataSample(metainfo=dict(img_path=f'{index:06d}.jpg'))
-    # The middle of each level: truncation gives it back.
+    # The middle of each level, so that truncation returns the level.
     sample.seg_logits = PixelData(data=torch.from_numpy((score_map[None] + np.float32(0.5)) / 255).clamp(max=1))
     sample.gt_sem_seg = PixelData(data=torch.from_numpy(mask[None].astype(np.float32)))
     return sample.to_dict()
@@ -107,13 +107,13 @@ def main():
         expected = scores['pysodmetrics']
         difference = max(abs(scores['ours'][measure] - value) for measure, value in expected.items())
         if difference > TOLERANCE:
-            raise SystemExit(f'the numbers differ by {difference:.2g}: {scores}')
+            raise SystemExit(f'the scores differ by {difference:.2g}: {scores}')
 
     for name, times in seconds.items():
         ratio = statistics.median(p / t for p, t in zip(seconds['pysodmetrics'], times, strict=True))
         speed = args.pairs / statistics.median(times)
         print(f'{name:16s}{speed:8.2f} pairs/s {ratio:8.1f} x   ({len(scores[name])} measures)')
-    print(f'greatest difference of the {len(expected)} measures in common: {difference:.1g}')
+    print(f'largest difference of the {len(expected)} common measures: {difference:.1g}')
 
 
 if __name__ == '__main__':

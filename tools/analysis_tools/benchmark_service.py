@@ -1,4 +1,4 @@
-"""Measure the throughput of the HTTP service: waiting requests one by one, and in batches (``--batch``)."""
+"""Measure the throughput of the HTTP service with and without batches of waiting requests (``--batch``)."""
 
 import argparse
 import http.client
@@ -26,19 +26,19 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config of the model; its parameters are random without --checkpoint')
     parser.add_argument('--checkpoint', help='checkpoint of the model')
-    parser.add_argument('--device', help='by default a GPU where there is one')
-    parser.add_argument('--size', type=int, default=64, help="side of the model's input (default: %(default)s)")
+    parser.add_argument('--device', help='default: a GPU if there is one')
+    parser.add_argument('--size', type=int, default=64, help='side of the model input in pixels (default: %(default)s)')
     parser.add_argument(
-        '--image', type=int, default=128, help='side of the images that are sent (default: %(default)s)'
+        '--image', type=int, default=128, help='side of the sent images in pixels (default: %(default)s)'
     )
-    parser.add_argument('--clients', type=int, default=16, help='at once (default: %(default)s)')
-    parser.add_argument('--images', type=int, default=96, help='in each run (default: %(default)s)')
+    parser.add_argument('--clients', type=int, default=16, help='number of clients at once (default: %(default)s)')
+    parser.add_argument('--images', type=int, default=96, help='number of images in each run (default: %(default)s)')
     parser.add_argument('--batches', type=int, nargs='+', default=[1, 8], help='values of --batch (default: 1 8)')
     return parser.parse_args()
 
 
 def body_of(image: np.ndarray, size: int) -> bytes:
-    """A form with an image file, that asks for its mask at an input size."""
+    """Form data with an image file, for its mask at an input size."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, 'PNG')
     body = b''
@@ -62,7 +62,7 @@ def post(address: tuple[str, int], body: bytes) -> None:
 
 
 def measure(inferencer: BiRefNetInferencer, batch: int, args: argparse.Namespace) -> tuple[float, float]:
-    """Images per second, and seconds of this process's CPU time per image: of service and clients, without decoding."""
+    """Images per second, and CPU seconds per image of this process: service and clients, without decoding."""
     limits = Limits(queue=args.clients, batch=batch)
     body = body_of(np.random.default_rng(0).integers(0, 256, (args.image, args.image, 3), np.uint8), args.size)
     with listen('127.0.0.1', 0) as listener:

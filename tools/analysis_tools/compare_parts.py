@@ -1,9 +1,9 @@
 """Train a small BiRefNet with and without each of its parts, and other heads on the same backbone.
 
-Trains on the synthetic data set of ``make demo``. The parts are those that configs/birefnet_ablation switches off; the
-other heads are mmsegmentation's, with about as many parameters. All have the same data, losses, schedule and number of
-iterations. Each run leaves its scores in WORK_DIR/<model>_seed<N>.json, and a run whose file exists is not repeated.
-Prints a Markdown table of the mean and the standard deviation over the seeds.
+It trains on the synthetic data set of ``make demo``. The parts are those of configs/birefnet_ablation; the other heads
+are mmsegmentation's, with about as many parameters. Data, losses, schedule and number of iterations are the same. Each
+run writes its scores to WORK_DIR/<model>_seed<N>.json, and is skipped if that file exists. The tool prints a Markdown
+table of mean and standard deviation over the seeds.
 """
 
 import argparse
@@ -29,7 +29,7 @@ ABLATIONS = {
     path.name.split('_')[0].removeprefix('birefnet-'): path
     for path in sorted((CONFIGS / 'birefnet_ablation').glob('*.py'))
 }
-# Channels that give the whole model the number of parameters of the small BiRefNet, 7.1 million.
+# Channels for which the whole model has as many parameters as the small BiRefNet, 7.1 million.
 HEADS = {
     'FCN': dict(type='FCNHead', in_channels=256, in_index=3, channels=612, num_convs=2, concat_input=False),
     'SegFormer': dict(type='SegformerHead', in_channels=[32, 64, 128, 256], in_index=[0, 1, 2, 3], channels=1032),
@@ -47,7 +47,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--models', nargs='+', choices=MODELS, default=MODELS, metavar='MODEL', help=', '.join(MODELS))
     parser.add_argument('--seeds', type=int, default=3, help='runs of each model (default: %(default)s)')
     parser.add_argument('--size', type=int, default=128, help='side of the images in pixels (default: %(default)s)')
-    parser.add_argument('--epochs', type=int, default=4, help='of 40 iterations (default: %(default)s)')
+    parser.add_argument('--epochs', type=int, default=4, help='epochs of 40 iterations (default: %(default)s)')
     parser.add_argument('--measures', nargs='+', default=['maxFm', 'wFmeasure', 'MAE', 'Smeasure', 'HCE'])
     return parser.parse_args()
 
@@ -83,7 +83,7 @@ def make_config(model: str, args: argparse.Namespace, seed: int) -> Config:
 
 
 def run(model: str, args: argparse.Namespace, seed: int) -> dict[str, float]:
-    """Train and validate one model; its scores and number of parameters."""
+    """Train and validate one model; returns its scores and number of parameters."""
     with runner_of(make_config(model, args, seed)) as runner:
         runner.train()  # validates after the last epoch
     scores = {name: float(runner.message_hub.get_scalar(f'val/{name}').current()) for name in args.measures}

@@ -1,7 +1,7 @@
-"""Compare the recipes of fine-tuning on a shifted domain: what each learns, forgets and costs.
+"""Compare the recipes of fine-tuning on a shifted domain: scores on new and old images, and cost.
 
-The nano model of "make demo" has learned drawn objects on pale backgrounds. It is fine-tuned on drawings of another
-seed in negative, with each recipe in a process of its own, and tested on held-out drawings of both kinds.
+The nano model of "make demo" was trained on generated objects with pale backgrounds. Each recipe fine-tunes it, in a
+separate process, on inverted images with another seed. It is tested on held-out images of both kinds.
 """
 
 import argparse
@@ -19,18 +19,22 @@ import cv2
 ROOT = Path(__file__).resolve().parents[2]
 PRETRAINING = ROOT / 'configs/birefnet_synthetic/birefnet_swin-nano_1xb4-6e_synthetic-256x256.py'
 FINETUNING = ROOT / 'configs/birefnet_synthetic/birefnet_swin-nano_1xb4-3e_finetune-256x256.py'
-OLD_DATA = '+old_data'  # behind a recipe: with old data mixed in
+OLD_DATA = '+old_data'  # suffix of a recipe: mix in old data
 RECIPES = ['full', 'frozen_backbone', 'layerwise', 'lora', 'frozen_batchnorm', f'full{OLD_DATA}', 'few_images']
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('out', type=Path, metavar='OUT', help='folder for data, runs and the table; goes on with it')
-    parser.add_argument('--old', type=Path, metavar='DIR', help='drawings to start from (default: makes 160 and 40)')
-    parser.add_argument('--checkpoint', type=Path, help='the model trained on them (default: trains it)')
+    parser.add_argument(
+        'out', type=Path, metavar='OUT', help='folder for data, runs and the table; existing results are kept'
+    )
+    parser.add_argument(
+        '--old', type=Path, metavar='DIR', help='generated images of the old kind (default: generates 160 and 40)'
+    )
+    parser.add_argument('--checkpoint', type=Path, help='model trained on them (default: trains it)')
     parser.add_argument('--recipes', nargs='+', default=RECIPES, metavar='NAME', help=f'(default: {" ".join(RECIPES)})')
-    parser.add_argument('--images', type=int, default=64, help='to fine-tune on (default: %(default)s)')
-    parser.add_argument('--test-images', type=int, default=24, help='of each kind to test on (default: %(default)s)')
+    parser.add_argument('--images', type=int, default=64, help='training images (default: %(default)s)')
+    parser.add_argument('--test-images', type=int, default=24, help='test images of each kind (default: %(default)s)')
     parser.add_argument('--epochs', type=int, default=3, help='(default: %(default)s)')
     parser.add_argument('--one', help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -53,7 +57,7 @@ def make_old(args: argparse.Namespace) -> None:
 
 
 def make_shifted(args: argparse.Namespace) -> Path:
-    """Drawings of another seed in negative."""
+    """Generate inverted images with another seed."""
     folder = args.out / f'shifted-{args.images}-{args.test_images}'
     if not folder.is_dir():
         size = ['--dis-tr', args.images, '--dis-vd', args.test_images, '--size', 384, '--seed', 1]
@@ -102,7 +106,7 @@ def train_one(args: argparse.Namespace) -> None:
 
 
 def table(args: argparse.Namespace) -> str:
-    """Markdown table of all rows that are there."""
+    """Markdown table of all available rows."""
     old_start = json.loads((args.out / 'start.json').read_text())['wFmeasure']
     lines = [
         '| recipe | images | new: start | new: after | old: start | old: after | CPU minutes | peak GiB | trained |',

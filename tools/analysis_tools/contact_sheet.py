@@ -1,4 +1,4 @@
-"""Draw images, masks and maps of folders side by side into one picture."""
+"""Draw images, masks and predictions of folders side by side in one figure."""
 
 import argparse
 
@@ -13,13 +13,15 @@ from mmbirefnet.visualization import SheetRow, draw_contact_sheet
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--images', help='folder of images; left out of the sheet if not given')
+    parser.add_argument('--images', help='folder of images (default: no images in the sheet)')
     parser.add_argument('--gt', required=True, help='folder of masks')
-    parser.add_argument('--pred', required=True, help='folder of maps, as tools/test.py --out writes them')
-    parser.add_argument('--out', required=True, help='picture to write')
+    parser.add_argument('--pred', required=True, help='folder of predictions, as written by tools/test.py --out')
+    parser.add_argument('--out', required=True, help='image file to write')
     parser.add_argument('--count', type=int, default=8, help='number of samples, spread evenly (default: %(default)s)')
-    parser.add_argument('--width', type=int, default=320, help='of a panel in pixels (default: %(default)s)')
-    parser.add_argument('--error', action='store_true', help='add a panel: too much in red, too little in blue')
+    parser.add_argument('--width', type=int, default=320, help='width of a panel in pixels (default: %(default)s)')
+    parser.add_argument(
+        '--error', action='store_true', help='add a panel of errors: false positives in red, false negatives in blue'
+    )
     args = parser.parse_args()
     if args.count < 1 or args.width < 8:
         parser.error('expected --count from 1 and --width from 8 on')
@@ -33,7 +35,7 @@ def main():
         files = match_maps(args.gt, args.pred)
         images = list_images(args.images) if args.images else {}
         if not files.pairs:
-            raise ValueError(f'no map in {args.pred} has the stem of a mask in {args.gt}')
+            raise ValueError(f'no prediction in {args.pred} has the stem of a mask in {args.gt}')
         stems = list(files.pairs)
         count = min(args.count, len(stems))
         rows = []

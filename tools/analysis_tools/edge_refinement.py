@@ -1,9 +1,9 @@
-"""Measure what ``--refine`` does to soft maps, on composites of known alpha.
+"""Measure the effect of ``--refine`` on composites with known alpha.
 
-Three kinds of objects, composed of textures: disks with hair, blurred shapes, and sharp shapes with the shading and
-noise of the synthetic data set. Their alpha is reduced to a quarter of its size, blurred and enlarged, as a model's map
-of a large image is, and refined. Printed is the SAD of the kinds before and after, the sum of absolute errors of alpha
-over 1000 (Rhemann et al., CVPR 2009), and of the true alpha after refinement, where any change is an error.
+There are three kinds of textured objects: disks with hair, blurred shapes, and sharp shapes with the shading and noise
+of the synthetic data set. Their alpha is reduced to a quarter of its size, blurred and enlarged, like a prediction for
+a large image, and refined. The output is the SAD of each kind before and after, the sum of absolute errors of alpha
+divided by 1000 (Rhemann et al., CVPR 2009), and that of the true alpha after refinement, where any change is an error.
 """
 
 import argparse
@@ -22,7 +22,7 @@ HAIRS, STEPS = 250, 12
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Measure the refinement of soft maps on composites of known alpha')
     parser.add_argument('--methods', nargs='+', choices=METHODS, default=METHODS[:1], help='default: %(default)s')
-    parser.add_argument('--samples', type=int, default=4, help='of each kind (default: %(default)s)')
+    parser.add_argument('--samples', type=int, default=4, help='images of each kind (default: %(default)s)')
     return parser.parse_args()
 
 
@@ -65,7 +65,7 @@ def draw_samples(kind: str, count: int) -> Iterator[tuple[np.ndarray, np.ndarray
 
 
 def coarsen(alpha: np.ndarray) -> np.ndarray:
-    """Alpha as a model at a quarter of the image's size would have it."""
+    """Alpha like the prediction of a model at a quarter of the image size."""
     height, width = alpha.shape
     small = cv2.resize(alpha, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
     return cv2.resize(cv2.GaussianBlur(small, (0, 0), 1), (width, height), interpolation=cv2.INTER_LINEAR)

@@ -1,8 +1,8 @@
-"""Score saved maps of one or many methods on one or many sets; no model needed.
+"""Score saved predictions of one or more methods on one or more sets, without a model.
 
-Writes tables (Markdown, CSV, LaTeX), the scores of each image, tables by class and by group where the names are
-DIS5K's, precision-recall and F-threshold curves, and a contact sheet of the worst images. Exits with 1 if a map is
-missing or cannot be read; the tables then give the number of scored images of a set.
+Writes tables (Markdown, CSV, LaTeX), the scores of each image, tables by class and by group for names of DIS5K,
+precision-recall and F-measure curves, and a contact sheet of the worst images. The exit status is 1 if a prediction is
+missing or cannot be read; the tables then give the number of scored images.
 """
 
 import argparse
@@ -41,16 +41,16 @@ from mmbirefnet.visualization.sheets import SheetRow, draw_contact_sheet
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        '--gt', nargs='+', required=True, metavar='[SET=]DIR', help='folders of masks, or sets with gt/ in them'
+        '--gt', nargs='+', required=True, metavar='[SET=]DIR', help='folders of masks, or sets that contain gt/'
     )
     parser.add_argument(
         '--pred',
         nargs='+',
         required=True,
         metavar='[METHOD=]DIR',
-        help='folders of maps, with subfolders by set if any',
+        help='folders of predictions, with one subfolder per set if there are several sets',
     )
-    parser.add_argument('--out', default='eval_maps', metavar='DIR', help='where to write (default: %(default)s)')
+    parser.add_argument('--out', default='eval_maps', metavar='DIR', help='output folder (default: %(default)s)')
     parser.add_argument(
         '--measures',
         '--metrics',
@@ -58,7 +58,7 @@ def parse_args():
         help=f'some of {", ".join(MEASURES)} (default: all that the options allow)',
     )
     parser.add_argument(
-        '--soft-masks', action='store_true', help='MAE, MSE, SAD, Grad and Conn of the gray levels, for mattes'
+        '--soft-masks', action='store_true', help='compute MAE, MSE, SAD, Grad and Conn from gray levels, for mattes'
     )
     parser.add_argument(
         '--trimap',
@@ -67,10 +67,12 @@ def parse_args():
         'that of the masks, or pixels that the region of fractional alpha is grown by',
     )
     parser.add_argument(
-        '--stretch-hce', action='store_true', help='HCE of maps stretched to the whole range, as in PySODMetrics'
+        '--stretch-hce', action='store_true', help='compute HCE from stretched predictions, as in PySODMetrics'
     )
-    parser.add_argument('--task', choices=TASK_COLUMNS, help="columns as in this task's papers (default: by the sets)")
-    parser.add_argument('--published', metavar='FILE', help='metafile whose published rows are shown beside')
+    parser.add_argument(
+        '--task', choices=TASK_COLUMNS, help='columns of the papers on this task (default: by the sets)'
+    )
+    parser.add_argument('--published', metavar='FILE', help='metafile with published rows to add')
     parser.add_argument('--worst', type=int, default=8, metavar='N', help='images on a contact sheet; 0 for none')
     parser.add_argument('--worst-by', default='wFmeasure', choices=list(MEASURES), help='(default: %(default)s)')
     parser.add_argument('--workers', default='auto', help="processes, or 'auto' (default)")
@@ -79,7 +81,7 @@ def parse_args():
         type=float,
         default=TIMEOUT,
         metavar='SECONDS',
-        help='longest time for an image; 0 for no limit (default: %(default).0f)',
+        help='time limit for an image; 0 for no limit (default: %(default).0f)',
     )
     args = parser.parse_args()
     if not args.timeout >= 0:
@@ -98,7 +100,7 @@ def parse_args():
 
 
 def named_folders(options, owner):
-    """Folders by their given name, or that of the folder."""
+    """Folders by their given name, or by their own name."""
     folders = {}
     for option in options:
         name, _, folder = option.rpartition('=') if not Path(option).is_dir() else ('', '', option)
@@ -113,7 +115,7 @@ def score_all(args):
     """Score all methods on all sets.
 
     Returns:
-        Scores of each image by (method, set), then stem; number of masks by set; what is wrong, as lines.
+        Scores of each image by (method, set), then stem; number of masks by set; problems as lines of text.
     """
     files, problems = {}, []
     for set_name, folder in args.gt.items():
@@ -123,7 +125,7 @@ def score_all(args):
             matched = files[method, set_name] = match_maps(masks, place)
             problems += [f'missing: {place / stem}.png' for stem in matched.missing]
             if matched.unused:
-                print(f'{place}: {len(matched.unused)} maps without a mask are not used', file=sys.stderr)
+                print(f'{place}: {len(matched.unused)} predictions without a mask are not used', file=sys.stderr)
 
     pool = ScoringPool(score_files, args.workers, args.timeout)
     jobs = [(key, stem) for key, matched in files.items() for stem in matched.pairs]
@@ -156,7 +158,7 @@ def make_rows(args, scores, sizes):
             notes[method, set_name] = f'{len(images)} of {sizes[set_name]} images'
         summary = summarize(mean_scores(images.values())) if images else {}
         rows[method][set_name] = {name: summary[name] for name in args.measures if name in summary}
-    for method, sets in rows.items():  # a mean over sets that lack images would not be comparable
+    for method, sets in rows.items():  # a mean over incomplete sets would not be comparable
         complete = with_means({name: row for name, row in sets.items() if (method, name) not in notes})
         rows[method] = sets | complete
     return rows_of_sets(rows, notes, load_published(args.published) if args.published else [])
@@ -187,7 +189,7 @@ def write_breakdowns(args, scores):
 
 
 def write_curves(args, scores):
-    """A picture of curves per set."""
+    """Write a figure of curves per set."""
     for set_name in args.gt:
         curves = {m: mean_scores(images.values()) for (m, s), images in scores.items() if s == set_name and images}
         curves = {method: curve for method, curve in curves.items() if 'Fm' in curve}
@@ -196,7 +198,7 @@ def write_curves(args, scores):
 
 
 def write_worst(args, files, scores):
-    """A contact sheet of the worst images per method and set."""
+    """Write a contact sheet of the worst images per method and set."""
     for (method, set_name), images in scores.items():
         if not images or args.worst < 1:
             continue
@@ -214,7 +216,7 @@ def write_worst(args, files, scores):
 
 
 def photographs_of(folder):
-    """Images of the set that a folder of masks belongs to, by stem; none where there is no ``im/``."""
+    """Images of the set of a folder of masks, by stem; empty if there is no ``im/``."""
     root = folder if (folder / 'im').is_dir() else folder.parent
     return list_images(root / 'im') if (root / 'im').is_dir() else {}
 

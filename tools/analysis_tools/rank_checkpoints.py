@@ -1,7 +1,7 @@
-"""Rank the checkpoints of a work directory on one or more measures.
+"""Rank the checkpoints of a work directory by one or more measures.
 
-Scores come from the validations that training logged; --evaluate validates the checkpoints that have none. With
-several measures the mean of the ranks decides. Of MAE, MSE and HCE lower is better.
+Scores are those of the validations that training logged; --evaluate validates checkpoints without scores. With several
+measures, the order is that of the mean rank. For MAE, MSE and HCE, lower is better.
 """
 
 import argparse
@@ -26,17 +26,17 @@ def parse_args():
         '--metrics',
         nargs='+',
         default=['wFmeasure'],
-        help='measures that decide, such as HCE or DIS-VD/HCE (default: %(default)s)',
+        help='measures, such as HCE or DIS-VD/HCE (default: %(default)s)',
     )
     parser.add_argument('--evaluate', action='store_true', help='validate checkpoints without logged scores')
-    parser.add_argument('--config', help='for --evaluate; default: the one that training left in the work directory')
+    parser.add_argument('--config', help='config for --evaluate (default: the one in the work directory)')
     parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE', help='for --evaluate')
-    parser.add_argument('--top', type=int, help='print only so many')
+    parser.add_argument('--top', type=int, help='print only the N best')
     return parser.parse_args()
 
 
 def evaluate(checkpoints, args):
-    """Validate checkpoints, and keep their scores in ``<work_dir>/validations.json`` for the next time."""
+    """Validate checkpoints, and cache their scores in ``<work_dir>/validations.json``."""
     store = args.work_dir / 'validations.json'
     scores = {int(k): v for k, v in json.loads(store.read_text()).items()} if store.is_file() else {}
     wanted = {k: p for k, p in checkpoints.items() if not set(args.measures) <= set(scores.get(k, {}))}
@@ -46,7 +46,7 @@ def evaluate(checkpoints, args):
     check_options(cfg, args.cfg_options or {})
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.work_dir = str(args.work_dir / 'validations')
-    # As a test: a validation would have the hooks of training save the best.
+    # Run a test, since in a validation, hooks of the training would save the best checkpoint.
     cfg.test_dataloader = cfg.val_dataloader
     cfg.test_evaluator = dict(type='mmbirefnet.DichotomousMetric', num_workers='auto')
     cfg.test_cfg = dict()

@@ -1,4 +1,4 @@
-"""Draw what the temporal smoother does to noisy predictions of a moving object of known alpha."""
+"""Draw the effect of temporal smoothing on noisy predictions of a moving object with known alpha."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmbirefnet.video.temporal import TemporalSmoother
 
-SIZE, FRAMES, STEP = (160, 320), 24, 4  # (H, W), and pixels that the object moves in a frame
+SIZE, FRAMES, STEP = (160, 320), 24, 4  # (H, W), and motion of the object in pixels per frame
 
 
 def render(index: int) -> tuple[np.ndarray, np.ndarray]:

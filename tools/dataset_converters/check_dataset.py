@@ -1,4 +1,4 @@
-"""Check downloaded sets: the same as ``mmbirefnet check``, which lists every problem of every file at once."""
+"""Check data sets, like ``mmbirefnet check``: list all problems of all files."""
 
 import argparse
 import sys

@@ -1,6 +1,6 @@
-"""Lay out downloaded sets in this project's form, <data root>/<family>/<set>/{im,gt}, as links to their files.
+"""Create links to downloaded sets in our layout, <data root>/<family>/<set>/{im,gt}.
 
-Without --map the known forms are looked for in SOURCE and three levels below it:
+Without --map, known layouts are searched for in SOURCE and three levels below it:
 """
 
 import argparse
@@ -18,15 +18,15 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=f'{__doc__}{known}', formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('source', metavar='SOURCE', type=Path, help='folder of the download, unpacked')
-    parser.add_argument('data_root', metavar='DATA_ROOT', type=Path, help='where the sets are laid out')
+    parser.add_argument('source', metavar='SOURCE', type=Path, help='folder of the unpacked download')
+    parser.add_argument('data_root', metavar='DATA_ROOT', type=Path, help='data root in which to create the links')
     parser.add_argument(
         '--map',
         metavar='im=IMAGES,gt=MASKS',
         help='folders in SOURCE, or patterns of files whose * is the stem, for example im=photos,gt=alpha/*_matte.png',
     )
-    parser.add_argument('--set', metavar='SET', help='with --map: what to call it, for example COD/CHAMELEON')
-    parser.add_argument('--stems', metavar='PATTERN', default='*', help='with --map: only such stems')
+    parser.add_argument('--set', metavar='SET', help='with --map: name of the set, for example COD/CHAMELEON')
+    parser.add_argument('--stems', metavar='PATTERN', default='*', help='with --map: only stems that match')
     args = parser.parse_args(argv)
     if not args.source.is_dir():
         parser.error(f'SOURCE: {args.source} is no folder')
@@ -46,10 +46,10 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def make_plans(args: argparse.Namespace) -> list[Plan]:
-    """What to link.
+    """Plan the links.
 
     Raises:
-        ValueError: Nothing is known, or not which of several sources to take.
+        ValueError: If there is no known layout, or a set is found more than once.
     """
     if args.map:
         return [plan_links(Layout(args.set, args.map[IMAGES], args.map[MASKS], args.stems), args.source)]
@@ -63,7 +63,7 @@ def make_plans(args: argparse.Namespace) -> list[Plan]:
     for name, found in sources.items():
         if len(found) > 1:
             places = ' and '.join(str(folder / layout.images) for layout, folder in found)
-            raise ValueError(f'{name} is there several times: {places}; name the one folder as SOURCE')
+            raise ValueError(f'{name} was found several times: {places}. Fix: pass one of the folders as SOURCE')
     return [plan_links(*found[0]) for found in sources.values()]
 
 

@@ -1,4 +1,4 @@
-"""Make a synthetic data set in the DIS5K layout: drawn objects, exact soft masks, textured backgrounds."""
+"""Generate a synthetic data set in the DIS5K layout: objects with exact soft masks on textured backgrounds."""
 
 import argparse
 import sys
@@ -14,12 +14,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('out_dir', help='data root: each set is written to OUT_DIR/<set>/{im,gt}')
     for name, count in SETS.items():
         parser.add_argument(
-            f'--{name.lower()}', dest=name, type=_count, default=count, metavar='N', help=f'pictures in {name}'
+            f'--{name.lower()}', dest=name, type=_count, default=count, metavar='N', help=f'images in {name}'
         )
     parser.add_argument('--size', type=_side, nargs='+', default=[512], metavar='PX', help='side, or height and width')
-    parser.add_argument('--seed', type=_count, default=0, help='the same seed gives the same files')
+    parser.add_argument('--seed', type=_count, default=0, help='seed; the same seed gives the same files')
     parser.add_argument('--overwrite', action='store_true', help='write into set folders that are not empty')
-    parser.add_argument('--threads', type=_side, default=2, help='pictures drawn at once; does not change them')
+    parser.add_argument('--threads', type=_side, default=2, help='images to generate at once; does not change them')
     args = parser.parse_args(argv)
     if len(args.size) > 2:
         parser.error(f'--size takes one or two numbers, not {len(args.size)}')
@@ -53,7 +53,7 @@ def main(argv=None) -> None:
         sys.exit(f'error: {error}')
     seconds = time.perf_counter() - start
     sets = ', '.join(f'{name} {count}' for name, count in counts.items())
-    print(f'{args.out_dir}: {written} pictures of {size[0]}x{size[1]} ({sets}) in {seconds:.1f} s')
+    print(f'{args.out_dir}: {written} images of {size[0]}x{size[1]} ({sets}) in {seconds:.1f} s')
 
 
 if __name__ == '__main__':

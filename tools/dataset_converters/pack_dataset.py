@@ -1,4 +1,4 @@
-"""Copy data sets at the training size, so that they load faster. OUT is a data root: MMBIREFNET_DATA=OUT."""
+"""Copy data sets at the training size, so that they load faster. Use OUT as the data root: MMBIREFNET_DATA=OUT."""
 
 import argparse
 import sys

@@ -38,7 +38,7 @@ def check_replacing(src: str, dst: Path, overwrite: bool) -> None:
     if not dst.exists() or (dst.is_dir() and not any(dst.iterdir())):
         return
     if Path(src).exists() and dst.samefile(src):
-        raise ValueError(f'{dst}: is the file to be converted')
+        raise ValueError(f'{dst}: is the file to convert')
     if not overwrite:
         raise ValueError(f'{dst}: exists already; --overwrite replaces it')
 
@@ -51,7 +51,7 @@ def check_target(src: str, dst: Path, overwrite: bool) -> None:
 
 
 def defaults(cls: type) -> dict:
-    """Default of each argument of a class, of its bases' ones too."""
+    """Default of each argument of a class, including those of its bases."""
     found = {}
     for base in reversed(cls.__mro__[:-1]):
         found |= {name: parameter.default for name, parameter in inspect.signature(base).parameters.items()}
@@ -59,18 +59,18 @@ def defaults(cls: type) -> dict:
 
 
 def same(value: object, other: object) -> bool:
-    """Whether two values of a config are equal, where a list is as good as a tuple."""
+    """Whether two values of a config are equal; lists and tuples may be equal."""
     if isinstance(value, (list, tuple)) and isinstance(other, (list, tuple)):
         return list(value) == list(other)
     return value == other
 
 
 def differences(config: dict, wanted: dict, prefix: str) -> dict:
-    """Options by dotted key that make ``config`` agree with ``wanted``, which may leave options out."""
+    """Options by dotted key that make ``config`` equal to ``wanted``, in which options may be missing."""
     settings = {**(defaults(MODELS.get(wanted['type'])) if 'type' in wanted else {}), **config}
     options = {}
     for key, value in wanted.items():
-        if isinstance(value, dict) and isinstance(settings.get(key), str):  # such as the name of an architecture
+        if isinstance(value, dict) and isinstance(settings.get(key), str):  # for example, the name of an architecture
             options |= {f'{prefix}.{key}._delete_': True} | differences({}, value, f'{prefix}.{key}')
         elif isinstance(value, dict):
             options |= differences(settings.get(key) or {}, value, f'{prefix}.{key}')
@@ -80,7 +80,7 @@ def differences(config: dict, wanted: dict, prefix: str) -> dict:
 
 
 def as_argument(options: dict) -> str:
-    """``--cfg-options`` for a shell; empty without options."""
+    """Format ``--cfg-options`` for a shell; empty without options."""
     words = (shlex.quote(f'{key}={value}'.replace(', ', ',')) for key, value in options.items())
     return ' '.join(['--cfg-options', *words]) if options else ''
 
@@ -93,13 +93,13 @@ def config_of(model_name: str | None, backbone: str) -> Path:
 
 
 def convert(src: str | os.PathLike, dst: Path, crop_order: str = 'auto') -> tuple[Path, dict, dict]:
-    """Convert ``src`` to this project's form.
+    """Convert ``src`` to the format of this project.
 
     Returns:
-        The config that fits, the options that it needs besides, and the meta of the checkpoint.
+        The config that fits, additional options, and the meta of the checkpoint.
 
     Raises:
-        OSError, ImportError, ValueError: If ``src`` cannot be read, is no BiRefNet, or is one that no config fits.
+        OSError, ImportError, ValueError: If ``src`` cannot be read, is not a BiRefNet, or does not fit any config.
     """
     try:
         loaded = load_birefnet(src, crop_order, hash_file=True)
@@ -128,7 +128,7 @@ def convert(src: str | os.PathLike, dst: Path, crop_order: str = 'auto') -> tupl
 
 
 def merge(src: str, dst: Path, adapters: str, crop_order: str = 'auto') -> None:
-    """Write a model, of either form, with low-rank adapters merged into its weights, in this project's form.
+    """Merge low-rank adapters into a model of either format, and write it in the format of this project.
 
     Raises:
         OSError, ImportError, ValueError: If a file cannot be read, or the adapters are for another model.
@@ -140,15 +140,15 @@ def merge(src: str, dst: Path, adapters: str, crop_order: str = 'auto') -> None:
 
 
 def untrained(config: Path) -> dict:
-    """The option by which a backbone is not loaded with pretrained parameters that are replaced at once."""
+    """Option that prevents loading pretrained weights of the backbone, which the checkpoint replaces."""
     backbone = Config.fromfile(config).model.backbone
-    if 'pretrained' in backbone:  # timm's
+    if 'pretrained' in backbone:  # for backbones of timm
         return {'model.backbone.pretrained': False}
     return {'model.backbone.init_cfg': None} if backbone.get('init_cfg', True) else {}
 
 
 def fine_tuning(dst: Path, config: Path, options: dict, meta: dict) -> tuple[Path, dict]:
-    """Config and options that fine-tune a converted checkpoint; ``config`` and ``options`` are those that fit it."""
+    """Config and options to fine-tune a converted checkpoint, from the config and options that fit it."""
     backbone = re.match(r'birefnet_(.+?)_', config.name)[1]
     if backbone not in FINETUNE_CONFIGS:
         return config, {'load_from': dst} | untrained(config) | options
@@ -177,10 +177,10 @@ def report(dst: Path, config: Path, options: dict, meta: dict) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Convert as the command line asks.
+    """Convert according to the command line.
 
     Raises:
-        OSError, ImportError, ValueError: See :func:`convert` and :func:`mmbirefnet.zoo.to_reference.write_reference`.
+        OSError, ImportError, ValueError: As in :func:`convert` and :func:`mmbirefnet.zoo.to_reference.write_reference`.
     """
     src, dst = args.src, Path(args.dst)
     if args.push_to_hub:

@@ -1,15 +1,15 @@
 # Images and masks at 1024x1024: pipelines, loaders and metric of all data sets. A config adds the type of the data set
-# and its sets. Test sets that are not on disk are named in a warning and left out.
-# MMBIREFNET_DATA names the folder that holds the sets, or a DIS5K folder with the sets in it.
-_base_ = []  # with it, mmengine does not take the import for its other form of configs
+# and its sets. Missing test sets are skipped with a warning.
+# MMBIREFNET_DATA is the folder of the sets, or of a folder DIS5K with the sets.
+_base_ = []  # without it, mmengine treats a config with an import as one of its other format
 import os  # noqa: E402
 
 data_root = os.environ.get('MMBIREFNET_DATA', 'data')
 image_size = (1024, 1024)  # width, height
 
-# Steps have names, so that configs can arrange them in other ways.
+# Named steps, so that configs can combine them differently.
 load_image = dict(type='mmbirefnet.LoadImage')
-# The same transform, by the name that mmseg's inferencer looks for.
+# The same transform by the name that mmseg's inferencer searches for.
 load_test_image = dict(type='LoadImageFromFile', _scope_='mmbirefnet')
 load_mask = dict(type='mmbirefnet.LoadMask')
 resize = dict(type='mmbirefnet.Resize', scale=image_size)
@@ -21,7 +21,7 @@ augmentations = [
 ]
 pack = dict(type='mmbirefnet.PackDichotomousInputs')
 train_pipeline = [load_image, load_mask, resize, *augmentations, pack]
-test_pipeline = [load_test_image, resize, load_mask, pack]  # scores are taken at the original size of the mask
+test_pipeline = [load_test_image, resize, load_mask, pack]  # scores are computed at the original size of the mask
 tta_resizes = [dict(type='mmbirefnet.Resize', scale=(side, side)) for side in (896, 1024, 1152)]
 tta_flips = [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0.0, 1.0)]
 tta_pipeline = [load_image, dict(type='TestTimeAug', transforms=[tta_resizes, tta_flips, [load_mask], [pack]])]

@@ -1,8 +1,8 @@
-# Images and masks of any size: each training batch has its own random size; tests are at 1024x1024.
+# Images and masks of any size: each training batch has a random size; tests are at 1024x1024.
 _base_ = './dichotomous_1024x1024.py'
 min_size = (256, 256)  # width, height
 max_size = (2304, 2304)
-# As in the reference, augmentations work on the original size, and the anti-aliased resize comes last.
+# As in the reference, augmentations run at the original size, before the anti-aliased resize.
 train_pipeline = [
     _base_.load_image,
     _base_.load_mask,

@@ -1,4 +1,4 @@
-# DIS5K (https://xuebinqin.github.io/dis): trained on DIS-TR, validated on DIS-VD, tested on this and DIS-TE1..4.
+# DIS5K (https://xuebinqin.github.io/dis): trained on DIS-TR, validated on DIS-VD, tested on DIS-VD and DIS-TE1..4.
 _base_ = './dichotomous_1024x1024.py'
 dataset_type = 'mmbirefnet.DIS5KDataset'
 train_dataloader = dict(dataset=dict(type=dataset_type, sets='DIS-TR'))

@@ -1,5 +1,5 @@
-# General use at high resolution, 2048x2048. Trained on the sets of BiRefNet_HR: those of high resolution, so no DUTS.
-# TE-P3M-500-NP and TE-AM-2k are among them, so only DIS-VD is left to test on.
+# General use at high resolution, 2048x2048. Trained on the sets of BiRefNet_HR, which have high resolution (no DUTS).
+# They include TE-P3M-500-NP and TE-AM-2k, so it is tested only on DIS-VD.
 _base_ = './dichotomous_2048x2048.py'
 dataset_type = 'mmbirefnet.GeneralDataset'
 train_sets = [

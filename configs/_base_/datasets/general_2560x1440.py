@@ -1,5 +1,5 @@
-# General use with wide images, 2560 wide and 1440 high. Trained on the sets of BiRefNet_lite-2K, and of these only on
-# large images: at least 2560x1440 or, which includes it, wider and higher than 0.8 of that.
+# General use with wide images, 2560 wide and 1440 high. Trained on the sets of BiRefNet_lite-2K, but only on images
+# wider and higher than 0.8 of that.
 _base_ = './dichotomous_2560x1440.py'
 dataset_type = 'mmbirefnet.GeneralDataset'
 larger_than = (2048, 1152)  # width, height

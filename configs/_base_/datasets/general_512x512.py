@@ -1,4 +1,4 @@
-# General use at 512x512. The sets of BiRefNet_512x512 are not published: these are the general ones.
+# General use at 512x512. The training sets of BiRefNet_512x512 are not published; these are the general ones.
 _base_ = ['./dichotomous_512x512.py', './general_sets.py']
 train_dataloader = dict(dataset=dict(type=_base_.dataset_type, sets=_base_.train_sets))
 val_dataloader = dict(dataset=dict(type=_base_.dataset_type, sets='DIS-VD'))

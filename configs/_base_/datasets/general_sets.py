@@ -1,7 +1,7 @@
-# General use: trained on nearly all sets there are, validated on DIS-VD, tested on this and on portraits.
-# The reference's present config tests on TE-P3M-500-NP and leaves it out of training, as this one does; its released
-# general models were trained on this set too.
-# Sets lie below MMBIREFNET_DATA, or there in a folder General or in that of their family (DIS5K, HRSOD, Matting).
+# General use: trained on nearly all public sets, validated on DIS-VD, tested on DIS-VD and on portraits.
+# Like the present config of the reference, it tests on TE-P3M-500-NP and does not train on it. The released general
+# models were also trained on this set.
+# Sets are in MMBIREFNET_DATA, or in its folder General or that of their family (DIS5K, HRSOD, Matting).
 dataset_type = 'mmbirefnet.GeneralDataset'
 train_sets = [
     *('DIS-TR', 'DIS-TE1', 'DIS-TE2', 'DIS-TE3', 'DIS-TE4'),

@@ -1,4 +1,4 @@
-# The sets of BiRefNet-matting, which lists AM-2k as a whole; its test part is kept for testing here. Composited sets
+# The sets of BiRefNet-matting, but only the training part of AM-2k; its test part is used for testing. Composited sets
 # (Human-2k, Distinctions-646 on BG-20k) are folders like the others.
 dataset_type = 'mmbirefnet.MattingDataset'
 train_sets = [

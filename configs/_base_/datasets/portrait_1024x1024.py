@@ -1,4 +1,4 @@
-# Portrait matting: the sets of portraits alone.
+# Portrait matting: only sets of portraits.
 _base_ = './matting_1024x1024.py'
 train_sets = ['TR-P3M-10k', 'TE-P3M-500-NP', 'TR-humans']
 train_dataloader = dict(dataset=dict(sets=train_sets))

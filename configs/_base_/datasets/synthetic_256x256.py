@@ -1,4 +1,4 @@
-# Drawn objects of tools/dataset_converters/make_synthetic_dis.py, in the layout of DIS5K, at 256x256.
+# Generated objects of tools/dataset_converters/make_synthetic_dis.py, in the layout of DIS5K, at 256x256.
 _base_ = './dichotomous_1024x1024.py'
 import os  # noqa: E402
 

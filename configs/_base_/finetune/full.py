@@ -1,1 +1,1 @@
-# Recipe: train all parameters at one learning rate, that of the config.
+# Recipe: train all parameters with the learning rate of the config.

@@ -1,5 +1,5 @@
-# Recipe: a coarse mask beside the image, as a fourth input channel that starts at zero. Its weights take a larger
-# learning rate. The steps of `after_resize` go into the training pipeline, `before_test_pack` into that of validation.
+# Recipe: a coarse mask as a fourth input channel, whose weights start at zero and have a larger learning rate.
+# `after_resize` is inserted into the training pipeline, and `before_test_pack` into that of validation.
 model = dict(
     type='mmbirefnet.GuidedBiRefNet',
     data_preprocessor=dict(type='mmbirefnet.GuidedDataPreProcessor'),

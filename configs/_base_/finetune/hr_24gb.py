@@ -1,5 +1,5 @@
-# Recipe: 2048x2048 on one card of 24 GB: one image at a time in bfloat16, eight of them for a step, activations
-# computed again in the backward pass, BatchNorm as it is, and half of the images as crops at their own resolution.
+# Recipe: 2048x2048 on a GPU with 24 GB: batches of one image in bfloat16, accumulated over eight, activation
+# checkpointing, frozen BatchNorm, and crops at the original resolution for half of the images.
 model = dict(
     backbone=dict(with_cp=True),
     neck=dict(norm_cfg=dict(type='mmbirefnet.FrozenBN')),

@@ -1,5 +1,5 @@
-# Recipe: learning rates that halve from stage to stage, from the decoder down to the patch embedding: early layers are
-# general, late ones belong to the task (Howard and Ruder, 2018).
+# Recipe: halve the learning rate from stage to stage, from the decoder to the patch embedding, since early layers are
+# general and late layers are specific to the task (Howard and Ruder, 2018).
 optim_wrapper = dict(
     paramwise_cfg=dict(
         custom_keys={

@@ -1,5 +1,5 @@
-# Recipe: train low-rank adapters (Hu et al., 2022) of linear layers and 1x1 convolutions, and nothing else. They are a
-# small file; needs peft. Adapters start at zero and take a larger learning rate.
+# Recipe: train only low-rank adapters (Hu et al., 2022) of linear layers and 1x1 convolutions, which are saved in a
+# small file. Needs peft. Adapters start at zero and have a larger learning rate.
 model = dict(
     type='mmbirefnet.LoRABiRefNet',
     rank=8,

@@ -1,5 +1,5 @@
-# The reference's losses for segmentation (DIS5K, COD, HRSOD), and what multiplies their weights in each of the last
-# epochs. A config passes them on: model.decode_head.loss_decode and default_hooks.loss_schedule.
+# The reference's losses for segmentation (DIS5K, COD, HRSOD), and the factors of their weights in each of the last
+# epochs. Configs use them as model.decode_head.loss_decode and default_hooks.loss_schedule.
 loss_decode = [
     dict(type='mmbirefnet.BCELoss', loss_weight=30.0),
     dict(type='mmbirefnet.IoULoss', loss_weight=0.5),

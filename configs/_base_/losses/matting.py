@@ -1,4 +1,4 @@
-# The reference's losses for matting: without IoU, which is lowest for black and white maps.
+# The reference's losses for matting: without IoU, which favors binary predictions.
 loss_decode = [
     dict(type='mmbirefnet.BCELoss', loss_weight=30.0),
     dict(type='mmbirefnet.MAELoss', loss_weight=100.0),

@@ -1,4 +1,5 @@
-# BiRefNet (Zheng et al., 2024) with DINOv3-S, frozen. Its maps, all of stride 16, become a pyramid of Swin-L's widths.
+# BiRefNet (Zheng et al., 2024) with DINOv3-S, frozen. Its maps, all of stride 16, are converted to a pyramid with the
+# channels of Swin-L.
 _base_ = './birefnet.py'
 model = dict(
     backbone=dict(

@@ -1,4 +1,4 @@
-# BiRefNet (Zheng et al., 2024) with VGG16. Its first two stages together are the one of stride 4.
+# BiRefNet (Zheng et al., 2024) with VGG16. Its first two stages form the stage of stride 4.
 _base_ = './birefnet.py'
 model = dict(
     backbone=dict(

@@ -1,5 +1,5 @@
-# Fine-tuning: the learning rate of the reference's general models, whatever the batch size. (Its DIS5K models are
-# trained with ten times this rate.)
+# Fine-tuning: the learning rate of the reference's general models, for any batch size. (Its DIS5K models train with ten
+# times this rate.)
 max_epochs = 20
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-5, weight_decay=1e-2))
 param_scheduler = []

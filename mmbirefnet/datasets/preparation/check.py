@@ -1,4 +1,4 @@
-"""Checks of whole sets: every fault of every file, in one report."""
+"""Checks of whole sets: all problems of all files in one report."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ from mmbirefnet.datasets.preparation.find_sets import (
 from mmbirefnet.datasets.transforms.decode import mask_to_float, read_image, read_mask_levels
 
 PROBLEMS = {
-    'missing-set': 'a set, or its folder of images or masks, is not there',
+    'missing-set': 'a set, or its folder of images or masks, is missing',
     'count': 'more or fewer images than published',
     'no-mask': 'an image without a mask',
     'no-image': 'a mask without an image',
-    'same-stem': 'two files of one stem',
-    'other-file': 'a file with another suffix than those of images',
-    'unreadable': 'an image or mask that is empty, truncated, damaged or no image',
-    'not-a-mask': 'a mask with colors, color and alpha that both vary, class ids, or other than 8 or 16 bits',
-    'size': 'a mask of another size than its image',
-    'unturned': 'a mask of the image without its EXIF orientation, that is, turned or mirrored',
+    'same-stem': 'two files with the same stem',
+    'other-file': 'a file whose suffix is not that of an image',
+    'unreadable': 'an image or mask that is empty, truncated, damaged, or not an image',
+    'not-a-mask': 'a mask with colors, with color and alpha that both vary, with class ids, or not of 8 or 16 bits',
+    'size': 'a mask whose size differs from that of its image',
+    'unturned': 'a mask that ignores the EXIF orientation of its image, so it is rotated or mirrored',
     'inverted': 'a mask that is white around a black object',
     'empty-mask': 'a mask without foreground',
     'duplicate': 'an image with the same pixels as another one, in any of the sets',
-    'near-duplicate': 'an image that looks like one of another set; of a set alone, training and held-out images',
+    'near-duplicate': 'an image that looks like one of another set; in one set, a held-out image like a training image',
 }
-"""What a :class:`Problem` can be."""
+"""Kinds of :class:`Problem`."""
 RUINOUS = ('missing-set', 'no-mask', 'no-image', 'same-stem', 'unreadable', 'not-a-mask', 'size', 'unturned')
-"""Kinds that stop a training, or make it learn the wrong thing, if there is one of them."""
+"""Kinds of which a single problem stops a training or makes it useless."""
 _HASH_BITS = 16  # gradients per row and rows of the perceptual hash
-_NEAR = 10  # bits of 256; other images differ in about half of them
-_EDGE_RATIO = 1.5  # how much better an unturned mask has to fit the edges of its image
+_NEAR = 10  # of 256 bits; unrelated images differ in about half of them
+_EDGE_RATIO = 1.5  # factor by which a rotated mask must fit the edges of its image better
 _ORIENTATION = 0x0112  # EXIF tag
 _TURNS = {
     2: np.fliplr,
@@ -63,7 +63,7 @@ _TURNS = {
 
 
 class Problem(NamedTuple):
-    """A fault of one file, or of a set."""
+    """A problem of a file, or of a set."""
 
     kind: str
     path: str
@@ -81,14 +81,14 @@ class Pair(NamedTuple):
 
 @dataclass
 class SetReport:
-    """What was found in one set."""
+    """Results of a set."""
 
     images: int = 0
     masks: int = 0
     published: int | None = None
     problems: list[Problem] = field(default_factory=list)
     pairs: dict[str, Pair] = field(default_factory=dict)
-    """Image and mask by the path of either."""
+    """Image and mask, by the path of either."""
 
     def kinds(self) -> Counter:
         """Number of problems of each kind."""
@@ -96,17 +96,17 @@ class SetReport:
 
 
 class _Found(NamedTuple):
-    """What a pair is found to be."""
+    """Results of a pair."""
 
     problems: list[Problem]
     digest: bytes | None
-    """Of the pixels of the image."""
+    """Hash of the pixels of the image."""
     looks: np.ndarray | None
     """Perceptual hash of the image, uint8 (32,)."""
 
 
 def ruinous(reports: Mapping[str, SetReport]) -> list[Problem]:
-    """Problems that ruin a training: those of :data:`RUINOUS`, and inverted masks if half of them are."""
+    """Problems that ruin a training: those of :data:`RUINOUS`, and inverted masks if half of all masks are inverted."""
     problems = [problem for report in reports.values() for problem in report.problems]
     inverted = [problem for problem in problems if problem.kind == 'inverted']
     found = [problem for problem in problems if problem.kind in RUINOUS]
@@ -125,17 +125,17 @@ def check_sets(
 
     Args:
         root: Data root or set; see :func:`~mmbirefnet.datasets.preparation.find_sets.find_sets`, also for ``names``.
-        names: Sets or families that have to be there; all that are by default.
-        processes: Number of processes; one for each core by default.
-        progress: Called with the number of files, or pairs of them, that are checked, and that of all.
+        names: Sets or families that must exist; by default all that exist.
+        processes: Number of processes; one per core by default.
+        progress: Called with the number of files or pairs that were checked, and the number of all.
         further: Further sets to check together with those of ``root``.
-        held_out: Share of the images that :class:`~mmbirefnet.datasets.FolderDataset` holds out of a set that is alone.
+        held_out: Share of the images that :class:`~mmbirefnet.datasets.FolderDataset` holds out if there is one set.
 
     Returns:
-        Report by name of the set. Duplicates are reported for the later one of two equal images.
+        Report by name of the set. Duplicates are reported for the second of two equal images.
 
     Raises:
-        FileNotFoundError: ``root`` has no set at all.
+        FileNotFoundError: If ``root`` contains no set.
     """
     reports, files = {}, []
     places = {name: path and fileio.join_path(root, path) for name, path in find_sets(root, names).items()}
@@ -174,7 +174,7 @@ def check_sets(
 
 
 def _near_duplicates(looks: Mapping[Pair, np.ndarray], groups: Mapping[Pair, str]) -> Iterator[tuple[Pair, Pair, int]]:
-    """Images that look like an earlier one of another group, each with that one and the number of bits that differ."""
+    """Images that look like an earlier one of another group, each with that one and the number of different bits."""
     files = list(looks)
     if not files:
         return
@@ -188,7 +188,7 @@ def _near_duplicates(looks: Mapping[Pair, np.ndarray], groups: Mapping[Pair, str
 
 
 def _match(set_name: str, folder: str, report: SetReport) -> list[Pair]:
-    """Files of a set, put together by stem; what does not match goes into the report."""
+    """Match the files of a set by stem; others are added to the report."""
     found = {}
     names = pair_of([*fileio.list_dir_or_file(folder, list_file=False)] if fileio.isdir(folder) else [])
     image_folder, mask_folder = names or (IMAGES, MASKS)
@@ -224,7 +224,7 @@ def _match(set_name: str, folder: str, report: SetReport) -> list[Pair]:
 
 
 def _check(file: Pair) -> _Found:
-    """Problems of a pair, and what makes its image recognizable."""
+    """Problems of a pair, with the hashes of its image."""
     problems, image, mask, digest, looks = [], None, None, None, None
     if file.image:
         try:
@@ -257,13 +257,13 @@ def _check(file: Pair) -> _Found:
 
 
 def perceptual_hash(image: np.ndarray) -> np.ndarray:
-    """Whether brightness grows from each cell of a 16x17 grid to the next one in its row ("dHash", 256 bits).
+    """Perceptual hash ("dHash"): whether brightness increases from each cell of a 16x17 grid to the next in its row.
 
     Args:
         image: BGR, uint8 (H, W, 3).
 
     Returns:
-        uint8 (32,).
+        uint8 (32,), 256 bits.
     """
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32)
     cells = cv2.resize(gray, (_HASH_BITS + 1, _HASH_BITS), interpolation=cv2.INTER_AREA)
@@ -271,14 +271,14 @@ def perceptual_hash(image: np.ndarray) -> np.ndarray:
 
 
 def _is_inverted(mask: np.ndarray) -> bool:
-    """Whether nine tenths of the border are white, and a black object is inside."""
+    """Whether at least nine tenths of the border are white, and there is a black object inside."""
     object_ = mask_to_float(mask) > 0.5
     border = np.concatenate([object_[0], object_[-1], object_[:, 0], object_[:, -1]])
     return bool(border.mean() > 0.9 and object_.mean() < border.mean() and not object_.all())
 
 
 def _turn_of(path: str) -> Callable[[np.ndarray], np.ndarray] | None:
-    """The turn that an image's EXIF orientation asks for; ``None`` if it asks for none."""
+    """Function that applies the EXIF orientation of an image; ``None`` if it is upright."""
     try:
         with Image.open(io.BytesIO(fileio.get(path))) as image:
             orientation = image.getexif().get(_ORIENTATION, 1)
@@ -288,7 +288,7 @@ def _turn_of(path: str) -> Callable[[np.ndarray], np.ndarray] | None:
 
 
 def _fits_turned(image: np.ndarray, mask: np.ndarray, turn: Callable[[np.ndarray], np.ndarray]) -> bool:
-    """Whether the edges of the turned mask lie on stronger edges of the image than those of the mask as it is."""
+    """Whether the edges of the rotated mask are on stronger edges of the image than those of the original mask."""
     mask = mask_to_float(mask)
     if not mask.shape == turn(mask).shape == image.shape[:2]:
         return False

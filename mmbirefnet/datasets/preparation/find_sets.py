@@ -1,4 +1,4 @@
-"""Sets on disk: where they are below a data root, and which of their files belong together."""
+"""Find sets below a data root, and match their files."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ PUBLISHED_SIZES = {name: size for sizes in FAMILIES.values() for name, size in s
 IMAGES, MASKS = 'im', 'gt'
 IMAGE_FOLDERS = (IMAGES, 'images', 'image', 'imgs', 'img')
 MASK_FOLDERS = (MASKS, 'masks', 'mask', 'alphas', 'alpha', 'mattes', 'matte', 'labels')
-"""Names of the folders in a set, whatever their case; other names than the first ones only where both are there."""
+"""Folder names of a set, in any case; names other than the first are accepted only if both folders exist."""
 TRAIN_FOLDERS, VAL_FOLDERS = ('train', 'training'), ('val', 'valid', 'validation')
 
 
 def find_sets(root: str, names: Sequence[str] | None = None) -> dict[str, str | None]:
     """Sets below a data root: folders that have ``im/`` or ``gt/``, or a pair such as ``images/`` and ``masks/``.
 
-    They are looked for in the data root and two levels below.
+    They are searched for in the data root and two levels below it.
 
     Args:
         root: Data root, or a set itself.
-        names: Only these: names of sets, paths of sets below ``root``, or names of families for all their sets.
+        names: Use only these: names of sets, paths of sets below ``root``, or names of families for all their sets.
 
     Returns:
-        Name of each set to its path relative to ``root`` (``''`` for the root itself), None where it is missing. Sets
-        of one name in several places have their paths for names.
+        Path of each set relative to ``root`` (``''`` for the root itself) by name, ``None`` if it is missing. If
+        several sets have the same name, their paths are used as names.
 
     Raises:
-        FileNotFoundError: ``root`` has no set.
+        FileNotFoundError: If ``root`` contains no set.
     """
     paths = _search(root, '', depth=2)
     if not paths:
@@ -68,7 +68,7 @@ def _last(path: str) -> str:
 
 
 def pair_of(children: Sequence[str]) -> tuple[str, str] | None:
-    """The folders of images and masks among those of a set; ``None`` if these are not a set's."""
+    """Choose the folders of images and masks among those of a folder; ``None`` if it is not a set."""
     if IMAGES in children or MASKS in children:
         return IMAGES, MASKS
     by_name = {name.lower(): name for name in children}
@@ -79,7 +79,7 @@ def pair_of(children: Sequence[str]) -> tuple[str, str] | None:
 
 
 def common_ending(image_stems: Collection[str], mask_stems: Collection[str]) -> str:
-    """What all masks have behind the stem of their image, such as ``_mask``; empty if nothing."""
+    """Ending of all mask stems after the stem of their image, such as ``_mask``; may be empty."""
     if not image_stems or not mask_stems or set(mask_stems) & set(image_stems):
         return ''
     first = min(mask_stems)
@@ -88,36 +88,36 @@ def common_ending(image_stems: Collection[str], mask_stems: Collection[str]) -> 
 
 
 class DataFolder(NamedTuple):
-    """One set of images and masks, or two to train and to validate on."""
+    """A set of images and masks, or two sets for training and validation."""
 
     root: str
-    """Folder of the set to train on."""
+    """Folder of the training set."""
     val_root: str | None
-    """Folder of the set to validate on, if there is one."""
+    """Folder of the validation set, if there is one."""
     prefix: dict[str, str]
-    """Folders of images and masks in them, as ``data_prefix`` of a data set."""
+    """Names of the folders of images and masks, as ``data_prefix`` of a data set."""
     mask_ending: str
-    """What the names of masks have behind their image's stem."""
+    """Ending of mask stems after the stem of their image."""
     stems: list[str]
-    """Stems of the images to train on."""
+    """Stems of the training images."""
 
     @property
     def mask_suffixes(self) -> list[str]:
-        """What the names of masks end with, as ``seg_map_suffix`` of a data set."""
+        """Endings of mask names, as ``seg_map_suffix`` of a data set."""
         return [self.mask_ending + suffix for suffix in IMAGE_SUFFIXES]
 
 
 def find_data_folder(data: str | os.PathLike, val: str | os.PathLike | None = None) -> DataFolder:
-    """Anybody's images and masks.
+    """Find images and masks in a user's folder.
 
     Args:
-        data: A folder with ``im/`` and ``gt/``, ``images/`` and ``masks/``, or alike, or one with ``train/`` and
-            ``val/`` that have these in them.
-        val: Another such folder to validate on.
+        data: A folder with ``im/`` and ``gt/``, ``images/`` and ``masks/``, or similar, or with ``train/`` and ``val/``
+            that contain these.
+        val: Another such folder for validation.
 
     Raises:
         FileNotFoundError: If ``data`` has none of these forms.
-        ValueError: If the folders to train and to validate on have other names, or there are no images.
+        ValueError: If the folders for training and validation have different names, or there are no images.
     """
     data = os.fspath(data)
     if not fileio.isdir(data):
@@ -156,10 +156,10 @@ def _children(folder: str) -> list[str]:
 
 
 def list_folder(folder: str) -> tuple[dict[str, list[str]], list[str]]:
-    """Files of a folder of images or masks, and of the folders in it.
+    """List the files of a folder of images or masks, including subfolders.
 
     Returns:
-        Stem (path without suffix) to the names of its files, sorted by stem; and names with other suffixes.
+        Names of the files by stem (path without suffix), sorted by stem; and names with other suffixes.
     """
     stems, others = defaultdict(list), []
     for name in sorted(fileio.list_dir_or_file(folder, list_dir=False, recursive=True)):

@@ -1,4 +1,4 @@
-"""The layouts of downloaded sets, links that give them this project's layout, and copies at the training size."""
+"""Layouts of downloaded sets, links that convert them to our layout, and copies at the training size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mmbirefnet.imaging.formats import IMAGE_SUFFIXES
 
 
 class Layout(NamedTuple):
-    """Where a download keeps the images and masks of a set.
+    """Locations of the images and masks of a set in a download.
 
     ``images`` and ``masks`` are folders, or patterns of files such as ``alpha/*_matte.png``, whose ``*`` is the stem.
     """
@@ -41,13 +41,13 @@ LAYOUTS = [
     *_same_form(
         'DIS5K', {f'DIS-{part}': f'DIS-{part}' for part in ('TR', 'VD', 'TE1', 'TE2', 'TE3', 'TE4')}, 'im', 'gt'
     ),
-    # COD10K-v3, whose other half are images without a camouflaged object
+    # COD10K-v3; its other images have no camouflaged object
     Layout('COD/TR-COD10K', 'Train/Image', 'Train/GT_Object', 'COD10K-CAM-*'),
     Layout('COD/TE-COD10K', 'Test/Image', 'Test/GT_Object', 'COD10K-CAM-*'),
-    # CAMO-V.1.0-CVIU2019, with one folder of masks
+    # CAMO-V.1.0-CVIU2019; both sets share one folder of masks
     Layout('COD/TR-CAMO', 'Images/Train', 'GT'),
     Layout('COD/TE-CAMO', 'Images/Test', 'GT'),
-    # the archives that SINet-v2 and its successors share
+    # archives of SINet-v2 and its successors
     Layout('COD/TR-COD10K', 'TrainDataset/Imgs', 'TrainDataset/GT', 'COD10K-CAM-*'),
     Layout('COD/TR-CAMO', 'TrainDataset/Imgs', 'TrainDataset/GT', 'camourflage_*'),
     *_same_form('COD', {'TE-COD10K': 'TestDataset/COD10K', 'TE-CAMO': 'TestDataset/CAMO'}, 'Imgs', 'GT'),
@@ -69,7 +69,7 @@ LAYOUTS = [
 
 
 class Plan(NamedTuple):
-    """Links of one set: name of the link, relative to the set, to the file that it names."""
+    """Links of one set: target by name of the link, relative to the set."""
 
     set_path: str
     links: dict[str, Path]
@@ -78,7 +78,7 @@ class Plan(NamedTuple):
 
 
 def find_layouts(source: Path, depth: int = 3) -> Iterator[tuple[Layout, Path]]:
-    """Known layouts in a folder or up to ``depth`` levels below it, each with the folder that it begins in."""
+    """Find known layouts in a folder and up to ``depth`` levels below it, each with its root folder."""
     folders = []
     for path, children, _ in os.walk(source, followlinks=True):
         folders.append(Path(path))
@@ -91,10 +91,10 @@ def find_layouts(source: Path, depth: int = 3) -> Iterator[tuple[Layout, Path]]:
 
 
 def plan_links(layout: Layout, folder: Path) -> Plan:
-    """Pair the files of a download by stem.
+    """Match the files of a download by stem.
 
     Raises:
-        ValueError: No image and mask go together, or two files have one stem.
+        ValueError: If no image matches a mask, or two files have the same stem.
     """
     images, masks = (_list(folder, pattern, layout.stems) for pattern in (layout.images, layout.masks))
     links = {}
@@ -114,7 +114,7 @@ def plan_links(layout: Layout, folder: Path) -> Plan:
 
 
 def _list(folder: Path, pattern: str, stems: str) -> dict[str, Path]:
-    """Files by stem: what ``*`` in the last part of the pattern stands for, without the suffix of an image."""
+    """Files by stem, which is the text that ``*`` in the last part of the pattern matches, without suffix."""
     place, _, name = pattern.rpartition('/') if '*' in pattern else (pattern, '', '*')
     before, _, after = name.partition('*')
     found = {}
@@ -132,10 +132,10 @@ def _list(folder: Path, pattern: str, stems: str) -> dict[str, Path]:
 
 
 def make_links(plan: Plan, data_root: Path) -> None:
-    """Lay out a set as links; those that are there already may stay.
+    """Create the links of a set; existing equal links are kept.
 
     Raises:
-        FileExistsError: Something else is in the set's folder; nothing is changed then.
+        FileExistsError: If the folder of the set contains anything else; nothing is changed then.
     """
     folder = data_root / plan.set_path
     there = {
@@ -144,7 +144,7 @@ def make_links(plan: Plan, data_root: Path) -> None:
     for name, path in there.items():
         target = plan.links.get(name)
         if target is None or not path.is_symlink() or os.readlink(path) != os.path.abspath(target):
-            raise FileExistsError(f'{path}: in the way, remove it or choose another data root')
+            raise FileExistsError(f'{path}: already exists. Fix: remove it, or choose another data root')
     for name, target in plan.links.items():
         if name not in there:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -165,11 +165,11 @@ def pack(
 
     Args:
         root: Data root or set; see :func:`~mmbirefnet.datasets.preparation.find_sets.find_sets`, also for ``names``.
-        out: Folder to create. Paths of the sets in it are those below ``root``.
-        size: (width, height) in pixels. Files are PNG and hold exactly the pixels of the pipeline's own resize, except
-            that 16-bit masks are rounded to 16 bits.
+        out: Folder to create; sets keep their paths relative to ``root``.
+        size: (width, height) in pixels. Files are PNG with exactly the pixels of the pipeline's resize, except that
+            16-bit masks are rounded to 16 bits.
         names: Sets or families to copy; all by default.
-        jpeg_quality: Write images as JPEG of this quality, 1 to 100: smaller, with other pixels. Masks stay PNG.
+        jpeg_quality: Write images as JPEG of this quality, 1 to 100: smaller, with changed pixels. Masks stay PNG.
         processes: Number of processes; one per core by default.
 
     Returns:
@@ -177,7 +177,7 @@ def pack(
 
     Raises:
         FileExistsError: If ``out`` exists.
-        FileNotFoundError, ValueError, OSError: If a set or file is missing or damaged; ``check_dataset.py`` lists all.
+        FileNotFoundError, ValueError, OSError: If a set or file is missing or damaged. ``check_dataset.py`` lists all.
     """
     if os.path.exists(out):
         raise FileExistsError(f'{out}: exists; remove it or choose another folder')
@@ -196,7 +196,7 @@ def pack(
     with ProcessPoolExecutor(processes or os.cpu_count(), initializer=cv2.setNumThreads, initargs=(0,)) as pool:
         for _ in pool.map(copy, pairs, chunksize=4):
             pass
-    unfinished.rename(out)  # the folder gets its name once all files are there
+    unfinished.rename(out)  # rename the folder once it is complete
     return len(pairs)
 
 

@@ -1,6 +1,6 @@
-"""Synthetic dichotomous segmentation: drawn objects with exact soft masks over textured backgrounds.
+"""Synthetic dichotomous segmentation: generated objects with exact soft masks on textured backgrounds.
 
-A sample depends only on (seed, set name, index, size), so that sets can be made in any order, in part, or again.
+A sample depends only on (seed, set name, index, size), so sets can be generated in any order, partly, or repeatedly.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _PAINT_HUES = (0.0, 0.03, 0.08, 0.13, 0.3, 0.4, 0.55, 0.62, 0.9)
 
 
 class SyntheticSample(NamedTuple):
-    """One picture with its mask."""
+    """An image with its mask."""
 
     stem: str
-    """File stem in DIS5K's manner: ``12#Synthetic#<kind number>#<kind>#<index>``."""
+    """File stem in the form of DIS5K: ``12#Synthetic#<kind number>#<kind>#<index>``."""
     image: np.ndarray
     """BGR uint8, (H, W, 3)."""
     mask: np.ndarray
@@ -34,12 +34,12 @@ class SyntheticSample(NamedTuple):
 
 
 def make_sample(seed: int, set_name: str, index: int, size: tuple[int, int] = (512, 512)) -> SyntheticSample:
-    """Draw sample ``index`` (from 0) of a set; kinds of object take turns.
+    """Generate sample ``index`` (from 0) of a set; the kinds of objects alternate.
 
     Args:
-        seed: The data set's seed, 0 or greater.
-        set_name: For example ``DIS-TR``; sets of different names differ.
-        index: 0 or greater.
+        seed: Seed of the data set, 0 or greater.
+        set_name: Name of the set, such as ``DIS-TR``; different names give different samples.
+        index: Index of the sample, 0 or greater.
         size: (height, width) in pixels.
     """
     rng = np.random.default_rng([seed, zlib.crc32(set_name.encode()), index])
@@ -71,17 +71,17 @@ def write_dataset(
 
     Args:
         out_dir: Folder of the sets.
-        counts: Number of samples of each set, by its name.
+        counts: Number of samples of each set, by name.
         size: (height, width) in pixels.
-        seed: 0 or greater.
-        overwrite: Write into set folders that hold files already; their files of other names stay.
-        threads: Samples drawn at once; they do not depend on it.
+        seed: Seed of the data set, 0 or greater.
+        overwrite: Whether to write into folders that are not empty; files with other names stay.
+        threads: Number of samples that are generated at once; they do not depend on it.
 
     Yields:
-        The image paths, as they are written.
+        Path of each image after it was written.
 
     Raises:
-        FileExistsError: If a set's folder is not empty and ``overwrite`` is false. Nothing is written then.
+        FileExistsError: If the folder of a set is not empty and ``overwrite`` is false. Nothing is written then.
     """
     out_dir = Path(out_dir)
     occupied = [str(out_dir / name) for name in counts if (out_dir / name).is_dir() and any((out_dir / name).iterdir())]
@@ -115,13 +115,13 @@ def _downsample(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _pose(canvas: Canvas, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Object coordinates to pixels, (2, 3): fits the object, slightly turned and sheared, into the frame."""
+    """Affine map (2, 3) from object coordinates to pixels: fits the object into the frame, rotated and sheared."""
     frame = np.array(size[::-1])
     angle, shear, mirror = rng.normal(0, 0.08), rng.normal(0, 0.06), rng.choice([-1.0, 1.0])
     linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ [[mirror, shear], [0, 1]]
     low, high = canvas.bounds(linear)
     scale = rng.uniform(0.85, 0.96) * frame / (high - low)
-    scale = np.minimum(scale, 1.2 * scale.min())  # a little stretching at most
+    scale = np.minimum(scale, 1.2 * scale.min())  # stretch slightly at most
     margin = frame - scale * (high - low)
     return np.column_stack([scale[:, None] * linear, margin * rng.uniform(0.3, 0.7, 2) - scale * low])
 
@@ -142,7 +142,7 @@ def _color(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def draw_background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Pale, muted texture in [0, 1], float32 (H, W, 3): noise, a lit gradient, and on some of them a pattern."""
+    """Pale texture in [0, 1], float32 (H, W, 3): noise, a light gradient, and sometimes a pattern."""
     hue, value = rng.choice(_SCENERY_HUES), rng.uniform(0.6, 0.85)
     near = _color(hue, rng.uniform(0.05, 0.3), value)
     far = _color(
@@ -177,7 +177,7 @@ def cast_shadow(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -
 
 
 def draw_surface(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """The object's own color in [0, 1], float32 (H, W, 3): dark, or strongly colored, with a faint texture."""
+    """Surface of the object in [0, 1], float32 (H, W, 3): dark or strongly colored, with a faint texture."""
     hue = rng.choice(_PAINT_HUES) + rng.normal(0, 0.02)
     if rng.random() < 0.5:
         color = _color(hue, rng.uniform(0.0, 0.5), rng.uniform(0.12, 0.28))

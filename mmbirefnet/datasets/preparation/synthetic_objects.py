@@ -1,8 +1,8 @@
 """Thin, perforated and branching objects drawn as vectors, for the synthetic data set.
 
 Every ``draw_*`` function draws one object into a :class:`Canvas`, in object coordinates: the object fills about
-[-1, 1] x [-1, 1] and y points down. No stroke is thinner than ``MIN_WIDTH`` units, so that an object fitted into a
-picture 256 pixels wide has strokes of five pixels or so.
+[-1, 1] x [-1, 1] and y points down. No stroke is thinner than ``MIN_WIDTH`` units, so an object in an image of 256
+pixels has strokes of about five pixels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SUBPIXEL_BITS = 4
 
 
 class Canvas:
-    """Vector drawing: filled polygons with a shade each, painted one over another.
+    """Vector drawing: filled polygons, each with a shade, painted over each other.
 
     Points are arrays or sequences (K, 2) in object coordinates.
     """
@@ -35,7 +35,7 @@ class Canvas:
                 first pixel's corner.
 
         Returns:
-            Array (height, width), uint8: the shade times ``FULL_SHADE``, 0 where there is nothing.
+            Array (height, width), uint8: the shade times ``FULL_SHADE``; 0 for the background.
         """
         pixels = np.zeros(size, np.uint8)
         for outlines, value in self._shapes:
@@ -46,7 +46,7 @@ class Canvas:
         return pixels
 
     def bounds(self, linear: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Smallest and largest (x, y) of what is drawn, after the map ``linear`` (2, 2)."""
+        """Smallest and largest (x, y) of all polygons after the linear map ``linear`` (2, 2)."""
         points = np.concatenate([outlines[0] for outlines, value in self._shapes if value]) @ linear.T
         return points.min(0), points.max(0)
 
@@ -297,7 +297,7 @@ def draw_cage(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def draw_ladder(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Step ladder: two ladders that lean on one another."""
+    """Step ladder: two ladders that lean on each other."""
     project = _projection(rng.uniform(0.5, 0.9) * rng.choice([-1, 1]), rng.uniform(0.08, 0.2))
     half, depth, width = rng.uniform(0.38, 0.48), rng.uniform(0.6, 0.75), rng.uniform(0.085, 0.12)
     steps = int(rng.integers(4, 7))
@@ -354,4 +354,4 @@ OBJECTS: dict[str, Callable[[Canvas, np.random.Generator], None]] = {
     'Ladder': draw_ladder,
     'TransmissionTower': draw_tower,
 }
-"""Class name, as in DIS5K, to the function that draws one such object."""
+"""Function that draws an object, by class name as in DIS5K."""

@@ -1,6 +1,6 @@
-"""Transforms that keep soft masks soft: the reference's augmentations, and further ones for fine-tuning.
+"""Transforms that keep soft masks soft: the augmentations of the reference, and more for fine-tuning.
 
-All draw from NumPy's global random state, which mmengine seeds in every worker.
+All use NumPy's global random state, which mmengine seeds in every worker.
 """
 
 from .coarse_mask import CoarseMask

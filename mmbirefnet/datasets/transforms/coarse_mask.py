@@ -1,4 +1,4 @@
-"""Coarse masks for models that take one beside the image, made from the ground truth."""
+"""Coarse masks for guided models, made from the ground truth."""
 
 # ruff: noqa: NPY002 (mmengine seeds NumPy's global random state in every worker)
 
@@ -14,37 +14,40 @@ from mmbirefnet.registry import TRANSFORMS
 
 from .decode import mask_to_float
 
-MIN_COMPONENT = 0.002  # share of the image; smaller ones are specks, not objects
-MIN_LEFT = 0.25  # share of the mask that an operation must leave; eroding thin objects would erase them
+MIN_COMPONENT = 0.002  # share of the image; smaller components are specks, not objects
+MIN_LEFT = 0.25  # share of the mask that must remain; erosion would remove thin objects
 OPERATIONS = ('erode', 'dilate', 'holes', 'shift', 'coarsen', 'box')
 
 
 @TRANSFORMS.register_module()
 class CoarseMask(BaseTransform):
-    """Degrade the ground truth to the coarse mask that :class:`~mmbirefnet.models.GuidedBiRefNet` is trained with.
+    """Degrade the ground truth to a coarse mask, to train :class:`~mmbirefnet.models.GuidedBiRefNet`.
 
-    Adds ``guide``, float32 ``(H, W)`` in [0, 1]. As Cheng et al. (CascadePSP, 2020, Sec. 3.4) perturb masks for
-    refinement: each operation is applied with its own probability, in a random order. Their sizes are shares of the
-    object's, the square root of its area.
+    Adds ``guide``, float32 ``(H, W)`` in [0, 1]. Like the perturbed masks of CascadePSP (Cheng et al., 2020, Sec. 3.4):
+    each operation is applied with its own probability, in random order. Sizes are relative to the size of the object,
+    the square root of its area.
 
     - erode, dilate: by an ellipse with a radius of up to ``strength``.
     - holes: up to three discs with a radius of up to ``strength`` are removed or added near the object.
     - shift: by up to ``strength`` in both directions.
-    - coarsen: a size of 8 to 32 cells along the longer side, and bilinearly back, as masks of small networks are.
-    - box: the bounding box in place of the mask.
+    - coarsen: reduced to 8 to 32 cells along the longer side and enlarged bilinearly, like masks of small networks.
+    - box: replaced by the bounding box.
 
-    An operation that would leave less than a quarter of the mask is left out.
+    An operation that would leave less than a quarter of the mask is skipped.
 
-    Put it behind all geometric transforms, right before packing.
+    Put it after all geometric transforms, directly before packing.
 
     Args:
         prob: Probability of each operation.
-        strength: Size of the degradations as a share of the object's.
+        strength: Size of the degradations as a share of the size of the object, in [0, 1].
         box_prob: Probability of the bounding box.
-        drop: Probability of no coarse mask, so that the model also works without one.
-        select: Probability that of a ground truth with several connected components only a random one stays, in the
-            ground truth and in the coarse mask, which is then not dropped: what the model learns to select from.
-        seed: Makes the degradation a function of it and of the file's stem, for validation; ``None`` draws new ones.
+        drop: Probability of no coarse mask, so that the model also learns to work without one.
+        select: Probability to keep only one random component of a ground truth with several, in the ground truth and in
+            the coarse mask, which is then not dropped. This trains the model to select an object.
+        seed: If given, the degradation depends only on it and on the stem of the file, for validation.
+
+    Raises:
+        ValueError: If a probability or ``strength`` is not in [0, 1].
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class CoarseMask(BaseTransform):
         return np.random.default_rng([self.seed, zlib.crc32(name.encode(errors='surrogateescape'))])
 
     def _length(self, mask: np.ndarray, rng: np.random.Generator) -> float:
-        """A random length in pixels, up to ``strength`` of the object's size."""
+        """A random length in pixels, up to ``strength`` times the size of the object."""
         return rng.random() * self.strength * float(np.sqrt((mask >= 0.5).sum()))
 
     def _disc(self, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -140,7 +143,7 @@ class CoarseMask(BaseTransform):
 
 
 def _choose_component(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """A random connected component with its soft edge, bool ``(H, W)``; ``None`` if there are not several."""
+    """A random connected component with its soft edge, bool ``(H, W)``; ``None`` if there is only one."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats((mask > 0).astype(np.uint8), connectivity=8)
     large = [label for label in range(1, count) if stats[label, cv2.CC_STAT_AREA] >= MIN_COMPONENT * mask.size]
     return labels == rng.choice(large) if len(large) > 1 else None

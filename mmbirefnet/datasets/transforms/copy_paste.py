@@ -18,13 +18,17 @@ from .decode import mask_to_float, read_image, read_mask_levels
 class CopyPaste(BaseTransform):
     """Paste the object of another image of the data set into this one (Ghiasi et al., 2021).
 
-    The object is cut out by its mask, scaled, and composited at a random place: ``image = a * object + (1 - a) *
-    image`` with its mask ``a``, and ``mask = a + (1 - a) * mask``. Needs a data set of this project, whose samples have
-    ``draw_other``. Put it before the resize.
+    The object is cut out with its mask ``a``, scaled, and composited at a random place:
+    ``image = a * object + (1 - a) * image``, and ``mask = a + (1 - a) * mask``. It needs a data set of this project,
+    whose samples have ``draw_other``. Put it before the resize.
 
     Args:
         prob: Probability of a second object.
-        scale: Range of the object's longer side as a share of the image's shorter side.
+        scale: Range of the longer side of the object as a share of the shorter side of the image.
+
+    Raises:
+        ValueError: If an argument is out of range, or the second image and its mask differ in size.
+        KeyError: If the sample has no ``draw_other``.
     """
 
     def __init__(self, prob: float = 0.3, scale: tuple[float, float] = (0.25, 0.75)) -> None:
@@ -37,7 +41,7 @@ class CopyPaste(BaseTransform):
 
     @cache_randomness
     def draw(self) -> tuple[bool, float, float, float]:
-        """Whether to paste, the scale, and the place, as shares of the room that is left."""
+        """Whether to paste, the scale, and the position as shares of the free space."""
         return np.random.rand() < self.prob, np.random.uniform(*self.scale), *np.random.rand(2)
 
     def transform(self, results: dict) -> dict:
@@ -71,7 +75,7 @@ class CopyPaste(BaseTransform):
 
 
 def _cut_out(image_path: str, mask_path: str) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The object's bounding box of an image, float32 (H, W, 3), and its mask in [0, 1]; None of an empty mask."""
+    """The object in its bounding box, float32 (H, W, 3), and its mask in [0, 1]; ``None`` for an empty mask."""
     alpha = mask_to_float(read_mask_levels(mask_path))
     image = read_image(image_path)
     if image.shape[:2] != alpha.shape:

@@ -1,4 +1,4 @@
-"""Random crops: around the object, and at its edges."""
+"""Random crops that contain the object, and crops at its edges."""
 
 # ruff: noqa: NPY002 (mmengine seeds NumPy's global random state in every worker)
 
@@ -16,17 +16,20 @@ from .decode import mask_to_float
 
 @TRANSFORMS.register_module()
 class RandomZoomCrop(BaseTransform):
-    """Crop a random part of the image and its masks; put a :class:`Resize` behind it, which makes it a zoom.
+    """Crop a random part of the image and its masks. A :class:`Resize` after it makes it a zoom.
 
-    As the random resized crop of Szegedy et al. (2015, Sec. 6), but with the image's own aspect ratio up to
-    ``max_stretch``, since the shape of an object matters here, and without crops that lose the object.
+    Like the random resized crop of Szegedy et al. (2015, Sec. 6), but it keeps the aspect ratio of the image up to
+    ``max_stretch``, since shapes matter here, and it does not lose the object.
 
     Args:
         prob: Probability of a crop.
         min_side: Smallest share of width and height that is kept, in (0, 1].
         max_stretch: Largest ratio between the two shares, 1 or greater.
-        min_object: Smallest share of the object that the crop must hold. After ten crops with less, the image is left
-            as it is. An empty mask is cropped anywhere.
+        min_object: Smallest share of the object that the crop must contain. If ten random crops contain less, the image
+            is not cropped. With an empty mask, any crop is accepted.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
 
     ATTEMPTS = 10
@@ -47,7 +50,7 @@ class RandomZoomCrop(BaseTransform):
 
     @cache_randomness
     def draw(self) -> np.ndarray:
-        """Shares of height and width, and where in the rest the crop begins; (10, 4), empty for no crop."""
+        """Shares of height and width, and the position of the crop in the rest, (10, 4); empty for no crop."""
         count = self.ATTEMPTS if np.random.rand() < self.prob else 0
         side = np.random.uniform(self.min_side, 1, count)
         stretch = np.sqrt(np.exp(np.random.uniform(-1, 1, count) * np.log(self.max_stretch)))
@@ -84,15 +87,18 @@ def crop(results: dict, box: tuple[slice, slice]) -> dict:
 
 @TRANSFORMS.register_module()
 class EdgeCrop(BaseTransform):
-    """Crop a window centered on a random pixel of the object's edge, as Xu et al. (2017, Sec. 3.2) do for matting.
+    """Crop a window around a random pixel of the object's edge, as Xu et al. (2017, Sec. 3.2) do for matting.
 
-    The edge is where the mask is gray, or where 3x3 pixels of it hold both object and background. Windows that reach
-    over the border are moved inside. The crop keeps its resolution, so details of large images are trained on at
-    full size and in the memory of a small one. Images without an edge are cropped anywhere.
+    The edge is where the mask is gray, or where 3x3 pixels of it contain both object and background. Windows are moved
+    to be inside the image. The crop keeps its resolution, so training sees details of large images at full size, with
+    the memory of a small image. Images without an edge are cropped at a random position.
 
     Args:
-        size: (width, height) of the window in pixels; of a smaller image all is kept.
+        size: (width, height) of the window in pixels; smaller sides of an image are kept.
         prob: Probability of a crop.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
 
     def __init__(self, size: tuple[int, int], prob: float = 1.0) -> None:
@@ -127,7 +133,7 @@ class EdgeCrop(BaseTransform):
 
 
 def _window(center: int, length: int, end: int) -> slice:
-    """A slice of ``length`` around ``center``, inside 0..end."""
+    """A slice of ``length`` around ``center`` within 0..end."""
     length = min(length, end)
     start = int(np.clip(center - length // 2, 0, end - length))
     return slice(start, start + length)

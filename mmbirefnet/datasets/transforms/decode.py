@@ -1,4 +1,4 @@
-"""Reading image and mask files, with errors that name the file."""
+"""Reading of image and mask files, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _JPEG2000_STARTS = b'\0\0\0\x0cjP  \r\n\x87\n', b'\xff\x4f\xff\x51'  # in boxes,
 _PNG_COLOR_TYPE = 25  # offset of the color type; 0 is gray without alpha
 _TIFF_STARTS = b'II', b'MM'
 _ORIENTATION = 0x0112  # EXIF tag
-_SAME_COLOR = 0.03  # of white: lossy WebP changes colors a little
+_SAME_COLOR = 0.03  # of white; lossy WebP changes colors slightly
 _MOST_IDS = 16
 _NEAR_WHITE = 224
 
 
 def read_image(path: str, backend_args: dict | None = None) -> np.ndarray:
-    """Read an image for training and evaluation, by the reader of inference.
+    """Read an image for training and evaluation, with the reader of inference.
 
-    What is transparent is composited on gray, so that training sees what inference sees. Opaque 8-bit gray and RGB
-    images are what OpenCV's ``imread`` returns.
+    Transparent pixels are composited on gray, as in inference. Opaque 8-bit gray and RGB images equal those of OpenCV's
+    ``imread``.
 
     Returns:
         BGR, uint8, (H, W, 3).
@@ -44,10 +44,10 @@ def read_image(path: str, backend_args: dict | None = None) -> np.ndarray:
 
 
 def read_image_size(path: str, backend_args: dict | None = None) -> tuple[int, int]:
-    """Width and height of the image that :func:`read_image` returns, from the file's header.
+    """Width and height in pixels of the image that :func:`read_image` returns, from the header of the file.
 
     Raises:
-        OSError, ValueError: As :func:`read_image`.
+        OSError, ValueError: As in :func:`read_image`.
     """
     local = isinstance(fileio.get_file_backend(path, backend_args=backend_args), LocalBackend)
     data = open_regular_file(Path(path)) if local else io.BytesIO(fileio.get(path, backend_args=backend_args))
@@ -57,25 +57,27 @@ def read_image_size(path: str, backend_args: dict | None = None) -> tuple[int, i
 
 
 def read_mask(path: str, backend_args: dict | None = None) -> np.ndarray:
-    """Read a soft mask as the fraction of foreground, float32 (H, W) in [0, 1], as losses and metrics take it.
+    """Read a soft mask as the fraction of foreground, float32 (H, W) in [0, 1], for losses and metrics.
 
-    Errors as of :func:`read_mask_levels`.
+    Raises:
+        OSError, ValueError: As in :func:`read_mask_levels`.
     """
     return mask_to_float(read_mask_levels(path, backend_args))
 
 
 def read_mask_levels(path: str, backend_args: dict | None = None) -> np.ndarray:
-    """Read a soft mask without losing a level, in the smallest type that holds it, for the augmentations.
+    """Read a soft mask without losing gray levels, in the smallest dtype, for the augmentations.
 
-    Color or palette files are gray where their channels agree. Where alpha varies, it is the mask, and the color must
-    be the same wherever there is any.
+    Color and palette images are accepted if their channels are equal. If alpha varies, it is the mask, and the visible
+    color must be constant.
 
     Returns:
-        (H, W): uint8 in 0..255; of 16-bit files that 8 bits cannot hold, float32 in [0, 1].
+        (H, W): uint8 in 0..255, or float32 in [0, 1] for 16-bit files that do not fit into 8 bits.
 
     Raises:
-        OSError: The file is missing, empty, truncated or not an image.
-        ValueError: It is not a mask: channels that differ, color and alpha that both vary, class ids, other bit depths.
+        OSError: If the file is missing, empty, truncated or not an image.
+        ValueError: If it is not a mask: different channels, color and alpha that both vary, class ids, or another bit
+            depth.
     """
     data = _read(path, backend_args)
     mask = _decode(data, path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
@@ -100,15 +102,15 @@ def read_mask_levels(path: str, backend_args: dict | None = None) -> np.ndarray:
 
 
 def read_map(path: str) -> np.ndarray:
-    """Read a predicted map: gray levels, or the alpha of a cut-out.
+    """Read a prediction: gray levels, or the alpha of a cut-out.
 
-    Alpha is the map unless the image is gray and opaque.
+    The prediction is the alpha, unless the image is gray and opaque.
 
     Returns:
         uint8, (H, W).
 
     Raises:
-        OSError: The file is missing, empty, truncated or not an image.
+        OSError: If the file is missing, empty, truncated or not an image.
     """
     data = _read(path, None)
     image = _decode(data, path, cv2.IMREAD_COLOR)
@@ -119,7 +121,7 @@ def read_map(path: str) -> np.ndarray:
 
 
 def mask_to_float(mask: np.ndarray) -> np.ndarray:
-    """The fraction of foreground, float32 in [0, 1], of a mask in either type of :func:`read_mask_levels`."""
+    """Convert a mask of :func:`read_mask_levels` to the fraction of foreground, float32 in [0, 1]."""
     return mask if mask.dtype == np.float32 else mask.astype(np.float32) / 255
 
 
@@ -132,24 +134,24 @@ def _read(path: str, backend_args: dict | None) -> bytes:
 
 
 def _precheck(data: bytes, path: str) -> None:
-    """Refuse what OpenCV would crash on, incomplete PNG files, and headers that declare gigapixels.
+    """Reject files that crash OpenCV, incomplete PNG files, and headers that declare gigapixels.
 
-    OpenCV allocates the memory that a header declares before it looks how much data there is.
+    OpenCV allocates the declared size before it checks how much data there is.
     """
     try:
         with Image.open(io.BytesIO(data), formats=available_formats()) as image:
             if image.format == 'JPEG2000':
-                image.load()  # OpenCV up to 4.11 at least crashes where it is damaged
+                image.load()  # OpenCV (at least up to 4.11) crashes if it is damaged
             image.verify()  # the checksums of a PNG, up to its end
     except Image.DecompressionBombError as error:
         raise OSError(f'{path}: {error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit') from error
-    except Exception as error:  # of half a dozen types; there are formats that OpenCV alone knows
+    except Exception as error:  # errors of many types; only OpenCV supports some formats
         if data.startswith((_PNG_START, *_JPEG2000_STARTS)):
             raise OSError(f'{path}: truncated, damaged, or no image that OpenCV can read') from error
 
 
 def _decode(data: bytes, path: str, flags: int) -> np.ndarray:
-    # OpenCV returns None for truncated data, but up to 4.10 at least it fills a JPEG with gray.
+    # OpenCV returns None for truncated data, but (at least up to 4.10) fills truncated JPEGs with gray.
     complete = jpeg_ends(data) or not data.startswith(_JPEG_START)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if complete else None
@@ -165,7 +167,7 @@ def _has_no_alpha(data: bytes) -> bool:
 
 
 def _alpha(data: bytes, path: str) -> np.ndarray | None:
-    """The alpha of an image as it is stored, (H, W); None where it has none."""
+    """The alpha of an image as stored, (H, W); ``None`` if it has none."""
     if _has_no_alpha(data):
         return None
     raw = _decode(data, path, cv2.IMREAD_UNCHANGED)
@@ -173,14 +175,14 @@ def _alpha(data: bytes, path: str) -> np.ndarray | None:
 
 
 def _mask_in_alpha(color: np.ndarray, alpha: np.ndarray, data: bytes, path: str) -> np.ndarray:
-    """Alpha, if it and nothing else can be the mask."""
+    """Return the alpha as the mask; the visible color must be constant."""
     with Image.open(io.BytesIO(data)) as image:
         turned = image.getexif().get(_ORIENTATION, 1) != 1
-    if turned:  # OpenCV turns colors, not alpha
+    if turned:  # OpenCV rotates colors, but not alpha
         raise ValueError(f'{path}: alpha with an EXIF orientation; save the mask upright and as gray alone')
     white = np.iinfo(color.dtype).max
-    if data.startswith(_TIFF_STARTS):  # whose colors OpenCV multiplies by alpha
-        seen = alpha > white // 8  # less leaves too few levels to divide
+    if data.startswith(_TIFF_STARTS):  # OpenCV multiplies their colors by alpha
+        seen = alpha > white // 8  # smaller alphas leave too few levels to divide
         colors = color[seen] * (white / alpha[seen].reshape(-1, *[1] * (color.ndim - 2)))
     else:
         colors = color[alpha > 0]
@@ -191,9 +193,9 @@ def _mask_in_alpha(color: np.ndarray, alpha: np.ndarray, data: bytes, path: str)
 
 
 def _class_ids(mask: np.ndarray) -> str:
-    """The values of a mask in words, if they are class ids rather than gray levels; empty if not.
+    """The values of a mask as text if they are class ids; empty if they are gray levels.
 
-    Class ids are few, none is near white (but 255 for pixels to be ignored), and each fills an area.
+    There are few class ids, none is near white (except 255 for ignored pixels), and each covers an area.
     """
     if mask.dtype == np.uint16:
         top = int(mask.max())

@@ -1,4 +1,4 @@
-"""From the pipeline's arrays to what the model takes."""
+"""Conversion of the arrays of a pipeline to the input of the model."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ META_KEYS = (
 
 @TRANSFORMS.register_module()
 class PackDichotomousInputs(PackSegInputs):
-    """mmseg's ``PackSegInputs`` for soft masks, which it would cast to integers.
+    """mmseg's ``PackSegInputs`` for soft masks, which mmseg would cast to integers.
 
-    Gives ``inputs`` (uint8, (3, H, W)) and ``data_samples``, whose ``gt_sem_seg.data`` is float32 (1, H, W) in [0, 1],
-    and so is ``guide.data`` if there is a coarse mask.
+    Returns ``inputs``, uint8 (3, H, W), and ``data_samples``, whose ``gt_sem_seg.data`` is float32 (1, H, W) in [0, 1].
+    A coarse mask becomes ``guide.data`` in the same format.
 
     Args:
-        meta_keys: Keys of the results that become the sample's metainfo, where they are there.
+        meta_keys: Keys of the results that are copied to the metainfo of the sample if they exist.
     """
 
     def __init__(self, meta_keys: Sequence[str] = META_KEYS) -> None:

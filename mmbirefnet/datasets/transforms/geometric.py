@@ -18,9 +18,10 @@ from mmbirefnet.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class Resize(MMSegResize):
-    """mmseg's ``Resize`` with the image's interpolation for the mask too, so that soft edges stay soft.
+    """mmseg's ``Resize`` that interpolates the mask like the image, so soft edges stay soft.
 
-    Args: see :class:`mmcv.transforms.Resize`; ``scale`` is (width, height).
+    Args:
+        **kwargs: See :class:`mmcv.transforms.Resize`; ``scale`` is (width, height) in pixels.
     """
 
     def _resize_seg(self, results: dict) -> None:
@@ -33,14 +34,14 @@ class Resize(MMSegResize):
 
 @TRANSFORMS.register_module()
 class ResizeToBatch(BaseTransform):
-    """Resize image and masks to the size ``batch_scale`` (width, height) that the images of one batch share.
+    """Resize image and masks to ``batch_scale`` (width, height), the size of the batch.
 
-    :class:`mmbirefnet.datasets.DynamicSizeBatchSampler` chooses it. The resize is Pillow's bilinear one with
-    anti-aliasing, as the reference uses for its models of dynamic size (torchvision's resize of PIL images). The
-    reference resizes after the augmentations, so put it behind them: salt and pepper are then averaged.
+    :class:`mmbirefnet.datasets.DynamicSizeBatchSampler` chooses the size. The resize is Pillow's bilinear one with
+    anti-aliasing, as in the reference implementation for models of dynamic size (torchvision's resize of PIL images).
+    Like the reference, put it after the augmentations; it then also averages salt-and-pepper noise.
 
     Raises:
-        KeyError: If there is no ``batch_scale``: another batch sampler, or a data set that is not this project's.
+        KeyError: If there is no ``batch_scale``, because of another batch sampler, or a data set of another project.
     """
 
     def transform(self, results: dict) -> dict:
@@ -66,11 +67,14 @@ class ResizeToBatch(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomRotate(BaseTransform):
-    """Rotate by a whole number of degrees about the centre, at the same size, bicubic; corners become 0.
+    """Rotate by an integer number of degrees about the center, at the same size, bicubic; corners become 0.
 
     Args:
         prob: Probability of a rotation.
-        max_degrees: Angles are drawn from [-max_degrees, max_degrees), positive counter-clockwise.
+        max_degrees: Angles are random in [-max_degrees, max_degrees), positive counter-clockwise.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
 
     def __init__(self, prob: float = 0.2, max_degrees: int = 15) -> None:
@@ -89,7 +93,7 @@ class RandomRotate(BaseTransform):
     def transform(self, results: dict) -> dict:
         angle = self.draw()
         if angle is not None:
-            # As the reference does: PIL's kernel here is Keys' with a = -1, OpenCV's has a = -0.75.
+            # PIL, as in the reference: its rotation uses Keys' kernel with a = -1; OpenCV's has a = -0.75.
             _apply(lambda image: image.rotate(angle, Image.Resampling.BICUBIC), results)
         return results
 
@@ -99,10 +103,13 @@ class RandomRotate(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomCenterCrop(BaseTransform):
-    """Cut a random border off, the centre kept; put a :class:`Resize` behind it.
+    """Crop a random border, the same on opposite sides. Put a :class:`Resize` after it.
 
     Args:
-        max_border: Largest share of the shorter side that is cut from width, and from height, in (0, 1).
+        max_border: Largest share of the shorter side that is removed from width, and from height, in (0, 1).
+
+    Raises:
+        ValueError: If ``max_border`` is out of range.
     """
 
     def __init__(self, max_border: float = 0.1) -> None:
@@ -130,7 +137,7 @@ class RandomCenterCrop(BaseTransform):
 
 
 def _apply(change: Callable[[Image.Image], Image.Image], results: dict) -> None:
-    """Change the image and the masks as PIL images; soft masks in float stay in [0, 1]."""
+    """Apply ``change`` to the image and the masks as PIL images; float masks stay in [0, 1]."""
     for key in ['img', *results.get('seg_fields', [])]:
         pixels = np.array(change(Image.fromarray(results[key])))
         results[key] = np.clip(pixels, 0, 1) if pixels.dtype == np.float32 else pixels

@@ -10,19 +10,19 @@ from mmbirefnet.registry import TRANSFORMS
 from .decode import read_image, read_mask_levels
 
 
-# mmseg's inferencers look for a transform of the first of the other names, and put one of the last two in its place.
+# mmseg's inferencers search for a transform of the second name, and replace it with one of the last two.
 @TRANSFORMS.register_module(['LoadImage', 'LoadImageFromFile', 'LoadImageFromNDArray', 'InferencerLoader'])
 class LoadImage(BaseTransform):
-    """Load ``img_path`` as inference does (:func:`~mmbirefnet.imaging.read.load_image`), gray where it is transparent.
+    """Load ``img_path`` as in inference (:func:`~mmbirefnet.imaging.read.load_image`); transparent pixels become gray.
 
-    Adds ``img`` (BGR uint8, (H, W, 3)), ``img_shape`` and ``ori_shape`` (H, W). An ``img`` that is there already is
-    kept. Instead of a dict, a path or an image is taken too, for mmseg's ``MMSegInferencer``.
+    Adds ``img``, BGR uint8 (H, W, 3), ``img_shape`` and ``ori_shape``, (H, W). An existing ``img`` is kept. The input
+    may also be a path or an image, for mmseg's ``MMSegInferencer``.
 
     Args:
-        backend_args: Of mmengine's file backend.
+        backend_args: Arguments of mmengine's file backend.
 
     Raises:
-        OSError: The file is missing, empty, truncated or not an image.
+        OSError: If the file is missing, empty, truncated or not an image.
     """
 
     def __init__(self, backend_args: dict | None = None) -> None:
@@ -43,20 +43,20 @@ class LoadImage(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadMask(BaseTransform):
-    """Load ``seg_map_path`` as a soft mask, of the image's original size.
+    """Load ``seg_map_path`` as a soft mask.
 
-    Adds ``gt_seg_map`` (H, W). Its dtype is decided here, from the file, and the transforms of this package keep it:
-    uint8 in 0..255, which the reference augments too and which takes a quarter of the memory, or float32 in [0, 1] for
-    16-bit files that 8 bits cannot hold. :class:`PackDichotomousInputs` makes it float32 in [0, 1] for the loss and the
-    metric. Placed behind the image's resize, it keeps the mask at its own size, as
-    scoring wants it. Without ``seg_map_path`` (a data set with ``with_masks=False``) nothing is loaded.
+    Adds ``gt_seg_map``, (H, W) of the original image. Its dtype depends on the file, and the transforms of this package
+    keep it: uint8 in 0..255, as the reference augments masks and with a quarter of the memory, or float32 in [0, 1] for
+    16-bit files that do not fit into 8 bits. :class:`PackDichotomousInputs` converts it to float32 in [0, 1] for losses
+    and metrics. After the resize of the image, the mask keeps its original size, which scoring needs. Without
+    ``seg_map_path`` (``with_masks=False`` of the data set), nothing is loaded.
 
     Args:
-        backend_args: Of mmengine's file backend.
+        backend_args: Arguments of mmengine's file backend.
 
     Raises:
-        OSError: The file is missing, empty, truncated or not an image.
-        ValueError: It is not a gray mask, or its size is not the image's.
+        OSError: If the file is missing, empty, truncated or not an image.
+        ValueError: If it is not a gray mask, or its size differs from that of the image.
     """
 
     def __init__(self, backend_args: dict | None = None) -> None:

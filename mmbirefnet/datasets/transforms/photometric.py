@@ -1,4 +1,4 @@
-"""Changes of the image alone: color, noise, background, blur and compression."""
+"""Transforms of the image only: color, noise, background, blur and compression."""
 
 # ruff: noqa: NPY002 (mmengine seeds NumPy's global random state in every worker)
 
@@ -19,10 +19,13 @@ from .decode import mask_to_float
 class ColorEnhance(BaseTransform):
     """Brightness, contrast, color and sharpness of PIL's ``ImageEnhance``, in this order, on RGB.
 
-    Each factor is drawn from its range in steps of 0.1, both ends included; factor 1 changes nothing.
+    Each factor is random in its range, in steps of 0.1, both ends included; a factor of 1 changes nothing.
 
     Args:
-        brightness: (smallest, largest) factor, and so on.
+        brightness, contrast, color, sharpness: Range (smallest, largest) of the factor.
+
+    Raises:
+        ValueError: If a range is invalid.
     """
 
     def __init__(
@@ -55,10 +58,13 @@ class ColorEnhance(BaseTransform):
 
 @TRANSFORMS.register_module()
 class SaltAndPepper(BaseTransform):
-    """Set randomly drawn pixels to black or white; one may be drawn twice.
+    """Set random pixels to black or white; a pixel may be chosen twice.
 
     Args:
-        ratio: Number of draws over the number of pixels, rounded down.
+        ratio: Number of changes as a share of the number of pixels, rounded down.
+
+    Raises:
+        ValueError: If ``ratio`` is not in [0, 1].
     """
 
     def __init__(self, ratio: float = 0.0015) -> None:
@@ -86,14 +92,17 @@ class SaltAndPepper(BaseTransform):
 class SyntheticBackground(BaseTransform):
     """Put the object, cut out by its mask, on a flat background.
 
-    The background is a gray level (``gray``), a color near the object's mean (``similar``: the mean moved by up to
-    20 % of its way to white or to black), or any color (``any``). Of an empty mask no mean exists, and ``similar``
-    draws any color instead.
+    The background is a gray level (``gray``), a color near the mean of the object (``similar``: the mean, shifted by
+    up to 20 % of the distance to white or black), or any color (``any``). An empty mask has no mean, so ``similar``
+    uses any color.
 
     Args:
         prob: Probability of a new background.
         weights: Probabilities of ``gray``, ``similar`` and ``any``; their sum is 1.
-        max_shift: Largest part of the way to white or black, of ``similar``.
+        max_shift: Largest shift of ``similar``, as a share of the distance to white or black.
+
+    Raises:
+        ValueError: If an argument is out of range, or ``weights`` do not sum to 1.
     """
 
     BACKGROUND_COLORS = ('gray', 'similar', 'any')
@@ -111,7 +120,7 @@ class SyntheticBackground(BaseTransform):
 
     @cache_randomness
     def draw(self) -> tuple[str | None, np.ndarray, float]:
-        """Kind (None: leave the image), a color (3,) in 0..255, and a shift in [-max_shift, max_shift]."""
+        """Kind (``None``: no change), a color (3,) in 0..255, and a shift in [-max_shift, max_shift]."""
         kind = np.random.choice(self.BACKGROUND_COLORS, p=self.weights) if np.random.rand() < self.prob else None
         color = np.random.randint(0, 256, 3)
         return kind, color, np.random.uniform(-self.max_shift, self.max_shift)
@@ -138,13 +147,16 @@ class SyntheticBackground(BaseTransform):
 class BlurAndCompress(BaseTransform):
     """Gaussian blur, then JPEG compression, each with its own probability; two corruptions of Hendrycks et al. (2019).
 
-    The mask stays as it is.
+    The mask does not change.
 
     Args:
         blur_prob: Probability of a blur.
         sigma: Range of the standard deviation in pixels.
         jpeg_prob: Probability of a compression.
-        quality: Range of libjpeg's quality, both ends included.
+        quality: Range of the quality of libjpeg, 1 to 100, both ends included.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
 
     def __init__(
@@ -167,7 +179,7 @@ class BlurAndCompress(BaseTransform):
 
     @cache_randomness
     def draw(self) -> tuple[float | None, int | None]:
-        """Standard deviation and quality; None for no change."""
+        """Standard deviation and quality; ``None`` for no change."""
         blur, compress = np.random.rand(2) < (self.blur_prob, self.jpeg_prob)
         sigma, quality = np.random.uniform(*self.sigma), np.random.randint(self.quality[0], self.quality[1] + 1)
         return float(sigma) if blur else None, int(quality) if compress else None

@@ -118,9 +118,7 @@ class AtomicCheckpointHook(CheckpointHook):
                     parameter.grad = self._gradients[name].to(parameter)
         self._gradients = {}
         if self._is_local and is_main_process():
-            for leftover in Path(self.out_dir).glob(
-                TEMPORARY.format('*.pth')
-            ):  # of a killed run
+            for leftover in Path(self.out_dir).glob(TEMPORARY.format('*.pth')):  # of a killed run
                 remove(leftover)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

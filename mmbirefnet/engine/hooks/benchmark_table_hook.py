@@ -1,4 +1,4 @@
-"""The table of a test over the sets of a benchmark."""
+"""Table of the scores of a test, by set."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from mmbirefnet.registry import HOOKS
 
 @HOOKS.register_module()
 class BenchmarkTableHook(Hook):
-    """Print a test's scores by set, and write them as Markdown, CSV and LaTeX to the run's log folder.
+    """Print the scores of a test by set, and write them as Markdown, CSV and LaTeX to the log folder of the run.
 
-    Published scores of the same sets stand below ours. Sets that were asked for and not found are named.
+    Published scores of the same sets follow. The table names sets that are missing.
 
     Args:
-        published: Metafile to take published rows from: those of the released models that run with the config file, or
-            all if it has none. ``'auto'``: ``metafile.yml`` beside the config file, if there is one; ``None``: no
-            published rows.
-        task: Whose columns to print, ``'DIS5K'``, ``'COD'``, ``'HRSOD'`` or ``'Matting'``; by default that of the sets.
-        method: Name of our rows; by default the config file's.
+        published: Metafile with published rows: those of the released models for the config file, or all if there are
+            none. ``'auto'`` uses ``metafile.yml`` beside the config file, if it exists; ``None`` adds no rows.
+        task: Task whose columns are printed, ``'DIS5K'``, ``'COD'``, ``'HRSOD'`` or ``'Matting'``; by default that of
+            the sets.
+        method: Name of our rows; by default the name of the config file.
     """
 
     priority = 'VERY_LOW'

@@ -1,4 +1,4 @@
-"""Watching that losses and gradients stay finite."""
+"""Check that losses and gradients are finite."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ _SMALLEST_SCALE = 2.0**-16
 
 @HOOKS.register_module()
 class FiniteHook(Hook):
-    """Keeps steps with a loss or a gradient that is NaN or infinite from the parameters, and says where they come from.
+    """Prevent steps with a loss or gradient that is NaN or infinite, and report their cause.
 
-    Such a step is not taken, on any rank: parameters and the optimizer's state stay as they were. The report names the
-    losses, the parameters whose gradients are not finite, and the image files of the batch.
+    Such a step is skipped on all ranks, so parameters and optimizer state do not change. The report names the losses,
+    the parameters with such gradients, and the image files of the batch.
 
-    Under loss scaling (mmengine's ``AmpOptimWrapper``) gradients overflow now and then until the scale fits, which the
-    scaler handles: they are left to it, unless the scale has fallen below 2^-16.
+    Under loss scaling (mmengine's ``AmpOptimWrapper``), gradients overflow occasionally until the scale fits. The
+    scaler handles these, so they are ignored unless the scale is below 2^-16.
 
     Args:
-        action: ``'stop'`` with ``FloatingPointError``, or ``'skip'`` the step with a warning that counts them.
-        dump: Write the batch of this rank to ``<work_dir>/nonfinite/iter_<iteration>_rank<rank>.pth``: ``inputs``,
-            ``masks``, ``files``, ``losses``; ``torch.load`` reads it weights-only.
-        max_skips: Stop all the same when so many steps in a row were skipped.
+        action: ``'stop'`` raises ``FloatingPointError``; ``'skip'`` skips the step with a warning.
+        dump: Whether to write the batch of this rank to ``<work_dir>/nonfinite/iter_<iteration>_rank<rank>.pth``, with
+            ``inputs``, ``masks``, ``files`` and ``losses``; ``torch.load`` reads it with ``weights_only=True``.
+        max_skips: Number of skipped steps in a row after which the run stops.
 
     Raises:
-        ValueError: If ``action`` is something else.
+        ValueError: If ``action`` is unknown.
         TypeError: If several optimizers train the model, when the training starts.
+        FloatingPointError: If a step is not finite, in training.
     """
 
-    priority = 'HIGH'  # before what would save or average the outcome
+    priority = 'HIGH'  # before hooks that save or average the result
 
     def __init__(self, action: str = 'stop', dump: bool = False, max_skips: int = 50) -> None:
         if action not in ('stop', 'skip'):
@@ -51,7 +52,7 @@ class FiniteHook(Hook):
         self._forget()
 
     def before_train(self, runner: Runner) -> None:
-        """Step in between backward pass and optimizer."""
+        """Wrap the update of the parameters."""
         wrapper = runner.optim_wrapper
         if not isinstance(wrapper, OptimWrapper):
             raise TypeError(f'FiniteHook watches one optimizer, got {type(wrapper).__name__}')
@@ -83,10 +84,10 @@ class FiniteHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Tensor] | None = None
     ) -> None:
-        """Report a step that was not taken."""
+        """Report a skipped step."""
         losses = {name: torch.as_tensor(v).item() for name, v in (outputs or {}).items() if 'loss' in name}
         wrong = [f'{name}={value}' for name, value in losses.items() if not _is_finite(value)]
-        if wrong:  # of a batch whose gradient may still be accumulated to those of others
+        if wrong:  # the gradients of the batch may be accumulated with those of others
             self._losses.append(f'{", ".join(wrong)} for {_names(files_of(data_batch))}')
         if self._scaler is not None and self._scaler.get_scale() < _SMALLEST_SCALE:
             self._refused, self._losses = True, [*self._losses, f'loss scale {self._scaler.get_scale()}']
@@ -113,7 +114,7 @@ class FiniteHook(Hook):
             raise FloatingPointError(f'{self._in_a_row} steps in a row were not finite; the last: {problem}')
 
     def after_train(self, runner: Runner) -> None:
-        """Leave the optimizer alone again."""
+        """Restore the optimizer wrapper."""
         runner.optim_wrapper.update_params, runner.optim_wrapper.step = self._unwatched
 
     def _forget(self) -> None:
@@ -136,16 +137,16 @@ class FiniteHook(Hook):
 
 
 def gradients_are_finite(model: nn.Module) -> Tensor:
-    """Whether all gradients are, as a boolean scalar on their device."""
+    """Whether all gradients are finite, as a boolean scalar on their device."""
     gradients = [parameter.grad for _, parameter in _with_gradient(model)]
     if not gradients:
         return torch.tensor(True)
-    # Largest magnitudes do not overflow, as sums would; _foreach_norm takes few kernels for all of them.
+    # Maxima do not overflow, unlike sums; _foreach_norm computes all of them with few kernels.
     return torch.stack(torch._foreach_norm(gradients, float('inf'))).isfinite().all()
 
 
 def files_of(batch: Any) -> list[str]:
-    """Image files of a batch, where its samples know them."""
+    """Image files of a batch, as far as its samples have paths."""
     samples = batch.get('data_samples', ()) if isinstance(batch, dict) else ()
     return [str(sample.metainfo.get('img_path', 'unnamed')) for sample in samples]
 

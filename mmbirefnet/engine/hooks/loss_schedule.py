@@ -1,4 +1,4 @@
-"""Weights of losses over the last epochs of a training."""
+"""Loss weights in the last epochs of a training."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mmbirefnet.registry import HOOKS
 class LossScheduleHook(Hook):
     """Multiply loss weights by ``factor ** k`` in the ``k``-th of the last epochs, k = 1, 2, ...
 
-    BiRefNet's fine-tuning phase: its reference implementation multiplies the weights in place at the start of each of
-    these epochs. Here they are a closed form of the epoch, so a resumed training has the weights of one that was
-    never interrupted. After the training the losses have their configured weights again.
+    This is the last phase of the training of BiRefNet. The reference implementation multiplies the weights in place at
+    the start of each of these epochs. Here they depend only on the epoch, so a resumed training has the weights of an
+    uninterrupted one. After the training, the losses have their configured weights again.
 
     Args:
-        last_epochs: Length of the phase. A training that is not longer consists of it alone, which is logged.
-        factors: Factor per epoch for each class name of a loss, for example ``dict(BCELoss=0.0, IoULoss=0.5)``. All
-            modules of the model with this class name and a ``loss_weight`` follow it.
+        last_epochs: Number of these epochs. If the training is not longer, they are all its epochs, which is logged.
+        factors: Factor per epoch by class name of the loss, such as ``dict(BCELoss=0.0, IoULoss=0.5)``. It applies to
+            all modules of the model with this class name and a ``loss_weight``.
 
     Raises:
         ValueError: If an argument is negative or, when the training starts, if a factor matches no loss.
@@ -38,7 +38,7 @@ class LossScheduleHook(Hook):
         self._base_weights: dict[str, list[tuple[nn.Module, float]]] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Find the losses and remember their weights."""
+        """Find the losses and store their weights."""
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             raise TypeError(
                 'LossScheduleHook counts epochs: it needs train_cfg.type=EpochBasedTrainLoop, '
@@ -63,7 +63,7 @@ class LossScheduleHook(Hook):
         self._set_weights(runner, {name: factor**k if k > 0 else 1 for name, factor in self.factors.items()})
 
     def after_train(self, runner: Runner) -> None:
-        """Give the losses their configured weights back."""
+        """Restore the configured weights of the losses."""
         self._set_weights(runner, dict.fromkeys(self.factors, 1))
 
     def _set_weights(self, runner: Runner, scales: dict[str, float]) -> None:

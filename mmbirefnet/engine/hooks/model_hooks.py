@@ -1,4 +1,4 @@
-"""Small hooks that change the model, or how it computes, around a run or a test."""
+"""Small hooks that change the model or its arithmetic for a run or a test."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ PRECISIONS = ('highest', 'high', 'medium')
 
 @HOOKS.register_module()
 class BufferSyncHook(Hook):
-    """Broadcast the buffers of rank 0, BatchNorm's running statistics above all, before each validation.
+    """Broadcast the buffers of rank 0, such as the running statistics of BatchNorm, before each validation.
 
-    All processes then validate the model that rank 0 saves; ``EMAHook``'s copy of the model is included. PyTorch's
-    ``DistributedDataParallel`` does the same in each forward pass. mmengine's ``SyncBuffersHook`` averages instead, so
-    that a run that was stopped within an epoch, of which only rank 0's buffers are saved, cannot resume exactly.
+    All processes then validate the model that rank 0 saves, including the average of ``EMAHook``. PyTorch's
+    ``DistributedDataParallel`` does the same in each forward pass. mmengine's ``SyncBuffersHook`` averages the buffers.
+    Since only those of rank 0 are saved, a run that stopped within an epoch could then not resume exactly.
     """
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -29,7 +29,7 @@ class BufferSyncHook(Hook):
         self._broadcast(runner)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Broadcast the buffers, also where training counts iterations."""
+        """Broadcast the buffers, also if the training counts iterations."""
         self._broadcast(runner)
 
     @staticmethod
@@ -42,22 +42,22 @@ class BufferSyncHook(Hook):
 
 @HOOKS.register_module()
 class FuseHook(Hook):
-    """Tests :func:`~mmbirefnet.deploy.fuse` of the model in its place and puts the model back afterwards.
+    """Replace the model with its fused copy (:func:`~mmbirefnet.deploy.fuse`) during a test.
 
-    The BiRefNet may be wrapped, for test-time augmentation or for several processes. Other models are left alone.
+    The BiRefNet may be wrapped, for test-time augmentation or several processes. Other models are not changed.
     """
 
-    priority = 'LOWEST'  # after EMAHook, which puts its averages into the plain model
+    priority = 'LOWEST'  # after EMAHook, which copies its averages into the plain model
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Fuse the model, now that its checkpoint is loaded."""
+        """Fuse the model after its checkpoint was loaded."""
         self._owner, self._name = _find(runner)
         self._plain = getattr(self._owner, self._name)
         if isinstance(self._plain, BiRefNet):
             setattr(self._owner, self._name, fuse(self._plain))
 
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Bring the plain model back."""
+        """Restore the plain model."""
         setattr(self._owner, self._name, self._plain)
 
 
@@ -71,12 +71,12 @@ def _find(runner: Runner) -> tuple[Runner | nn.Module, str]:
 
 @HOOKS.register_module()
 class MatmulPrecisionHook(Hook):
-    """Sets the precision of float32 matrix products for a run (``torch.set_float32_matmul_precision``).
+    """Set the precision of float32 matrix products for a run (``torch.set_float32_matmul_precision``).
 
     cuDNN's convolutions are not affected: they use TF32 unless ``torch.backends.cudnn.allow_tf32`` is False.
 
     Args:
-        precision: ``'highest'`` for float32, ``'high'`` for TF32 on GPUs that have it (Ampere and later), or
+        precision: ``'highest'`` for float32, ``'high'`` for TF32 on GPUs that support it (Ampere and later), or
             ``'medium'`` for bfloat16.
 
     Raises:
@@ -96,5 +96,5 @@ class MatmulPrecisionHook(Hook):
         torch.set_float32_matmul_precision(self.precision)
 
     def after_run(self, runner: Runner) -> None:
-        """Restore the precision that the process had."""
+        """Restore the former precision of the process."""
         torch.set_float32_matmul_precision(self._former)

@@ -1,4 +1,4 @@
-"""Stopping a training by a signal, without losing an iteration."""
+"""Stop a training by a signal, without losing an iteration."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from mmbirefnet.registry import HOOKS
 
 @HOOKS.register_module()
 class StopSignalHook(Hook):
-    """Saves a checkpoint after the iteration in which a signal arrives, and ends the process.
+    """Save a checkpoint after the iteration in which a signal arrives, and end the process.
 
-    Slurm sends SIGTERM before it kills a job, torchrun passes it on (and kills after 30 seconds). All ranks stop after
-    the same iteration, whichever has the signal. The exit status is 128 plus the signal's number, 143 for SIGTERM. The
-    checkpoint is ``interrupted.pth`` in the work directory; a resumption goes on from it.
+    Slurm sends SIGTERM before it kills a job; torchrun passes it on, and kills after 30 seconds. All ranks stop after
+    the same iteration, whichever rank received the signal. The exit status is 128 plus the number of the signal, 143
+    for SIGTERM. The checkpoint is ``interrupted.pth`` in the work directory, from which ``--resume`` continues.
 
-    During a validation a single process stops at once; it is validated again when resumed. Several processes finish
-    it first.
+    During a validation, a single process stops immediately, and validates again when it resumes. Several processes
+    finish the validation first.
 
     Args:
-        signals: Names of the signals to stop by, for example also ``'SIGUSR1'``.
+        signals: Names of the signals, such as ``'SIGTERM'`` or ``'SIGUSR1'``.
     """
 
-    priority = 'LOWEST'  # after all that an iteration changes
+    priority = 'LOWEST'  # after all hooks that change anything in an iteration
 
     def __init__(self, signals: tuple[str, ...] = ('SIGTERM',)) -> None:
         self.signals = [signal.Signals[name] for name in signals]
@@ -37,21 +37,21 @@ class StopSignalHook(Hook):
         self._former: dict = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Listen."""
+        """Install the signal handlers."""
         if threading.current_thread() is not threading.main_thread():
-            runner.logger.warning('StopSignalHook: training is not in the main thread, signals are not listened to')
+            runner.logger.warning('StopSignalHook: training is not in the main thread, so signals are ignored')
             return
         self._former = {each: signal.signal(each, self._note) for each in self.signals}
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Stop, if any rank has been asked to."""
+        """Stop if any rank received a signal."""
         number = torch.tensor(self.received or 0)
         all_reduce(number, op='max')
         if number > 0:
             self._stop(runner, dict(epoch=runner.epoch, iter=runner.iter + 1), int(number))
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Stop a validation of one process."""
+        """Stop a validation in a single process."""
         if self.received and get_world_size() == 1:
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):  # the averages are in the model's place
@@ -59,7 +59,7 @@ class StopSignalHook(Hook):
             self._stop(runner, dict(epoch=runner.epoch, iter=runner.iter), self.received)
 
     def after_train(self, runner: Runner) -> None:
-        """Listen no more."""
+        """Restore the signal handlers."""
         for each, handler in self._former.items():
             signal.signal(each, handler)
         self._former = {}
@@ -70,7 +70,9 @@ class StopSignalHook(Hook):
     def _stop(self, runner: Runner, meta: dict[str, int], number: int) -> None:
         name = signal.Signals(number).name
         path = save_as_latest(runner, runner.work_dir, INTERRUPTED, meta=meta, by_epoch=False)
-        runner.logger.warning(f'{name}: stopped after iteration {meta["iter"]}, saved {path}; --resume goes on from it')
-        barrier()  # nobody ends before the file is there: launchers then kill the others
+        runner.logger.warning(
+            f'{name}: stopped after iteration {meta["iter"]}, saved {path}; --resume continues from it'
+        )
+        barrier()  # wait until the file is written: when one process ends, launchers kill the others
         self.after_train(runner)
         raise SystemExit(128 + number)

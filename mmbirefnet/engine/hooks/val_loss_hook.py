@@ -1,4 +1,4 @@
-"""The training losses of the validation images."""
+"""Training losses of the validation images."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from mmbirefnet.registry import HOOKS
 
 @HOOKS.register_module()
 class ValLossHook(Hook):
-    """Adds the training losses to the metrics of each validation: ``loss`` and its terms, named as in training.
+    """Add the training losses to the metrics of each validation: ``loss`` and its terms, named as in training.
 
-    They are computed for each image by itself, with the model in evaluation mode and the loss weights of the current
-    epoch, and averaged over the images of all processes. As in training, masks are compared at the size of the model's
-    input, to which they are resized bilinearly (class indices to the nearest). Takes a further forward pass per image.
+    They are computed for each image separately, with the model in evaluation mode and the loss weights of the current
+    epoch, and averaged over the images of all processes. As in training, masks have the size of the model input; they
+    are resized bilinearly (class indices by nearest neighbor). This needs a second forward pass per image.
     """
 
     priority = 'HIGHEST'  # before RuntimeInfoHook, which logs the metrics
 
     @staticmethod
     def adds_metric(name: str) -> bool:
-        """Whether a validation returns this key because of the hook: mmengine names losses so."""
+        """Whether this hook adds the key to a validation, by mmengine's naming of losses."""
         return 'loss' in name
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Forget the losses of the last validation."""
+        """Clear the losses of the last validation."""
         self._losses: list[dict[str, float]] = []
 
     def after_val_iter(
@@ -44,7 +44,7 @@ class ValLossHook(Hook):
         data_batch: dict | None = None,
         outputs: Sequence[BaseDataElement] | None = None,
     ) -> None:
-        """Compute the losses of a batch, image by image; gradients are off in a validation."""
+        """Compute the losses of a batch, image by image; gradients are disabled in validation."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         data = model.data_preprocessor(data_batch, False)
         for image, sample in zip(data['inputs'], data['data_samples']):
@@ -53,7 +53,7 @@ class ValLossHook(Hook):
             self._losses.append({name: value.item() for name, value in values.items()})
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Average over the images of all processes, without those that fill up the last batch."""
+        """Average over the images of all processes, without repeated images of the last batch."""
         rounds = zip_longest(*all_gather_object(self._losses))
         images = [losses for losses in chain.from_iterable(rounds) if losses is not None]
         images = images[: len(runner.val_dataloader.dataset)]
@@ -61,12 +61,12 @@ class ValLossHook(Hook):
 
 
 def with_mask_of_size(sample: SegDataSample, size: Sequence[int]) -> SegDataSample:
-    """A sample with the same metainfo whose mask fits the model's input.
+    """Copy a sample with its mask resized to the model input.
 
     Args:
-        sample: Its ``gt_sem_seg`` is a mask ``(1, H, W)`` of any size: floats, or class indices.
-        size: (H, W) of the input. Where the data preprocessor has padded the image, the mask is padded with 255, the
-            value that losses ignore.
+        sample: Sample whose ``gt_sem_seg`` is a mask ``(1, H, W)`` of any size: floats in [0, 1], or class indices.
+        size: (H, W) of the input. Where the data preprocessor padded the image, the mask is padded with 255, which
+            losses ignore.
 
     Raises:
         ValueError: If the sample has no mask.

@@ -19,14 +19,17 @@ from mmbirefnet.visualization import SheetRow, draw_contact_sheet
 
 @HOOKS.register_module()
 class SoftMapHook(Hook):
-    """Draws the first images of each validation: image, mask and soft map side by side.
+    """Draw the first images of each validation: image, mask and prediction side by side.
 
-    The pictures go to all backends of the visualizer (folder, TensorBoard, WandB), under one name per image, so that
-    its maps can be followed over the epochs.
+    The figures go to all backends of the visualizer (folder, TensorBoard, Weights & Biases). An image has the same name
+    in all epochs, so you can follow its predictions.
 
     Args:
-        images: how many to draw; 0 for none.
-        interval: draw in every so many-th validation.
+        images: Number of images; 0 for none.
+        interval: Draw in every ``interval``-th validation.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
 
     priority = 'LOW'
@@ -52,7 +55,7 @@ class SoftMapHook(Hook):
         data_batch: dict | None = None,
         outputs: Sequence[BaseDataElement] | None = None,
     ) -> None:
-        """Draw what is left to draw of this batch."""
+        """Draw the images of this batch that are among the first ones."""
         for sample in outputs or ():
             if self._drawn >= self.images:
                 return
@@ -64,14 +67,14 @@ class SoftMapHook(Hook):
 
 @HOOKS.register_module()
 class FirstBatchHook(Hook):
-    """Draws the first batch to ``first_batch.png`` in the run's log folder, after all augmentations.
+    """Draw the first batch, after all augmentations, to ``first_batch.png`` in the log folder of the run.
 
-    Each row has an image, its mask, and the image where the mask is above one half. Wrong pairs, inverted masks and
-    augmentations that are too strong show there before they cost a run.
+    Each row has an image, its mask, and the image where the mask is above one half. It shows wrong pairs, inverted
+    masks and augmentations that are too strong at the start of a run.
 
     Args:
-        images: Number of images at most.
-        width: Of a panel, in pixels.
+        images: Maximum number of images.
+        width: Width of a panel in pixels.
     """
 
     def __init__(self, images: int = 8, width: int = 320) -> None:
@@ -80,7 +83,7 @@ class FirstBatchHook(Hook):
 
     @master_only
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """Draw the batch, if it is the first one of this process."""
+        """Draw the batch if it is the first one of this process."""
         if self.images < 1 or data_batch is None:
             return
         rows = []

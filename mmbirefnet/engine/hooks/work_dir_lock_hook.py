@@ -23,13 +23,13 @@ NAME = 'training.lock'
 
 @HOOKS.register_module()
 class WorkDirLockHook(Hook):
-    """Refuses to train in a directory where another training runs, whose checkpoints it would mix with its own.
+    """Reject a training in a work directory where another training runs, since their checkpoints would mix.
 
-    The lock is the operating system's: it ends with its process, however that ends, on NFS too. All ranks of a
-    training count as one. Testing is not concerned.
+    The lock belongs to the operating system, which releases it when the process ends for any reason, also on NFS. All
+    ranks of a training share one lock. Testing needs no lock.
 
     Raises:
-        RuntimeError: When the training starts; names host, process and start of the other one.
+        RuntimeError: If another training runs, when the training starts; the message gives its host, process and start.
     """
 
     priority = 'VERY_HIGH'
@@ -38,14 +38,14 @@ class WorkDirLockHook(Hook):
         self._file = None
 
     def before_train(self, runner: Runner) -> None:
-        """Take the lock, or learn who has it."""
+        """Acquire the lock, or raise an error with its owner."""
         problem = [self._take(runner) if is_main_process() else None]
         broadcast_object_list(problem)
         if problem[0]:
             raise RuntimeError(problem[0])
 
     def after_train(self, runner: Runner) -> None:
-        """Give it back."""
+        """Release the lock."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -62,7 +62,9 @@ class WorkDirLockHook(Hook):
             owner = file.read().strip() or 'unknown'
             return f'another training runs in {runner.work_dir} ({owner}); wait, stop it, or give another --work-dir'
         except OSError as error:  # a file system without locks
-            runner.logger.warning(f'{path}: {error.strerror}; a second training in this directory would go unnoticed')
+            runner.logger.warning(
+                f'{path}: {error.strerror}; a second training in this directory would not be detected'
+            )
             return None
         file.truncate(0)
         file.write(f'process {os.getpid()} on {socket.gethostname()}, since {time.strftime("%Y-%m-%d %H:%M:%S")}\n')

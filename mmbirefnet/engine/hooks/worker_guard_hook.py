@@ -1,4 +1,4 @@
-"""Data loading processes that end with the training, neither hang nor run out of shared memory."""
+"""Data loader workers that end with the training, do not hang, and do not run out of shared memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHARED_MEMORY = '/dev/shm'
 
 
 class _Guarded:
-    """A ``worker_init_fn`` after which the process is guarded."""
+    """A ``worker_init_fn`` that guards the process."""
 
     def __init__(self, initialize: Callable[[int], None] | None) -> None:
         self.initialize = initialize
@@ -34,22 +34,22 @@ class _Guarded:
 
 @HOOKS.register_module()
 class WorkerGuardHook(Hook):
-    """Guards the processes of all data loaders.
+    """Guard the worker processes of all data loaders.
 
     - They end with their parent, see :func:`~mmbirefnet.utils.process_guard.guard_process`.
-    - If no batch arrives within the time limit, an error ends the run; otherwise it would wait forever.
-    - Before they start, the batches that they load ahead are compared with the free shared memory, by the size of the
-      first sample. Workers that run out of it die or hang.
+    - If no batch arrives within the time limit, an error ends the run, which would otherwise wait forever.
+    - Before they start, the size of the prefetched batches is compared with the free shared memory, based on the first
+      sample. Workers without shared memory die or hang.
 
     Args:
-        timeout: Seconds to wait for a batch, for loaders without a ``timeout`` of their own; 0 for no limit.
+        timeout: Seconds to wait for a batch, for loaders without a ``timeout``; 0 for no limit.
 
     Raises:
         ValueError: If ``timeout`` is negative.
         RuntimeError: If there is too little shared memory, when the run starts.
     """
 
-    priority = 'VERY_HIGH'  # before anything iterates a loader
+    priority = 'VERY_HIGH'  # before any hook that iterates a loader
 
     def __init__(self, timeout: float = 600) -> None:
         if timeout < 0:
@@ -57,17 +57,17 @@ class WorkerGuardHook(Hook):
         self.timeout = timeout
 
     def before_train(self, runner: Runner) -> None:
-        """Guard training's processes, and validation's."""
+        """Guard the workers of training and validation."""
         self._guard(runner.train_loop, 'train_dataloader')
         if runner.val_loop is not None:
             self._guard(runner.val_loop, 'val_dataloader')
 
     def before_val(self, runner: Runner) -> None:
-        """Guard validation's processes."""
+        """Guard the workers of validation."""
         self._guard(runner.val_loop, 'val_dataloader')
 
     def before_test(self, runner: Runner) -> None:
-        """Guard testing's processes."""
+        """Guard the workers of testing."""
         self._guard(runner.test_loop, 'test_dataloader')
 
     def _guard(self, loop, name: str) -> None:
@@ -81,13 +81,13 @@ class WorkerGuardHook(Hook):
 
 
 def _check_shared_memory(loader: DataLoader, name: str) -> None:
-    """Raise ``RuntimeError`` if the batches that are loaded ahead do not fit."""
+    """Raise ``RuntimeError`` if the prefetched batches do not fit into shared memory."""
     if not os.path.isdir(SHARED_MEMORY):
         return
     try:
         with preserved_generators():
             sample = loader.dataset[0]
-    except Exception:  # a worker raises it again, in its place; or samples need more than an index
+    except Exception:  # the worker will raise the same error, or samples need more than an index
         return
     batch = _bytes(sample) * (getattr(loader, 'batch_size', None) or getattr(loader.batch_sampler, 'batch_size', 1))
     ahead, free = loader.num_workers * loader.prefetch_factor, shutil.disk_usage(SHARED_MEMORY).free

@@ -1,1 +1,1 @@
-"""What makes a run continue exactly where it stopped."""
+"""Parts that resume a run exactly where it stopped."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written so that a crash at any moment leaves the former ones, and found again to resume."""
+"""Write checkpoints so that a crash never destroys earlier ones, and find the newest intact one to resume."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmbirefnet.fileio.atomic import publish, replacing
 from mmbirefnet.fileio.restricted_unpickling import load_guarded
 
 INTERRUPTED = 'interrupted.pth'
-"""Name of the checkpoint of a run that was asked to stop; the next one replaces it."""
+"""Name of the checkpoint of a run that was stopped by a signal; the next one replaces it."""
 TEMPORARY = '.{}.tmp'
 _NEEDED = {'meta', 'message_hub', 'optimizer', 'state_dict'}
 _PLACE = ('epoch', 'iter')
@@ -28,33 +28,33 @@ _DICTS = ('state_dict', 'optimizer', 'message_hub', 'ema_state_dict', 'accumulat
 
 
 def is_training_checkpoint(path: str | os.PathLike) -> bool:
-    """Whether a file is a whole checkpoint of a training, which can be resumed, rather than parameters alone."""
+    """Whether a file is a training checkpoint that can be resumed, not only parameters."""
     try:
         return _meta_of(Path(path)) is not None
     except ValueError as error:
         _warn(path, error)
-    except Exception:  # of another format, or no file
+    except Exception:  # another format, or not a file
         pass
     return False
 
 
 def newest_checkpoint(*folders: str | os.PathLike) -> str | None:
-    """The checkpoint of work directories that was saved last and is whole.
+    """Find the newest intact checkpoint of work directories.
 
-    Files without an optimizer's state (the best ones, published ones) are passed over. Damaged ones are too, each with
-    a warning. The order is that of the times that the checkpoints tell, so that a copied folder will do.
+    Files without optimizer state (best and published ones) are skipped. Damaged files are skipped with a warning. The
+    order is that of the times stored in the checkpoints, so it survives copying a folder.
 
     Returns:
-        Its path; None if there is no checkpoint.
+        Path of the checkpoint; ``None`` if there is none.
 
     Raises:
-        ValueError: If there are damaged ones only.
+        ValueError: If all checkpoints are damaged.
     """
     found, damaged = [], []
     for path in sorted(path for folder in folders for path in Path(folder).glob('*.pth')):
         try:
             meta = _meta_of(path)
-        except Exception as error:  # torch raises half a dozen types for damaged files
+        except Exception as error:  # torch raises many types of errors for damaged files
             damaged.append(path)
             _warn(path, error)
             continue
@@ -62,7 +62,7 @@ def newest_checkpoint(*folders: str | os.PathLike) -> str | None:
             found.append((meta.get('time', ''), meta.get('iter', 0), path))
     for *_, path in sorted(found, reverse=True):
         with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()  # compares the checksums of all parts
+            broken = archive.testzip()  # check the checksums of all parts
         if broken is None:
             return str(path)
         damaged.append(path)
@@ -76,10 +76,10 @@ def newest_checkpoint(*folders: str | os.PathLike) -> str | None:
 
 
 def _meta_of(path: Path) -> dict | None:
-    """The ``meta`` of a training's checkpoint, without reading its tensors; None if it is none.
+    """The ``meta`` of a training checkpoint, without reading its tensors; ``None`` for other files.
 
     Raises:
-        ValueError: If it does not say where the training was.
+        ValueError: If epoch, iteration or time are missing or invalid.
         Exception: See :func:`~mmbirefnet.fileio.restricted_unpickling.load_guarded`.
     """
     content = load_guarded(path, 'cpu', mmap=True)
@@ -91,7 +91,7 @@ def _meta_of(path: Path) -> dict | None:
 
 
 def _problem(content: dict) -> str:
-    """What keeps mmengine from resuming from a checkpoint; empty if nothing does."""
+    """Reason why mmengine cannot resume from a checkpoint; empty if it can."""
     meta = content['meta']
     if not isinstance(meta, dict) or not all(isinstance(meta.get(key), int) and meta[key] >= 0 for key in _PLACE):
         return 'its meta does not say where the training was'
@@ -101,7 +101,7 @@ def _problem(content: dict) -> str:
         return f'its {odd[0]} is no dict'
     if not content['message_hub'].keys() >= set(_HUB_PARTS):
         return f'its message_hub lacks one of {", ".join(_HUB_PARTS)}'
-    optimizer = content['optimizer']  # with several, by their name
+    optimizer = content['optimizer']  # several optimizers, by name
     if 'param_groups' not in optimizer and not all(isinstance(each, dict) for each in optimizer.values() or ['']):
         return 'its optimizer has no param_groups'
     if not all(isinstance(each, Tensor) for each in content.get('accumulated_gradients', {}).values()):
@@ -157,7 +157,7 @@ def save_atomically(runner: Runner, folder: str, name: str, **options) -> None:
             last checkpoint, which is kept.
     """
     path = Path(folder, name)
-    temporary = path.with_name(TEMPORARY.format(name))  # one name on all ranks, which may write parts of it
+    temporary = path.with_name(TEMPORARY.format(name))  # one name for all ranks, which may write parts of it
     try:
         runner.save_checkpoint(folder, temporary.name, **options)
         if not isinstance(runner, Runner):  # FlexibleRunner saves on all ranks
@@ -177,7 +177,7 @@ def save_atomically(runner: Runner, folder: str, name: str, **options) -> None:
 
 
 def remove(path: str | os.PathLike) -> None:
-    """Remove a checkpoint, a file or a folder of shards, if it is there."""
+    """Remove a checkpoint (a file or a folder of shards) if it exists."""
     path = Path(path)
     if path.is_dir():
         shutil.rmtree(path)

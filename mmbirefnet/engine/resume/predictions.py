@@ -1,4 +1,4 @@
-"""Which model wrote the maps of a folder, so that a test that goes on never mixes two."""
+"""Record which model wrote the predictions of a folder, so that a resumed test never mixes two models."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mmbirefnet.fileio.atomic import replacing
 
 
 def _record_of(folder: Path) -> Path:
-    """The note is beside the folder, which holds maps alone."""
+    """Path of the record, beside the folder, which contains only predictions."""
     folder = folder.resolve()
     return folder.with_name(f'.{folder.name}.predictions.json')
 
 
 def describe_predictions(cfg: Config, checkpoint: str, **options: bool) -> dict:
-    """What the maps of a test depend on: checkpoint, model, data set with its pipeline, and options."""
+    """Everything that the predictions of a test depend on: checkpoint, model, data set with pipeline, and options."""
     parts = json.dumps([cfg.model.to_dict(), cfg.test_dataloader.dataset.to_dict()], sort_keys=True, default=str)
     facts = dict(checkpoint=checkpoint, config=hashlib.sha256(parts.encode()).hexdigest(), **options)
     if os.path.isfile(checkpoint):
@@ -29,7 +29,7 @@ def describe_predictions(cfg: Config, checkpoint: str, **options: bool) -> dict:
 
 
 def begin_predictions(folder: Path, facts: dict) -> None:
-    """Note that the maps written to ``folder`` from now on are of this test."""
+    """Record that the predictions written to ``folder`` from now on are of this test."""
     record = _record_of(folder)
     record.parent.mkdir(parents=True, exist_ok=True)
     with replacing(record) as temporary:
@@ -37,10 +37,10 @@ def begin_predictions(folder: Path, facts: dict) -> None:
 
 
 def resume_predictions(folder: Path, facts: dict) -> int | None:
-    """The time since when the maps of ``folder`` are of this test, in nanoseconds; ``None`` if there are none.
+    """Time in nanoseconds since when the predictions in ``folder`` are of this test; ``None`` if there are none.
 
     Raises:
-        ValueError: If they are of another one.
+        ValueError: If they are of another test.
     """
     record = _record_of(folder)
     try:
@@ -52,7 +52,7 @@ def resume_predictions(folder: Path, facts: dict) -> int | None:
     if found != facts:
         changed = sorted(key for key in {*found, *facts} if found.get(key) != facts.get(key))
         raise ValueError(
-            f'{folder}: its maps are of another test; {", ".join(changed)} differ. Fix: give another folder with '
+            f'{folder}: its predictions are of another test; {", ".join(changed)} differ. Fix: use another folder with '
             '--out, or start again without --resume'
         )
     return began

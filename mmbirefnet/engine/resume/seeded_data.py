@@ -1,4 +1,4 @@
-"""Training samples whose augmentation is a function of seed, epoch and index, from any batch of the epoch on."""
+"""Training samples whose augmentation depends only on seed, epoch and index, starting at any batch of an epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEPT = (
 
 
 class SampleKey(NamedTuple):
-    """What a sample is drawn from: seed, epoch, and its index, a number or a tuple that begins with it."""
+    """Seed of a sample: seed, epoch, and index (a number or a tuple that begins with it)."""
 
     seed: int
     epoch: int
@@ -27,10 +27,10 @@ class SampleKey(NamedTuple):
 
 
 class SeededBatchSampler(Sampler):
-    """The batches of another batch sampler as lists of :class:`SampleKey`, from the ``start``-th on.
+    """The batches of another batch sampler as lists of :class:`SampleKey`, starting at the ``start``-th.
 
     Args:
-        batch_sampler: Yields lists of indices, the same ones whenever its own sampler has the same seed and epoch.
+        batch_sampler: Batch sampler of lists of indices, which depend only on the seed and epoch of its sampler.
     """
 
     def __init__(self, batch_sampler: BatchSampler) -> None:
@@ -39,7 +39,7 @@ class SeededBatchSampler(Sampler):
 
     @property
     def sampler(self) -> Sampler:
-        """The sampler of indices, where mmengine's ``DistSamplerSeedHook`` sets the epoch."""
+        """The sampler of indices; mmengine's ``DistSamplerSeedHook`` sets its epoch."""
         return self.batch_sampler.sampler
 
     @property
@@ -48,21 +48,21 @@ class SeededBatchSampler(Sampler):
         return self.batch_sampler.batch_size
 
     def go_to(self, seed: int, epoch: int, start: int) -> None:
-        """Say where the next iteration begins.
+        """Set where the next iteration starts.
 
         Args:
-            seed: Of order and augmentations; the same on all ranks.
-            epoch: From 0.
-            start: Number of batches of this epoch to leave out.
+            seed: Seed of order and augmentations; the same on all ranks.
+            epoch: Epoch, from 0.
+            start: Number of batches of this epoch to skip.
         """
         self.seed, self.epoch, self.start = seed, epoch, start
-        if hasattr(self.sampler, 'seed'):  # without a configured seed, the one of the resumed run is known only now
+        if hasattr(self.sampler, 'seed'):  # without a configured seed, that of the resumed run is available only now
             self.sampler.seed = seed
         if hasattr(self.sampler, 'set_epoch'):
             self.sampler.set_epoch(epoch)
 
     def __len__(self) -> int:
-        """Batches of a whole epoch."""
+        """Number of batches of a whole epoch."""
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
@@ -71,10 +71,10 @@ class SeededBatchSampler(Sampler):
 
 
 class DatasetWrapper(Dataset):
-    """Changes how samples are loaded; length and all other attributes are the inner data set's.
+    """Base class that changes how samples are loaded; all other attributes are those of the wrapped data set.
 
     Args:
-        dataset: The inner one.
+        dataset: Wrapped data set.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -90,10 +90,10 @@ class DatasetWrapper(Dataset):
 
 
 class SeededDataset(DatasetWrapper):
-    """A data set whose samples draw their random numbers from their :class:`SampleKey`.
+    """A data set that seeds all generators with the :class:`SampleKey` of each sample.
 
-    So they do not depend on the worker that loads them, on the number of workers, ranks or images per batch, nor on
-    what was loaded before. The generators keep their states.
+    So samples do not depend on the worker, on the number of workers, ranks or images per batch, or on earlier samples.
+    The states of the generators are restored.
     """
 
     def __getitem__(self, key: SampleKey | int) -> Any:
@@ -106,10 +106,10 @@ class SeededDataset(DatasetWrapper):
 
 
 def with_seeds(loader: DataLoader, dataset: Dataset) -> DataLoader:
-    """The same loader over a :class:`SeededDataset` of ``dataset``, with a :class:`SeededBatchSampler`.
+    """Copy a loader with a :class:`SeededDataset` of ``dataset`` and a :class:`SeededBatchSampler`.
 
     Raises:
-        ValueError: If it does not draw batches of indices.
+        ValueError: If the loader has no batch sampler.
     """
     if loader.batch_sampler is None:
         raise ValueError('train_dataloader must load batches of a data set with indices, batch_size is None')
@@ -120,9 +120,9 @@ def with_seeds(loader: DataLoader, dataset: Dataset) -> DataLoader:
 
 
 def seed_generators(*key: int) -> None:
-    """Seed the generators of Python, NumPy and torch (CPU, and CUDA where it is in use) from a tuple of numbers.
+    """Seed the generators of Python, NumPy and torch (CPU, and CUDA if it is in use) from a tuple of numbers.
 
-    Tuples that differ in one number give unrelated streams (NumPy's ``SeedSequence``).
+    Tuples that differ in one number give independent streams (NumPy's ``SeedSequence``).
 
     Args:
         *key: Non-negative integers.

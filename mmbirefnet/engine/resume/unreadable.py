@@ -1,4 +1,4 @@
-"""Training that goes on without the files that cannot be read."""
+"""Training that continues without unreadable files."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from mmbirefnet.engine.resume.seeded_data import DatasetWrapper
 
 ATTEMPTS = 10
 REPLACED = 'replaces'
-"""Key of a sample's metainfo that says in place of what it was loaded."""
+"""Key of the metainfo of a replacement sample, with the errors of the replaced ones."""
 
 
 class SkipUnreadable(DatasetWrapper):
-    """A data set that loads another sample, drawn at random, in place of one whose files are damaged.
+    """A data set that replaces samples with damaged files by other random samples.
 
-    The replacement's ``data_samples`` say so in their metainfo, under :data:`REPLACED`: the errors that were met.
+    The metainfo of a replacement has the errors of the replaced samples under :data:`REPLACED`.
 
     Args:
-        dataset: Raises ``OSError`` or ``ValueError`` for a damaged file, and gives dicts with ``data_samples``.
+        dataset: Data set that raises ``OSError`` or ``ValueError`` for a damaged file, and returns dicts with
+            ``data_samples``.
 
     Raises:
-        RuntimeError: If ``ATTEMPTS`` samples in a row cannot be read, since then it is not single files.
+        RuntimeError: If ``ATTEMPTS`` samples in a row cannot be read, which is not a problem of single files.
     """
 
     def __getitem__(self, index: int | tuple) -> dict:
@@ -42,6 +43,6 @@ class SkipUnreadable(DatasetWrapper):
 
 
 def unreadable_in(batch: Any) -> list[str]:
-    """The errors that samples of a batch were replaced for."""
+    """Errors of the replaced samples of a batch."""
     samples = batch.get('data_samples', ()) if isinstance(batch, dict) else ()
     return [error for sample in samples for error in sample.metainfo.get(REPLACED, ())]

@@ -1,4 +1,4 @@
-"""The measures: each file of this folder registers its own, so that adding one changes no other file."""
+"""The measures. Each file of this folder registers its own, so a new measure changes no other file."""
 
 import importlib
 import pkgutil
@@ -10,7 +10,7 @@ __all__ = ['MEASURES', 'Measure', 'register_curve', 'register_measure']
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f'{__name__}.{_module.name}')
 
-# Tables print the measures of the papers first.
+# Order of the columns: the measures of the papers come first.
 _ORDER = (
     'maxFm', 'wFmeasure', 'MAE', 'Smeasure', 'meanEm', 'HCE', 'maxEm', 'meanFm', 'adpEm', 'adpFm', 'mBA', 'maxBIoU',
     'meanBIoU', 'MSE', 'SAD', 'Grad', 'Conn', 'SAD-T', 'MSE-T', 'Grad-T', 'Conn-T',

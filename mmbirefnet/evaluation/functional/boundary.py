@@ -10,10 +10,10 @@ from .threshold_curves import iou_curve
 
 @register_measure('mBA', '$mBA$')
 def mean_boundary_accuracy(pair: Pair, steps: int = 5) -> float:
-    """Share of right pixels in bands around the mask's boundary, averaged over band widths (Cheng et al., CVPR 2020).
+    """Mean boundary accuracy (Cheng et al., CVPR 2020): share of correct pixels in bands around the mask's boundary.
 
-    The radii go in ``steps`` from 1 towards (H + W) / 300. The map counts as foreground above 128 of 255, without
-    stretching. A mask without boundary (empty or full) has no band: then all pixels count.
+    It is averaged over ``steps`` bands with radii from 1 pixel on, below (H + W) / 300. The prediction is thresholded
+    at 128 of 255, without stretching. For a mask without boundary (empty or full), all pixels count.
     """
     right = pair.binary == pair.mask
     if pair.foreground in (0, pair.size):
@@ -32,10 +32,10 @@ def mean_boundary_accuracy(pair: Pair, steps: int = 5) -> float:
 
 @register_curve('BIoU', maxBIoU=(np.max, '$BIoU^{max}$'), meanBIoU=(np.mean, '$BIoU^{mean}$'))
 def boundary_iou_curve(pair: Pair, ratio: float = 0.02) -> np.ndarray:
-    """Boundary IoU (Cheng et al., CVPR 2021) of the map at the thresholds 255 ... 0, float64 (256,).
+    """Boundary IoU (Cheng et al., CVPR 2021) at the thresholds 255 ... 0, float64 (256,).
 
-    The boundary of the gray map is what an erosion by ``ratio`` of the image's diagonal takes away from it.
-    0 for an empty mask.
+    The boundary is the gray map minus its erosion by ``ratio`` of the image's diagonal. The value is 0 for an empty
+    mask.
     """
     stretched = (pair.levels.clip(0, 1) * 255).astype(np.uint8)
     boundary = _boundary(cv2.LUT(pair.score_map, stretched), ratio)
@@ -52,7 +52,7 @@ def _window(mask: np.ndarray, margin: int) -> tuple:
 
 
 def _boundary(image: np.ndarray, ratio: float) -> np.ndarray:
-    """``image`` less its erosion; uint8 (H, W). What touches the image's edge is boundary there."""
+    """``image`` minus its erosion, uint8 (H, W). At the edge of the image, the object has a boundary."""
     size = max(1, round(ratio * float(np.hypot(*image.shape))))
     box = np.ones((3, 3), np.uint8)
     eroded = cv2.erode(image, box, iterations=size, borderType=cv2.BORDER_CONSTANT, borderValue=0)

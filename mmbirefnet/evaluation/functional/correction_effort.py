@@ -1,4 +1,4 @@
-"""Human correction effort (Qin et al., ECCV 2022): how many clicks correct a prediction."""
+"""Human correction effort (Qin et al., ECCV 2022): the number of clicks that correct a prediction."""
 
 import cv2
 import numpy as np
@@ -13,13 +13,13 @@ _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 def human_correction_effort(pair: Pair, relax: int = 5, epsilon: float = 2.0) -> float:
     """Number of control points and regions that a person must edit to correct the binary prediction.
 
-    As in the reference evaluation, the threshold is 128 of 255 without stretching, so an object with lower values is
-    missing. With ``pair.stretch_hce``, the prediction is stretched to [0, 1], and the threshold is 0.5, as in
+    As in the reference evaluation, the threshold is 128 of 255 without stretching, so an object with lower values
+    counts as missing. With ``pair.stretch_hce``, the prediction is stretched to [0, 1], and the threshold is 0.5, as in
     PySODMetrics.
 
     Args:
         pair: Prediction and mask.
-        relax: Ignore errors that this number of erosions of the union removes.
+        relax: Number of erosions of the union of prediction and mask; errors that they remove are ignored.
         epsilon: Tolerance in pixels of the polygons around the remaining errors.
     """
     mask, binary = pair.mask_u8, (pair.stretched_binary if pair.stretch_hce else pair.binary).view(np.uint8)
@@ -27,7 +27,7 @@ def human_correction_effort(pair: Pair, relax: int = 5, epsilon: float = 2.0) ->
     core = cv2.erode(mask | binary, _CROSS, iterations=relax)
     false_positive = _relaxed(binary & ~mask, core, mask ^ 1, relax)
     false_negative = _relaxed(mask & ~binary, core, binary ^ 1, relax)
-    # Missing thin parts always count.
+    # Missing thin parts always count, whatever their width.
     false_negative |= pair.skeleton.view(np.uint8) & (hit ^ 1)
 
     near_object = cv2.dilate(hit | false_negative, _CROSS)
@@ -36,7 +36,7 @@ def human_correction_effort(pair: Pair, relax: int = 5, epsilon: float = 2.0) ->
 
 
 def _relaxed(fault: np.ndarray, core: np.ndarray, allowed: np.ndarray, relax: int) -> np.ndarray:
-    """The parts of ``fault`` that are in ``core`` or grow from there in ``relax`` steps over ``allowed``."""
+    """The parts of ``fault`` in ``core``, and what ``relax`` dilations within ``allowed`` reach from there."""
     grown = fault & core
     for _ in range(relax):
         grown = cv2.dilate(grown, _CROSS) & allowed
@@ -57,7 +57,7 @@ def _effort(faults: np.ndarray, condition: np.ndarray, epsilon: float) -> int:
     points = np.concatenate(contours)[:, 0]  # (N, 2) as x, y
     contour = np.repeat(np.arange(len(contours)), [len(c) for c in contours])
     flat = points[:, 1].astype(np.int64) * faults.shape[1] + points[:, 0]
-    # A pixel that contours pass several times counts where it comes first (the last write, going backwards).
+    # A pixel that occurs several times counts where it comes first: written backwards, the first index remains.
     order = np.arange(len(flat))
     first = np.empty(faults.size, np.int64)
     first[flat[::-1]] = order[::-1]
@@ -76,7 +76,7 @@ def _effort(faults: np.ndarray, condition: np.ndarray, epsilon: float) -> int:
 
 
 def _outer_contour(hierarchy: np.ndarray) -> np.ndarray:
-    """For each contour the outer one of its region (itself, or the parent of a hole), from OpenCV's (N, 4) tree."""
+    """The outer contour of each contour's region (itself, or the parent of a hole), from OpenCV's tree (N, 4)."""
     parent = hierarchy[:, 3]
     depth, ancestor = np.zeros(len(parent), np.int64), parent
     while (ancestor >= 0).any():
@@ -86,7 +86,7 @@ def _outer_contour(hierarchy: np.ndarray) -> np.ndarray:
 
 
 def _join_ends(segments: list, owners: np.ndarray) -> list:
-    """Join a contour's last segment with its first where they touch across the contour's start."""
+    """Join the last and the first segment of a contour if they touch across the start of the contour."""
     joined = []
     for owner in np.split(np.arange(len(segments)), np.flatnonzero(np.diff(owners)) + 1):
         parts = [segments[k] for k in owner]

@@ -1,7 +1,7 @@
-"""Measures of alpha mattes (Rhemann et al., CVPR 2009), over the whole image and over a trimap's unknown region.
+"""Measures of alpha mattes (Rhemann et al., CVPR 2009), over the whole image and over the unknown region of a trimap.
 
-They compare the map as it is, value / 255, with the soft mask, or with the mask where there is none. As in the tables
-of matting papers, sums are in thousands.
+They compare the prediction, value / 255, with the soft mask, or with the binary mask if there is no soft one. As in the
+tables of matting papers, sums are in thousands.
 """
 
 import math
@@ -12,52 +12,55 @@ import numpy as np
 from .pair import Pair
 from .registry import register_measure
 
-_SIGMA = 1.4  # of the Gaussian derivative, in pixels
-_STEPS = 10  # levels of connectivity: 0.1 apart, as in the code of Xu et al. (CVPR 2017) that later papers share
-_TOLERANCE = 0.15  # distances to the connected level below this do not count
-_ROUNDING = 1e-6  # less than a level of 16 bits: 153 / 255 reaches the level 0.6
+_SIGMA = 1.4  # sigma of the Gaussian derivative, in pixels
+_STEPS = 10  # levels of connectivity, 0.1 apart, as in the code of Xu et al. (CVPR 2017), which later papers use
+_TOLERANCE = 0.15  # smaller distances to the connected level do not count
+_ROUNDING = 1e-6  # less than one level of 16 bits, so that 153 / 255 reaches the level 0.6
 
 
 @register_measure('SAD', '$SAD$', lower_is_better=True, digits=2, needs='soft mask')
 def sum_of_absolute_differences(pair: Pair) -> float:
-    """Sum of absolute differences, in thousands."""
+    """Sum of absolute differences of alpha (SAD), in thousands."""
     return _total(pair.once(_absolute_error)) / 1000
 
 
 @register_measure('Grad', '$Grad$', lower_is_better=True, digits=2, needs='soft mask')
 def gradient_error(pair: Pair) -> float:
-    """Sum of squared differences of the gradients' magnitudes, in thousands (sigma 1.4, exponent 2)."""
+    """Gradient error: sum of squared differences of the gradient magnitudes, in thousands (sigma 1.4, exponent 2)."""
     return _total(pair.once(_gradient_error)) / 1000
 
 
 @register_measure('Conn', '$Conn$', lower_is_better=True, digits=2, needs='soft mask')
 def connectivity_error(pair: Pair) -> float:
-    """Sum of absolute differences of the degrees of connectivity, in thousands (steps of 0.1, tolerance 0.15)."""
+    """Connectivity error: sum of absolute differences of the degrees of connectivity, in thousands.
+
+    The levels are 0.1 apart, and the tolerance is 0.15.
+    """
     return _total(pair.once(_connectivity_error)) / 1000
 
 
 @register_measure('SAD-T', '$SAD_T$', lower_is_better=True, digits=2, needs='trimap')
 def sum_of_absolute_differences_in_trimap(pair: Pair) -> float:
-    """``SAD`` over the trimap's unknown region."""
+    """``SAD`` over the unknown region of the trimap."""
     return _total(pair.once(_absolute_error)[pair.unknown]) / 1000
 
 
 @register_measure('MSE-T', '$MSE_T$', lower_is_better=True, digits=4, needs='trimap')
 def mean_squared_error_in_trimap(pair: Pair) -> float:
-    """Mean squared difference over the trimap's unknown region; 0 if nothing is unknown."""
+    """Mean squared difference over the unknown region of the trimap; 0 if nothing is unknown."""
     errors = pair.once(_absolute_error)[pair.unknown]
     return _total(np.square(errors)) / max(errors.size, 1)
 
 
 @register_measure('Grad-T', '$Grad_T$', lower_is_better=True, digits=2, needs='trimap')
 def gradient_error_in_trimap(pair: Pair) -> float:
-    """``Grad`` over the trimap's unknown region."""
+    """``Grad`` over the unknown region of the trimap."""
     return _total(pair.once(_gradient_error)[pair.unknown]) / 1000
 
 
 @register_measure('Conn-T', '$Conn_T$', lower_is_better=True, digits=2, needs='trimap')
 def connectivity_error_in_trimap(pair: Pair) -> float:
-    """``Conn`` over the trimap's unknown region."""
+    """``Conn`` over the unknown region of the trimap."""
     return _total(pair.once(_connectivity_error)[pair.unknown]) / 1000
 
 
@@ -70,14 +73,14 @@ def _absolute_error(pair: Pair) -> np.ndarray:
 
 
 def _gradient_error(pair: Pair) -> np.ndarray:
-    """Squared difference of the gradients' magnitudes, float32 (H, W)."""
+    """Squared difference of the gradient magnitudes, float32 (H, W)."""
     return np.square(_gradient(pair.matte) - _gradient(pair.true_matte))
 
 
 def _gradient(matte: np.ndarray) -> np.ndarray:
-    """Magnitude of the gradient by first derivatives of a Gaussian; float32 (H, W).
+    """Magnitude of the gradient by first derivatives of a Gaussian, float32 (H, W).
 
-    The filters end where the Gaussian is below 0.01, and their squares sum to 1. Edges are continued.
+    The filters end where the Gaussian is below 0.01, and their squares sum to 1. The border is replicated.
     """
     radius = math.ceil(_SIGMA * math.sqrt(-2 * math.log(math.sqrt(2 * math.pi) * _SIGMA * 0.01)))
     x = np.arange(-radius, radius + 1, dtype=np.float64)
@@ -93,8 +96,9 @@ def _gradient(matte: np.ndarray) -> np.ndarray:
 def _connectivity_error(pair: Pair) -> np.ndarray:
     """Absolute difference of the degrees of connectivity, float32 (H, W).
 
-    A pixel is connected up to the last level at which, and at all levels below, it is in the largest 4-connected
-    region where both mattes reach that level. Its degree is one less what its alpha exceeds that level by.
+    The connected region of a level is the largest 4-connected region where both mattes reach the level. A pixel is
+    connected up to the highest level such that it is in the connected region of this and all lower levels. Its degree
+    of connectivity is 1 minus the distance of its alpha from that level.
     """
     reached = np.floor(np.minimum(pair.matte, pair.true_matte) * _STEPS + _STEPS * _ROUNDING).astype(np.uint8)
     connected = np.ones(pair.shape, np.uint8)

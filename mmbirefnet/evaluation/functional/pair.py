@@ -1,4 +1,4 @@
-"""A score map and its mask, prepared once for all measures."""
+"""A prediction and its mask, with everything that several measures need, computed once."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _EXACT_COUNT = 2**24
 
 
 class Pair:
-    """A score map beside its mask, with what several measures need of them.
+    """A predicted map with its mask, and the values that several measures compute from them.
 
-    As in PySODMetrics, most measures stretch the map's values to the whole of [0, 1] (a constant map is only divided by
-    255); :attr:`binary` is the map as it is, above 128.
-    The map has 256 levels at most, so most measures follow from histograms over the levels, which are counted
-    separately for the foreground and background of the four quadrants around the mask's centroid.
+    As in PySODMetrics, most measures stretch the map to [0, 1] (a constant map is only divided by 255). :attr:`binary`
+    is the map above 128, not stretched. The map has at most 256 levels, so most measures are computed from histograms
+    over the levels, which are counted separately for foreground and background, in the four quadrants around the
+    centroid of the mask.
 
     Args:
         score_map: uint8 (H, W), probability times 255.
         mask: bool (H, W), True for foreground.
-        alpha: float32 (H, W) in [0, 1], the soft mask that MAE, MSE and the measures of mattes compare with in place of
-            ``mask``.
+        alpha: float32 (H, W) in [0, 1], the soft mask. If given, MAE, MSE and the measures of mattes compare the map
+            with it instead of ``mask``.
         stretch_hce: Compute HCE from the stretched map above 0.5, as PySODMetrics does.
         unknown: bool (H, W), the unknown region of a trimap.
 
     Raises:
-        TypeError: If the map is not uint8 or the mask not bool.
-        ValueError: If the shapes differ, are not (H, W), or hold fewer than two pixels.
+        TypeError: If the map is not uint8 or the mask is not bool.
+        ValueError: If the shapes differ, are not (H, W), or have fewer than two pixels.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Pair:
         self.size = mask.size
 
     def once(self, function: Callable[[Pair], np.ndarray]) -> np.ndarray:
-        """``function(self)``, computed at the first call; for what several measures of one file share."""
+        """``function(self)``, computed only at the first call; for values that several measures share."""
         if function not in self._computed:
             self._computed[function] = function(self)
         return self._computed[function]
@@ -77,12 +77,12 @@ class Pair:
 
     @cached_property
     def true_matte(self) -> np.ndarray:
-        """float32 (H, W): the soft mask in [0, 1], or the mask as 0 and 1 where there is none."""
+        """float32 (H, W): the soft mask in [0, 1], or the binary mask as 0 and 1 if there is no soft one."""
         return self.mask.astype(np.float32) if self.alpha is None else self.alpha
 
     @cached_property
     def levels(self) -> np.ndarray:
-        """float64 (256,): the stretched value in [0, 1] of each 8-bit level (of those that occur)."""
+        """float64 (256,): the stretched value in [0, 1] of each 8-bit level that occurs."""
         levels = np.arange(256) / 255
         low, high = (np.flatnonzero(self.histogram)[[0, -1]]).tolist()
         if low != high:
@@ -106,17 +106,17 @@ class Pair:
 
     @cached_property
     def skeleton(self) -> np.ndarray:
-        """bool (H, W): the mask's skeleton."""
+        """bool (H, W): the skeleton of the mask."""
         return skeletonize(self.mask)
 
     @cached_property
     def mask_u8(self) -> np.ndarray:
-        """uint8 (H, W): 1 for foreground; shares the mask's memory."""
+        """uint8 (H, W): 1 for foreground; shares the memory of the mask."""
         return self.mask.view(np.uint8)
 
     @cached_property
     def centroid(self) -> tuple:
-        """(row, column) of the foreground's centroid, rounded; the image's center if there is no foreground."""
+        """(row, column) of the centroid of the foreground, rounded; the image center if there is no foreground."""
         height, width = self.shape
         rows = np.count_nonzero(self.mask, axis=1)
         count = rows.sum()
@@ -155,30 +155,30 @@ class Pair:
 
     @cached_property
     def foreground(self) -> int:
-        """Pixels in the mask."""
+        """Number of foreground pixels of the mask."""
         return int(self.histograms[1].sum())
 
     @cached_property
     def threshold_counts(self) -> tuple:
         """Two int64 (256,): true and false positives at the thresholds 255, 254, ..., 0 (value >= threshold)."""
-        # Truncated as the measures' own code does, so that rounding cannot move a level.
+        # Truncated like the published code, so that rounding does not move a level.
         stretched = (self.levels.clip(0, 1) * 255).astype(np.uint8)
         background, foreground = (np.bincount(stretched, weights=h, minlength=256) for h in self.histograms)
         return np.cumsum(foreground[::-1]).astype(np.int64), np.cumsum(background[::-1]).astype(np.int64)
 
     @cached_property
     def adaptive_counts(self) -> tuple:
-        """True and false positives at twice the map's mean (at most 1)."""
+        """True and false positives at twice the mean of the map (at most 1)."""
         threshold = min(2 * (self.histogram @ self.levels) / self.size, 1)
         if np.isclose(self.levels, threshold, rtol=0, atol=1e-9).any():
-            # How the mean rounds decides on which side the level is: take it as the published code does.
+            # The rounding of the mean may decide on which side a level is, so compute it like the published code.
             threshold = min(2 * self.scores.mean(), 1)
         background, foreground = (int(h[self.levels >= threshold].sum()) for h in self.histograms)
         return foreground, background
 
 
 def level_histogram(part: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """int64 (256,): pixels by level of a uint8 (H, W) array, of all or where the uint8 mask is not 0."""
+    """int64 (256,): number of pixels by level of a uint8 (H, W) array, where the uint8 mask is not 0 if given."""
     counts = np.zeros(256, np.int64)
     if part.size == 0:
         return counts

@@ -1,4 +1,4 @@
-"""The measures by name. A new one is one file in this folder: a function of a ``Pair``, registered here."""
+"""The measures by name. A new measure is a file in this folder with a function of a ``Pair``, registered here."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from .pair import Pair
 
 
 class Measure(NamedTuple):
-    """A measure of an image and, averaged over images, of a set."""
+    """A measure of an image; that of a set is the mean over its images."""
 
     name: str
     latex: str
-    """Its column head in LaTeX."""
+    """Column title in LaTeX."""
     function: Callable[[Pair], float | np.ndarray]
-    """The value of a pair, or the curve float64 (256,) at the thresholds 255 ... 0."""
+    """Returns the value of a pair, or the curve, float64 (256,), at the thresholds 255 ... 0."""
     lower_is_better: bool = False
     digits: int = 3
     """Digits after the point in tables."""
     curve: str | None = None
-    """Name of the curve, for measures that reduce one."""
+    """Name of the curve, for measures that reduce a curve."""
     reduce: Callable[[np.ndarray], float] = np.asarray
-    """Computes the set's value from its mean curve."""
+    """Computes the value of a set from its mean curve."""
     needs: str | None = None
-    """``'soft mask'`` or ``'trimap'``: by default, the measure is computed only where there is one."""
+    """``'soft mask'`` or ``'trimap'`` if the measure is computed by default only when there is one."""
 
 
 MEASURES: dict[str, Measure] = {}
@@ -39,10 +39,10 @@ def register_measure(
 
     Args:
         name: Name of the measure, also the key of its scores.
-        latex: Its column head in LaTeX, such as ``'$MAE$'``.
+        latex: Column title in LaTeX, such as ``'$MAE$'``.
         lower_is_better: Whether smaller values are better.
         digits: Digits after the point in tables.
-        needs: ``'soft mask'`` or ``'trimap'`` for a measure that is computed by default only where there is one.
+        needs: ``'soft mask'`` or ``'trimap'`` for a measure that is computed by default only when there is one.
 
     Raises:
         ValueError: If the name is taken.
@@ -58,11 +58,12 @@ def register_measure(
 def register_curve(curve: str, **measures: tuple[Callable[[np.ndarray], float], str]) -> Callable:
     """Decorator of a function of a ``Pair`` that returns a curve over the thresholds 255 ... 0, float64 (256,).
 
-    A set's value reduces the mean curve of its images: ``maxFm`` is not the mean of the images' maxima.
+    The value of a set is computed from the mean curve of its images, so ``maxFm`` is not the mean of the maxima of the
+    images.
 
     Args:
         curve: Name of the curve.
-        measures: Reduction and LaTeX head of each measure of the curve, by its name.
+        measures: Reduction and LaTeX title of each measure of the curve, by its name.
 
     Raises:
         ValueError: If a name is taken.

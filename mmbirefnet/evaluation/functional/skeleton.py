@@ -1,10 +1,10 @@
-"""Skeleton of a mask, as ``skimage.morphology.skeletonize`` computes it, but faster."""
+"""Skeleton of a mask, equal to that of ``skimage.morphology.skeletonize``, but faster."""
 
 import cv2
 import numpy as np
 
-# Neighborhoods that scikit-image decides otherwise than the paper, in the first and in the second half-step: mostly
-# it removes the corners of staircases, and keeps ends of lines that the paper shortens.
+# Neighborhoods for which scikit-image differs from the paper, in the first and in the second half-step: mostly, it
+# removes the corners of staircases, and keeps ends of lines that the paper shortens.
 _DEPARTURES = (
     (10, 11, 24, 40, 48, 56, 96, 129, 130, 134, 160, 161, 192, 194, 198, 224),
     (3, 6, 10, 12, 14, 26, 40, 48, 104, 108, 129, 130, 131, 160, 176),
@@ -12,7 +12,7 @@ _DEPARTURES = (
 
 
 def _removable() -> np.ndarray:
-    """uint8 (256,): by a pixel's eight neighbors, bit 0 (1): whether the first (second) half-step removes it.
+    """uint8 (256,): whether the first (bit 0) and the second (bit 1) half-step remove a pixel, by its eight neighbors.
 
     Zhang and Suen, "A fast parallel algorithm for thinning digital patterns", CACM 1984. Bit k of the index is the
     neighbor k, clockwise from north-west.
@@ -36,8 +36,8 @@ _DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, 
 def skeletonize(mask: np.ndarray) -> np.ndarray:
     """Thin a mask to lines one pixel wide.
 
-    Only pixels beside one that was just removed can change their state, so only these are looked at: the work grows
-    with the object's area, not with the image's area times the object's width.
+    Only neighbors of a pixel that was just removed can change their state, so only these are checked. The time grows
+    with the area of the object, not with the area of the image times the width of the object.
 
     Args:
         mask: bool (H, W).
@@ -56,7 +56,7 @@ def skeletonize(mask: np.ndarray) -> np.ndarray:
     alive, code = alive.ravel(), code.ravel()
     stamp = np.empty(alive.size, np.int32)
 
-    # For each half-step the pixels that have become removable in it. Those that still are when it comes are removed.
+    # For each half-step, the pixels that became removable in it. It removes those that are still removable then.
     border = np.flatnonzero((code != 0) & (code != 255))
     pending = list(_by_half_step(border, code[border]))
     step = 0
@@ -69,7 +69,7 @@ def skeletonize(mask: np.ndarray) -> np.ndarray:
         found = ([pending[0]], [pending[1]])
         for bit, offset in enumerate(offsets):
             beside = removed + offset
-            # Seen from there, the removed pixel lies in the opposite direction; none occurs twice in one direction.
+            # For the neighbor, the removed pixel is in the opposite direction; none occurs twice in one direction.
             remaining = code.take(beside) & np.uint8(255 - (1 << (bit + 4) % 8))
             code[beside] = remaining
             for pixels, removable in zip(found, _by_half_step(beside, remaining), strict=True):
@@ -80,7 +80,7 @@ def skeletonize(mask: np.ndarray) -> np.ndarray:
 
 
 def _by_half_step(pixels: np.ndarray, codes: np.ndarray) -> tuple:
-    """Those of ``pixels`` that the first, and those that the second half-step removes, by their ``codes``."""
+    """The ``pixels`` that the first and the second half-step remove, according to their ``codes``."""
     removable = _REMOVABLE.take(codes)
     return pixels[(removable & 1).view(np.bool_)], pixels[(removable >> 1).view(np.bool_)]
 

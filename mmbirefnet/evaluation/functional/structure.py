@@ -1,4 +1,4 @@
-"""S-measure (Fan et al., ICCV 2017) and the mean errors, from the histograms."""
+"""S-measure (Fan et al., ICCV 2017) and mean errors, computed from histograms."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ _EPS = np.spacing(1)
 
 @register_measure('MAE', r'$\mathcal{M}$', lower_is_better=True)
 def mean_absolute_error(pair: Pair) -> float:
-    """Mean absolute difference of stretched map and mask (Perazzi et al., CVPR 2012), or of map and soft mask."""
+    """Mean absolute error (Perazzi et al., CVPR 2012) of stretched map and mask, or of map and soft mask."""
     if pair.alpha is not None:
         return float(np.abs(_difference(pair)).mean(dtype=np.float64))
     background, foreground = pair.histograms
@@ -19,7 +19,7 @@ def mean_absolute_error(pair: Pair) -> float:
 
 @register_measure('MSE', '$MSE$', lower_is_better=True)
 def mean_squared_error(pair: Pair) -> float:
-    """Mean squared difference of stretched map and mask, or of map and soft mask."""
+    """Mean squared error of stretched map and mask, or of map and soft mask."""
     if pair.alpha is not None:
         return float(np.square(_difference(pair)).mean(dtype=np.float64))
     background, foreground = pair.histograms
@@ -27,15 +27,15 @@ def mean_squared_error(pair: Pair) -> float:
 
 
 def _difference(pair: Pair) -> np.ndarray:
-    """Map less soft mask, float32 (H, W); a matte is not stretched, for its level matters."""
+    """Map minus soft mask, float32 (H, W); not stretched, since the gray levels of a matte matter."""
     return pair.matte - pair.alpha
 
 
 @register_measure('Smeasure', r'$S_{\alpha}$')
 def smeasure(pair: Pair, alpha: float = 0.5) -> float:
-    """Structure measure: ``alpha`` times the object-aware part plus the rest times the region-aware part.
+    """S-measure: ``alpha`` times the object-aware part plus ``1 - alpha`` times the region-aware part.
 
-    One less the map's mean for an empty mask; the map's mean for a full one.
+    It is 1 minus the mean of the map for an empty mask, and the mean of the map for a full one.
     """
     if pair.foreground == 0:
         return float(1 - pair.histogram @ pair.levels / pair.size)
@@ -51,7 +51,7 @@ def _object_score(pair: Pair) -> float:
 
 
 def _uniformity(counts: np.ndarray, values: np.ndarray) -> float:
-    """2m / (m^2 + 1 + s) with mean m and standard deviation s of the values with these counts."""
+    """2m / (m^2 + 1 + s), with mean m and standard deviation s of the values, which occur ``counts`` times."""
     total = counts.sum()
     mean = counts @ values / total
     deviation = np.sqrt(counts @ (values - mean) ** 2 / (total - 1)) if total > 1 else 0.0
@@ -72,7 +72,7 @@ def _ssim(counts: np.ndarray, pair: Pair, index: tuple) -> float:
     background, foreground = counts
     occupied = counts.sum(axis=0)
     total = occupied.sum()
-    # Where the map is constant, the published code scores 1 or 0 by how the mean rounds: take that very mean.
+    # For a constant map, the published code returns 1 or 0 by the rounding of the mean, so compute the same mean.
     constant = np.count_nonzero(occupied) == 1
     mean_map = pair.scores[index].mean() if constant else occupied @ pair.levels / total
     mean_mask = foreground.sum() / total

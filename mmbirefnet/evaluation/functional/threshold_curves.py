@@ -12,7 +12,7 @@ _BETA_SQUARED = 0.3
 
 
 def precision_recall_curves(pair: Pair) -> tuple:
-    """Precision and recall at the thresholds 255 ... 0, each float64 (256,); 0 where the denominator is 0."""
+    """Precision and recall at the thresholds 255 ... 0, float64 (256,) each; 0 if the denominator is 0."""
     true_positives, false_positives = pair.threshold_counts
     return _ratio(true_positives, true_positives + false_positives), _ratio(true_positives, pair.foreground)
 
@@ -21,14 +21,14 @@ def precision_recall_curves(pair: Pair) -> tuple:
 def fmeasure_curve(pair: Pair) -> np.ndarray:
     """F-measure with beta^2 = 0.3 at the thresholds 255 ... 0, float64 (256,) (Achanta et al., CVPR 2009).
 
-    0 for an empty mask, and where nothing is hit.
+    It is 0 for an empty mask, and where there are no true positives.
     """
     return _fmeasure(pair, *pair.threshold_counts)
 
 
 @register_measure('adpFm', r'$F^{adp}_{\beta}$')
 def adaptive_fmeasure(pair: Pair) -> float:
-    """F-measure at twice the map's mean (Achanta et al., CVPR 2009)."""
+    """F-measure with beta^2 = 0.3 at twice the mean of the map (Achanta et al., CVPR 2009)."""
     return float(_fmeasure(pair, *pair.adaptive_counts))
 
 
@@ -40,12 +40,12 @@ def emeasure_curve(pair: Pair) -> np.ndarray:
 
 @register_measure('adpEm', r'$E^{adp}_{\phi}$')
 def adaptive_emeasure(pair: Pair) -> float:
-    """Enhanced-alignment measure at twice the map's mean (Fan et al., IJCAI 2018)."""
+    """Enhanced-alignment measure at twice the mean of the map (Fan et al., IJCAI 2018)."""
     return float(_emeasure(pair, *pair.adaptive_counts))
 
 
 def iou_curve(true_positives: np.ndarray, false_positives: np.ndarray, foreground: int) -> np.ndarray:
-    """Intersection over union, same shape as the counts; 0 for an empty foreground."""
+    """Intersection over union in the shape of the counts; 0 for an empty foreground."""
     return _ratio(true_positives, false_positives + foreground)
 
 
@@ -62,9 +62,9 @@ def _fmeasure(pair: Pair, true_positives, false_positives) -> np.ndarray:
 
 
 def _emeasure(pair: Pair, true_positives, false_positives):
-    """Mean enhanced alignment; for an empty (full) mask the share of pixels that are predicted negative (positive).
+    """Mean enhanced alignment; for an empty (full) mask, the share of pixels that are predicted negative (positive).
 
-    The published measure divides by one pixel less than there are, so that perfect maps score a little over 1.
+    The published measure divides by the number of pixels minus one, so a perfect map is slightly above 1.
     """
     positives = true_positives + false_positives
     if pair.foreground == 0:
@@ -74,7 +74,7 @@ def _emeasure(pair: Pair, true_positives, false_positives):
     else:
         tp, fp = true_positives, false_positives
         fn, tn = pair.foreground - tp, pair.size - pair.foreground - fp
-        # Pixels of one cell of the confusion matrix share one alignment: map and mask, both less their means.
+        # Pixels of one cell of the confusion matrix have the same alignment of map and mask, both minus their means.
         map_on, mask_on = 1 - positives / pair.size, 1 - pair.foreground / pair.size
         map_off, mask_off = map_on - 1, mask_on - 1
         aligned = (

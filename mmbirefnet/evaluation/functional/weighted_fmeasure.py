@@ -9,23 +9,23 @@ from .registry import register_measure
 _EPS = np.spacing(1)
 _RADIUS = 3  # of the 7x7 window
 _DECAY = np.log(0.5) / 5
-# Where to look for the nearest foreground pixel from within the window's reach of one. Of several at one distance,
-# scipy's Euclidean feature transform, which the published numbers rest on, takes the leftmost, then the topmost.
+# Offsets at which to look for the nearest foreground pixel, nearest first. Among several at one distance, scipy's
+# Euclidean feature transform, which the published code uses, takes the leftmost, then the topmost.
 _OFFSETS = sorted(
     ((dy, dx) for dy in range(-4, 5) for dx in range(-4, 5) if 0 < dy * dy + dx * dx <= 2 * _RADIUS**2),
     key=lambda offset: (offset[0] ** 2 + offset[1] ** 2, offset[1], offset[0]),
 )
 _PAD = 4  # the largest offset
 _HALO = _RADIUS + _PAD  # rows that the smoothed error of a row depends on
-STRIP = 2**18  # pixels worked on at once: their arrays stay in the processor's cache
+STRIP = 2**18  # pixels that are processed at once, so that their arrays stay in the cache
 
 
 @register_measure('wFmeasure', r'$F^{\omega}_{\beta}$')
 def weighted_fmeasure(pair: Pair, beta2: float = 1.0) -> float:
-    """Weighted F-measure in [0, 1]; 0 for an empty mask.
+    """Weighted F-measure (Margolin et al., CVPR 2014) in [0, 1]; 0 for an empty mask.
 
-    Errors inside the object are smoothed over a 7x7 Gaussian of sigma 5 (pixel dependency); errors outside weigh more
-    the farther they are from it (pixel importance).
+    Errors inside the object are smoothed with a 7x7 Gaussian of sigma 5 (pixel dependency). Errors outside have a
+    larger weight the farther they are from the object (pixel importance).
     """
     if pair.foreground == 0:
         return 0.0
@@ -51,14 +51,14 @@ def weighted_fmeasure(pair: Pair, beta2: float = 1.0) -> float:
 
 
 def _smoothed(error: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """``error`` smoothed, with the object's errors continued outwards; float64 (H, W), of use on the foreground."""
+    """``error`` smoothed with the errors of the object extended outwards, float64 (H, W); valid on the foreground."""
     kernel = cv2.getGaussianKernel(2 * _RADIUS + 1, 5, cv2.CV_64F)
     continued = _continue_outwards(error, mask)
     return cv2.sepFilter2D(continued, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
 
 
 def _continue_outwards(error: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """``error`` with the values of background pixels within the window's reach taken from their nearest foreground."""
+    """``error`` where background pixels near the object have the value of their nearest foreground pixel."""
     box = np.ones((2 * _RADIUS + 1,) * 2, np.uint8)
     band = np.flatnonzero(np.pad(cv2.dilate(mask.view(np.uint8), box) > mask, _PAD))
     width = mask.shape[1] + 2 * _PAD
@@ -76,8 +76,8 @@ def _continue_outwards(error: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _outside_error(error: np.ndarray, mask: np.ndarray, distance: np.ndarray) -> float:
-    """Sum of the background's errors, weighted by 2 - 0.5^(distance / 5)."""
+    """Sum of the errors of the background, weighted by 2 - 0.5^(distance / 5)."""
     wrong = ~mask & (error > 0)
-    # Squared distances are whole numbers, which float32 holds nearly: so the roots are exact again.
+    # Squared distances are integers; rounding them makes the float32 roots exact.
     distance = np.sqrt(np.rint(np.square(distance[wrong], dtype=np.float64)))
     return (error[wrong] * (2 - np.exp(_DECAY * distance))).sum()

@@ -1,4 +1,4 @@
-"""Swin Transformer (Liu et al., ICCV 2021) with fused attention, under the parameter names of the published weights."""
+"""Swin Transformer (Liu et al., ICCV 2021) with fused attention and the parameter names of the published weights."""
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +26,9 @@ PART_BYTES = 8 * 2**20
 
 
 def in_parts(x: Tensor, values: int, dim: int) -> tuple[Tensor, ...]:
-    """Parts of ``x`` along ``dim``, which a block takes one at a time; a part of size 1 makes ``values`` numbers.
+    """Split ``x`` along ``dim`` into chunks of about ``PART_BYTES``, if a slice of size 1 produces ``values`` numbers.
 
-    It is one part where gradients are to be kept, on other devices, and in graphs, which are for any size.
+    ``x`` is not split if gradients are needed, on other devices, and in traced graphs, which must work for any size.
     """
     whole = torch.is_grad_enabled() or is_compiling() or torch.jit.is_tracing()
     if whole or x.device.type != 'cpu':
@@ -47,7 +47,7 @@ def relative_position_index(window_size: int) -> Tensor:
 def shift_masks(window_size: int, shift: int) -> Tensor:
     """Additive attention masks of cyclically shifted windows, ``(2, 2, window_size**2, window_size**2)``.
 
-    Only windows of the last row or column hold pixels from opposite borders of the map, and each such window is split
+    Only windows in the last row or column contain pixels from opposite borders of the map, and all of them are split
     in the same way. The first two axes, ``[row, column]``, are 1 for a window in the last row and in the last column.
     """
     wrapped = torch.arange(window_size) >= window_size - shift
@@ -98,13 +98,13 @@ class WindowAttention(BaseModule):
         self.register_buffer('fixed_biases', None, persistent=False)
 
     def fix_biases(self) -> None:
-        """Compute the biases once, for inference: later changes of the table have no effect."""
+        """Compute the biases once, for inference; later changes of the table have no effect."""
         self.fixed_biases = self.biases().detach()
 
     def biases(self) -> Tensor:
         """Additive biases, ``(num_heads, L, L)``, L = window_size**2; of shifted windows ``(4, num_heads, L, L)``.
 
-        The first axis is row and column of :func:`shift_masks`.
+        The first axis is the row and column of :func:`shift_masks`, flattened.
         """
         if self.fixed_biases is not None:
             return self.fixed_biases
@@ -116,7 +116,7 @@ class WindowAttention(BaseModule):
         return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).contiguous()
 
     def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """Attend within windows of ``norm(x)``, a map ``(N, H, W, C)``; the result has the same shape."""
+        """Attend within windows of ``norm(x)``; ``x`` and the result are ``(N, H, W, C)``."""
         height, width = x.shape[1:3]
         if self.training:
             x = self._attend_windows(recompute(self, lambda x: self.qkv(self._windows(norm(x))), x), True)
@@ -133,7 +133,7 @@ class WindowAttention(BaseModule):
         return x[:, :height, :width]
 
     def _windows(self, x: Tensor) -> Tensor:
-        """``(N, H, W, C)`` to (N, rows of windows, columns of windows, pixels of a window, C), padded and shifted."""
+        """Pad, shift and split ``(N, H, W, C)`` into windows of L pixels, ``(N, rows, cols, L, C)``."""
         size = self.window_size
         x = F.pad(x, (0, 0, 0, -x.shape[2] % size, 0, -x.shape[1] % size))
         if self.shift:
@@ -141,7 +141,7 @@ class WindowAttention(BaseModule):
         return x.unflatten(2, (-1, size)).unflatten(1, (-1, size)).transpose(2, 3).flatten(3, 4)
 
     def _attend_windows(self, qkv: Tensor, last: bool) -> Tensor:
-        """Attention in rows of windows, the last or not, ``(N, rows, cols, L, 3C)`` to ``(N, rows, cols, L, C)``."""
+        """Attend in rows of windows (or the last row), ``(N, rows, cols, L, 3C)`` to ``(N, rows, cols, L, C)``."""
 
         def attend(qkv: Tensor) -> Tensor:
             return self.proj_drop(self.proj(self._attend_by_mask(qkv, last)))
@@ -223,7 +223,7 @@ class SwinBlock(BaseModule):
 
 
 class PatchMerging(BaseModule):
-    """Concatenate 2x2 neighbors and project 4C channels to 2C: half the size, odd sizes padded at the end."""
+    """Concatenate 2x2 neighbors and project 4C channels to 2C at half the size; odd sizes are padded at the end."""
 
     def __init__(self, dims: int) -> None:
         super().__init__()
@@ -269,10 +269,10 @@ class SwinStage(BaseModule):
 
 @MODELS.register_module()
 class SwinTransformer(BaseModule):
-    """Swin Transformer backbone.
+    """Swin Transformer backbone (Liu et al., ICCV 2021).
 
-    Attention goes through ``torch.nn.functional.scaled_dot_product_attention``; the masks of shifted windows are
-    computed once, for all sizes. Parameters are named as in the published ImageNet checkpoints.
+    Attention uses ``torch.nn.functional.scaled_dot_product_attention``. The masks of shifted windows are computed once,
+    for all sizes. Parameters have the names of the published ImageNet checkpoints.
 
     Args:
         arch: 't', 's', 'b' or 'l', or a dict with ``embed_dims``, ``depths``, ``num_heads`` and ``window_size``.
@@ -282,12 +282,12 @@ class SwinTransformer(BaseModule):
         qkv_bias: Whether query, key and value projections have a bias.
         drop_rate: Dropout probability of projections and MLPs.
         attn_drop_rate: Dropout probability of the attention weights.
-        drop_path_rate: Stochastic depth, growing linearly from 0 at the first block to this at the last.
+        drop_path_rate: Rate of stochastic depth, which grows linearly from 0 at the first block to this at the last.
         out_indices: Stages whose outputs are returned, each through its own LayerNorm.
         frozen_stages: Freeze the patch embedding (0) and this many stages; -1 for none.
-        with_cp: Activation checkpointing: blocks are computed again in the backward pass.
-        init_cfg: ``dict(type='Pretrained', checkpoint=…)`` with a published checkpoint (``{'model': …}``), one of
-            mmseg's form, or one saved by this project. It must fit.
+        with_cp: Whether to use activation checkpointing, which computes blocks again in the backward pass.
+        init_cfg: ``dict(type='Pretrained', checkpoint=…)`` with a published checkpoint (``{'model': …}``), one in
+            mmseg's format, or one of this project. It must fit the architecture.
 
     Raises:
         ValueError: If ``arch`` is unknown, or a pretrained checkpoint does not fit.
@@ -345,7 +345,7 @@ class SwinTransformer(BaseModule):
         self._freeze()
 
     def init_weights(self) -> None:
-        """Draw linear weights and position biases with a standard deviation of 0.02, then apply ``init_cfg``."""
+        """Initialize linear weights and position biases with a standard deviation of 0.02, then apply ``init_cfg``."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 trunc_normal_(module.weight, std=0.02)
@@ -360,7 +360,7 @@ class SwinTransformer(BaseModule):
             super().init_weights()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Features of an image.
+        """Compute the maps of an image.
 
         Args:
             x: Image, ``(N, 3, H, W)``.

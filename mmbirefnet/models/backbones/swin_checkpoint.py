@@ -1,4 +1,4 @@
-"""Reading Swin checkpoints: the published ImageNet ones, mmseg's conversions of them, and our own."""
+"""Reading Swin checkpoints: published ImageNet weights, mmseg's conversions of them, and those of this project."""
 
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -20,11 +20,11 @@ MMSEG_NAMES = (
 
 
 def _from_mmseg(key: str, value: Tensor) -> tuple[str, Tensor]:
-    """Name and layout of the published checkpoints for a parameter in mmseg's form."""
+    """Convert name and layout of a parameter from mmseg's format to that of the published checkpoints."""
     for theirs, published in MMSEG_NAMES:
         key = key.replace(theirs, published)
     if 'downsample.' in key:
-        # mmseg unfolds 2x2 neighbors channel-major and row by row; the published order is by column, then row.
+        # mmseg unfolds 2x2 neighbors by channel and row; the published order is by column, then row.
         value = value.unflatten(-1, (-1, 4))[..., [0, 2, 1, 3]].transpose(-1, -2).flatten(-2)
     return key, value
 
@@ -37,7 +37,7 @@ def swin_state_dict(checkpoint: dict) -> dict[str, Tensor]:
             ``backbone.`` and ``bb.`` are stripped, and other parts of a larger model are ignored.
 
     Returns:
-        Parameters only; the classifier and derived buffers are dropped.
+        The parameters, without classifier and derived buffers.
     """
     state = checkpoint.get('model', checkpoint.get('state_dict', checkpoint))
     state = {key.removeprefix('module.'): value for key, value in state.items() if isinstance(value, Tensor)}
@@ -50,13 +50,13 @@ def swin_state_dict(checkpoint: dict) -> dict[str, Tensor]:
 
 
 def load_swin_checkpoint(backbone: nn.Module, filename: str) -> None:
-    """Load a pretrained Swin, and check that it fits this backbone.
+    """Load a pretrained Swin, and check that it fits the backbone.
 
-    The LayerNorms of the outputs (``norm0`` …) and the weights of a coarse mask are not part of classification
-    checkpoints and may be absent.
+    The LayerNorms of the outputs (``norm0`` …) and the weights of a coarse mask may be missing, since classification
+    checkpoints do not have them.
 
     Raises:
-        ValueError: If a parameter is missing, unexpected or of another shape; the message names the file and the
+        ValueError: If a parameter is missing, unexpected, or has another shape; the message gives the file and the
             differences.
     """
     checkpoint = CheckpointLoader.load_checkpoint(filename, map_location='cpu')
@@ -68,7 +68,7 @@ def load_swin_checkpoint(backbone: nn.Module, filename: str) -> None:
             f'{filename} does not fit this SwinTransformer (width {backbone.num_features[0]}, depths '
             f'{[len(stage.blocks) for stage in backbone.layers]}, window '
             f'{backbone.layers[0].blocks[0].attn.window_size}): {problems}. '
-            'Choose the `arch` that the file was made for.'
+            'Fix: use the `arch` of the file.'
         )
     with torch.no_grad():
         backbone.load_state_dict(found, strict=False)

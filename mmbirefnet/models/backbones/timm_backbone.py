@@ -6,27 +6,28 @@ from torch import Tensor
 from mmbirefnet.registry import MODELS
 from mmbirefnet.utils.deferred_import import deferred_import
 
-with deferred_import('timm'):  # timm imports torchvision, which takes as long as torch, and few models use it
+with deferred_import('timm'):  # imported late: timm imports torchvision, which takes as long as torch
     from mmseg.models.backbones import TIMMBackbone as _TIMMBackbone
 
 
 @MODELS.register_module()
 class TIMMBackbone(_TIMMBackbone):
-    """mmseg's wrapper of timm, but pretrained weights are loaded when training starts, not when the model is built.
+    """Backbone of timm that returns four maps, by mmseg's wrapper.
 
-    So a model can be built, converted or tested without the network, and on the meta device.
+    Pretrained weights are loaded when training starts, so building a model needs no network and works on the meta
+    device.
 
     Args:
         model_name: Name in timm, such as ``pvt_v2_b2`` or ``vit_base_patch16_dinov3`` (timm 1.0.22 or newer).
         out_indices: Four stages, or blocks of a plain transformer, whose maps are returned.
-        pretrained: Whether :meth:`init_weights` loads timm's parameters of this model.
+        pretrained: Whether :meth:`init_weights` loads timm's weights of this model.
         frozen: Whether to freeze all parameters and keep the backbone in evaluation mode.
-        with_cp: Activation checkpointing: blocks are computed again in the backward pass.
+        with_cp: Whether to use activation checkpointing, which computes blocks again in the backward pass.
         kwargs: Further arguments of mmseg's wrapper and of ``timm.create_model``.
 
     Raises:
         ImportError: If timm is not installed.
-        ValueError: If the installed timm has no ``model_name``, or ``out_indices`` are not four.
+        ValueError: If the installed timm has no ``model_name``, or ``out_indices`` does not have four entries.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class TIMMBackbone(_TIMMBackbone):
         self.requires_grad_(not frozen)
 
     def init_weights(self) -> None:
-        """Load timm's pretrained weights if ``pretrained``, else apply ``init_cfg``; timm has initialized the model."""
+        """Load timm's pretrained weights if ``pretrained``, else apply ``init_cfg``."""
         if not self.pretrained:
             super().init_weights()
             return
@@ -70,7 +71,7 @@ class TIMMBackbone(_TIMMBackbone):
         self._is_init = True
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Four maps ``(N, Ci, H / si, W / si)`` of an image ``(N, 3, H, W)``; the strides si are the model's."""
+        """Return four maps ``(N, Ci, H / si, W / si)`` of an image ``(N, 3, H, W)``, where si are the strides."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             return tuple(super().forward(x))
 

@@ -1,4 +1,4 @@
-"""The reconstruction module with bilateral reference of Zheng et al., 2024."""
+"""Decoder of BiRefNet: the reconstruction module with bilateral reference (Zheng et al., 2024)."""
 
 import warnings
 from collections.abc import Iterable
@@ -47,7 +47,7 @@ class Features(tuple):
 
 
 class BiRefOutput(NamedTuple):
-    """The supervised maps of the head; lists are ordered from block 4 to block 2."""
+    """Supervised maps of the head; lists are ordered from block 4 to block 2."""
 
     logits: Tensor  # (N, out_channels, H, W)
     side_logits: list[Tensor]  # (N, out_channels, H/s, W/s)
@@ -62,7 +62,7 @@ class BiRefBlock(BaseModule):
         in_channels: Channels of the incoming map.
         out_channels: Channels of the outgoing map.
         inward: Inward reference that is concatenated to the incoming map, or ``None``.
-        inward_channels: Its channels.
+        inward_channels: Channels of the inward reference.
         outward: Outward reference that attends to the outgoing map, or ``None``.
         side_channels: Channels of the side output; 0 for none.
         block_cfg: Arguments of :class:`ReconstructionBlock`.
@@ -86,7 +86,17 @@ class BiRefBlock(BaseModule):
         self.outward = outward
 
     def forward(self, x: Tensor, image: Tensor | None, supervised: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Outgoing map ``(N, out_channels, H, W)`` and, if supervised, the side output and the gradient logits."""
+        """Decode a map.
+
+        Args:
+            x: Incoming map, ``(N, in_channels, H, W)``.
+            image: Normalized image, ``(N, 3, H', W')``; used by the inward reference.
+            supervised: Whether to compute the maps that only training needs.
+
+        Returns:
+            Outgoing map ``(N, out_channels, H, W)`` and, if supervised, the side output ``(N, side_channels, H, W)``
+            and the gradient logits ``(N, 1, H, W)``, else ``None``.
+        """
         x = self.reconstruction(x, None if self.inward is None else self.inward(image, x.shape[2:]))
         side = self.side(x) if supervised and self.side is not None else None
         gradient = None
@@ -98,39 +108,40 @@ class BiRefBlock(BaseModule):
 
 @MODELS.register_module()
 class BiRefHead(BaseDecodeHead):
-    """Decode head of BiRefNet: four BiRef blocks over the maps of any four-stage backbone.
+    """Decode head of BiRefNet (Zheng et al., 2024): four BiRef blocks over the maps of any four-stage backbone.
 
-    Its output is one map of probabilities or, with ``num_classes`` above 2, a softmax over classes. Inward and outward
+    The output is one map of probabilities or, with ``num_classes`` above 2, a softmax over classes. Inward and outward
     reference are the same for both, with one attention for all classes. For the target of the gradient supervision
     with several classes, see :func:`~mmbirefnet.models.layers.log_odds`.
 
-    Its input is :class:`Features`: four maps, strides 4 to 32, with the normalized image, which
-    :class:`~mmbirefnet.models.BiRefNet` passes. Without the inward reference, a plain tuple of four
-    maps is enough, as from mmseg's ``EncoderDecoder``; the gradient supervision is then not possible.
+    The input is :class:`Features`, four maps of strides 4 to 32 with the normalized image, which
+    :class:`~mmbirefnet.models.BiRefNet` passes. Without the inward reference, a plain tuple of four maps works too, as
+    from mmseg's ``EncoderDecoder``, but the gradient supervision needs the image.
 
     Args:
         in_channels: Channels of the four maps, C1 to C4.
         inward_reference: Concatenate crops of the image to each stage (InRef).
-        outward_reference: Multiply stages 4 to 2 by a gradient-aware attention (OutRef).
+        outward_reference: Multiply the maps of stages 4 to 2 by a gradient-aware attention (OutRef).
         multi_scale_supervision: Train the side outputs of stages 4 to 2 with the losses of the final map.
-        gradient_supervision: Train the outward reference to predict the image's gradients inside the object.
+        gradient_supervision: Train the outward reference to predict the gradients of the image inside the object.
         image_channels: Channels of the image.
         inward_channels: Channels of the inward reference at full size and for blocks 1 to 4; by default an eighth of
             C1, C2, C3, C4 and C4.
-        residual: Residual reconstruction blocks.
+        residual: Whether the reconstruction blocks are residual.
         aspp_cfg: Arguments of :class:`~mmbirefnet.models.layers.ASPP`; for plain convolutions
             ``dict(conv_cfg=None)``, for the dilated pyramid
             ``dict(conv_cfg=None, kernel_sizes=(1, 3, 3, 3), dilations=(1, 6, 12, 18))``.
         norm_cfg: Type of the norms.
-        loss_decode: Losses of every supervised map, called as ``loss(logits, target)``; summed over the maps. For
+        loss_decode: Losses of every supervised map, called as ``loss(logits, target)`` and summed over the maps. For
             one map, losses of mmbirefnet or mmseg; for several classes, losses of mmseg, such as ``CrossEntropyLoss``.
-        loss_gradient_weight: Weight of the gradient supervision, summed over the stages.
-        num_classes: As in mmseg: 2 with ``out_channels=1`` is one map of probabilities.
+        loss_gradient_weight: Weight of the gradient supervision, which is summed over the stages.
+        num_classes: As in mmseg: 2 with ``out_channels=1`` means one map of probabilities.
         out_channels: Channels of the logits; by default 1 for two classes, else one for each class.
         background: With several classes, the index of the background class, which the gradient supervision ignores;
             ``None`` if there is none, as in ADE20K and Cityscapes.
-        threshold: Probability above which a pixel belongs to the object.
-        with_cp: Activation checkpointing: blocks are computed again in the backward pass.
+        threshold: Probability in [0, 1] above which a pixel belongs to the object.
+        with_cp: Whether to use activation checkpointing, which computes blocks again in the backward pass.
+        in_index: Indices of the four maps in the input.
         kwargs: Further arguments of mmseg's ``BaseDecodeHead``, but not ``sampler``.
 
     Raises:
@@ -169,10 +180,10 @@ class BiRefHead(BaseDecodeHead):
         if out_channels is None:
             out_channels = 1 if num_classes == 2 else num_classes
         if out_channels == 1 and num_classes > 2:
-            raise ValueError(f'BiRefHead: num_classes={num_classes} need out_channels={num_classes} or None, not 1')
+            raise ValueError(f'BiRefHead: num_classes={num_classes} needs out_channels={num_classes} or None, not 1')
         if kwargs.get('sampler') is not None:
             raise ValueError(
-                'BiRefHead: sampler= chooses pixels by their class scores, which the losses of soft masks do not have. '
+                'BiRefHead: sampler= selects pixels by their class scores, which the losses of soft masks do not have. '
                 'Fix: leave it out'
             )
         if num_classes < 1 or not 0 <= threshold <= 1:
@@ -180,7 +191,7 @@ class BiRefHead(BaseDecodeHead):
                 f'BiRefHead: num_classes={num_classes} must be 1 or more, threshold={threshold} a probability in [0, 1]'
             )
         if background is not None and not 0 <= background < num_classes:
-            raise ValueError(f'BiRefHead: background={background} is no index of num_classes={num_classes}')
+            raise ValueError(f'BiRefHead: background={background} is not an index of num_classes={num_classes}')
         super().__init__(
             in_channels=list(in_channels),
             channels=c1 // 2,
@@ -196,7 +207,7 @@ class BiRefHead(BaseDecodeHead):
             init_cfg=init_cfg,
             **kwargs,
         )
-        # BaseDecodeHead's own classifier would be a parameter without a gradient.
+        # The classifier of BaseDecodeHead is not used; its parameters would have no gradient.
         del self.conv_seg
         check_losses(self.loss_decode, out_channels)
         self.background = background
@@ -226,7 +237,7 @@ class BiRefHead(BaseDecodeHead):
                 block_cfg,
             )
         self.laterals = ModuleDict({str(k): nn.Conv2d(outgoing[k - 1], outgoing[k - 1], 1) for k in (4, 3, 2)})
-        # The final 1x1 convolution in two parts: the part for the last block commutes with the resize to full size.
+        # The final 1x1 convolution has two parts: that of the last block commutes with the resize to full size.
         self.conv_logits = nn.Conv2d(c1 // 2, out_channels, 1)
         if inward_reference:
             self.inward = InwardReference(1, inward_full, image_channels=image_channels)
@@ -243,8 +254,8 @@ class BiRefHead(BaseDecodeHead):
             inputs: :class:`Features`, or a plain tuple of the four maps, optionally followed by the image.
 
         Returns:
-            In evaluation, the logits ``(N, out_channels, H, W)``; in training, all supervised maps. Without the image
-            the logits have the size of the first map.
+            In evaluation mode, the logits ``(N, out_channels, H, W)``; in training mode, all supervised maps. Without
+            the image, the logits have the size of the first map.
 
         Raises:
             ValueError: If the inward reference is on and there is no image.
@@ -253,7 +264,7 @@ class BiRefHead(BaseDecodeHead):
         return output if self.training else output.logits
 
     def loss(self, inputs: tuple[Tensor, ...], batch_data_samples: SampleList, train_cfg: dict | None = None) -> dict:
-        """Losses of all supervised maps, in training and in evaluation mode; see :meth:`loss_by_feat`."""
+        """Losses of all supervised maps, also in evaluation mode; see :meth:`loss_by_feat`."""
         return self.loss_by_feat(self._decode(inputs, supervised=True), batch_data_samples)
 
     def _decode(self, inputs: tuple[Tensor, ...], supervised: bool) -> BiRefOutput:
@@ -295,13 +306,16 @@ class BiRefHead(BaseDecodeHead):
         return block(x, image, supervised)
 
     def loss_by_feat(self, output: BiRefOutput, batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses of the supervised maps, each summed over them, and of the gradient predictions.
+        """Compute the losses, each summed over the supervised maps, and the loss of the gradient predictions.
 
         The maps are resized to the masks in float32 at least, also under autocast.
 
         Args:
-            output: What :meth:`forward` returns in training.
-            batch_data_samples: Their ``gt_sem_seg`` is the mask in [0, 1] or class indices, ``(1, H, W)``.
+            output: Output of :meth:`forward` in training mode.
+            batch_data_samples: Samples whose ``gt_sem_seg`` is the mask in [0, 1] or class indices, ``(1, H, W)``.
+
+        Returns:
+            Losses by name, scalars.
         """
         target = self._stack_batch_gt(batch_data_samples)
         sides = output.side_logits if self.multi_scale_supervision else []
@@ -310,7 +324,7 @@ class BiRefHead(BaseDecodeHead):
         for loss in self.loss_decode:
             if isinstance(loss, MaskLoss):
                 value = loss(maps, target, ignore_index=self.ignore_index)
-            else:  # mmseg's, whose masks are (N, H, W)
+            else:  # losses of mmseg expect masks (N, H, W)
                 value = sum(loss(logits, target.squeeze(1), ignore_index=self.ignore_index) for logits in maps)
             losses[loss.loss_name] = losses.get(loss.loss_name, 0) + value
         if self.gradient_supervision:
@@ -320,9 +334,9 @@ class BiRefHead(BaseDecodeHead):
     def _gradient_loss(self, output: BiRefOutput) -> Tensor:
         if not output.gradient_targets:
             warnings.warn(
-                'BiRefHead: without the image there is no gradient to learn from; set gradient_supervision=False',
+                'BiRefHead: the gradient supervision needs the image; set gradient_supervision=False',
                 stacklevel=2,
             )
-            # Zero, but connected, so that distributed training finds every parameter used.
+            # Zero, but connected to the parameters, since distributed training requires that all of them are used.
             return 0 * sum(logits.sum() for logits in (*output.gradient_logits, *output.side_logits))
         return sum(map(gradient_loss, output.gradient_logits, output.gradient_targets))

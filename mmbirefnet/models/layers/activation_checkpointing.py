@@ -1,4 +1,4 @@
-"""Gradient checkpointing of modules with BatchNorm."""
+"""Activation checkpointing of modules with BatchNorm."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,7 +13,7 @@ from mmbirefnet.models.layers.compiling import is_compiling, uncompiled
 
 
 class _RunningStatisticsKept:
-    """Context in which BatchNorms of a module do not update their running statistics; entered in each backward pass."""
+    """Context of a backward pass in which BatchNorms of a module do not update their running statistics."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -21,7 +21,7 @@ class _RunningStatisticsKept:
     def __enter__(self) -> None:
         norms = [norm for norm in self.module.modules() if isinstance(norm, _BatchNorm) and norm.training]
         self.kept = [(norm, name, buffer) for norm in norms for name, buffer in norm.named_buffers()]
-        # Swapped, not written back: autograd rejects in-place changes of saved tensors.
+        # Replace the buffers instead of writing into them: autograd rejects in-place changes of saved tensors.
         for norm, name, buffer in self.kept:
             setattr(norm, name, buffer.clone())
 
@@ -37,9 +37,9 @@ inside_checkpoint = ContextVar('checkpointed', default=False)
 # torch.compile does not support context_fn.
 @uncompiled
 def checkpoint_module(module: nn.Module, *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
-    """``module(*inputs)``, whose activations are not kept but computed again in the backward pass.
+    """Call ``module(*inputs)`` without keeping activations; the backward pass computes them again.
 
-    The second pass does not update the running statistics of BatchNorms, so each batch counts once.
+    The second forward pass does not update the running statistics of BatchNorms, so each batch counts once.
     """
 
     def run(*inputs: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -55,15 +55,16 @@ def checkpoint_module(module: nn.Module, *inputs: Tensor | None) -> tuple[Tensor
 
 
 def recompute(module: nn.Module, function: Callable[..., Tensor], *inputs: Tensor, random: bool = False) -> Tensor:
-    """``function(*inputs)``, a part of ``module``, whose maps are not kept in training but computed again.
+    """Call ``function(*inputs)``, a part of ``module``, without keeping its intermediate maps in training.
 
-    Use it for parts with much memory and little computation. Compilers do this themselves.
+    The backward pass computes them again. Use it for parts with much memory and little computation. Compilers do this
+    themselves.
 
     Args:
         module: Owner of the function's parameters and norms.
-        function: Returns one map.
+        function: Function that returns one map.
         *inputs: Its inputs, which are kept.
-        random: Whether it uses random numbers, which are then reproduced.
+        random: Whether it uses random numbers, which the second pass then reproduces.
     """
     needed = module.training and torch.is_grad_enabled() and not inside_checkpoint.get()
     if not needed or is_compiling():

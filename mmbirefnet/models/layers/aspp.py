@@ -1,4 +1,4 @@
-"""The reconstruction block of Zheng et al., 2024, and the pyramid pooling with deformable kernels inside it."""
+"""Reconstruction block of Zheng et al., 2024, with its deformable ASPP."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -15,7 +15,16 @@ from .norm import norm_pooled
 
 
 class ConvNormReLU(BaseModule):
-    """A convolution of any registered type that keeps the map's size, a norm and a ReLU."""
+    """Convolution of any registered type that keeps the size of the map, norm, ReLU.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Odd kernel size in pixels.
+        dilation: Dilation of the kernel.
+        conv_cfg: Type of the convolution, see :func:`~mmbirefnet.models.layers.dcn.layer.build_conv`.
+        norm_cfg: Type of the norm.
+    """
 
     def __init__(
         self,
@@ -40,11 +49,12 @@ class ConvNormReLU(BaseModule):
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convert ``(N, in_channels, H, W)`` to ``(N, out_channels, H, W)``."""
         return self.act(self.norm(self.conv(x)))
 
 
 class PooledBranch(BaseModule):
-    """Global average pooling, a 1x1 convolution, a norm and a ReLU: ``(N, C, H, W)`` to ``(N, C', 1, 1)``."""
+    """Global average pooling, 1x1 convolution, norm, ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, norm_cfg: dict) -> None:
         super().__init__()
@@ -53,14 +63,15 @@ class PooledBranch(BaseModule):
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convert ``(N, in_channels, H, W)`` to ``(N, out_channels, 1, 1)``."""
         return self.act(norm_pooled(self.norm, self.conv(x.mean((2, 3), keepdim=True))))
 
 
 class ASPP(BaseModule):
     """Parallel convolutions with different receptive fields and a pooled branch, merged by a 1x1 convolution.
 
-    With deformable kernels of 1, 1, 3 and 7 pixels (the default) it is the block of Zheng et al., 2024 (Sec. 3.3);
-    with plain ones of dilation 1, 6, 12 and 18 that of Chen et al., 2017 (arXiv:1706.05587).
+    The default, deformable kernels of 1, 1, 3 and 7 pixels, is the block of Zheng et al., 2024 (Sec. 3.3). Plain
+    kernels with dilations 1, 6, 12 and 18 give the block of Chen et al., 2017 (arXiv:1706.05587).
 
     Args:
         in_channels: Channels of the input.
@@ -71,6 +82,9 @@ class ASPP(BaseModule):
         conv_cfg: Type of the branches' convolutions; ``None`` for plain ones.
         norm_cfg: Type of the norms.
         dropout_ratio: Dropout probability of the output.
+
+    Raises:
+        ValueError: If there are not as many dilations as kernel sizes.
     """
 
     def __init__(
@@ -97,7 +111,7 @@ class ASPP(BaseModule):
         self.dropout = nn.Dropout(dropout_ratio)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, in_channels, H, W)`` to ``(N, out_channels, H, W)``."""
+        """Convert ``(N, in_channels, H, W)`` to ``(N, out_channels, H, W)``."""
         return self.join(x, map(partial(self._part, x), self.branches, self.kernels()))
 
     def _part(self, x: Tensor, branch: ConvNormReLU, kernel: Tensor) -> Tensor:
@@ -109,14 +123,14 @@ class ASPP(BaseModule):
         return recompute(branch, merge, branch.conv(x))
 
     def kernels(self) -> list[Tensor]:
-        """Parts of the merging convolution's kernel, ``(out_channels, branch_channels, 1, 1)``, the pooled one's last.
+        """Kernel of the merging convolution by branch, ``(out_channels, branch_channels, 1, 1)``, the pooled one last.
 
-        Branches are merged one by one, so their concatenation is never allocated.
+        Branches are merged one by one, so that their concatenation is never allocated.
         """
         return self.merge.conv.weight.chunk(len(self.branches) + 1, 1)
 
     def join(self, x: Tensor, parts: Iterable[Tensor]) -> Tensor:
-        """The result for ``x`` from what each branch adds to the merging convolution, ``(N, out_channels, H, W)``."""
+        """Sum the contributions of the branches to the merging convolution, ``(N, out_channels, H, W)`` each."""
         out = F.conv2d(self.pooled(x), self.kernels()[-1], self.merge.conv.bias)
         for part in parts:
             out = part.add_(out)
@@ -154,9 +168,11 @@ class ReconstructionBlock(BaseModule):
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if residual else None
 
     def forward(self, x: Tensor, joined: Tensor | None = None) -> Tensor:
-        """Maps ``(N, C, H, W)``, with ``in_channels`` channels together, to ``(N, out_channels, H, W)``.
+        """Return a map ``(N, out_channels, H, W)``.
 
-        ``joined`` stands for further channels behind those of ``x``.
+        Args:
+            x: Input, ``(N, C, H, W)``.
+            joined: Further channels, ``(N, in_channels - C, H, W)``, as if concatenated to ``x``.
         """
         out = self.act(self.norm_in(_convolve(self.conv_in, x, joined)))
         if self.aspp is not None:
@@ -166,7 +182,7 @@ class ReconstructionBlock(BaseModule):
 
 
 def _convolve(conv: nn.Conv2d, x: Tensor, joined: Tensor | None) -> Tensor:
-    """``conv(torch.cat([x, joined], 1))`` without making that map."""
+    """Compute ``conv(torch.cat([x, joined], 1))`` without allocating the concatenation."""
     if joined is None:
         return conv(x)
     first, second = conv.weight.split((x.shape[1], joined.shape[1]), 1)

@@ -1,4 +1,4 @@
-"""Whether ``torch.compile`` or ``torch.export`` is tracing, on every torch, and what they leave alone."""
+"""Whether ``torch.compile`` or ``torch.export`` is tracing, and functions that they must not compile."""
 
 import functools
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import torch
 
 try:
     from torch.compiler import is_compiling
-except ImportError:  # torch < 2.3; their tracer knows this function
+except ImportError:  # torch < 2.3, whose tracer supports this function
     from torch._utils import is_compiling
 
 __all__ = ['is_compiling', 'uncompiled']

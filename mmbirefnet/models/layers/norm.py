@@ -10,10 +10,10 @@ from mmbirefnet.registry import MODELS
 
 @MODELS.register_module()
 class FrozenBN(nn.BatchNorm2d):
-    """BatchNorm that keeps its running statistics, its scale and its shift, in training too.
+    """BatchNorm whose running statistics, scale and shift do not change in training.
 
-    ``norm_cfg=dict(type='mmbirefnet.FrozenBN')`` is for fine-tuning a released checkpoint with few images per GPU. It
-    loads and saves what ``BN`` does.
+    Use ``norm_cfg=dict(type='mmbirefnet.FrozenBN')`` to fine-tune a released checkpoint with few images per GPU. Its
+    state dict is that of ``BN``.
 
     Args:
         num_features: Channels of the input ``(N, num_features, H, W)``.
@@ -30,15 +30,15 @@ class FrozenBN(nn.BatchNorm2d):
         self.eval()
 
     def train(self, mode: bool = True) -> 'FrozenBN':
-        """Stay in evaluation mode whatever the model's mode."""
+        """Stay in evaluation mode, whatever the mode of the model."""
         return super().train(False)
 
 
 def norm_pooled(norm: nn.Module, x: Tensor) -> Tensor:
-    """Normalize globally pooled maps ``(N, C, 1, 1)``, for which one image gives one value per channel.
+    """Normalize globally pooled maps ``(N, C, 1, 1)``, which have one value per image and channel.
 
-    A batch of one has no variance, and torch's BatchNorm refuses it in training; the running statistics are used then,
-    as in evaluation. SyncBN's batch is that of all processes; other norms do not look at the batch.
+    A single image has no variance, and torch's BatchNorm rejects it in training, so its running statistics are used, as
+    in evaluation. The batch of SyncBN is that of all processes. Other norms do not use the batch.
     """
     images = x.shape[0] * (get_world_size() if isinstance(norm, nn.SyncBatchNorm) else 1)
     if isinstance(norm, _BatchNorm) and norm.training and images == 1:

@@ -1,4 +1,4 @@
-"""The bilateral reference of Zheng et al., 2024 (Sec. 3.3): inward to the image itself, outward to its gradients."""
+"""Bilateral reference of Zheng et al., 2024 (Sec. 3.3): inward to the image, outward to its gradients."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from .resize import resize, resize_float32
 
 
 def image_to_patches(image: Tensor, grid: int) -> Tensor:
-    """Cut an image into ``grid x grid`` crops and stack them as channels, losing no pixel.
+    """Cut an image into ``grid x grid`` crops and stack them as channels, without losing a pixel.
 
     Args:
         image: ``(N, C, H, W)``, H and W multiples of ``grid``.
@@ -20,7 +20,7 @@ def image_to_patches(image: Tensor, grid: int) -> Tensor:
         ``(N, C * grid * grid, H / grid, W / grid)``, channels in the order (channel, grid row, grid column).
 
     Raises:
-        ValueError: If the image cannot be cut evenly.
+        ValueError: If height or width is not a multiple of ``grid``.
     """
     height, width = image.shape[2:]
     if height % grid or width % grid:
@@ -33,11 +33,11 @@ def image_to_patches(image: Tensor, grid: int) -> Tensor:
 
 
 class InwardReference(BaseModule):
-    """Image crops of a stage's size, embedded by two 3x3 convolutions with nothing between (Sec. 3.3, InRef).
+    """Crops of the image in the size of a stage, embedded by two 3x3 convolutions without activation (Sec. 3.3, InRef).
 
     Args:
-        grid: Crops per row and per column: the stage's stride.
-        out_channels: Channels added to the stage's map.
+        grid: Crops per row and per column, equal to the stride of the stage.
+        out_channels: Channels that are added to the map of the stage.
         channels: Channels between the two convolutions.
         image_channels: Channels of the image.
     """
@@ -49,20 +49,20 @@ class InwardReference(BaseModule):
         self.conv_out = nn.Conv2d(channels, out_channels, 3, padding=1)
 
     def forward(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """Image ``(N, 3, H, W)`` to features ``(N, out_channels, *size)``."""
+        """Convert an image ``(N, 3, H, W)`` to features ``(N, out_channels, *size)``."""
         return self.conv_out(self.conv_in(resize(image_to_patches(image, self.grid), size)))
 
 
 def inward_logits(inward: InwardReference, classifier: nn.Conv2d, image: Tensor) -> Tensor:
-    """``classifier(inward(image))`` at the image's own size as one 5x5 convolution, without its hidden maps.
+    """Compute ``classifier(inward(image))`` at the size of the image as one 5x5 convolution, without its hidden maps.
 
-    The two 3x3 convolutions and the 1x1 one behind them are linear. Only on the outermost ring of pixels, where the map
-    between the 3x3 convolutions is padded with zeros, do they run one after the other, on strips of three pixels.
+    The two 3x3 convolutions and the 1x1 convolution are linear, so their product is one convolution. On the outermost
+    ring of pixels, where the hidden map is padded with zeros, they run one after the other, on strips of three pixels.
 
     Args:
-        inward: Inward reference of grid 1.
+        inward: Inward reference with a grid of 1.
         classifier: 1x1 convolution of its features.
-        image: ``(N, 3, H, W)``, at least 3x3 pixels.
+        image: Normalized image, ``(N, 3, H, W)``, at least 3x3 pixels.
 
     Returns:
         Logits ``(N, classifier.out_channels, H, W)``.
@@ -71,7 +71,7 @@ def inward_logits(inward: InwardReference, classifier: nn.Conv2d, image: Tensor)
     outer = torch.einsum('om,mchw->ochw', classifier.weight[:, :, 0, 0], second.weight)
     bias = outer.sum((2, 3)) @ first.bias + classifier.weight[:, :, 0, 0] @ second.bias
     bias = bias if classifier.bias is None else bias + classifier.bias
-    # Three times as fast on the CPU as with its three channels apart.
+    # Channels-last is three times as fast on the CPU.
     interleaved = image.contiguous(memory_format=torch.channels_last)
     inner = F.conv2d(interleaved, F.conv_transpose2d(outer, first.weight), bias, padding=1)
 
@@ -84,12 +84,12 @@ def inward_logits(inward: InwardReference, classifier: nn.Conv2d, image: Tensor)
 
 
 class OutwardReference(BaseModule):
-    """Predict a gradient map from a decoder stage and attend by it (Sec. 3.3, OutRef).
+    """Gradient-aware attention of a decoder stage (Sec. 3.3, OutRef).
 
     Args:
-        in_channels: Channels of the stage's map.
-        channels: Channels from which gradient and attention are predicted.
-        predict_gradient: Whether to build the layer that the gradient supervision trains.
+        in_channels: Channels of the map of the stage.
+        channels: Channels of the features that predict gradient and attention.
+        predict_gradient: Whether to build the layer that predicts the gradient map in training.
         norm_cfg: Type of the norm.
     """
 
@@ -104,9 +104,11 @@ class OutwardReference(BaseModule):
         self.gradient = nn.Conv2d(channels, 1, 1) if predict_gradient else None
 
     def forward(self, x: Tensor, supervised: bool | None = None) -> tuple[Tensor, Tensor | None]:
-        """Map ``(N, C, H, W)`` to attention in [0, 1] and, if supervised, gradient logits, both ``(N, 1, H, W)``.
+        """Compute the attention in [0, 1] and, if supervised, the gradient logits, both ``(N, 1, H, W)``.
 
-        ``supervised=None`` stands for the module's training mode.
+        Args:
+            x: Map, ``(N, in_channels, H, W)``.
+            supervised: Whether to predict the gradient; ``None`` for the mode of the module.
         """
         supervised = self.training if supervised is None else supervised
         x = self.act(self.norm(self.conv(x)))
@@ -115,9 +117,9 @@ class OutwardReference(BaseModule):
 
 
 def laplacian(image: Tensor) -> Tensor:
-    """Laplacian of the channel mean of an image with a 5x5 kernel of unit absolute sum, ``(N, 1, H, W)``.
+    """Laplacian of the channel mean of an image ``(N, C, H, W)``, ``(N, 1, H, W)``.
 
-    The kernel is one everywhere and minus the sum of these in the middle; borders are reflected.
+    The 5x5 kernel is 1, and -24 in the center, divided by 48, the sum of its absolute values. Borders are reflected.
     """
     gray = image.mean(1, keepdim=True)
     kernel = gray.new_ones(1, 1, 5, 5)
@@ -126,14 +128,14 @@ def laplacian(image: Tensor) -> Tensor:
 
 
 def log_odds(logits: Tensor, background: int | None = None) -> Tensor:
-    """Logits of several classes as those of one map, which :func:`gradient_target` takes.
+    """Convert logits of several classes to foreground logits, the input of :func:`gradient_target`.
 
-    With a background class they are the log-odds of all other classes together; for two classes that is the logit
-    difference, so a softmax of two and a sigmoid of one have the same targets. Data without a background class have
-    objects everywhere: there they are the log-odds of each pixel's most probable class.
+    With a background class, they are the log-odds of all other classes together. For two classes, that is the
+    difference of the logits, so a softmax of two and a sigmoid of one have the same targets. Without a background
+    class, every pixel belongs to an object, and they are the log-odds of its most probable class.
 
     Args:
-        logits: Of a softmax, ``(N, K, H, W)``; with K = 1 of a sigmoid, returned as they are.
+        logits: Logits of a softmax, ``(N, K, H, W)``; logits of a sigmoid (K = 1) are returned unchanged.
         background: Index of the background class, or ``None``.
 
     Returns:
@@ -149,10 +151,14 @@ def log_odds(logits: Tensor, background: int | None = None) -> Tensor:
 
 
 def gradient_target(image: Tensor, side_logits: Tensor) -> Tensor:
-    """What the gradient prediction of a stage is to become, as logits ``(N, 1, H, W)`` at the image's size.
+    """Target of the gradient prediction of a stage, as logits ``(N, 1, H, W)`` at the size of the image.
 
-    The image's Laplacian where the stage's own side output sees the object; as in the reference, the side output
-    enters as logits and is not detached. Computed in float32 at least, also under autocast.
+    It is the Laplacian of the image times the logits of the side output of the stage. As in the reference
+    implementation, the target is not detached. Computed in float32 at least, also under autocast.
+
+    Args:
+        image: Normalized image, ``(N, 3, H, W)``.
+        side_logits: Logits of the side output, ``(N, 1, h, w)``.
     """
     side_logits = resize_float32(side_logits, image.shape[2:])
     with torch.autocast(image.device.type, enabled=False):
@@ -160,6 +166,11 @@ def gradient_target(image: Tensor, side_logits: Tensor) -> Tensor:
 
 
 def gradient_loss(gradient_logits: Tensor, target_logits: Tensor) -> Tensor:
-    """Binary cross-entropy between the two probability maps, averaged over pixels, in float32 at least."""
+    """Binary cross-entropy between the sigmoids of prediction and target, averaged over pixels, in float32 at least.
+
+    Args:
+        gradient_logits: Predicted gradient, ``(N, 1, h, w)``; resized to the target.
+        target_logits: Result of :func:`gradient_target`, ``(N, 1, H, W)``.
+    """
     gradient_logits = resize_float32(gradient_logits, target_logits.shape[2:])
     return F.binary_cross_entropy_with_logits(gradient_logits, target_logits.to(gradient_logits.dtype).sigmoid())

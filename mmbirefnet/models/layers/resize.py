@@ -10,7 +10,7 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 
     Args:
         x: Map, ``(N, C, H, W)``.
-        size: Wanted (H, W) in pixels; a map that has it already comes back as it is.
+        size: Target (H, W) in pixels; a map of this size is returned unchanged.
     """
     if tuple(x.shape[2:]) == tuple(size):
         return x
@@ -18,5 +18,5 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_float32(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """:func:`resize` in float32, or float64 for float64 maps, also under autocast: for logits that a loss compares."""
+    """:func:`resize` in float32 (float64 for float64 maps), also under autocast; for logits of a loss."""
     return resize(x.to(torch.promote_types(x.dtype, torch.float32)), size)

@@ -1,4 +1,4 @@
-"""What the losses on maps of one channel have in common."""
+"""Base classes of the losses for maps of one channel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# sigmoid(-100) and softplus(-100) are 0 in float32: an ignored pixel counts as background that was found.
+# sigmoid(-100) and softplus(-100) are 0 in float32: an ignored pixel counts as correctly predicted background.
 IGNORED_LOGIT = -100.0
 
 
@@ -20,16 +20,16 @@ class MaskLoss(nn.Module, ABC):
     """Loss of the logits of a soft foreground map against its mask, in the form that mmseg's heads call.
 
     Computed in float32 at least, also under autocast. Pixels where the target is ``ignore_index`` count as background
-    on which prediction and mask agree: they have no gradient, and means still divide by all pixels (mmseg's
+    that was predicted correctly: they have no gradient, and means still divide by all pixels (mmseg's
     ``avg_non_ignore=False``).
 
     Args:
-        loss_weight: Factor of the result. May be changed between calls, see ``LossScheduleHook``.
-        loss_name: Key of the result in a head's dict of losses, where mmengine adds up the keys that contain ``loss``;
-            None takes the class's ``default_name``.
+        loss_weight: Factor of the result. It may change between calls, see ``LossScheduleHook``.
+        loss_name: Key of the result in the head's dict of losses. mmengine sums the keys that contain ``loss``.
+            ``None`` uses the ``default_name`` of the class.
 
     Raises:
-        ValueError: If ``loss_name`` would not be added, or ``loss_weight`` is not a number from 0 on.
+        ValueError: If ``loss_name`` does not contain ``loss``, or ``loss_weight`` is negative or not finite.
     """
 
     default_name: str
@@ -50,17 +50,20 @@ class MaskLoss(nn.Module, ABC):
         weight: Tensor | None = None,
         ignore_index: int | None = 255,
     ) -> Tensor:
-        """Weighted loss, a scalar of float32 (of float64 for float64 logits).
+        """Compute the weighted loss.
 
         Args:
-            logits: Map ``(N, 1, H, W)`` of any floating dtype, or several maps of the same mask: their losses are
-                added up, and what depends on the mask alone is computed once.
+            logits: Map ``(N, 1, H, W)`` of any floating dtype, or several maps for the same mask. Their losses are
+                summed, and values that depend only on the mask are computed once.
             target: Mask ``(N, 1, H, W)`` or ``(N, H, W)``: floats in [0, 1], or integers 0 and 1, and ``ignore_index``.
-            weight: Weights of the pixels, shaped as the target; only for losses that are means over pixels.
-            ignore_index: Value of ignored pixels in ``target``; None if there are none.
+            weight: Weights of the pixels, in the shape of the target; only for losses that are means over pixels.
+            ignore_index: Value of ignored pixels in ``target``; ``None`` if there are none.
+
+        Returns:
+            Scalar, float32 (float64 for float64 logits).
 
         Raises:
-            ValueError: If shapes do not fit, if weights are given to a loss of regions, or if integers are class ids.
+            ValueError: If the shapes differ, if a loss of regions gets weights, or if integers are class ids.
         """
         maps = [logits] if isinstance(logits, Tensor) else list(logits)
         target = target if target.dim() == 4 else target.unsqueeze(1)
@@ -89,24 +92,24 @@ class MaskLoss(nn.Module, ABC):
         return None
 
     def reduce(self, logits: Tensor, target: Tensor, shared: Any, weight: Tensor | None) -> Tensor:
-        """Scalar loss of one map; here without pixel weights."""
+        """Scalar loss of one map; rejects pixel weights unless a subclass supports them."""
         if weight is not None:
             raise ValueError(f'{type(self).__name__} compares regions and takes no pixel weights')
         return self.compute(logits, target, shared)
 
     @abstractmethod
     def compute(self, logits: Tensor, target: Tensor, shared: Any) -> Tensor:
-        """The formula: loss of one map ``(N, 1, H, W)``."""
+        """Loss of one map ``(N, 1, H, W)``: the formula."""
 
     def extra_repr(self) -> str:
         return f'loss_weight={self.loss_weight}, loss_name={self.loss_name!r}'
 
 
 def _check_labels(target: Tensor, ignore_index: int | None) -> None:
-    """Check that integer masks contain only 0 and 1, as the data sets of mmseg do for two classes.
+    """Check that integer masks contain only 0 and 1, as in data sets of mmseg with two classes.
 
     Raises:
-        ValueError: If they are class ids.
+        ValueError: If a label is above 1.
     """
     labels = target if ignore_index is None else target[target != ignore_index]
     highest = int(labels.max()) if labels.numel() else 0
@@ -124,7 +127,7 @@ def _check_labels(target: Tensor, ignore_index: int | None) -> None:
 
 
 class PixelLoss(MaskLoss):
-    """Mean over pixels, which weights of the pixels multiply; ``compute`` gives one value per pixel."""
+    """Mean over pixels, optionally weighted; ``compute`` returns one value per pixel, ``(N, 1, H, W)``."""
 
     def reduce(self, logits: Tensor, target: Tensor, shared: Any, weight: Tensor | None) -> Tensor:
         per_pixel = self.compute(logits, target, shared)

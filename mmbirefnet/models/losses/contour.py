@@ -2,8 +2,9 @@
 
     10 mean(sqrt(dy^2 + dx^2 + 1e-8)) + mean(p (1 - g)^2) + mean((1 - p) g^2),
 
-the length of the contour and the two regions. dy(y, x) = p(y + 2, x) - p(y + 1, x) and dx(y, x) = p(y, x + 2) -
-p(y, x + 1): forward differences, offset against one another by a pixel as in the published implementations.
+with the length of the contour and the errors in the two regions. dy(y, x) = p(y + 2, x) - p(y + 1, x) and
+dx(y, x) = p(y, x + 2) - p(y, x + 1) are forward differences. As in the published implementations, they are offset from
+each other by one pixel.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from .base import MaskLoss
 
 @MODELS.register_module()
 class ContourLoss(MaskLoss):
-    """Length of the contour and disagreement of the regions; maps of at least 3 x 3 pixels.
+    """Active contour loss (Chen et al., CVPR 2019): length of the contour and error of the regions.
+
+    Maps need at least 3x3 pixels.
 
     Args:
-        loss_weight, loss_name: See ``MaskLoss``.
-        length_weight: Factor of the length against the regions.
+        loss_weight, loss_name: See :class:`~mmbirefnet.models.losses.base.MaskLoss`.
+        length_weight: Factor of the length relative to the regions.
     """
 
     default_name = 'loss_contour'

@@ -27,8 +27,8 @@ def check_losses(losses: Iterable[nn.Module], channels: int) -> None:
         channels: Number of channels of the logits; with one, targets are soft masks, otherwise class ids.
 
     Raises:
-        ValueError: If there is no loss, or one is of the other kind, raises an error, or has no gradient towards the
-            target.
+        ValueError: If there is no loss, or if a loss is of the other kind, raises an error, or has no gradient towards
+            the target.
     """
     fitting = _ONE_MAP if channels == 1 else _CLASSES
     losses = list(losses)

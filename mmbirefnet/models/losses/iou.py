@@ -15,12 +15,12 @@ from mmbirefnet.registry import MODELS
 
 from .base import MaskLoss
 
-# Far below one pixel; keeps the gradient finite where neither map nor mask has any foreground.
+# Far below one pixel; keeps the gradient finite if neither map nor mask has any foreground.
 EPS = 1e-6
 
 
 def iou_loss(p: Tensor, g: Tensor, dim: tuple[int, ...]) -> Tensor:
-    """1 - IoU over ``dim`` of probabilities ``p`` and mask ``g``; 1, without gradient, where both are empty."""
+    """1 - IoU of probabilities ``p`` and mask ``g`` over the axes ``dim``; 1, without gradient, if both are empty."""
     intersection = torch.sum(p * g, dim)
     union = torch.sum(p + g, dim) - intersection
     return 1 - intersection / union.clamp(min=EPS)
@@ -28,7 +28,11 @@ def iou_loss(p: Tensor, g: Tensor, dim: tuple[int, ...]) -> Tensor:
 
 @MODELS.register_module()
 class IoULoss(MaskLoss):
-    """Soft intersection over union per image, summed over the batch."""
+    """1 - soft intersection over union (L_IoU of Zheng et al., 2024) of each image, summed over the batch.
+
+    Args:
+        loss_weight, loss_name: See :class:`~mmbirefnet.models.losses.base.MaskLoss`.
+    """
 
     default_name = 'loss_iou'
 
@@ -37,7 +41,7 @@ class IoULoss(MaskLoss):
 
 
 def windows(x: Tensor, size: int) -> Tensor:
-    """``(N, 1, H, W)`` to ``(N, rows, size, columns, size)``, filled up with 0."""
+    """Split ``(N, 1, H, W)`` into windows ``(N, rows, size, columns, size)``, padded with 0."""
     height, width = x.shape[2:]
     x = F.pad(x, (0, -width % size, 0, -height % size))
     return x.reshape(len(x), x.shape[2] // size, size, x.shape[3] // size, size)
@@ -45,13 +49,13 @@ def windows(x: Tensor, size: int) -> Tensor:
 
 @MODELS.register_module()
 class PatchIoULoss(MaskLoss):
-    """Soft intersection over union of windows, summed over windows and batch.
+    """1 - soft intersection over union of each window, summed over windows and batch.
 
     The windows tile the map from its top left corner; those at the right and bottom border may be smaller. The
-    reference implementation intends this, but loops over the wrong axes and sees only the first window.
+    loop of the reference implementation runs over the wrong axes and reaches only the first window.
 
     Args:
-        loss_weight, loss_name: See ``MaskLoss``.
+        loss_weight, loss_name: See :class:`~mmbirefnet.models.losses.base.MaskLoss`.
         window_size: Height and width of a window, in pixels.
     """
 

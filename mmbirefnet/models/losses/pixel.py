@@ -12,6 +12,9 @@ class BCELoss(PixelLoss):
     """Binary cross-entropy, L_BCE of Zheng et al., 2024: -(g log p + (1 - g) log(1 - p)).
 
     It is computed from the logits, so it does not saturate.
+
+    Args:
+        loss_weight, loss_name: See :class:`~mmbirefnet.models.losses.base.MaskLoss`.
     """
 
     default_name = 'loss_bce'
@@ -22,7 +25,11 @@ class BCELoss(PixelLoss):
 
 @MODELS.register_module()
 class MAELoss(PixelLoss):
-    """Mean absolute error of the probabilities: ``|p - g|``."""
+    """Mean absolute error of the probabilities: ``|p - g|``.
+
+    Args:
+        loss_weight, loss_name: See :class:`~mmbirefnet.models.losses.base.MaskLoss`.
+    """
 
     default_name = 'loss_mae'
 
@@ -32,7 +39,11 @@ class MAELoss(PixelLoss):
 
 @MODELS.register_module()
 class MSELoss(PixelLoss):
-    """Mean squared error of the probabilities: (p - g)^2."""
+    """Mean squared error of the probabilities: (p - g)^2.
+
+    Args:
+        loss_weight, loss_name: See :class:`~mmbirefnet.models.losses.base.MaskLoss`.
+    """
 
     default_name = 'loss_mse'
 
@@ -44,7 +55,10 @@ class MSELoss(PixelLoss):
 class ThresholdRegularizationLoss(PixelLoss):
     """Threshold regularization: 1 - (p^2 + (p - 1)^2) = 2 p (1 - p), which pulls probabilities to 0 and 1.
 
-    It ignores the mask: 0 for a binary prediction, 1/2 where p is 1/2 everywhere.
+    It does not depend on the mask: it is 0 for a binary prediction, and 1/2 if p is 1/2 everywhere.
+
+    Args:
+        loss_weight, loss_name: See :class:`~mmbirefnet.models.losses.base.MaskLoss`.
     """
 
     default_name = 'loss_threshold'

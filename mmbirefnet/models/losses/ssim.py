@@ -2,8 +2,8 @@
 
     SSIM = (2 mu_p mu_g + C1) (2 sigma_pg + C2) / ((mu_p^2 + mu_g^2 + C1) (sigma_p^2 + sigma_g^2 + C2)),
 
-moments under an 11 x 11 Gaussian window of sigma 1.5 with zero padding, C1 = 0.01^2, C2 = 0.03^2. The loss is the mean
-over pixels of (1 - SSIM) / 2, as in the reference implementation (the paper writes 1 - SSIM).
+with moments under an 11x11 Gaussian window with sigma 1.5 and zero padding, C1 = 0.01^2, C2 = 0.03^2. The loss is the
+mean over pixels of (1 - SSIM) / 2, as in the reference implementation (the paper writes 1 - SSIM).
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ C1, C2 = 0.01**2, 0.03**2
 
 @MODELS.register_module()
 class SSIMLoss(MaskLoss):
-    """(1 - SSIM) / 2, mean over pixels.
+    """Mean over pixels of (1 - SSIM) / 2, L_SSIM of Zheng et al., 2024.
 
     Args:
-        loss_weight, loss_name: See ``MaskLoss``.
+        loss_weight, loss_name: See :class:`~mmbirefnet.models.losses.base.MaskLoss`.
         window_size: Width of the Gaussian window in pixels, odd.
         sigma: Its standard deviation in pixels.
+
+    Raises:
+        ValueError: If ``window_size`` is even.
     """
 
     default_name = 'loss_ssim'
@@ -42,8 +45,8 @@ class SSIMLoss(MaskLoss):
         self.sigma = sigma
 
     def local_means(self, *maps: Tensor) -> tuple[Tensor, ...]:
-        """Means under the window, which is the product of a Gaussian along columns and one along rows."""
-        # Depthwise convolution of channels-last maps is many times faster on the CPU.
+        """Means of maps ``(N, 1, H, W)`` under the window, computed along columns and then along rows."""
+        # On the CPU, depthwise convolutions are many times faster for channels-last maps.
         x = torch.cat(maps, dim=1).contiguous(memory_format=torch.channels_last)
         padding, channels = self.window_size // 2, len(maps)
         distance = torch.arange(-padding, padding + 1, dtype=x.dtype, device=x.device)

@@ -11,22 +11,25 @@ from mmbirefnet.registry import MODELS
 from ..layers import ReconstructionBlock, resize
 
 STRIDES = (4, 8, 16, 32)
-"""Of the maps that :class:`PyramidLocalizationModule` makes."""
+"""Strides of the maps that :class:`PyramidLocalizationModule` returns."""
 
 
 @MODELS.register_module()
 class LocalizationModule(BaseModule):
-    """Add the context of all stages to the deepest one and squeeze it; optionally classify the object.
+    """Localization module (Zheng et al., 2024): adds the context of all stages to the deepest map, and squeezes it.
 
     Args:
         in_channels: Channels of the four stages, C1 to C4.
         context: Whether the first three stages are resized and concatenated before the deepest one.
         squeeze: Whether a reconstruction block reduces the result to C4 channels.
-        aux_classifier: Whether the auxiliary classifier (semantic loss, Eq. 1) is trained.
-        num_classes: Classes of the auxiliary classifier; DIS5K's training set has 219.
+        aux_classifier: Whether an auxiliary classifier of the object (semantic loss, Eq. 1) is trained.
+        num_classes: Classes of the auxiliary classifier; the training set of DIS5K has 219.
         loss_cls_weight: Weight of its cross-entropy.
-        aspp_cfg: Arguments of the squeeze block's :class:`~mmbirefnet.models.layers.ASPP`.
+        aspp_cfg: Arguments of the :class:`~mmbirefnet.models.layers.ASPP` in the reconstruction block.
         norm_cfg: Type of the norms.
+
+    Raises:
+        ValueError: If ``context`` is on without ``squeeze``.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class LocalizationModule(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if context and not squeeze:
-            raise ValueError('LocalizationModule: context=True needs squeeze=True to come back to C4 channels')
+            raise ValueError('LocalizationModule: context=True needs squeeze=True to reduce the map to C4 channels')
         self.out_channels = tuple(in_channels)
         self.context = context
         self.loss_cls_weight = loss_cls_weight
@@ -54,7 +57,7 @@ class LocalizationModule(BaseModule):
         self.classifier = nn.Linear(in_channels[-1], num_classes) if aux_classifier else None
 
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Four maps ``(N, Ci, Hi, Wi)`` to four maps of the same shapes, the last with context."""
+        """Return the four maps ``(N, Ci, Hi, Wi)`` with context in the last one; shapes stay the same."""
         *shallow, x = features
         if self.context:
             x = torch.cat([*(resize(feature, x.shape[2:]) for feature in shallow), x], 1)
@@ -70,8 +73,8 @@ class LocalizationModule(BaseModule):
         """Cross-entropy of the auxiliary classifier; images of unknown class (-1) are ignored.
 
         Args:
-            features: The backbone's maps.
-            data_samples: Their ``class_label`` is the class index.
+            features: Maps of the backbone.
+            data_samples: Samples whose ``class_label`` is the class index.
 
         Raises:
             ValueError: If a sample has no ``class_label``.
@@ -91,9 +94,10 @@ class LocalizationModule(BaseModule):
 
 @MODELS.register_module()
 class PyramidLocalizationModule(LocalizationModule):
-    """A localization module, then a pyramid: each map is resized to its stride and projected by a 1x1 convolution.
+    """Localization module for plain transformers, whose maps have one stride, such as DINOv3.
 
-    Context and squeeze run at the stride of the backbone.
+    Context and squeeze run at the stride of the backbone. Each map is then resized to its stride (4, 8, 16, 32) and
+    projected by a 1x1 convolution.
 
     Args:
         in_channels: Channels of the four maps of the backbone.
@@ -103,7 +107,7 @@ class PyramidLocalizationModule(LocalizationModule):
         kwargs: Further arguments of :class:`LocalizationModule`.
 
     Raises:
-        ValueError: If ``in_channels`` or ``out_channels`` are not four.
+        ValueError: If ``in_channels`` or ``out_channels`` do not have four entries.
     """
 
     def __init__(
@@ -124,7 +128,7 @@ class PyramidLocalizationModule(LocalizationModule):
         self.projections = ModuleList(nn.Conv2d(i, o, 1) for i, o in zip(in_channels, out_channels))
 
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Four maps ``(N, Ci, H/stride, W/stride)`` to four maps ``(N, out_channels[i], H/s, W/s)``, s = 4 to 32."""
+        """Convert four maps ``(N, Ci, H/stride, W/stride)`` to ``(N, out_channels[i], H/s, W/s)``, s = 4, 8, 16, 32."""
         pyramid = []
         for x, stride, projection in zip(super().forward(features), STRIDES, self.projections):
             size = [side * self.stride // stride for side in x.shape[2:]]

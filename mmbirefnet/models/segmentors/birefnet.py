@@ -26,10 +26,10 @@ class BiRefNet(EncoderDecoder):
         backbone: Config of a backbone that returns four maps, strides 4 to 32.
         decode_head: Config of the head, usually ``mmbirefnet.BiRefHead``.
         neck: Config of the neck, usually ``mmbirefnet.LocalizationModule``.
-        multi_scale_input: Also run the backbone on the image at half size, and append its resized maps to those of
-            the full size, which doubles the channels of every stage.
+        multi_scale_input: Also run the backbone on the image at half size, and concatenate its resized maps to those
+            of the full size, which doubles the channels of every stage.
         backbone_channels: Channels of the backbone's four maps at one scale.
-        test_cfg: As in mmseg, the whole image by default.
+        test_cfg: As in mmseg; by default, the whole image is predicted at once.
         kwargs: Further arguments of mmseg's ``EncoderDecoder``.
     """
 
@@ -45,7 +45,7 @@ class BiRefNet(EncoderDecoder):
         test_cfg: dict | None = None,
         **kwargs,
     ) -> None:
-        # mmseg reads it by attribute.
+        # mmseg reads its values as attributes.
         test_cfg = ConfigDict(mode='whole') if test_cfg is None else ConfigDict(test_cfg)
         if backbone_channels is not None:
             in_channels = [channels * (1 + multi_scale_input) for channels in backbone_channels]
@@ -58,7 +58,7 @@ class BiRefNet(EncoderDecoder):
 
     def _init_decode_head(self, decode_head: dict) -> None:
         channels = getattr(self.neck, 'out_channels', None) if self.with_neck else None
-        if isinstance(channels, (list, tuple)):  # mmseg's necks have one number
+        if isinstance(channels, (list, tuple)):  # mmseg's necks have a single number
             decode_head = {'in_channels': channels, **decode_head}
         super()._init_decode_head(decode_head)
 
@@ -68,7 +68,11 @@ class BiRefNet(EncoderDecoder):
         return super().train(mode)
 
     def extract_backbone_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Maps of the backbone, at both scales if so configured, ``(N, Ci, H/s, W/s)`` for s = 4, 8, 16, 32."""
+        """Maps of the backbone, ``(N, Ci, H/s, W/s)`` for s = 4, 8, 16, 32, concatenated with those at half scale.
+
+        Args:
+            inputs: Normalized images, ``(N, 3, H, W)``.
+        """
         features = self.backbone(inputs)
         if self.multi_scale_input:
             height, width = inputs.shape[2:]
@@ -77,14 +81,14 @@ class BiRefNet(EncoderDecoder):
         return tuple(features)
 
     def extract_feat(self, inputs: Tensor) -> Features:
-        """The four maps that the head decodes, with the image for its references."""
+        """The four maps that the head decodes, together with the normalized images ``(N, 3, H, W)``."""
         return self._refer(self.extract_backbone_feat(inputs), inputs)
 
     def _refer(self, features: tuple[Tensor, ...], inputs: Tensor) -> Features:
         return Features(self.neck(features) if self.with_neck else features, inputs)
 
     def complete_state_dict(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict of a plain model or this one, as this one loads it; subclasses add their parameters."""
+        """Complete a state dict of the plain model so that this model can load it; subclasses add their parameters."""
         return state_dict
 
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
@@ -116,12 +120,12 @@ class BiRefNet(EncoderDecoder):
         The sigmoid comes before the resize, as in the reference; mmseg resizes logits.
 
         Args:
-            seg_logits: ``(N, C, H, W)``.
-            data_samples: Samples to fill; their metainfo describes how the image was padded, flipped and resized.
+            seg_logits: Logits, ``(N, C, H, W)``.
+            data_samples: Samples to fill. Their metainfo describes how the image was padded, flipped and resized.
 
         Returns:
-            Samples whose ``seg_logits`` holds probabilities in [0, 1], ``(1, H, W)``, and whose ``pred_sem_seg`` is 1
-            where these exceed the head's threshold. With several classes, the result of mmseg.
+            Samples whose ``seg_logits`` is the probability in [0, 1], ``(1, H, W)``, and whose ``pred_sem_seg`` is 1
+            where it exceeds the threshold of the head. With several classes, the result of mmseg.
         """
         if self.out_channels > 1:
             return super().postprocess_result(seg_logits, data_samples)
@@ -148,11 +152,11 @@ class BiRefNet(EncoderDecoder):
 class SoftMapTTAModel(BaseTTAModel):
     """Mean of the probabilities of all augmented views.
 
-    mmseg's ``SegTTAModel`` takes ``seg_logits`` for logits and applies a second sigmoid.
+    mmseg's ``SegTTAModel`` treats ``seg_logits`` as logits and would apply a second sigmoid.
     """
 
     def merge_preds(self, data_samples_list: list[SampleList]) -> SampleList:
-        """Merge the views of each image; ``data_samples_list[image][view]``, flips already undone."""
+        """Average the views ``data_samples_list[image][view]`` of each image, whose flips are already undone."""
         merged = []
         for views in data_samples_list:
             probability = torch.stack([view.seg_logits.data for view in views]).mean(0)

@@ -21,10 +21,11 @@ IMAGE_CHANNELS = 3
 
 
 class GuidedConv2d(nn.Conv2d):
-    """The first convolution of a backbone, with a second one for the coarse mask added to it.
+    """First convolution of a backbone, plus a convolution of the coarse mask.
 
-    ``y = W * image + b + M * mask``; M is ``mask_weight``, and starts at zero. As a convolution of its own it changes
-    nothing before training, not even the rounding. State dicts without ``mask_weight`` load with zeros.
+    ``y = W * image + b + M * mask``, where M is ``mask_weight`` and starts at zero. It is a separate convolution, so
+    that before training the result does not change, not even by rounding. State dicts without ``mask_weight`` load
+    with zeros.
 
     Args:
         conv: The convolution of the image; its parameters become those of this layer.
@@ -39,7 +40,7 @@ class GuidedConv2d(nn.Conv2d):
         self.mask_weight = nn.Parameter(torch.zeros_like(conv.weight[:, :1]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, 3, H, W)`` or, with a mask in [-1, 1] as the last channel, ``(N, 4, H, W)``."""
+        """Convolve ``(N, 3, H, W)`` or, with a mask in [-1, 1] as the last channel, ``(N, 4, H, W)``."""
         y = super().forward(x[:, :IMAGE_CHANNELS])
         if x.shape[1] == IMAGE_CHANNELS:
             return y
@@ -52,20 +53,21 @@ class GuidedConv2d(nn.Conv2d):
 
 @MODELS.register_module()
 class GuidedBiRefNet(BiRefNet):
-    """BiRefNet that takes a coarse mask of the object beside the image.
+    """BiRefNet with a coarse mask of the object as a second input.
 
-    The mask m in [0, 1] is encoded as ``2 m - 1``, so that 0 stands for no mask, and uncertain parts of a mask for no
-    information. The backbone gets it as a fourth channel, at both scales; the decode head gets the image alone. As in
-    RITM (Sofiiuk et al., 2022), a convolution of the mask is added to that of the image. It starts at zero: a released
-    model gives the same logits with any mask until it is trained on masks, see
+    The mask m in [0, 1] is encoded as ``2 m - 1``, so 0 stands for no mask, or for an uncertain pixel of a mask. The
+    backbone gets it as a fourth channel, at both scales; the decode head gets only the image. As in RITM (Sofiiuk et
+    al., 2022), a convolution of the mask is added to that of the image. It starts at zero, so a released model returns
+    the same logits with any mask until it is trained with masks, see
     :class:`~mmbirefnet.datasets.transforms.CoarseMask`.
 
-    Use it together with :class:`GuidedDataPreProcessor`. Images of three channels are those without a mask.
+    Use it together with :class:`GuidedDataPreProcessor`. Inputs with three channels have no mask.
 
-    Args: those of :class:`BiRefNet`.
+    Args:
+        args, kwargs: See :class:`BiRefNet`.
 
     Raises:
-        ValueError: If the backbone has no plain convolution of three channels.
+        ValueError: If the backbone has no ``nn.Conv2d`` with three input channels.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -83,7 +85,7 @@ class GuidedBiRefNet(BiRefNet):
         return super()._refer(features, inputs[:, :IMAGE_CHANNELS])
 
     def complete_state_dict(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict with zeros for ``mask_weight`` if it is one of a plain model."""
+        """Complete a state dict of the plain model with zeros for ``mask_weight``."""
         completed = copy.copy(state_dict)
         completed.setdefault(self._mask_key, torch.zeros_like(self.get_parameter(self._mask_key)))
         return completed
@@ -95,16 +97,17 @@ def _takes_image(module: nn.Module) -> bool:
 
 @MODELS.register_module()
 class GuidedDataPreProcessor(SegDataPreProcessor):
-    """mmseg's data preprocessor, which appends the coarse mask of each sample as a fourth channel.
+    """mmseg's data preprocessor, which also appends the coarse mask of each sample as a fourth channel.
 
     The mask is ``guide`` of the data sample, float ``(1, H, W)`` in [0, 1]. It is resized to the image if its size
-    differs, and encoded as ``2 m - 1``. The channel is 0 for samples without one, and where images are padded.
+    differs, and encoded as ``2 m - 1``. The channel is 0 for samples without a mask, and where images are padded.
 
-    Args: those of mmseg's ``SegDataPreProcessor``.
+    Args:
+        args, kwargs: See mmseg's ``SegDataPreProcessor``.
     """
 
     def forward(self, data: dict, training: bool = False) -> dict[str, Any]:
-        """``inputs`` of ``(N, 4, H, W)``, and the data samples."""
+        """Return ``inputs``, ``(N, 4, H, W)``, and the data samples."""
         shapes = [image.shape[1:] for image in data['inputs']]
         data = super().forward(data, training)
         data['inputs'] = torch.cat([data['inputs'], self._guides(data['inputs'], data['data_samples'], shapes)], 1)

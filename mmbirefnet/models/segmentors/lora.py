@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA) for fine-tuning: added with ``peft``, saved separately, and merged for inference."""
+"""Low-rank adapters (LoRA) for fine-tuning: injected with ``peft``, saved separately, and merged for inference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmbirefnet.registry import MODELS
 
 from .birefnet import BiRefNet
 
-# The forward pass reads the kernels of these layers instead of calling them, so an adapter around them has no effect.
+# The forward pass reads the kernels of these layers without calling them, so an adapter would have no effect.
 _READ_DIRECTLY = ('aspp.merge.conv', 'shortcut', 'conv_logits', 'conv_logits_inward')
 _ADAPTER = 'default'  # peft's name of the only adapter
 _BASE = '.base_layer.'
@@ -28,9 +28,9 @@ class LoRABiRefNet(BiRefNet):
 
     Adapters are added to every linear layer (attention and MLPs) and every 1x1 convolution larger than their rank:
     ``y = W x + alpha / rank * B A x``. B starts at zero, so training starts from the released model. Use it together
-    with ``norm_cfg=dict(type='mmbirefnet.FrozenBN')``: then the adapters are all that training changes.
+    with ``norm_cfg=dict(type='mmbirefnet.FrozenBN')``, so that training changes only the adapters.
 
-    A state dict of the plain model can be loaded. :func:`merge_adapters` returns the plain model.
+    It loads state dicts of the plain model. :func:`merge_adapters` returns a state dict of the plain model.
 
     Args:
         rank: Rank of the adapters.
@@ -55,14 +55,14 @@ class LoRABiRefNet(BiRefNet):
         self.register_load_state_dict_pre_hook(_load_plain)
 
     def init_weights(self) -> None:
-        """Initialize the model, then the adapters again: initializers of linear layers change them too."""
+        """Initialize the model, then reset the adapters, which initializers of linear layers change too."""
         super().init_weights()
         for module in self.modules():
             if hasattr(module, 'reset_lora_parameters'):
                 module.reset_lora_parameters(_ADAPTER, True)
 
     def complete_state_dict(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict of the plain model under the names of this one, with this model's own adapters."""
+        """Rename a state dict of the plain model to the names of this model, and add the adapters of this model."""
         state_dict = copy.copy(state_dict)
         _load_plain(self, state_dict, '')
         return state_dict
@@ -77,7 +77,7 @@ def _can_adapt(name: str, module: nn.Module, rank: int) -> bool:
 
 
 def _load_plain(model: LoRABiRefNet, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
-    """Rename the weights of a plain model in a state dict, and add the adapters that it lacks."""
+    """Rename the weights of the plain model in a state dict, and add missing adapters."""
     for name, value in model.state_dict().items():
         key = prefix + name
         plain = key.replace(_BASE, '.')
@@ -88,7 +88,7 @@ def _load_plain(model: LoRABiRefNet, state_dict: dict[str, Tensor], prefix: str,
 
 
 def split_adapters(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Split a state dict of :class:`LoRABiRefNet` into the plain model's and the adapters.
+    """Split a state dict of :class:`LoRABiRefNet` into plain weights and adapters.
 
     Returns:
         The weights without adapters under the plain model's names, and ``<layer>.lora_A.weight`` and
@@ -103,12 +103,12 @@ def merge_adapters(state_dict: Mapping[str, Tensor], adapters: Mapping[str, Tens
     """Add adapters to the weights of a plain model: ``W + scale * B A``.
 
     Args:
-        state_dict: Of the plain model.
+        state_dict: State dict of the plain model.
         adapters: As :func:`split_adapters` or :func:`read_adapters` returns them.
         scale: ``alpha / rank``.
 
     Raises:
-        ValueError: If an adapter is for a layer that the model does not have, or for one of another shape.
+        ValueError: If the model lacks the layer of an adapter, or the layer has another shape.
     """
     merged = copy.copy(state_dict)  # with its metadata
     for key in (key for key in adapters if key.endswith('.lora_A.weight')):
@@ -126,7 +126,7 @@ def merge_adapters(state_dict: Mapping[str, Tensor], adapters: Mapping[str, Tens
 
 
 def write_adapters(path: str | os.PathLike, adapters: Mapping[str, Tensor], scale: float) -> None:
-    """Write adapters as a ``.safetensors`` file with their scale in its metadata."""
+    """Write adapters to a ``.safetensors`` file with their scale in the metadata."""
     from safetensors.torch import save
 
     with replacing(path) as temporary:
@@ -135,7 +135,7 @@ def write_adapters(path: str | os.PathLike, adapters: Mapping[str, Tensor], scal
 
 
 def read_adapters(path: str | os.PathLike) -> tuple[dict[str, Tensor], float]:
-    """Adapters and their scale, from a file of :func:`write_adapters`.
+    """Read adapters and their scale from a file of :func:`write_adapters`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -160,7 +160,7 @@ def read_adapters(path: str | os.PathLike) -> tuple[dict[str, Tensor], float]:
 
 
 def _is_whole(adapters: Mapping[str, Tensor], key: str) -> bool:
-    """Whether an adapter has both parts, which fit each other, of finite numbers."""
+    """Whether an adapter has both parts, with matching shapes and finite numbers."""
     layer = key.rpartition('.lora_')[0]
     down, up = (adapters.get(f'{layer}.lora_{part}.weight') for part in 'AB')
     return (

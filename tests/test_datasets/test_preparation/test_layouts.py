@@ -76,7 +76,7 @@ def test_nothing_is_overwritten(tmp_path):
     touch(source / 'DIS-VD/im', '1.jpg')
     touch(source / 'DIS-VD/gt', '1.png')
     touch(tmp_path / 'data/DIS5K/DIS-VD/im', '1.jpg')
-    assert 'im/1.jpg: in the way' in run(source, tmp_path / 'data')
+    assert 'im/1.jpg: already exists' in run(source, tmp_path / 'data')
     assert not (tmp_path / 'data/DIS5K/DIS-VD/gt').exists()
 
 
@@ -88,7 +88,7 @@ def test_refusals(tmp_path, capsys):
     for place in ('b/1/NC4K', 'b/2/NC4K'):
         touch(tmp_path / place / 'Imgs', '1.jpg')
         touch(tmp_path / place / 'GT', '1.png')
-    assert 'COD/NC4K is there several times' in run(tmp_path / 'b', tmp_path / 'data')
+    assert 'COD/NC4K was found several times' in run(tmp_path / 'b', tmp_path / 'data')
     for arguments, told in (
         (['--map', 'im=im,gt=gt'], '--map and --set go together'),
         (['--map', 'im=im', '--set', 'A'], 'expected im=...,gt=...'),

@@ -154,8 +154,8 @@ def test_fused():
     ('options', 'message'),
     [
         (dict(num_classes=5), r'BCELoss is a loss of one map, the head has 5\. Fix: use .*CrossEntropyLoss'),
-        (dict(num_classes=5, out_channels=1, loss_decode=CE), 'num_classes=5 need out_channels=5 or None, not 1'),
-        (dict(num_classes=5, background=5, loss_decode=CE), 'background=5 is no index of num_classes=5'),
+        (dict(num_classes=5, out_channels=1, loss_decode=CE), 'num_classes=5 needs out_channels=5 or None, not 1'),
+        (dict(num_classes=5, background=5, loss_decode=CE), 'background=5 is not an index of num_classes=5'),
     ],
 )
 def test_options_that_do_not_go_together(options, message):

@@ -1,6 +1,7 @@
 """Adapters: the same model at the start, all that is trained, and the same model again when merged."""
 
 import copy
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from mmbirefnet.models.segmentors.lora import (
     write_adapters,
 )
 
-pytest.importorskip('peft')
+pytestmark = pytest.mark.skipif(find_spec('peft') is None, reason='needs peft')
 ROOT = Path(__file__).parents[3]
 
 

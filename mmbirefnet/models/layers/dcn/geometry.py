@@ -1,4 +1,4 @@
-"""Sizes and options of a modulated deformable convolution, checked once for all its implementations."""
+"""Sizes and options of a modulated deformable convolution, checked once for all implementations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn.modules.utils import _pair
 
 
 class Geometry(NamedTuple):
-    """What, besides the offsets, decides which pixels are read; pairs are (vertical, horizontal)."""
+    """Sizes and options of a modulated deformable convolution; pairs are (vertical, horizontal)."""
 
     in_size: tuple[int, int]
     out_size: tuple[int, int]
@@ -41,7 +41,7 @@ class Geometry(NamedTuple):
         groups: int,
         deform_groups: int,
     ) -> Geometry:
-        """Geometry of a call of ``modulated_deform_conv2d``, see there.
+        """Geometry of a call of ``modulated_deform_conv2d``, which has the same arguments.
 
         Raises:
             ValueError: If the shapes do not fit together.

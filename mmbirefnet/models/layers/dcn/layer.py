@@ -1,4 +1,4 @@
-"""DCNv2 layer (Zhu et al., 2019) with a choice of how it is computed, and convolutions by name, of which it is one."""
+"""DCNv2 layer (Zhu et al., 2019) with a choice of backends, and a builder of convolutions by name."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ BACKENDS = ('auto', 'mmcv', 'torch', 'triton')
 
 
 def select_backend(name: str, device: torch.device) -> str:
-    """The implementation that ``name`` stands for on ``device``; ``'auto'`` takes the fastest of those measured.
+    """Resolve the name of a backend on a device: ``'auto'`` is mmcv on CUDA, torch elsewhere.
 
     Raises:
-        ValueError: If there is no implementation of that name.
+        ValueError: If there is no backend of that name.
     """
     if name not in BACKENDS:
         raise ValueError(f'backend must be one of {", ".join(map(repr, BACKENDS))}, got {name!r}')
@@ -37,10 +37,10 @@ def select_backend(name: str, device: torch.device) -> str:
 
 
 def load_backend(name: str) -> Callable[..., Tensor]:
-    """``modulated_deform_conv2d`` of one implementation.
+    """Load ``modulated_deform_conv2d`` of a backend.
 
     Raises:
-        ImportError: For ``'triton'`` where Triton is not installed.
+        ImportError: If the backend is ``'triton'`` and Triton is missing or too old.
     """
     if name == 'mmcv':
         return mmcv.ops.modulated_deform_conv2d
@@ -61,7 +61,7 @@ def load_backend(name: str) -> Callable[..., Tensor]:
 
 
 class _ScaledSigmoid(Function):
-    """``scale * sigmoid(x)`` that keeps nothing but its result, which the convolution keeps anyway."""
+    """``scale * sigmoid(x)`` that saves only its result for the backward pass; the convolution saves it anyway."""
 
     @staticmethod
     def forward(ctx, x: Tensor, scale: float) -> Tensor:
@@ -89,28 +89,28 @@ def _log_rescaling(mask_scale: float) -> None:
 
 @MODELS.register_module('DCNv2')
 class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
-    """Deformable convolution whose offsets and masks come from a convolution of its own input.
+    """Deformable convolution (DCNv2; Zhu et al., 2019) whose offsets and masks are computed from its input.
 
-    The mask is ``mask_scale * sigmoid(modulator)``. With the default of 2 the mask of a fresh layer is 1, the layer is
-    a plain convolution, and its kernel is the reference's. With 1 the layer is mmcv's ``DCNv2``, whose parameters it
-    has. Under autocast and for 16-bit maps it samples in float32 (and multiplies in float32, except for Triton), and
-    returns the dtype of a plain convolution: autocast's, or the input's.
+    The mask is ``mask_scale * sigmoid(modulator)``. With the default of 2, the mask of a new layer is 1, so the layer
+    starts as a plain convolution, and its kernel equals that of the reference implementation. With 1, the layer is
+    mmcv's ``DCNv2`` with the same parameters. Under autocast and for 16-bit maps, it samples in float32 (and
+    multiplies in float32, except with Triton), and returns the dtype of a plain convolution.
 
-    The version in the state dict's metadata is 3. Kernels of an older version (mmcv's layer, and this one before it had
-    ``mask_scale``) belong to a scale of 1 and are divided by ``mask_scale`` when they are loaded. Kernels without
-    a version are loaded as they are.
+    The version in the metadata of the state dict is 3. Kernels of an older version (of mmcv's layer, or of this layer
+    before it had ``mask_scale``) have a scale of 1, and are divided by ``mask_scale`` when they are loaded. Kernels
+    without a version are loaded unchanged.
 
     Args:
-        *args, **kwargs: As for ``mmcv.ops.ModulatedDeformConv2dPack``: ``in_channels``, ``out_channels``,
+        args, kwargs: As for ``mmcv.ops.ModulatedDeformConv2dPack``: ``in_channels``, ``out_channels``,
             ``kernel_size``, ``stride``, ``padding``, ``dilation``, ``groups``, ``deform_groups``, ``bias``.
         mask_scale: Upper bound of the mask.
         backend: ``'torch'`` (gather and matrix product, low memory, fast on the CPU), ``'mmcv'`` (mmcv's kernel),
             ``'triton'`` (experimental: fused kernels, low memory, 16 bits; only CUDA) or ``'auto'``: mmcv on CUDA,
-            torch elsewhere. May be changed at any time through the attribute.
+            torch elsewhere. You can change the attribute at any time.
 
     Raises:
-        ValueError: If there is no such backend.
-        ImportError: If it is not installed.
+        ValueError: If ``backend`` is unknown.
+        ImportError: If the backend is not installed.
     """
 
     _version = DCN_VERSION
@@ -131,30 +131,31 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, in_channels, H, W)`` to ``(N, out_channels, H', W')``."""
+        """Convert ``(N, in_channels, H, W)`` to ``(N, out_channels, H', W')``."""
         return self.deform(x, self.conv_offset(x))
 
-    # torch.compile leaves it alone: it cannot see into mmcv's kernel, would unroll the torch form's loop, and compile
-    # this method again for each layer.
+    # Not compiled: torch.compile cannot trace mmcv's kernel, would unroll the loop of the torch backend, and would
+    # compile this method again for each layer.
     @uncompiled
     def deform(self, x: Tensor, offset_mask: Tensor, then: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """The convolution of ``x`` at given offsets.
+        """Convolve ``x`` with the given offsets and masks.
 
         Args:
             x: Map ``(N, in_channels, H, W)``.
             offset_mask: ``(N, 3 * deform_groups * kh * kw, H', W')``: offsets, y before x for each tap, then the masks
                 before their sigmoid.
-            then: For inference, a function of the result's pixels, ``(..., out_channels)`` to ``(..., C)``. The
-                ``'torch'`` backend applies it to a few at a time and never holds the ``out_channels`` of all.
+            then: For inference, a function of the pixels of the result, ``(..., out_channels)`` to ``(..., C)``. The
+                ``'torch'`` backend applies it to a few pixels at a time, so that all ``out_channels`` of all pixels
+                are never allocated.
 
         Returns:
             Map ``(N, out_channels, H', W')`` of the dtype of ``offset_mask``.
         """
-        # The tracer behind mmengine.analysis counts the FLOPs of torch's own operators only.
+        # The tracer of mmengine.analysis counts only the FLOPs of torch's operators.
         backend = 'torch' if torch.jit.is_tracing() else select_backend(self.backend, x.device)
         taps = offset_mask.shape[1] // 3
         dtype = torch.promote_types(offset_mask.dtype, torch.float32)
-        # mmcv's kernel has no bfloat16. Positions need more digits than 16 bits hold.
+        # mmcv's kernel does not support bfloat16, and positions need more than 16 bits.
         map_dtype = offset_mask.dtype if backend == 'triton' else dtype
         with torch.autocast(x.device.type, enabled=False):
             offset, mask = offset_mask.to(dtype).split((2 * taps, taps), dim=1)
@@ -172,15 +173,15 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
 
 
 def build_conv(conv_cfg: dict | None, *args, **kwargs) -> nn.Module:
-    """Build a convolution, looking its type up in mmbirefnet's registry first, then in mmcv's.
+    """Build a convolution; its type is looked up in the registry of mmbirefnet, then in that of mmcv.
 
     Args:
-        conv_cfg: ``dict(type=name, **options)``, for example ``dict(type='DCNv2', backend='torch')``; None is a plain
-            ``Conv2d``. A class instead of a name works too.
-        *args, **kwargs: Those of ``torch.nn.Conv2d``.
+        conv_cfg: ``dict(type=name, **options)``, for example ``dict(type='DCNv2', backend='torch')``; ``None`` is a
+            plain ``Conv2d``. A class instead of a name works too.
+        args, kwargs: Arguments of ``torch.nn.Conv2d``.
 
     Raises:
-        KeyError: If no registry knows the type.
+        KeyError: If neither registry has the type.
     """
     if conv_cfg is not None and isinstance(conv_cfg.get('type'), str):
         layer = MODELS.get(conv_cfg['type'])

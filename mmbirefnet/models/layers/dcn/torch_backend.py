@@ -3,7 +3,7 @@
 The map is laid out as a table of channel vectors. Each output pixel and kernel tap is a weighted sum of
 four rows of that table (bilinear interpolation times the mask), which ``embedding_bag`` computes whole
 vectors at a time; one matrix product with the kernel follows. Output pixels are processed in chunks, and
-the backward pass gathers the columns again, so that the im2col buffer never exists as a whole.
+the backward pass gathers the columns again, so that the full im2col buffer is never allocated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mmbirefnet.models.layers.dcn.geometry import Geometry
 
 # Columns, or values, of one chunk: small enough to stay near the cache, large enough for a fast matrix product.
 COLUMN_BYTES = 16 * 2**20
-# Pixels of zeros around the table; a tap that misses the map reads two of them on that axis.
+# Pixels of zeros around the table; a tap outside the map reads two of them on that axis.
 BORDER = 2
 
 
@@ -80,7 +80,7 @@ def _chunks(offset: Tensor, mask: Tensor, weight: Tensor, geometry: Geometry) ->
         offset: ``(deform_groups * taps * 2, H, W)``, in pixels, y before x.
         mask: ``(deform_groups * taps, H, W)``.
         weight: ``(O, C / groups, kh, kw)``.
-        geometry: of the convolution.
+        geometry: Geometry of the convolution.
     """
     groups, width = geometry.deform_groups, geometry.in_size[1] + 2 * BORDER
     offset, mask = _by_pixel(offset, geometry), _by_pixel(mask, geometry).squeeze(-1)
@@ -115,7 +115,7 @@ def _blend(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
 def _add_blend_transposed(grad_table: Tensor, rows: Tensor, weights: Tensor, grad_columns: Tensor) -> None:
     """Add to ``grad_table`` the gradient of :func:`_blend` with respect to its table.
 
-    The scatter is turned into a gather too, by sorting the samples by the row they read.
+    The scatter becomes a gather, too: the samples are sorted by the row that they read.
     """
     row, order = rows.flatten().sort(stable=True)
     first, last = row[0].item(), row[-1].item()
@@ -207,7 +207,7 @@ class _ModulatedDeformConv2d(Function):
                 if need_x:
                     _add_blend_transposed(grad_table, chunk.rows, weights, grad_columns)
                 with torch.enable_grad():
-                    # torch 2.1 fails where the weights alone need a gradient; none is computed for the table.
+                    # torch 2.1 fails if only the weights need a gradient; none is computed for the table.
                     columns = _blend(table.requires_grad_(need_taps), chunk.rows, weights.requires_grad_(need_taps))
                 if need_taps:
                     (grad_weights,) = torch.autograd.grad(columns, weights, grad_columns)
@@ -240,18 +240,18 @@ def modulated_deform_conv2d(
     deform_groups: int = 1,
     then: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """The function of ``mmcv.ops.modulated_deform_conv2d``, to rounding, in bounded memory.
+    """Modulated deformable convolution, equal to ``mmcv.ops.modulated_deform_conv2d`` up to rounding, in less memory.
 
     Args:
         x: Map ``(N, C, H, W)``; all tensors of one dtype, float32 or float64.
         offset: ``(N, deform_groups * kh * kw * 2, H', W')``, in pixels of ``x``, y before x for each tap.
         mask: ``(N, deform_groups * kh * kw, H', W')``.
         weight: ``(O, C / groups, kh, kw)``.
-        bias: ``(O,)`` or None.
+        bias: ``(O,)`` or ``None``.
         stride, padding, dilation, groups: As in ``torch.nn.functional.conv2d``.
-        deform_groups: Number of channel groups with offsets of their own.
-        then: A function ``(pixels, O)`` to ``(pixels, O')`` of the result, applied to a few pixels at a time so that
-            the ``O`` channels of all are never held. Without gradients.
+        deform_groups: Number of channel groups with separate offsets.
+        then: A function ``(pixels, O)`` to ``(pixels, O')`` of the result, which is applied to a few pixels at a time,
+            so that the ``O`` channels of all pixels are never allocated. Without gradients.
 
     Returns:
         ``(N, O, H', W')``, or ``O'`` channels, channels-last in memory. Differentiable once in all tensors.
@@ -260,7 +260,7 @@ def modulated_deform_conv2d(
         ValueError: If the shapes do not fit together.
     """
     geometry = Geometry.of(x, offset, mask, weight, stride, padding, dilation, groups, deform_groups)
-    # torch.jit's tracer fails at functions that read sizes from outside, and does not count what they compute.
+    # torch.jit's tracer fails for custom functions that read sizes, and does not count their operations.
     if then is None and not torch.jit.is_tracing():
         return _ModulatedDeformConv2d.apply(x, offset, mask, weight, bias, geometry)
     with torch.no_grad():

@@ -2,8 +2,8 @@
 
 Experimental: no speed or memory has been measured on a GPU yet, and ``'auto'`` never selects it.
 
-Each program gathers the columns of a block of output pixels, tap by tap, and feeds them to the matrix unit at once, so
-that no im2col buffer exists; the backward kernels gather them again. Products accumulate in float32, and positions and
+Each program gathers the columns of a block of output pixels, tap by tap, and multiplies them immediately, so that no
+im2col buffer is allocated; the backward kernels gather them again. Products accumulate in float32, and positions and
 interpolation are float32 whatever the dtype of the maps.
 
 In the kernels ``p`` counts output pixels, ``c`` input channels, ``o`` output channels of a group. Maps are
@@ -30,7 +30,7 @@ BLOCK_P = 64
 
 @triton.jit
 def _taps(offset_ptr, mask_ptr, channel, pixels, p, p_valid, y0, x0, height, width):
-    """Positions (y, x) and mask of one tap of the pixels ``p``; positions that read nothing are moved to -2."""
+    """Positions (y, x) and mask of one tap of the pixels ``p``; positions outside the map are moved to -2."""
     at = channel * pixels + p
     y = y0 + tl.load(offset_ptr + at + channel * pixels, mask=p_valid, other=0.0).to(tl.float32)
     x = x0 + tl.load(offset_ptr + at + (channel + 1) * pixels, mask=p_valid, other=0.0).to(tl.float32)
@@ -41,7 +41,7 @@ def _taps(offset_ptr, mask_ptr, channel, pixels, p, p_valid, y0, x0, height, wid
 
 @triton.jit
 def _corner(iy, ix, c, c_valid, height, width, channels):
-    """Where the vectors of channels ``c`` of pixels (iy, ix) lie, and which of them exist."""
+    """Addresses of the channels ``c`` of pixels (iy, ix), and which of them exist."""
     inside = (iy >= 0) & (iy < height) & (ix >= 0) & (ix < width)
     return (iy * width + ix)[:, None] * channels + c[None, :], inside[:, None] & c_valid[None, :]
 
@@ -233,7 +233,7 @@ def backward_weight_kernel(
 
 
 def launch_arguments(x: Tensor, weight: Tensor, geometry: Geometry) -> dict:
-    """The kernels' arguments in common, and their tile sizes."""
+    """Arguments that the kernels share, and their tile sizes."""
     channels, outputs = x.shape[1], len(weight)
     group_channels, deform_channels = channels // geometry.groups, channels // geometry.deform_groups
     segment = math.gcd(group_channels, deform_channels)
@@ -252,7 +252,7 @@ def launch_arguments(x: Tensor, weight: Tensor, geometry: Geometry) -> dict:
         segment=segment,
         outputs=outputs,
         group_outputs=group_outputs,
-        # As torch's own matrix products, on which mmcv's kernel is built.
+        # As in torch's matrix products, which mmcv's kernel uses.
         PRECISION='ieee' if torch.get_float32_matmul_precision() == 'highest' else 'tf32',
         BLOCK_P=BLOCK_P,
         BLOCK_C=min(max(triton.next_power_of_2(segment), 16), 64),
@@ -340,7 +340,7 @@ def modulated_deform_conv2d(
     groups: int = 1,
     deform_groups: int = 1,
 ) -> Tensor:
-    """As ``torch_backend.modulated_deform_conv2d``, on CUDA, for float32, float16 and bfloat16.
+    """Same as ``torch_backend.modulated_deform_conv2d``, on CUDA, for float32, float16 and bfloat16.
 
     ``x``, ``weight`` and ``bias`` share one of these dtypes; ``offset`` and ``mask`` are best kept in float32. The
     gradient of ``x`` is summed in no fixed order.
@@ -350,7 +350,7 @@ def modulated_deform_conv2d(
 
     Raises:
         ValueError: If the shapes do not fit together.
-        TypeError: If the dtype is another.
+        TypeError: If the dtype is not supported.
         RuntimeError: If the tensors are not on CUDA (and Triton's interpreter is not in use).
     """
     if x.dtype not in DTYPES or weight.dtype != x.dtype:
