@@ -155,7 +155,7 @@ def find_config(model: str | os.PathLike) -> Path:
     if name in known:
         return known[name]
     raise FileNotFoundError(
-        f'{model}: neither a config file nor one of these configs: {", ".join(sorted(known))}; for a released model '
+        f'{model}: no config file, and not one of these configs: {", ".join(sorted(known))}; for a released model '
         f'{suggest(name)}'
     )
 
@@ -214,7 +214,7 @@ def _choose_size(cfg: Config | None, meta: dict, weights: Path) -> tuple[int, in
         return configured
     if size is None:
         print_log(
-            f'{weights}: input size: {_text(DEFAULT_SIZE)} is a guess, because neither a config nor the metadata or '
+            f'{weights}: input size: {_text(DEFAULT_SIZE)} is a guess: neither a config nor the metadata or '
             'name of the checkpoint gives the training size. Fix: set input_size (--size), or give the config',
             'current',
             logging.WARNING,

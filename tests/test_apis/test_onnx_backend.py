@@ -86,7 +86,9 @@ def test_probabilities_by_name_or_by_word(write):
     np.testing.assert_allclose(by_word(images), images[..., 0] / 255, atol=1e-6)
     logits = OnnxBackend(write(output='mask'), CPU, output='logits', **options)
     np.testing.assert_allclose(logits(images), sigmoid(images[..., 0] / 255), atol=1e-6)
-    with pytest.raises(ValueError, match=r"model\.onnx.*an output named 'mask' \(known are .*\).*pass output='logits'"):
+    with pytest.raises(
+        ValueError, match=r"model\.onnx.*an output named 'mask' \(known names: .*\).*pass output='logits'"
+    ):
         OnnxBackend(write(output='mask'), CPU)
     with pytest.raises(ValueError, match="output must be one of 'logits', 'probabilities', got 'alpha'"):
         OnnxBackend(write(), CPU, output='alpha')
@@ -204,7 +206,9 @@ def test_operators_that_onnxruntime_lacks(write):
     )
     node = helper.make_node('MMCVModulatedDeformConv2d', ['image'], ['output_image'], domain='mmdeploy')
     path = write.save(helper.make_graph([node], 'custom', [image], [out]), domain='mmdeploy')
-    with pytest.raises(ValueError, match=r'model\.onnx: .*can load .*DeformConv.*; update onnxruntime, or export with'):
+    with pytest.raises(
+        ValueError, match=r'model\.onnx: .*can load .*DeformConv.*. Fix: update onnxruntime, or export with'
+    ):
         OnnxBackend(path, CPU)
 
 
