@@ -103,7 +103,6 @@ def test_convert(hub, released, tmp_path, capsys):
     assert found['meta']['model_name'] == 'BiRefNet_lite-2K'
 
 
-@pytest.mark.soak
 def test_models(hub, capsys):
     assert main(['models', 'lite']) == 0
     rows = [re.split(r'\s{2,}', line.strip()) for line in capsys.readouterr().out.splitlines() if 'swin' in line]
