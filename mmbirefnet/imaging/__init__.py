@@ -1,1 +1,1 @@
-"""Images in and out: reading, maps, composing, writing. Imports neither torch nor OpenMMLab."""
+"""Reading images, operations on maps, composing and writing outputs. Imports neither torch nor OpenMMLab."""

@@ -27,7 +27,7 @@ def to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image
 def convert_profile(pixels: np.ndarray, source: bytes | None, target: bytes | None) -> np.ndarray:
     """Convert uint8 RGB ``(H, W, 3)`` from one RGB color profile to another; ``None`` stands for sRGB.
 
-    A profile that cannot be used is taken for sRGB, with a warning.
+    A profile that cannot be used counts as sRGB, with a warning.
     """
     if source == target:
         return pixels

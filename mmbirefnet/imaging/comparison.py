@@ -18,7 +18,7 @@ QUALITY = 90  # of WebP
 
 
 class ComparedImage(NamedTuple):
-    """An image as several versions of a prediction show it; an encoded image each, from :func:`encode_version`."""
+    """An image in several versions, each encoded by :func:`encode_version`."""
 
     name: str
     size: tuple[int, int]
@@ -43,11 +43,11 @@ def build_comparison(versions: list[str], images: Iterable[ComparedImage]) -> st
     """Build the page.
 
     Args:
-        versions: What is compared: names of models or settings.
+        versions: Names of the models or settings to compare.
         images: Images with as many cut-outs as there are versions.
 
     Returns:
-        HTML. Texts in it are data, never markup.
+        HTML, with all names escaped.
     """
     data = dict(
         versions=versions,

@@ -1,4 +1,4 @@
-"""Cut-outs and new backgrounds, made of an image and its map."""
+"""Compose cut-outs and images on new backgrounds from an image and its map."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def cut_out(image: LoadedImage, soft_map: np.ndarray, estimate_colors: bool = Tr
 
 
 def opacity(image: LoadedImage, soft_map: np.ndarray) -> np.ndarray:
-    """The map, less what is transparent in the image, float32 ``(H, W)``."""
+    """The map times the image's own alpha, float32 ``(H, W)``."""
     return soft_map if image.alpha is None else soft_map * (image.alpha.astype(np.float32) / 255)
 
 
@@ -136,7 +136,7 @@ def read_background(
     """A color or an image to be put behind cut-outs.
 
     Args:
-        background: Color as text, see :func:`parse_color`, (red, green, blue), or whatever :func:`load_image` takes;
+        background: Color as text, see :func:`parse_color`, (red, green, blue), or any source of :func:`load_image`;
             ``None`` for white.
         channel_order: Of an array.
         max_pixels: Largest image; see :func:`load_image`.

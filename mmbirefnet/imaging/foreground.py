@@ -19,9 +19,9 @@ TILE = 1024  # side of the parts that are estimated one at a time, which bounds 
 def estimate_foreground(image: np.ndarray, alpha: np.ndarray, sides: tuple[int, ...] = SIDES, device=None):
     r"""Colors F of the foreground in I = alpha F + (1 - alpha) B, in two passes.
 
-    Each pass blurs what is known of foreground and background, weighted with alpha and 1 - alpha, and gives to the
-    foreground its share of what the mixture of both leaves unexplained (Eqs. 3 to 6 of Forte, 2021): far first, then
-    near. Blurs end at the image's border.
+    Each pass blurs the estimates of foreground and background, weighted with alpha and 1 - alpha, and adds to the
+    foreground its share of the residual of the mixture (Eqs. 3 to 6 of Forte, 2021): first with a large box, then with
+    a small one. Blurs end at the image's border.
 
     Args:
         image: uint8 ``(H, W, 3)``, channels in any order, or float32 in [0, 1].

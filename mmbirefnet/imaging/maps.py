@@ -12,8 +12,8 @@ from mmbirefnet.imaging.settings import Settings
 
 _COLUMN_COST = 3  # of a value that is interpolated along a row, relative to one along a column
 OBJECT = 0.5  # from here on a pixel counts as part of an object
-VISIBLE = 0.05  # and from here on it is part of what a crop keeps
-_SPECK = 0.1  # of the largest component: what is smaller does not widen the crop of the second pass
+VISIBLE = 0.05  # alpha from which on a crop keeps a pixel
+_SPECK = 0.1  # share of the largest component; smaller components do not widen the crop of the second pass
 _MOST = 0.8  # of the image's sides: a crop above this shows the model little more
 
 
@@ -60,7 +60,7 @@ def to_uint8(soft_map: np.ndarray) -> np.ndarray:
 def crop_of_box(
     box: Sequence[float], margin: float, size: tuple[int, int], name: str
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """What the model is shown of an image, and the box itself, as (rows, columns).
+    """The part of an image that the model gets, and the box itself, as (rows, columns).
 
     Args:
         box: (left, top, right, bottom) in pixels; parts outside the image are cut off.
@@ -75,7 +75,7 @@ def crop_of_box(
 
     def clip(extra: float) -> tuple[slice, slice]:
         dx, dy = extra * (right - left), extra * (bottom - top)
-        # Clipped before they are rounded: a margin may be beyond what an integer can be made of.
+        # Clipped before they are rounded: a margin may be infinite.
         rows = slice(math.floor(max(0, top - dy)), math.ceil(min(height, bottom + dy)))
         return rows, slice(math.floor(max(0, left - dx)), math.ceil(min(width, right + dx)))
 
@@ -126,7 +126,7 @@ def remove_small_components(soft_map: np.ndarray, min_area: float, threshold: fl
     Args:
         soft_map: float32 ``(H, W)``.
         min_area: In pixels from 1 on, below 1 as a share of all pixels.
-        threshold: What exceeds it is counted.
+        threshold: Pixels above it are counted.
     """
     limit = min_area if min_area >= 1 else min_area * soft_map.size
     return _remove_components(soft_map, threshold, lambda areas: areas < limit)
@@ -168,11 +168,11 @@ def fill_holes(soft_map: np.ndarray, threshold: float = OBJECT) -> np.ndarray:
 
 
 def box_to_predict_again(soft_map: np.ndarray, margin: float) -> tuple[slice, slice] | None:
-    """(rows, columns) of the object with a margin, for a second look at it.
+    """(rows, columns) of the object with a margin, for a second prediction.
 
     Args:
-        soft_map: float32 ``(H, W)`` in [0, 1]. What exceeds half its maximum, at most 0.5, is the object: a small
-            object may be found weakly. Components below a tenth of the largest do not count.
+        soft_map: float32 ``(H, W)`` in [0, 1]. Pixels above half its maximum, at most 0.5, are the object: the map of a
+            small object may be weak. Components below a tenth of the largest do not count.
         margin: Share of the box's sides that is added on each side, as far as the image goes.
 
     Returns:

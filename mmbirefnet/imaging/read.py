@@ -20,7 +20,7 @@ from PIL import Image
 from mmbirefnet.imaging.color_profiles import color_space, to_srgb
 from mmbirefnet.imaging.formats import FORMATS
 
-VISIBLE_BEHIND = 128  # gray level that the model sees behind what is transparent
+VISIBLE_BEHIND = 128  # gray level behind transparent pixels in the model's input
 MAX_PIXELS = 178_956_970  # where Pillow's default limit raises an error
 MAX_SIDE = 2**20  # pixels; OpenCV's limit
 _TILE_PIXELS = 2**22  # a TIFF's tile may have as many, or four times those of its image
@@ -50,7 +50,7 @@ class LoadedImage:
         rgb: uint8 ``(H, W, 3)``, EXIF orientation applied.
         alpha: Opacity, uint8 ``(H, W)``; ``None`` for an image that is opaque throughout.
         icc_profile: RGB color profile that ``rgb`` is meant in; ``None`` stands for sRGB.
-        name: What messages call it: its path, or what it came as.
+        name: Name in messages: its path, or a description of the source.
         path: The file it was read from.
         guide: Coarse mask for a model that takes one, uint8 ``(H, W)``; ``None`` for none.
     """
@@ -82,8 +82,8 @@ class LoadedSequence:
     Attributes:
         frames: The images; two or more.
         durations: Milliseconds that each frame is shown; ``None`` for pages.
-        plays: How often an animation is played; 0 stands for without end.
-        name: What messages call it.
+        plays: How often an animation is played; 0 for forever.
+        name: Name in messages.
         path: The file it was read from.
     """
 
@@ -110,7 +110,7 @@ def load_image(
     Args:
         source: Path, bytes of a file, open binary file, PIL image, or array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or
             ``(H, W, 4)`` of uint8, uint16, or floating point in [0, 1].
-        name: What messages call it.
+        name: Name in messages.
         channel_order: Of arrays with colors: ``'bgr'`` as OpenCV and mmseg have them, or ``'rgb'``.
         max_pixels: Largest image that is decoded from a file; ``None`` for Pillow's limit, 179 million pixels.
 
@@ -144,12 +144,12 @@ def load_frames(
 ) -> LoadedImage | LoadedSequence:
     """Read all frames of an animation (GIF, PNG, WebP, AVIF) or all pages of a TIFF file.
 
-    Every frame is complete: what a file stores as a change of the frame before is composed. A PNG's picture that is not
-    part of its animation, and a TIFF's thumbnails and masks, are left out.
+    Every frame is complete: frames that are stored as changes of the previous one are composed. The default image of a
+    PNG that is not part of its animation, and a TIFF's thumbnails and masks, are left out.
 
     Args:
         source: Path, or bytes of a file.
-        name: What messages call it.
+        name: Name in messages.
         max_pixels: Most pixels of all frames together; ``None`` for Pillow's limit.
 
     Returns:
@@ -171,7 +171,7 @@ def open_source(source: str | os.PathLike | bytes) -> io.BufferedIOBase:
 
 
 def as_sequence(frames, durations, plays: int, name: str, path: Path | None) -> LoadedImage | LoadedSequence:
-    """What :func:`iter_frames` yields, put together; one frame is an image."""
+    """Join the frames of :func:`iter_frames` to a sequence; one frame is an image."""
     if len(frames) == 1:
         return frames[0]
     return LoadedSequence(list(frames), None if durations[0] is None else list(durations), plays, name, path)
@@ -327,7 +327,7 @@ def jpeg_ends(data: bytes) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8. The other tags are not read, so that damage in them does no harm."""
+    """EXIF orientation, 1 to 8. The other tags are not read: they may be damaged."""
     if hasattr(image, 'tag_v2'):
         value = image.tag_v2.get(_ORIENTATION, 1)
     else:
@@ -354,7 +354,7 @@ def _exif_orientation(exif: bytes) -> int:
 
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn stored pixels ``(H, W)`` or ``(H, W, C)`` as their EXIF orientation says."""
+    """Turn stored pixels ``(H, W)`` or ``(H, W, C)`` to their EXIF orientation."""
     if orientation >= 5:
         array = cv2.transpose(array)
     return cv2.flip(array, _FLIPS[orientation]) if orientation in _FLIPS else array
@@ -499,7 +499,7 @@ def _read_png_exif(image: Image.Image, name: str, check: bool = True) -> None:
 
 def _from_pil(image: Image.Image, name: str, path: Path | None = None, max_pixels: int | None = None) -> LoadedImage:
     image.load()
-    _check_pixels(image.size, name, max_pixels)  # an icon's image may be larger than its directory says
+    _check_pixels(image.size, name, max_pixels)  # an icon's image may be larger than the size in its directory
     if image.mode == 'P' and not image.getpalette():
         raise OSError(f'{name}: damaged image (it has no palette)')
     profile = image.info.get('icc_profile') or None

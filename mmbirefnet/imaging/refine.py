@@ -23,7 +23,7 @@ UNCERTAIN_WEIGHT = 0.01  # of the map's uncertain pixels against that of certain
 def refine_map(image: np.ndarray, soft_map: np.ndarray, method: str) -> np.ndarray:
     """Estimate alpha again in the uncertain band of a map; all other pixels keep their value.
 
-    The band is where alpha lies between 0.05 and 0.95, and what is near.
+    The band is where alpha lies between 0.05 and 0.95, and the pixels near it.
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.

@@ -105,7 +105,7 @@ class ImageDecoder:
 
         Args:
             source: Path, or the bytes of a file.
-            name: What messages call it; by default the path.
+            name: Name in messages; by default the path.
             frames: ``'all'`` reads all frames or pages, as :func:`~mmbirefnet.imaging.read.load_frames` does, under the
                 same limits on time and pixels as one image.
 
@@ -232,7 +232,7 @@ class _Worker:
     ) -> LoadedImage | LoadedSequence | int:
         end = time.monotonic() + seconds
         request = dict(name=name[-_TEXT:], seconds=seconds, memory=memory, max_pixels=max_pixels, task=task)
-        self.usable = False  # until the answer is there: whatever is raised before, the worker is in an unknown state
+        self.usable = False  # until the answer has arrived: after an exception the state of the worker is unknown
         try:
             files = [file]
             if self.buffer is None:
@@ -390,7 +390,9 @@ def run_worker(descriptor: int, parent: int) -> None:
 
     cv2.setNumThreads(1)
     Image.init()
-    Image.ID[:] = [format for format in Image.ID if format in FORMATS]  # no other plugin, whatever opens an image
+    Image.ID[:] = [
+        format for format in Image.ID if format in FORMATS
+    ]  # no other plugin, also in libraries that open images
     for format in set(Image.OPEN) - set(FORMATS):
         del Image.OPEN[format]
     with socket.socket(fileno=descriptor) as channel:

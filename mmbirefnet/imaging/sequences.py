@@ -1,4 +1,4 @@
-"""Animations and pages as files: every frame complete, with its time."""
+"""Animations and pages as files, with complete frames and their durations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def encode_sequence(
             255 from there on.
         options: Of Pillow's ``save``.
         durations: Milliseconds a frame; their sums are rounded to the format's unit, so that the whole keeps its time.
-        plays: How often an animation is played; 0 for without end. AVIF has no such number.
+        plays: How often an animation is played; 0 for forever. AVIF has no such number.
         icc_profiles: Color profile of each frame.
     """
     images = [to_palette(pixels) if codec == 'GIF' else Image.fromarray(pixels) for pixels in frames]
@@ -48,7 +48,7 @@ def encode_sequence(
             options |= dict(disposal=2, optimize=False)  # 2: the canvas is cleared before the next frame
             options |= {} if plays == 1 else dict(loop=max(0, plays - 1))
         elif codec == 'PNG':
-            options |= dict(disposal=0, blend=0, loop=plays)  # 0: the next frame replaces what is there
+            options |= dict(disposal=0, blend=0, loop=plays)  # 0: the next frame replaces this one
         elif codec == 'WEBP':
             options['loop'] = plays
     file = io.BytesIO()

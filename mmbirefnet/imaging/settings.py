@@ -29,9 +29,9 @@ class Settings:
         batch_size: Images that the model is given at once, where their input sizes agree.
         flip: Average with the map of the mirrored image.
         scales: Factors of the input size, whose maps are averaged.
-        box: (left, top, right, bottom) in pixels of the upright image: the object is looked for in there, and the map
-            is 0 outside.
-        margin: What the model is shown around the box, as a share of the box's sides.
+        box: (left, top, right, bottom) in pixels of the upright image: the object is searched for inside it, and the
+            map is 0 outside.
+        margin: Width of the border around the box that the model also gets, as a share of the box's sides.
         threshold: Makes the map binary: 1 where it exceeds this.
         min_area: Removes components that are smaller: in pixels from 1 on, below 1 as a share of the image.
         levels: (low, high): the map becomes 0 up to ``low``, 1 from ``high`` on, and linear between.
@@ -131,7 +131,7 @@ class Settings:
         """Input sizes (H, W), one for each scale.
 
         Args:
-            image: (H, W) of the image, or of the part that the model is shown.
+            image: (H, W) of the image, or of the part that the model gets.
             trained: (H, W) that the model was trained at.
             side_range: Shortest and longest side, for a model that was trained at dynamic size; it is run at the size
                 of ``image`` then, unless ``input_size`` is given.

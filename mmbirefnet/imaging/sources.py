@@ -1,4 +1,4 @@
-"""What an inferencer is called with, as a list of sources: paths, folders, globs, URLs, arrays, PIL images, lists."""
+"""The inputs of an inferencer (paths, folders, globs, URLs, arrays, PIL images, lists) as a list of sources."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class Source:
 
     Attributes:
         content: A path, a :class:`RemoteFile`, or an image in memory.
-        key: Where its outputs belong, relative to the output folder: its path below the folder that was given.
-        name: What messages call it.
+        key: Path of its outputs relative to the output folder: its path below the given folder.
+        name: Name in messages.
     """
 
     content: object
@@ -131,7 +131,7 @@ def list_sources(
     max_bytes: int = MAX_BYTES,
     allow_private_urls: bool = False,
 ) -> list[Source]:
-    """Everything that ``inputs`` names, files of folders and globs sorted, none twice.
+    """List the sources of ``inputs``; files of folders and globs are sorted, and none is listed twice.
 
     Folders are searched for files of ``IMAGE_SUFFIXES``, and for files without a suffix that begin as an image does. A
     file that is named itself is taken whatever its suffix and name, and if it does not exist: reading it raises the

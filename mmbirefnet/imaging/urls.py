@@ -77,7 +77,7 @@ def _read(response: http.client.HTTPResponse, url: str, max_bytes: int, deadline
 
 
 def _connect_to_public(address: tuple[str, int], timeout=None, source_address=None) -> socket.socket:
-    """Like ``socket.create_connection``; what is connected to is what was checked, not looked up again."""
+    """Like ``socket.create_connection``, but connects to the checked address without looking the name up again."""
     found = [info[4] for info in socket.getaddrinfo(*address, type=socket.SOCK_STREAM)]
     for ip, *_ in found:
         checked = ipaddress.ip_address(ip.partition('%')[0])

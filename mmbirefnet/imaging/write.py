@@ -65,7 +65,8 @@ class OutputWriter:
         max_pixels: Largest background image; see :func:`~mmbirefnet.imaging.read.load_image`.
         crop: Crops files to the object, with this share of the box's sides as a margin, and writes the box to
             ``<file>.json``; ``None`` does not crop. All frames of an animation are cropped to one box.
-        stream: Open binary file to write to instead, for one source and one output. Messages call it ``out_dir``.
+        stream: Open binary file to write to instead, for one source and one output. ``out_dir`` is its name in
+            messages.
         foreground: Former name of ``estimate_foreground``.
 
     Raises:
@@ -166,13 +167,13 @@ class OutputWriter:
         }
 
     def existing(self, source: Source) -> list[Path]:
-        """Those of its targets that exist, links that lead nowhere among them."""
+        """Those of its targets that exist, including broken links."""
         if self.stream is not None:
             return []
         return [path for path in self.targets(source).values() if os.path.lexists(path)]
 
     def check(self, source: Source) -> None:
-        """Raise what keeps the source's outputs from being written, before anything is computed.
+        """Raise an error if the source's outputs cannot be written, before anything is computed.
 
         Raises:
             FileExistsError: A target exists and may not be replaced.
@@ -226,7 +227,7 @@ class OutputWriter:
         return list(targets.values())
 
     def _boxes(self, frames, maps, animated: bool) -> list[tuple[slice, slice]]:
-        """What is kept of each frame, (rows, columns)."""
+        """The part of each frame that is kept, (rows, columns)."""
         if self.crop is None:
             return [(slice(None), slice(None))] * len(frames)
         opacities = [opacity(frame, alpha) for frame, alpha in zip(frames, maps)]
@@ -292,9 +293,9 @@ def encode_image(
     Args:
         pixels: uint8 ``(H, W)``, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA.
         format: One of ``FORMATS``.
-        icc_profile: Color profile to go with it.
+        icc_profile: Color profile to embed.
         lossless: Keep every value exactly, where the format can.
-        name: What messages call it.
+        name: Name in messages.
 
     Raises:
         ValueError: If the format cannot hold an image of this size.

@@ -23,7 +23,7 @@ REFINING = 8  # more than predicting
 COMPOSING = {'mask': 4, 'cutout': 16, 'composite': 48}
 CHANNELS = {'mask': 1, 'cutout': 4, 'composite': 3}
 ENCODING = {'png': 0, 'jpg': 8, 'webp': 40}  # besides the pixels and two copies of the file
-HEADER_BYTES = 256 * MIB  # for a file's header, whatever the size of its image
+HEADER_BYTES = 256 * MIB  # for a file's header, for images of any size
 TILE_BYTES = 160 * MIB  # foreground estimation works on tiles
 MODEL = 1000  # per pixel of the model's input, on the CPU
 TILED = 8  # per pixel of an input that is predicted in tiles
@@ -130,7 +130,7 @@ def cost(
         background_pixels: Pixels of the background image.
         model_pixels: Pixels of the model's input where its activations are in this machine's memory.
         tiled_pixels: Pixels of an input that is predicted in tiles.
-        mask_pixels: Pixels of a mask in place of the model.
+        mask_pixels: Pixels of a mask that replaces the model.
         refined: Whether edges are refined.
     """
     predicting = pixels * (PREDICTING + REFINING * refined) + model_pixels * MODEL + tiled_pixels * TILED
@@ -155,7 +155,7 @@ class ModelWork:
 
 
 def model_work(inferencer: BiRefNetInferencer, image: LoadedImage, settings: Settings, longest: int) -> ModelWork:
-    """Count what a prediction takes before it runs.
+    """Compute the memory and work of a prediction before it runs.
 
     Args:
         inferencer: The model.

@@ -385,7 +385,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _let_go(error: BaseException | None) -> None:
-    """Drop what the frames of an exception hold: arrays would stay until the garbage collector comes."""
+    """Release the local variables of an exception's frames: arrays would stay until garbage collection."""
     while error is not None:
         if error.__traceback__ is not None:
             traceback.clear_frames(error.__traceback__)

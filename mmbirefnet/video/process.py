@@ -38,7 +38,7 @@ class VideoResult:
     """What was written.
 
     Attributes:
-        path: The file; for an open file, what messages call it.
+        path: The file; for an open file, its name in messages.
         frames: Frames in it, one for each that could be decoded.
         seconds: Time taken.
         damage: What the source lacks: that it is cut off, that frames are damaged. Empty for a whole file.
@@ -73,7 +73,7 @@ def process_video(
     resume: bool = False,
     foreground: bool | None = None,
 ) -> VideoResult:
-    """Predict every frame and write a video; a few frames are in memory at a time, whatever its length.
+    """Predict every frame and write a video; a few frames are in memory at a time.
 
     Frames keep their times, so that a variable rate stays variable; none is repeated or left out. Sound, pixel aspect
     and color tags are taken over.
@@ -202,7 +202,7 @@ def _describe(background: LoadedImage | tuple[int, int, int]) -> str:
 
 
 def _target_stream(format: str | None, save: str | None, background) -> tuple[Path, str]:
-    """What messages call an open file, with the suffix of its format; and what is written."""
+    """Name of an open file in messages, with the suffix of its format, and the outputs to write."""
     format = format or STREAMED[0]
     if format not in STREAMED:
         raise ValueError(f'format={format!r}, must be one of {", ".join(STREAMED)} for a pipe')
@@ -236,7 +236,7 @@ def _target(source: Path, out: str | os.PathLike | None, save: str | None, backg
 
 
 def _fit(background: LoadedImage | tuple[int, int, int], size: tuple[int, int], pixel_aspect: Fraction):
-    """The background at the size of the frames, once for all of them; what it shows keeps its shape on the screen."""
+    """The background at the size of the frames, once for all of them; its aspect ratio on the screen is kept."""
     if not isinstance(background, LoadedImage):
         return background
     height, width = size

@@ -31,7 +31,7 @@ FORMATS = (
     'mov', 'matroska', 'avi', 'mpegts', 'mpeg', 'mpegvideo', 'asf', 'flv', 'ogg', 'mxf', 'nut', 'ivf', 'gif', 'apng',
     'h264', 'hevc', 'av1', 'obu', 'm4v', 'mjpeg', 'dv', 'gxf', 'rm', 'wtv', 'yuv4mpegpipe',
 )  # fmt: skip
-STREAM = 'standard input'  # what messages call an open file
+STREAM = 'standard input'  # name of an open file in messages
 MAX_PIXELS = 2**26  # of a frame, 8192x8192; a file of a few bytes can claim any size
 SLOWEST_RATE = Fraction(1, 1001)  # frames per second, of those that are measured
 MAX_RATE = 300  # frames per second; some recorders declare the resolution of their clock (1000) instead
@@ -268,7 +268,7 @@ class VideoReader:
         self._rate_is_measured = True
         with open_video(self._source, self._raw) as container:
             stamps = []
-            with contextlib.suppress(av.FFmpegError):  # a damaged file; reading the frames says where
+            with contextlib.suppress(av.FFmpegError):  # a damaged file: reading its frames names the place
                 for packet in container.demux(container.streams[self._stream.index]):
                     if packet.pts is not None:
                         stamps.append(packet.pts)

@@ -13,7 +13,7 @@ import av
 from .reader import main_stream, open_video, origin, packets
 from .timeline import Timeline
 
-# Suffix: codecs that its players decode; None stands for whatever the muxer takes.
+# Suffix: codecs that its players decode; None stands for any that the muxer takes.
 COPIED = {
     '.mp4': {'aac', 'mp3', 'ac3', 'eac3', 'alac', 'opus'},
     '.mov': {'aac', 'mp3', 'ac3', 'eac3', 'alac', 'pcm_s16le', 'pcm_s16be', 'pcm_s24le', 'pcm_s24be'},
@@ -141,7 +141,7 @@ class _Encoded(_Track):
             self._mux(output, packet)
 
     def _encode(self, output, decode: Callable[[], list]) -> None:
-        """Decode, resample and encode; what is damaged, or changes its form in the middle, is left out."""
+        """Decode, resample and encode; packets that are damaged or change their format are left out."""
         packets = []
         try:
             for frame in decode():
