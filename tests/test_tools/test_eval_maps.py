@@ -197,7 +197,7 @@ def test_benchmark_of_metrics(tool, capsys):
     printed = capsys.readouterr().out
     assert re.search(r'^ours +[0-9.]+ pairs/s', printed, re.M)
     assert '(14 measures)' in printed
-    assert 'greatest difference' in printed
+    assert 'largest difference' in printed
 
 
 def test_subfolders(tool, folders):
