@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 
 import mmcv.ops
@@ -23,17 +24,36 @@ LOWEST_TRITON = '3.0'
 BACKENDS = ('auto', 'mmcv', 'torch', 'triton')
 
 
-def select_backend(name: str, device: torch.device) -> str:
-    """Resolve the name of a backend on a device: ``'auto'`` is mmcv on CUDA, torch elsewhere.
+@functools.cache
+def _triton_works(device: torch.device) -> bool:
+    """Whether a small convolution runs in Triton, which needs a recent GPU and a C compiler; logs why not."""
+    try:
+        x = torch.zeros(1, 16, 4, 4, device=device)
+        offset, mask, weight = x.new_zeros(1, 2, 4, 4), x.new_ones(1, 1, 4, 4), x.new_zeros(16, 16, 1, 1)
+        with torch.no_grad():
+            load_backend('triton')(x, offset, mask, weight)
+    except Exception as error:  # Triton, its compiler and the driver raise errors of many types
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        print_log(f"Triton does not run on {device}, so DCNv2 uses mmcv's kernel: {first}", 'current', logging.WARNING)
+        return False
+    return True
+
+
+def select_backend(name: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+    """Resolve the name of a backend for maps on a device.
+
+    ``'auto'`` is torch on the CPU; on CUDA it is Triton, or mmcv for float64 and where Triton does not run.
 
     Raises:
         ValueError: If there is no backend of that name.
     """
     if name not in BACKENDS:
         raise ValueError(f'backend must be one of {", ".join(map(repr, BACKENDS))}, got {name!r}')
-    if name == 'auto':
-        return 'mmcv' if device.type == 'cuda' else 'torch'
-    return name
+    if name != 'auto':
+        return name
+    if device.type != 'cuda':
+        return 'torch'
+    return 'triton' if dtype != torch.float64 and _triton_works(device) else 'mmcv'
 
 
 def load_backend(name: str) -> Callable[..., Tensor]:
@@ -104,9 +124,9 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         args, kwargs: As for ``mmcv.ops.ModulatedDeformConv2dPack``: ``in_channels``, ``out_channels``,
             ``kernel_size``, ``stride``, ``padding``, ``dilation``, ``groups``, ``deform_groups``, ``bias``.
         mask_scale: Upper bound of the mask.
-        backend: ``'torch'`` (gather and matrix product, low memory, fast on the CPU), ``'mmcv'`` (mmcv's kernel),
-            ``'triton'`` (experimental: fused kernels, low memory, 16 bits; only CUDA) or ``'auto'``: mmcv on CUDA,
-            torch elsewhere. You can change the attribute at any time.
+        backend: ``'torch'`` (gather and matrix product, low memory, fast on the CPU), ``'triton'`` (the same on CUDA,
+            also in 16 bits), ``'mmcv'`` (mmcv's kernel) or ``'auto'``, see :func:`select_backend`. You can change the
+            attribute at any time.
 
     Raises:
         ValueError: If ``backend`` is unknown.
@@ -145,14 +165,14 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
             offset_mask: ``(N, 3 * deform_groups * kh * kw, H', W')``: offsets, y before x for each tap, then the masks
                 before their sigmoid.
             then: For inference, a function of the pixels of the result, ``(..., out_channels)`` to ``(..., C)``. The
-                ``'torch'`` backend applies it to a few pixels at a time, so that all ``out_channels`` of all pixels
+                backends but ``'mmcv'`` apply it to a few pixels at a time, so that all ``out_channels`` of all pixels
                 are never allocated.
 
         Returns:
             Map ``(N, out_channels, H', W')`` of the dtype of ``offset_mask``.
         """
         # The tracer of mmengine.analysis counts only the FLOPs of torch's operators.
-        backend = 'torch' if torch.jit.is_tracing() else select_backend(self.backend, x.device)
+        backend = 'torch' if torch.jit.is_tracing() else select_backend(self.backend, x.device, offset_mask.dtype)
         taps = offset_mask.shape[1] // 3
         dtype = torch.promote_types(offset_mask.dtype, torch.float32)
         # mmcv's kernel does not support bfloat16, and positions need more than 16 bits.
@@ -162,13 +182,13 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
             x, mask = x.to(map_dtype), _ScaledSigmoid.apply(mask, self.mask_scale)
             weight, bias = self.weight.to(map_dtype), None if self.bias is None else self.bias.to(map_dtype)
             options = self.stride, self.padding, self.dilation, self.groups, self.deform_groups
-            if backend == 'mmcv':  # which reads raw memory
+            if backend == 'mmcv':
+                # mmcv's kernel reads raw memory.
                 x, offset, mask = x.contiguous(), offset.contiguous(), mask.contiguous()
-            if backend == 'torch':
-                out = deform_conv_torch.modulated_deform_conv2d(x, offset, mask, weight, bias, *options, then)
-            else:
                 out = load_backend(backend)(x, offset, mask, weight, bias, *options)
                 out = out if then is None else then(out.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            else:
+                out = load_backend(backend)(x, offset, mask, weight, bias, *options, then)
         return out.to(offset_mask.dtype)
 
 

@@ -130,20 +130,20 @@ def _add_blend_transposed(grad_table: Tensor, rows: Tensor, weights: Tensor, gra
     )
 
 
-def _split(columns: Tensor, geometry: Geometry) -> list[Tensor]:
+def split_groups(columns: Tensor, geometry: Geometry) -> list[Tensor]:
     """``(pixels * taps * deform_groups, ·)`` to one ``(pixels, taps * C / groups)`` matrix per group."""
     columns = columns.view(-1, geometry.taps, geometry.deform_groups * columns.shape[1])
     return [part.flatten(1) for part in columns.chunk(geometry.groups, dim=2)]
 
 
-def _merge(parts: list[Tensor], geometry: Geometry) -> Tensor:
-    """Inverse of :func:`_split`."""
+def merge_groups(parts: list[Tensor], geometry: Geometry) -> Tensor:
+    """Inverse of :func:`split_groups`."""
     parts = [part.unflatten(1, (geometry.taps, -1)) for part in parts]
     columns = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
     return columns.view(-1, columns.shape[2] // geometry.deform_groups)
 
 
-def _kernels(weight: Tensor, geometry: Geometry) -> tuple[Tensor, ...]:
+def kernel_matrices(weight: Tensor, geometry: Geometry) -> tuple[Tensor, ...]:
     """``(O, C / groups, kh, kw)`` to one ``(taps * C / groups, O / groups)`` matrix per group."""
     return weight.permute(2, 3, 1, 0).flatten(0, 2).chunk(geometry.groups, dim=1)
 
@@ -159,11 +159,11 @@ def _convolve(
 ) -> Tensor:
     """The convolution without gradients; ``then`` is applied to the values ``(pixels, O)`` of a chunk."""
     out = None
-    kernels = _kernels(weight, geometry)
+    kernels = kernel_matrices(weight, geometry)
     for n in range(len(x)):
         table = _table(x[n], geometry.deform_groups)
         for chunk in _chunks(offset[n], mask[n], weight, geometry):
-            columns = _split(_blend(table, chunk.rows, chunk.weights()), geometry)
+            columns = split_groups(_blend(table, chunk.rows, chunk.weights()), geometry)
             parts = [column @ kernel for column, kernel in zip(columns, kernels, strict=True)]
             values = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
             if bias is not None:
@@ -190,7 +190,7 @@ class _ModulatedDeformConv2d(Function):
         geometry = ctx.geometry
         need_x, need_offset, need_mask, need_weight, need_bias, _ = ctx.needs_input_grad
         need_taps = need_offset or need_mask
-        kernels = _kernels(weight, geometry)
+        kernels = kernel_matrices(weight, geometry)
         grad_x, grad_offset, grad_mask = (
             torch.empty_like(t, memory_format=torch.channels_last) if need else None
             for t, need in ((x, need_x), (offset, need_taps), (mask, need_taps))
@@ -202,7 +202,9 @@ class _ModulatedDeformConv2d(Function):
             grad_rows = grad[n].permute(1, 2, 0).flatten(0, 1)
             for chunk in _chunks(offset[n], mask[n], weight, geometry):
                 grads = grad_rows[chunk.pixels].chunk(geometry.groups, dim=1)
-                grad_columns = _merge([g @ kernel.t() for g, kernel in zip(grads, kernels, strict=True)], geometry)
+                grad_columns = merge_groups(
+                    [g @ kernel.t() for g, kernel in zip(grads, kernels, strict=True)], geometry
+                )
                 weights = chunk.weights()
                 if need_x:
                     _add_blend_transposed(grad_table, chunk.rows, weights, grad_columns)
@@ -215,7 +217,9 @@ class _ModulatedDeformConv2d(Function):
                     _by_pixel(grad_offset[n], geometry)[chunk.pixels] = by_offset
                     _by_pixel(grad_mask[n], geometry)[chunk.pixels] = by_mask
                 if need_weight:
-                    for total, g, column in zip(grad_kernels, grads, _split(columns.detach(), geometry), strict=True):
+                    for total, g, column in zip(
+                        grad_kernels, grads, split_groups(columns.detach(), geometry), strict=True
+                    ):
                         total.addmm_(column.t(), g)
             if need_x:
                 height, width = geometry.in_size

@@ -1,19 +1,19 @@
-"""Modulated deformable convolution (DCNv2; Zhu et al., 2019, Eq. 1) in fused Triton kernels.
+"""Modulated deformable convolution (DCNv2; Zhu et al., 2019, Eq. 1) on CUDA: Triton gathers, torch multiplies.
 
-Experimental: no speed or memory has been measured on a GPU yet, and ``'auto'`` never selects it.
+A Triton kernel gathers the columns of some output pixels: bilinear values times masks. One matrix product with the
+kernel of the convolution follows. The backward pass multiplies the gradient by the transposed kernel. From these
+gradients of columns, a second Triton kernel computes those of offsets, masks and map; it also gathers the columns again
+for the gradient of the convolution's kernel. Output pixels are processed in chunks that span images, so that the full
+im2col buffer is never allocated.
 
-Each program gathers the columns of a block of output pixels, tap by tap, and multiplies them immediately, so that no
-im2col buffer is allocated; the backward kernels gather them again. Products accumulate in float32, and positions and
-interpolation are float32 whatever the dtype of the maps.
-
-In the kernels ``p`` counts output pixels, ``c`` input channels, ``o`` output channels of a group. Maps are
-channels-last, offsets and masks channels-first, weights (taps, channels of a group, all outputs). A *segment* is a run
-of channels inside one convolution group and one deformable group.
+Positions and interpolation are float32 whatever the dtype of the maps. In the Triton kernels ``p`` counts output pixels
+of all images, and ``c`` channels. Maps and columns ``(pixels, taps, channels)`` are channels-last, offsets and masks
+channels-first.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Iterator
 
 import torch
 import triton
@@ -23,221 +23,149 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from mmbirefnet.models.layers.dcn.geometry import Geometry
+from mmbirefnet.models.layers.dcn.torch_backend import kernel_matrices, merge_groups, split_groups
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-BLOCK_P = 64
+# Columns of one chunk: larger ones are hardly faster.
+COLUMN_BYTES = 128 * 2**20
+BLOCK_P = 32
 
 
+# Triton compiles a kernel again for each kind of integer (1, multiples of 16, others), except for these.
+UNSPECIALIZED = [
+    *('start', 'stop', 'height', 'width', 'pixels', 'out_width', 'taps', 'kernel_width'),
+    *('stride_y', 'stride_x', 'padding_y', 'padding_x', 'dilation_y', 'dilation_x'),
+]
+
+
+# fmt: off
 @triton.jit
-def _taps(offset_ptr, mask_ptr, channel, pixels, p, p_valid, y0, x0, height, width):
-    """Positions (y, x) and mask of one tap of the pixels ``p``; positions outside the map are moved to -2."""
-    at = channel * pixels + p
-    y = y0 + tl.load(offset_ptr + at + channel * pixels, mask=p_valid, other=0.0).to(tl.float32)
-    x = x0 + tl.load(offset_ptr + at + (channel + 1) * pixels, mask=p_valid, other=0.0).to(tl.float32)
-    m = tl.load(mask_ptr + at, mask=p_valid, other=0.0).to(tl.float32)
+def _positions(
+    offset_ptr, mask_ptr, valid, n, pixel, channel, tap, height, width, pixels, out_width, taps, kernel_width,
+    stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, deform_groups,
+):
+    """Positions (y, x) and masks of one tap of the pixels ``p``; positions outside the map are moved to -2."""
+    at = (n * 2 * taps * deform_groups + 2 * channel) * pixels + pixel
+    y0 = pixel // out_width * stride_y - padding_y + tap // kernel_width * dilation_y
+    x0 = pixel % out_width * stride_x - padding_x + tap % kernel_width * dilation_x
+    y = y0 + tl.load(offset_ptr + at, mask=valid, other=0.0).to(tl.float32)
+    x = x0 + tl.load(offset_ptr + at + pixels, mask=valid, other=0.0).to(tl.float32)
+    m = tl.load(mask_ptr + (n * taps * deform_groups + channel) * pixels + pixel, mask=valid, other=0.0).to(tl.float32)
     inside = (y > -1) & (x > -1) & (y < height) & (x < width)
     return tl.where(inside, y, -2.0), tl.where(inside, x, -2.0), m
 
 
 @triton.jit
-def _corner(iy, ix, c, c_valid, height, width, channels):
-    """Addresses of the channels ``c`` of pixels (iy, ix), and which of them exist."""
+def _corner(n, iy, ix, c, c_valid, height, width, channels):
+    """Addresses of the channels ``c`` of the pixels (iy, ix) of images ``n``, and which of them exist."""
     inside = (iy >= 0) & (iy < height) & (ix >= 0) & (ix < width)
-    return (iy * width + ix)[:, None] * channels + c[None, :], inside[:, None] & c_valid[None, :]
+    at = (n * height + iy) * width + ix
+    return at[:, None] * channels + c[None, :], inside[:, None] & c_valid[None, :]
 
 
-@triton.jit
-def _bilinear(x_ptr, y, x, c, c_valid, height, width, channels):
-    """Values (p, c) at the positions, and their derivatives by y and x."""
-    iy, ix = tl.floor(y).to(tl.int32), tl.floor(x).to(tl.int32)
-    fy, fx = (y - iy)[:, None], (x - ix)[:, None]
-    at, valid = _corner(iy, ix, c, c_valid, height, width, channels)
-    v00 = tl.load(x_ptr + at, mask=valid, other=0.0).to(tl.float32)
-    at, valid = _corner(iy, ix + 1, c, c_valid, height, width, channels)
-    v01 = tl.load(x_ptr + at, mask=valid, other=0.0).to(tl.float32)
-    at, valid = _corner(iy + 1, ix, c, c_valid, height, width, channels)
-    v10 = tl.load(x_ptr + at, mask=valid, other=0.0).to(tl.float32)
-    at, valid = _corner(iy + 1, ix + 1, c, c_valid, height, width, channels)
-    v11 = tl.load(x_ptr + at, mask=valid, other=0.0).to(tl.float32)
-    low, high = v00 + fx * (v01 - v00), v10 + fx * (v11 - v10)
-    return low + fy * (high - low), high - low, (v01 - v00) + fy * ((v11 - v10) - (v01 - v00))
-
-
-@triton.jit
-def _scatter(grad_x_ptr, grad, y, x, c, c_valid, height, width, channels):
-    """Add the gradient (p, c) of the values at the positions to that of the map."""
-    iy, ix = tl.floor(y).to(tl.int32), tl.floor(x).to(tl.int32)
-    fy, fx = (y - iy)[:, None], (x - ix)[:, None]
-    at, valid = _corner(iy, ix, c, c_valid, height, width, channels)
-    tl.atomic_add(grad_x_ptr + at, grad * (1 - fy) * (1 - fx), mask=valid, sem='relaxed')
-    at, valid = _corner(iy, ix + 1, c, c_valid, height, width, channels)
-    tl.atomic_add(grad_x_ptr + at, grad * (1 - fy) * fx, mask=valid, sem='relaxed')
-    at, valid = _corner(iy + 1, ix, c, c_valid, height, width, channels)
-    tl.atomic_add(grad_x_ptr + at, grad * fy * (1 - fx), mask=valid, sem='relaxed')
-    at, valid = _corner(iy + 1, ix + 1, c, c_valid, height, width, channels)
-    tl.atomic_add(grad_x_ptr + at, grad * fy * fx, mask=valid, sem='relaxed')
-
-
-# fmt: off
-@triton.jit
-def forward_kernel(
-    x_ptr, offset_ptr, mask_ptr, weight_ptr, bias_ptr, out_ptr,
-    height, width, pixels, out_width, taps, kernel_width,
-    stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x,
-    channels, group_channels, deform_channels, segment, outputs, group_outputs,
-    PRECISION: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_O: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
+@triton.jit(do_not_specialize=UNSPECIALIZED)
+def columns_kernel(
+    x_ptr, offset_ptr, mask_ptr, columns_ptr,
+    start, stop, height, width, pixels, out_width, taps, kernel_width,
+    stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, channels, deform_channels,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):
-    """Program (pixel block, group and output block, image): one tile of the result."""
-    n = tl.program_id(2).to(tl.int64)
-    x_ptr += n * height * width * channels
-    offset_ptr += n * 2 * taps * pixels * (channels // deform_channels)
-    mask_ptr += n * taps * pixels * (channels // deform_channels)
-    out_ptr += n * pixels * outputs
-    blocks = tl.cdiv(group_outputs, BLOCK_O)
-    group = tl.program_id(1) // blocks
-    o = tl.program_id(1) % blocks * BLOCK_O + tl.arange(0, BLOCK_O)
-    o_valid = o < group_outputs
-    o += group * group_outputs
-    p = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
-    p_valid = p < pixels
-    y0 = p // out_width * stride_y - padding_y
-    x0 = p % out_width * stride_x - padding_x
-    total = tl.zeros((BLOCK_P, BLOCK_O), tl.float32)
-    for tap in range(taps):
-        y1 = y0 + tap // kernel_width * dilation_y
-        x1 = x0 + tap % kernel_width * dilation_x
-        for first in range(group * group_channels, (group + 1) * group_channels, segment):
-            channel = first // deform_channels * taps + tap
-            y, x, m = _taps(offset_ptr, mask_ptr, channel, pixels, p, p_valid, y1, x1, height, width)
-            for start in range(0, segment, BLOCK_C):
-                c = start + tl.arange(0, BLOCK_C)
-                c_valid = c < segment
-                c += first
-                values, _, _ = _bilinear(x_ptr, y, x, c, c_valid, height, width, channels)
-                row = (tap - group) * group_channels + c
-                weight = tl.load(weight_ptr + row[:, None] * outputs + o[None, :],
-                                 mask=c_valid[:, None] & o_valid[None, :], other=0.0)
-                columns = (m[:, None] * values).to(weight.dtype)
-                total = tl.dot(columns, weight, total, input_precision=PRECISION)
-    if HAS_BIAS:
-        total += tl.load(bias_ptr + o, mask=o_valid, other=0.0).to(tl.float32)[None, :]
-    tl.store(out_ptr + p[:, None] * outputs + o[None, :], total.to(out_ptr.dtype.element_ty),
-             mask=p_valid[:, None] & o_valid[None, :])
-
-
-@triton.jit
-def backward_taps_kernel(
-    x_ptr, offset_ptr, mask_ptr, weight_ptr, grad_ptr, grad_x_ptr, grad_offset_ptr, grad_mask_ptr,
-    height, width, pixels, out_width, taps, kernel_width,
-    stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x,
-    channels, group_channels, deform_channels, segment, outputs, group_outputs,
-    PRECISION: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_O: tl.constexpr,
-    NEED_X: tl.constexpr, NEED_TAPS: tl.constexpr,
-):
-    """Program (pixel block, deformable group and tap, image): gradients of offsets and masks, and their part of x's."""
-    n = tl.program_id(2).to(tl.int64)
+    """Program (block of pixels, deformable group and tap): their columns."""
     deform_groups = channels // deform_channels
-    x_ptr += n * height * width * channels
-    grad_x_ptr += n * height * width * channels
-    offset_ptr += n * 2 * taps * pixels * deform_groups
-    grad_offset_ptr += n * 2 * taps * pixels * deform_groups
-    mask_ptr += n * taps * pixels * deform_groups
-    grad_mask_ptr += n * taps * pixels * deform_groups
-    grad_ptr += n * pixels * outputs
     channel = tl.program_id(1)
     tap = channel % taps
-    p = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
-    p_valid = p < pixels
-    y0 = p // out_width * stride_y - padding_y + tap // kernel_width * dilation_y
-    x0 = p % out_width * stride_x - padding_x + tap % kernel_width * dilation_x
-    y, x, m = _taps(offset_ptr, mask_ptr, channel, pixels, p, p_valid, y0, x0, height, width)
+    first = channel // taps * deform_channels
+    row = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    p = start + row
+    valid = p < stop
+    n, pixel = (p // pixels).to(tl.int64), p % pixels
+    y, x, m = _positions(offset_ptr, mask_ptr, valid, n, pixel, channel, tap, height, width, pixels, out_width, taps,
+                         kernel_width, stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, deform_groups)
+    iy, ix = tl.floor(y).to(tl.int32), tl.floor(x).to(tl.int32)
+    fy, fx = y - iy, x - ix
+    w00, w01 = (m * (1 - fy) * (1 - fx))[:, None], (m * (1 - fy) * fx)[:, None]
+    w10, w11 = (m * fy * (1 - fx))[:, None], (m * fy * fx)[:, None]
+    for block in range(0, deform_channels, BLOCK_C):
+        c = block + tl.arange(0, BLOCK_C)
+        c_valid = c < deform_channels
+        c += first
+        at, exists = _corner(n, iy, ix, c, c_valid, height, width, channels)
+        value = w00 * tl.load(x_ptr + at, mask=exists, other=0.0).to(tl.float32)
+        at, exists = _corner(n, iy, ix + 1, c, c_valid, height, width, channels)
+        value += w01 * tl.load(x_ptr + at, mask=exists, other=0.0).to(tl.float32)
+        at, exists = _corner(n, iy + 1, ix, c, c_valid, height, width, channels)
+        value += w10 * tl.load(x_ptr + at, mask=exists, other=0.0).to(tl.float32)
+        at, exists = _corner(n, iy + 1, ix + 1, c, c_valid, height, width, channels)
+        value += w11 * tl.load(x_ptr + at, mask=exists, other=0.0).to(tl.float32)
+        at = (row.to(tl.int64) * taps + tap)[:, None] * channels + c[None, :]
+        tl.store(columns_ptr + at, value.to(columns_ptr.dtype.element_ty), mask=valid[:, None] & c_valid[None, :])
+
+
+@triton.jit(do_not_specialize=UNSPECIALIZED)
+def gradients_kernel(
+    x_ptr, offset_ptr, mask_ptr, columns_ptr, grad_x_ptr, grad_offset_ptr, grad_mask_ptr,
+    start, stop, height, width, pixels, out_width, taps, kernel_width,
+    stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, channels, deform_channels,
+    NEED_X: tl.constexpr, NEED_TAPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):
+    """Program (block of pixels, deformable group and tap): replaces gradients of columns by the columns.
+
+    It adds to the gradient of the map, and stores those of offsets and masks.
+    """
+    deform_groups = channels // deform_channels
+    channel = tl.program_id(1)
+    tap = channel % taps
+    first = channel // taps * deform_channels
+    row = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    p = start + row
+    valid = p < stop
+    n, pixel = (p // pixels).to(tl.int64), p % pixels
+    y, x, m = _positions(offset_ptr, mask_ptr, valid, n, pixel, channel, tap, height, width, pixels, out_width, taps,
+                         kernel_width, stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, deform_groups)
+    iy, ix = tl.floor(y).to(tl.int32), tl.floor(x).to(tl.int32)
+    fy, fx, m1 = (y - iy)[:, None], (x - ix)[:, None], m[:, None]
     by_y = tl.zeros((BLOCK_P,), tl.float32)
     by_x = tl.zeros((BLOCK_P,), tl.float32)
     by_mask = tl.zeros((BLOCK_P,), tl.float32)
-    first_channel = channel // taps * deform_channels
-    for first in range(first_channel, first_channel + deform_channels, segment):
-        group = first // group_channels
-        for start in range(0, segment, BLOCK_C):
-            c = start + tl.arange(0, BLOCK_C)
-            c_valid = c < segment
-            c += first
-            row = (tap - group) * group_channels + c
-            columns = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
-            for o_start in range(0, group_outputs, BLOCK_O):
-                o = o_start + tl.arange(0, BLOCK_O)
-                o_valid = o < group_outputs
-                o += group * group_outputs
-                grad = tl.load(grad_ptr + p[:, None] * outputs + o[None, :],
-                               mask=p_valid[:, None] & o_valid[None, :], other=0.0)
-                weight = tl.load(weight_ptr + row[None, :] * outputs + o[:, None],
-                                 mask=c_valid[None, :] & o_valid[:, None], other=0.0)
-                columns = tl.dot(grad, weight, columns, input_precision=PRECISION)
-            if NEED_TAPS:
-                values, slope_y, slope_x = _bilinear(x_ptr, y, x, c, c_valid, height, width, channels)
-                by_y += tl.sum(columns * slope_y, axis=1)
-                by_x += tl.sum(columns * slope_x, axis=1)
-                by_mask += tl.sum(columns * values, axis=1)
-            if NEED_X:
-                _scatter(grad_x_ptr, m[:, None] * columns, y, x, c, c_valid, height, width, channels)
+    for block in range(0, deform_channels, BLOCK_C):
+        c = block + tl.arange(0, BLOCK_C)
+        c_valid = c < deform_channels
+        c += first
+        column = (row.to(tl.int64) * taps + tap)[:, None] * channels + c[None, :]
+        column_valid = valid[:, None] & c_valid[None, :]
+        grad = tl.load(columns_ptr + column, mask=column_valid, other=0.0).to(tl.float32)
+        at00, exists00 = _corner(n, iy, ix, c, c_valid, height, width, channels)
+        at01, exists01 = _corner(n, iy, ix + 1, c, c_valid, height, width, channels)
+        at10, exists10 = _corner(n, iy + 1, ix, c, c_valid, height, width, channels)
+        at11, exists11 = _corner(n, iy + 1, ix + 1, c, c_valid, height, width, channels)
+        v00 = tl.load(x_ptr + at00, mask=exists00, other=0.0).to(tl.float32)
+        v01 = tl.load(x_ptr + at01, mask=exists01, other=0.0).to(tl.float32)
+        v10 = tl.load(x_ptr + at10, mask=exists10, other=0.0).to(tl.float32)
+        v11 = tl.load(x_ptr + at11, mask=exists11, other=0.0).to(tl.float32)
+        low, high = v00 + fx * (v01 - v00), v10 + fx * (v11 - v10)
+        value = low + fy * (high - low)
+        tl.store(columns_ptr + column, (m1 * value).to(columns_ptr.dtype.element_ty), mask=column_valid)
+        if NEED_TAPS:
+            by_y += tl.sum(grad * (high - low), axis=1)
+            by_x += tl.sum(grad * ((v01 - v00) + fy * ((v11 - v10) - (v01 - v00))), axis=1)
+            by_mask += tl.sum(grad * value, axis=1)
+        if NEED_X:
+            grad *= m1
+            tl.atomic_add(grad_x_ptr + at00, grad * (1 - fy) * (1 - fx), mask=exists00 & column_valid, sem='relaxed')
+            tl.atomic_add(grad_x_ptr + at01, grad * (1 - fy) * fx, mask=exists01 & column_valid, sem='relaxed')
+            tl.atomic_add(grad_x_ptr + at10, grad * fy * (1 - fx), mask=exists10 & column_valid, sem='relaxed')
+            tl.atomic_add(grad_x_ptr + at11, grad * fy * fx, mask=exists11 & column_valid, sem='relaxed')
     if NEED_TAPS:
-        at = channel * pixels + p
-        tl.store(grad_offset_ptr + at + channel * pixels, m * by_y, mask=p_valid)
-        tl.store(grad_offset_ptr + at + (channel + 1) * pixels, m * by_x, mask=p_valid)
-        tl.store(grad_mask_ptr + at, by_mask, mask=p_valid)
-
-
-@triton.jit
-def backward_weight_kernel(
-    x_ptr, offset_ptr, mask_ptr, grad_ptr, grad_weight_ptr,
-    height, width, pixels, out_width, taps, kernel_width,
-    stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x,
-    channels, group_channels, deform_channels, segment, outputs, group_outputs,
-    PRECISION: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_O: tl.constexpr,
-    splits,
-):
-    """Program (tap and channel block, output block, image and every ``splits``-th pixel block): part of one tile."""
-    n = (tl.program_id(2) // splits).to(tl.int64)
-    x_ptr += n * height * width * channels
-    offset_ptr += n * 2 * taps * pixels * (channels // deform_channels)
-    mask_ptr += n * taps * pixels * (channels // deform_channels)
-    grad_ptr += n * pixels * outputs
-    tap = tl.program_id(0) % taps
-    block = tl.program_id(0) // taps
-    blocks = tl.cdiv(segment, BLOCK_C)
-    first = block // blocks * segment
-    c = block % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
-    c_valid = c < segment
-    c += first
-    group = first // group_channels
-    channel = first // deform_channels * taps + tap
-    o = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
-    o_valid = o < group_outputs
-    o += group * group_outputs
-    total = tl.zeros((BLOCK_C, BLOCK_O), tl.float32)
-    for start in range(tl.program_id(2) % splits * BLOCK_P, pixels, splits * BLOCK_P):
-        p = start + tl.arange(0, BLOCK_P)
-        p_valid = p < pixels
-        y0 = p // out_width * stride_y - padding_y + tap // kernel_width * dilation_y
-        x0 = p % out_width * stride_x - padding_x + tap % kernel_width * dilation_x
-        y, x, m = _taps(offset_ptr, mask_ptr, channel, pixels, p, p_valid, y0, x0, height, width)
-        values, _, _ = _bilinear(x_ptr, y, x, c, c_valid, height, width, channels)
-        grad = tl.load(grad_ptr + p[:, None] * outputs + o[None, :],
-                       mask=p_valid[:, None] & o_valid[None, :], other=0.0)
-        columns = (m[:, None] * values).to(grad.dtype)
-        total = tl.dot(tl.trans(columns), grad, total, input_precision=PRECISION)
-    row = (tap - group) * group_channels + c
-    tl.atomic_add(grad_weight_ptr + row[:, None] * outputs + o[None, :], total,
-                  mask=c_valid[:, None] & o_valid[None, :], sem='relaxed')
+        at = (n * 2 * taps * deform_groups + 2 * channel) * pixels + pixel
+        tl.store(grad_offset_ptr + at, m * by_y, mask=valid)
+        tl.store(grad_offset_ptr + at + pixels, m * by_x, mask=valid)
+        tl.store(grad_mask_ptr + (n * taps * deform_groups + channel) * pixels + pixel, by_mask, mask=valid)
 # fmt: on
 
 
-def launch_arguments(x: Tensor, weight: Tensor, geometry: Geometry) -> dict:
-    """Arguments that the kernels share, and their tile sizes."""
-    channels, outputs = x.shape[1], len(weight)
-    group_channels, deform_channels = channels // geometry.groups, channels // geometry.deform_groups
-    segment = math.gcd(group_channels, deform_channels)
-    group_outputs = outputs // geometry.groups
+def launch_arguments(channels: int, geometry: Geometry) -> dict:
+    """Arguments that both kernels share, and their tile sizes."""
+    deform_channels = channels // geometry.deform_groups
     names = ('stride', 'padding', 'dilation')
     return dict(
         zip(('height', 'width'), geometry.in_size, strict=True),
@@ -247,45 +175,63 @@ def launch_arguments(x: Tensor, weight: Tensor, geometry: Geometry) -> dict:
         kernel_width=geometry.kernel_size[1],
         **{f'{name}_{axis}': getattr(geometry, name)[i] for name in names for i, axis in enumerate('yx')},
         channels=channels,
-        group_channels=group_channels,
         deform_channels=deform_channels,
-        segment=segment,
-        outputs=outputs,
-        group_outputs=group_outputs,
-        # As in torch's matrix products, which mmcv's kernel uses.
-        PRECISION='ieee' if torch.get_float32_matmul_precision() == 'highest' else 'tf32',
         BLOCK_P=BLOCK_P,
-        BLOCK_C=min(max(triton.next_power_of_2(segment), 16), 64),
-        # The tile of weights is the largest in shared memory.
-        BLOCK_O=min(max(triton.next_power_of_2(group_outputs), 16), 128 if x.dtype == torch.float32 else 256),
-        num_warps=8,
-        num_stages=1 if x.dtype == torch.float32 else 2,
+        BLOCK_C=min(triton.next_power_of_2(deform_channels), 64),
     )
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
+def _chunks(x: Tensor, geometry: Geometry) -> Iterator[slice]:
+    """Cut the output pixels of all images into ranges whose columns fit ``COLUMN_BYTES``."""
+    total = len(x) * geometry.pixels
+    step = max(BLOCK_P, COLUMN_BYTES // (geometry.taps * x.shape[1] * x.element_size()))
+    for start in range(0, total, step):
+        yield slice(start, min(start + step, total))
+
+
+def _launch(kernel, chunk: slice, geometry: Geometry, *tensors: Tensor, **arguments) -> None:
+    """Run a Triton kernel for the pixels of a chunk and all taps."""
+    grid = (triton.cdiv(chunk.stop - chunk.start, BLOCK_P), geometry.deform_groups * geometry.taps)
+    with torch.cuda.device_of(tensors[0]):
+        kernel[grid](*tensors, start=chunk.start, stop=chunk.stop, **arguments)
+
+
+def _convolve(
+    x: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    then: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """The convolution without gradients; ``then`` is applied to the values ``(pixels, O)`` of a chunk."""
+    arguments = launch_arguments(x.shape[1], geometry)
+    kernels, total = kernel_matrices(weight, geometry), len(x) * geometry.pixels
+    out = x.new_empty(total, len(weight)) if then is None else None
+    for pixels in _chunks(x, geometry):
+        columns = x.new_empty(pixels.stop - pixels.start, geometry.taps, x.shape[1])
+        _launch(columns_kernel, pixels, geometry, x, offset, mask, columns, **arguments)
+        columns = split_groups(columns.view(-1, x.shape[1] // geometry.deform_groups), geometry)
+        values = x.new_empty(len(columns[0]), len(weight)) if then is not None else out[pixels]
+        for i, part in enumerate(values.chunk(geometry.groups, dim=1)):
+            if bias is None:
+                torch.mm(columns[i], kernels[i], out=part)
+            else:
+                torch.addmm(bias.chunk(geometry.groups)[i], columns[i], kernels[i], out=part)
+        if then is not None:
+            values = then(values)
+            out = values.new_empty(total, values.shape[1]) if out is None else out
+            out[pixels] = values
+    return out.view(len(x), *geometry.out_size, -1).permute(0, 3, 1, 2)
 
 
 class _ModulatedDeformConv2d(Function):
     @staticmethod
     def forward(ctx, x, offset, mask, weight, bias, geometry: Geometry):
-        x, offset, mask = _channels_last(x), offset.contiguous(), mask.contiguous()
         ctx.save_for_backward(x, offset, mask, weight)
         ctx.geometry = geometry
-        arguments = launch_arguments(x, weight, geometry)
-        out = x.new_empty((len(x), *geometry.out_size, len(weight))).permute(0, 3, 1, 2)
-        grid = (
-            triton.cdiv(geometry.pixels, BLOCK_P),
-            geometry.groups * triton.cdiv(arguments['group_outputs'], arguments['BLOCK_O']),
-            len(x),
-        )
-        kernel = weight.permute(2, 3, 1, 0).contiguous()
-        with torch.cuda.device_of(x):
-            forward_kernel[grid](
-                x, offset, mask, kernel, kernel if bias is None else bias, out, HAS_BIAS=bias is not None, **arguments
-            )
-        return out
+        return _convolve(x, offset, mask, weight, bias, geometry)
 
     @staticmethod
     @once_differentiable
@@ -294,37 +240,28 @@ class _ModulatedDeformConv2d(Function):
         need_x, need_offset, need_mask, need_weight, need_bias, _ = ctx.needs_input_grad
         need_taps = need_offset or need_mask
         geometry = ctx.geometry
-        arguments = launch_arguments(x, weight, geometry)
-        grad = _channels_last(grad)
+        arguments = launch_arguments(x.shape[1], geometry)
+        kernels = kernel_matrices(weight, geometry)
         grad_x = torch.zeros_like(x, dtype=torch.float32) if need_x else None
-        grad_offset, grad_mask = (
-            torch.empty_like(t, dtype=torch.float32) if need_taps else None for t in (offset, mask)
-        )
-        grad_weight = grad_bias = None
-        with torch.cuda.device_of(x):
-            if need_x or need_taps:
-                kernel = weight.permute(2, 3, 1, 0).contiguous()
-                grid = (triton.cdiv(geometry.pixels, BLOCK_P), geometry.deform_groups * geometry.taps, len(x))
-                outputs = (kernel if g is None else g for g in (grad_x, grad_offset, grad_mask))
-                backward_taps_kernel[grid](
-                    x, offset, mask, kernel, grad, *outputs, NEED_X=need_x, NEED_TAPS=need_taps, **arguments
-                )
+        grad_offset, grad_mask = (torch.empty_like(t) if need_taps else None for t in (offset, mask))
+        grad_kernels = [torch.zeros_like(kernel, dtype=torch.float32) for kernel in kernels]
+        rows = grad.permute(0, 2, 3, 1).flatten(0, 2)  # (pixels of all images, O)
+        for pixels in _chunks(x, geometry):
+            grads = rows[pixels].chunk(geometry.groups, dim=1)
+            columns = merge_groups([g @ kernel.t() for g, kernel in zip(grads, kernels, strict=True)], geometry)
+            outputs = (columns if g is None else g for g in (grad_x, grad_offset, grad_mask))
+            needs = dict(NEED_X=need_x, NEED_TAPS=need_taps)
+            _launch(gradients_kernel, pixels, geometry, x, offset, mask, columns, *outputs, **needs, **arguments)
             if need_weight:
-                segment_blocks = triton.cdiv(arguments['segment'], arguments['BLOCK_C'])
-                tiles = geometry.taps * (arguments['channels'] // arguments['segment']) * segment_blocks
-                # Enough programs to fill a large GPU, each with as long a sum as that leaves.
-                splits = min(triton.cdiv(512, tiles * len(x)), triton.cdiv(geometry.pixels, BLOCK_P))
-                grid = (tiles, triton.cdiv(arguments['group_outputs'], arguments['BLOCK_O']), len(x) * splits)
-                shape = (*geometry.kernel_size, weight.shape[1], len(weight))
-                grad_weight = torch.zeros(shape, device=x.device)
-                backward_weight_kernel[grid](x, offset, mask, grad, grad_weight, splits=splits, **arguments)
-                grad_weight = grad_weight.permute(3, 2, 0, 1).to(weight.dtype)
-        if need_bias:
-            grad_bias = grad.sum((0, 2, 3), dtype=torch.float32).to(grad.dtype)
+                for total, g, column in zip(grad_kernels, grads, split_groups(columns, geometry), strict=True):
+                    total += column.t() @ g
+        grad_weight = None
+        if need_weight:
+            grad_weight = torch.cat(grad_kernels, 1).view(*geometry.kernel_size, -1, len(weight)).permute(3, 2, 0, 1)
+            grad_weight = grad_weight.to(weight.dtype)
+        grad_bias = rows.sum(0, dtype=torch.float32).to(grad.dtype) if need_bias else None
         if need_x:
             grad_x = grad_x.to(x.dtype)
-        if need_taps:
-            grad_offset, grad_mask = grad_offset.to(offset.dtype), grad_mask.to(mask.dtype)
         return grad_x, grad_offset, grad_mask, grad_weight, grad_bias, None
 
 
@@ -339,14 +276,15 @@ def modulated_deform_conv2d(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
     deform_groups: int = 1,
+    then: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Same as ``torch_backend.modulated_deform_conv2d``, on CUDA, for float32, float16 and bfloat16.
 
-    ``x``, ``weight`` and ``bias`` share one of these dtypes; ``offset`` and ``mask`` are best kept in float32. The
-    gradient of ``x`` is summed in no fixed order.
+    ``x``, ``weight`` and ``bias`` share one of these dtypes; ``offset`` and ``mask`` are best kept in float32. Products
+    use TF32 if ``torch.set_float32_matmul_precision`` allows it. The gradient of ``x`` is summed in no fixed order.
 
     Returns:
-        ``(N, O, H', W')``, channels-last, of the dtype of ``x``.
+        ``(N, O, H', W')``, or ``O'`` channels, channels-last, of the dtype of ``x`` or of the result of ``then``.
 
     Raises:
         ValueError: If the shapes do not fit together.
@@ -358,7 +296,12 @@ def modulated_deform_conv2d(
             f"backend 'triton' computes in float32, float16 or bfloat16, got {x.dtype} maps and {weight.dtype} "
             "weights; backend 'torch' takes float64"
         )
-    if not x.is_cuda and isinstance(forward_kernel, triton.JITFunction):
+    if not x.is_cuda and isinstance(columns_kernel, triton.JITFunction):
         raise RuntimeError(f"backend 'triton' needs CUDA tensors, got {x.device.type}; use backend 'torch' or 'auto'")
     geometry = Geometry.of(x, offset, mask, weight, stride, padding, dilation, groups, deform_groups)
+    x = x.contiguous(memory_format=torch.channels_last)
+    offset, mask = offset.contiguous(), mask.contiguous()
+    if then is not None:
+        with torch.no_grad():
+            return _convolve(x, offset, mask, weight, bias, geometry, then)
     return _ModulatedDeformConv2d.apply(x, offset, mask, weight, bias, geometry)
