@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import mmbirefnet
+from mmbirefnet.apis.cuda_graph import GraphedForward
 from mmbirefnet.fileio.checkpoints import misfit
 from mmbirefnet.fileio.configs import read_config
 from mmbirefnet.models import BiRefNet, GuidedBiRefNet
@@ -48,6 +49,8 @@ class TorchBackend:
         fuse: Whether to fuse layers (:func:`mmbirefnet.deploy.fuse`). Predictions are equal up to rounding.
         crop_order: Order of the crops that a released checkpoint was trained with: ``'rows'``, ``'columns'`` or
             ``'auto'``, see :func:`mmbirefnet.utils.convert_birefnet_state_dict`.
+        cuda_graph: Whether to replay a CUDA graph where batches of one shape repeat (BiRefNet on CUDA only). Hooks of
+            modules then run only until it is captured.
 
     Attributes:
         input_size: (H, W) in pixels that the model was trained at: from the config, otherwise from the metadata of the
@@ -74,6 +77,7 @@ class TorchBackend:
         dtype: str = 'float32',
         fuse: bool = True,
         crop_order: str = AUTO,
+        cuda_graph: bool = True,
     ) -> None:
         if str(dtype).removeprefix('torch.') not in (*DTYPES, 'auto'):
             raise ValueError(f'dtype={dtype!r}, must be one of {", ".join(DTYPES)}, auto')
@@ -107,6 +111,9 @@ class TorchBackend:
             model = fuse_model(model, inplace=not given)
         self.takes_guide = isinstance(model, GuidedBiRefNet)
         self.model = model.to(self.device).eval()
+        # Models of others may decide by values, which a graph cannot.
+        graphed = cuda_graph and self.device.type == 'cuda' and isinstance(model, BiRefNet)
+        self._forward = GraphedForward(self._logits) if graphed else self._logits
         mean, std, order = get_normalization(model)
         self.swap = order == 'BGR'
         self.mean, self.std = (torch.tensor(x, device=self.device).view(1, 3, 1, 1) for x in (mean, std))
@@ -114,6 +121,10 @@ class TorchBackend:
     def _autocast(self):
         # Older versions of torch reject float32 in autocast, even with enabled=False.
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        with self._autocast():
+            return self.model(x, mode='tensor')
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -131,9 +142,7 @@ class TorchBackend:
         x = ((x.flip(1) if self.swap else x) - self.mean) / self.std
         if guide.shape[1]:
             x = torch.cat([x, guide / 127.5 - 1], 1)
-        with self._autocast():
-            logits = self.model(x, mode='tensor')
-        probability = logits.float().sigmoid()
+        probability = self._forward(x).float().sigmoid()
         if probability.shape[2:] != x.shape[2:]:  # some heads predict at a smaller size
             probability = F.interpolate(probability, x.shape[2:], mode='bilinear', align_corners=True)
         return probability[:, 0].cpu().numpy()
