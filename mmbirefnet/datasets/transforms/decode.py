@@ -200,7 +200,7 @@ def _class_ids(mask: np.ndarray) -> str:
     if mask.dtype == np.uint16:
         top = int(mask.max())
         return f'values up to {top}' if 0 < top <= 255 else ''
-    counts = cv2.calcHist([mask], [0], None, [256], [0, 256])[1:, 0]
+    counts = cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel()[1:]
     (levels,) = np.nonzero(counts)
     if not len(levels) or len(levels) > _MOST_IDS or counts.sum() < 4 * len(levels) and levels[-1] != 0:
         return ''

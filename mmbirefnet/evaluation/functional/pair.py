@@ -186,5 +186,5 @@ def level_histogram(part: np.ndarray, mask: np.ndarray | None = None) -> np.ndar
     for start in range(0, part.shape[0], step):
         rows = slice(start, start + step)
         strip = None if mask is None else mask[rows]
-        counts += cv2.calcHist([part[rows]], [0], strip, [256], [0, 256])[:, 0].astype(np.int64)
+        counts += cv2.calcHist([part[rows]], [0], strip, [256], [0, 256]).ravel().astype(np.int64)
     return counts
