@@ -1,8 +1,8 @@
 """Measure time, memory and operations of inference or training steps of a config, or the speed of its data pipeline.
 
-Each variant runs in a separate process. With --versus, the steps of two variants alternate, for example
+Each variant runs in a separate process. With --versus, the steps of two or more variants alternate, for example
 
-    python tools/analysis_tools/benchmark.py CONFIG --fused --versus='--plain --dcn mmcv'
+    python tools/analysis_tools/benchmark.py CONFIG --fused --versus='--plain --dcn mmcv' --versus=--plain
 
 With --company N the steps of one process alternate with those of N processes at once.
 """
@@ -21,7 +21,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -59,6 +59,18 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--compile', action=argparse.BooleanOptionalAction, default=False, help='torch.compile the forward pass'
     )
+    parser.add_argument(
+        '--cuda-graph', action=argparse.BooleanOptionalAction, default=False, help='replay a CUDA graph (inference)'
+    )
+    parser.add_argument(
+        '--tf32', action=argparse.BooleanOptionalAction, default=False, help='TF32 in float32 matrix products (CUDA)'
+    )
+    parser.add_argument(
+        '--cudnn-benchmark',
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help='let cuDNN choose its algorithms by time (CUDA)',
+    )
     parser.add_argument('--channels-last', action=argparse.BooleanOptionalAction, default=False, help='memory format')
     parser.add_argument('--checkpoint', help='checkpoint (default: random weights)')
     parser.add_argument('--warmup', type=int, default=1, help='untimed steps (or batches) before the timed ones')
@@ -66,7 +78,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--depth', type=int, default=3, help='depth of the table of modules; 0 for no table')
     parser.add_argument('--threads', type=int, help='CPU threads')
     parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE', help='change the config')
-    parser.add_argument('--versus', metavar='OPTIONS', help='a second variant, with these additional options')
+    parser.add_argument(
+        '--versus',
+        action='append',
+        metavar='OPTIONS',
+        help='another variant, with these additional options; repeatable',
+    )
     parser.add_argument('--company', type=int, metavar='N', help='also compare N processes at once with one alone')
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
@@ -80,6 +97,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error(f'--fused: a fused model is for inference, not for --mode {args.mode}')
     if args.company is not None and (args.company < 2 or args.versus is not None):
         parser.error('--company: expected 2 or more processes, without --versus')
+    if args.cuda_graph and (args.device != 'cuda' or args.mode != 'inference'):
+        parser.error('--cuda-graph: only for inference with --device cuda')
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda: torch finds no CUDA device')
 
@@ -91,6 +110,8 @@ class Steps:
         self.args = args
         self.device = torch.device(args.device)
         torch.manual_seed(0)
+        torch.set_float32_matmul_precision('high' if args.tf32 else 'highest')
+        torch.backends.cudnn.benchmark = args.cudnn_benchmark
         cfg = load_config(args)
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         self.model = build_model(cfg.model, args).to(self.device)
@@ -107,17 +128,21 @@ class Steps:
             self.plain_forward = self.model.forward
             self.model.forward = torch.compile(self.model.forward)
         self.phases = defaultdict(float)
+        self.graph = None
+        if args.cuda_graph:
+            self.infer()  # one-time work, such as the choice of algorithms, cannot be captured
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.infer()
         reset_peak_memory(self.device)
 
     def __call__(self) -> float:
         """Run a step and return its seconds."""
         start = self.now()
-        dtype = DTYPES[self.args.dtype]
-        with nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype):
-            if self.args.mode == 'inference':
-                with torch.no_grad():
-                    self.model(self.inputs, mode='tensor')
-                return self.now() - start
+        if self.args.mode == 'inference':
+            self.infer() if self.graph is None else self.graph.replay()
+            return self.now() - start
+        with self.autocast():
             losses = self.model(self.inputs, self.samples, mode='loss')
         loss, _ = self.model.parse_losses(losses)
         self.phases['forward'] += (forward := self.now()) - start
@@ -128,6 +153,14 @@ class Steps:
         self.phases['optimizer'] += (end := self.now()) - backward
         return end - start
 
+    def autocast(self) -> AbstractContextManager:
+        dtype = DTYPES[self.args.dtype]
+        return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
+
+    def infer(self) -> None:
+        with torch.no_grad(), self.autocast():
+            self.model(self.inputs, mode='tensor')
+
     def now(self) -> float:
         if self.device.type == 'cuda':
             torch.cuda.synchronize()
@@ -136,6 +169,7 @@ class Steps:
     def finish(self) -> dict:
         """Further results, measured after the timed steps."""
         result = dict(parameters=self.parameters, peak_memory=peak_memory(self.device))
+        self.graph = None  # its kernels belong to no module
         if self.args.compile:  # compiled graphs hide the modules
             self.model.forward = self.plain_forward
         result['modules'] = self.module_seconds() if self.args.depth else {}
@@ -311,7 +345,8 @@ def measure_company(args: argparse.Namespace) -> dict:
 
 
 def summarize(seconds: list[float], measured: dict, args: argparse.Namespace) -> dict:
-    options = {name: getattr(args, name) for name in ('mode', 'device', 'dtype', 'fused', 'dcn', 'compile')}
+    names = ('mode', 'device', 'dtype', 'fused', 'dcn', 'compile', 'cuda_graph', 'tf32', 'cudnn_benchmark')
+    options = {name: getattr(args, name) for name in names}
     options |= dict(channels_last=args.channels_last, batch_size=args.batch_size, size=list(args.size))
     # Batches are prefetched, so only the time of all of them together is meaningful.
     latency = statistics.mean(seconds) if args.mode == 'data' else statistics.median(seconds)
@@ -348,6 +383,12 @@ def show(result: dict) -> None:
         company = result['company']
         each = ', '.join(f'{statistics.median(seconds):.4f}' for seconds in company['seconds'])
         print(f'  {company["processes"]} at once    {each} s each, {company["ratio"]:.2f} times one alone')
+    if 'versus_first' in result:
+        ratios = result['versus_first']
+        print(
+            f'  the first is {ratios["speedup"]:.2f} times as fast ({ratios["cpu_ratio"]:.2f} by CPU time), '
+            f'in {ratios["memory_ratio"]:.2f} times the memory'
+        )
     for name, seconds in result.get('modules', {}).items():
         if seconds >= 0.01 * result['latency']:
             print(f'    {name:32s} {seconds:9.4f} s {seconds / result["latency"]:7.1%}')
@@ -356,29 +397,26 @@ def show(result: dict) -> None:
 def main() -> None:
     parser = make_parser()
     variants = [parser.parse_args()]
-    if variants[0].versus is not None:
-        words = [variants[0].config, *shlex.split(variants[0].versus)]
+    for options in variants[0].versus or ():
+        words = [variants[0].config, *shlex.split(options)]
         variants.append(parser.parse_args(words, copy.copy(variants[0])))
     for args in variants:
         check(parser, args)
     results = measure(variants) if variants[0].company is None else [measure_company(variants[0])]
     report = dict(machine=describe_machine(variants[0]), variants=results)
-    if len(results) == 2:
-        first, second = results
-        report['speedup'] = statistics.median(b / a for a, b in zip(first['seconds'], second['seconds']))
-        report['cpu_ratio'] = second['cpu_seconds'] / first['cpu_seconds']
-        report['memory_ratio'] = first['peak_memory'] / second['peak_memory']
+    first, *others = results
+    for other in others:
+        other['versus_first'] = dict(
+            speedup=statistics.median(b / a for a, b in zip(first['seconds'], other['seconds'])),
+            cpu_ratio=other['cpu_seconds'] / first['cpu_seconds'],
+            memory_ratio=first['peak_memory'] / other['peak_memory'],
+        )
     if variants[0].json:
         print(json.dumps(report))
         return
     print(report['machine'])
     for result in results:
         show(result)
-    if 'speedup' in report:
-        print(
-            f'the first is {report["speedup"]:.2f} times as fast ({report["cpu_ratio"]:.2f} by CPU time), '
-            f'in {report["memory_ratio"]:.2f} times the memory'
-        )
 
 
 if __name__ == '__main__':
