@@ -126,7 +126,7 @@ def test_models(hub, capsys):
     ('words', 'message'),
     [
         (['zzz'], 'zzz: no released model matches; known are BiRefNet, '),
-        (['a', 'b'], 'models a b: expected one PATTERN, or download and names'),
+        (['a', 'b'], 'models a b: expected one PATTERN, or download followed by names'),
         (['download'], 'models download: no model given'),
     ],
 )

@@ -111,7 +111,7 @@ def test_the_order_of_the_crops_can_be_given(main, reference, tmp_path, capsys):
     src, dst = tmp_path / 'BiRefNet_lite.pth', tmp_path / 'ours.pth'
     torch.save(without(reference, 'cls_head'), src)
     main([str(src), str(dst), '--crop-order', 'rows'])
-    assert 'crops:     by rows' in capsys.readouterr().out
+    assert 'crops:     stacked by rows' in capsys.readouterr().out
     assert torch.load(dst, weights_only=True)['meta']['crop_order'] == 'rows'
 
 
@@ -142,7 +142,7 @@ def test_back_to_the_reference(main, reference, tmp_path, capsys):
     assert str(back / 'README.md') in capsys.readouterr().out
     found = load_file(back / 'model.safetensors')
     assert all(torch.equal(found[key], value) for key, value in reference.items() if not skipped(key))
-    assert f'error: {back}: exists already; --overwrite' in error(main, ours, back, '--to', 'reference')
+    assert f'error: {back}: already exists. Fix: --overwrite' in error(main, ours, back, '--to', 'reference')
     main([str(ours), str(back), '--to', 'reference', '--overwrite'])
     assert 'must be a .pth or .safetensors file, or a folder' in error(
         main, ours, tmp_path / 'a.onnx', '--to', 'reference'
@@ -255,9 +255,9 @@ def test_nothing_is_overwritten_unasked(main, reference, tmp_path, capsys):
     src, dst = tmp_path / 'released.pth', tmp_path / 'out.pth'
     torch.save(without(reference, 'cls_head'), src)
     dst.write_bytes(b'precious')
-    assert error(main, src, dst) == f'error: {dst}: exists already; --overwrite replaces it'
+    assert error(main, src, dst) == f'error: {dst}: already exists. Fix: --overwrite replaces it'
     assert dst.read_bytes() == b'precious'
-    assert error(main, src, src, '--overwrite') == f'error: {src}: is the file to convert'
+    assert error(main, src, src, '--overwrite') == f'error: {src}: is also the file to convert. Fix: choose another DST'
     assert '.pth file' in error(main, src, tmp_path / 'out.safetensors')
     main([str(src), str(dst), '--overwrite'])
     assert torch.load(dst, weights_only=True).keys() == {'meta', 'state_dict'}
@@ -271,7 +271,7 @@ def test_what_is_no_birefnet(main, reference, tmp_path):
     src.write_bytes(b'<html>')
     assert error(main, src, dst) == f'error: {src}: damaged, or no PyTorch checkpoint'
     torch.save(dict(state_dict=convert_birefnet_state_dict(reference)), src)
-    assert f'{src}: this is a checkpoint of mmbirefnet already' in error(main, src, dst)
+    assert f'{src}: is already a checkpoint of mmbirefnet' in error(main, src, dst)
     torch.save(without(reference, 'layers.2.blocks.5.'), src)
     assert f'{src}: no known Swin Transformer' in error(main, src, dst)
     torch.save(without(reference, 'lateral_block3.conv.bias'), src)

@@ -133,7 +133,7 @@ def test_damaged_checkpoint(reference, lost, message):
 def test_other_checkpoints(reference, converted):
     with pytest.raises(ValueError, match=r"found 2 keys such as \['bias', 'weight'\]"):
         convert_birefnet_state_dict(nn.Linear(1, 1).state_dict())
-    with pytest.raises(ValueError, match='this is a checkpoint of mmbirefnet already'):
+    with pytest.raises(ValueError, match='is already a checkpoint of mmbirefnet'):
         convert_birefnet_state_dict(converted)
     with pytest.raises(ValueError, match=r"1 of \d+ keys have no counterpart, such as \['refiner.conv.weight'\]"):
         convert_birefnet_state_dict(reference | {'refiner.conv.weight': torch.zeros(1)})

@@ -64,7 +64,7 @@ def test_map_with_patterns(tmp_path, capsys):
     arguments = ['--map', 'im=photos,gt=alpha/png/m_*_matte.png', '--set', 'Own']
     assert run(source, tmp_path / 'data', *arguments) == 1
     output = capsys.readouterr().out
-    assert f'{source}/photos/3.JPG: no mask, left out' in output
+    assert f'{source}/photos/3.JPG: left out, because it has no mask' in output
     assert '2 pairs linked; left out: 1 images without mask, 1 masks without image' in output
     items = DichotomousDataset(str(tmp_path / 'data'), sets='Own').load_data_list()
     assert [Path(item['seg_map_path']).resolve().name for item in items] == ['m_1_matte.png', 'm_2_matte.png']
@@ -90,9 +90,9 @@ def test_refusals(tmp_path, capsys):
         touch(tmp_path / place / 'GT', '1.png')
     assert 'COD/NC4K was found several times' in run(tmp_path / 'b', tmp_path / 'data')
     for arguments, told in (
-        (['--map', 'im=im,gt=gt'], '--map and --set go together'),
+        (['--map', 'im=im,gt=gt'], '--map and --set must be used together'),
         (['--map', 'im=im', '--set', 'A'], 'expected im=...,gt=...'),
-        (['--map', 'im=im,gt=masks', '--set', 'A'], 'masks is no folder'),
+        (['--map', 'im=im,gt=masks', '--set', 'A'], 'masks is not a folder'),
     ):
         assert run(tmp_path / 'a', tmp_path / 'data', *arguments) == 2
         assert told in capsys.readouterr().err
