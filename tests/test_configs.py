@@ -257,7 +257,7 @@ def test_three_levels_of_inheritance():
     assert [path for path in CONFIGS if levels(path) > 3] == []
 
 
-def test_no_position_in_a_list():
+def test_configs_do_not_index_lists():
     """Steps and hooks have names: a position would mean something else when a base changes."""
     for path in sorted((ROOT / 'configs').glob('**/*.py')):
         text = path.read_text('utf-8')

@@ -41,7 +41,7 @@ def encoded(image, format: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-def whole_pictures() -> dict[str, bytes]:
+def intact_images() -> dict[str, bytes]:
     """A whole file of every format, channel layout, depth and number of frames, by name."""
     rgb, rgba = Image.fromarray(pixels()), Image.fromarray(pixels(4))
     gray, gray16 = rgb.convert('L'), cv2.cvtColor(pixels(3, np.uint16), cv2.COLOR_RGB2GRAY)

@@ -54,7 +54,7 @@ def test_maps_at_original_size(red, tmp_path):
         assert np.array_equal(red(rgb, channel_order='rgb', output='uint8'), levels)
 
 
-def test_batches_hold_pictures_of_one_input_size():
+def test_batches_contain_images_of_one_input_size():
     backend = RedBackend()
     images = [drawing(64, 64), drawing(96, 64), drawing(64, 64), drawing(64, 64), drawing(96, 64)]
     inferencer = BiRefNetInferencer(backend=backend)
@@ -244,7 +244,7 @@ def test_former_names(red, tmp_path):
 
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 300), (257, 2)])
-def test_tiny_and_narrow_pictures(red, tmp_path, size):
+def test_tiny_and_narrow_images(red, tmp_path, size):
     for input_size in (None, 'image'):
         soft_map = red(np.full((*size, 3), 51, np.uint8), tmp_path, input_size=input_size)
         np.testing.assert_allclose(soft_map, np.full(size, 0.2), atol=1e-6)

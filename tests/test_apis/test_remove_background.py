@@ -25,7 +25,7 @@ from mmbirefnet.imaging.settings import Settings
 module = importlib.import_module('mmbirefnet.apis.cutout')
 
 
-def test_it_is_one_function_of_the_package_and_its_apis():
+def test_package_and_apis_export_the_same_function():
     assert importlib.import_module('mmbirefnet.apis').remove_background is remove_background
 
 

@@ -243,7 +243,7 @@ def test_no_checkpoint(folder, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / 'out').exists()
 
 
-def test_interrupt_tells_what_was_done(backend, folder, monkeypatch, capsys):
+def test_interrupt_prints_the_counts(backend, folder, monkeypatch, capsys):
     def interrupt(self, *_, **__):
         raise KeyboardInterrupt
 
@@ -312,7 +312,7 @@ def test_watch_waits_until_a_file_stays_the_same(backend, folder, monkeypatch):
     assert sorted(writer.out_dir.rglob('a_*')) == [writer.out_dir / 'a_jpg.png']
 
 
-def test_progress_shows_pictures_per_second():
+def test_progress_shows_images_per_second():
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100)
     with ImageProgress(4, console=console) as progress:

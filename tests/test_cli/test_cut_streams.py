@@ -286,7 +286,7 @@ def folder(tmp_path):
         (['--limit', '2'], ['a.png', 'a_mask.png']),
     ],
 )
-def test_which_files(backend, folder, tmp_path, options, expected):
+def test_options_select_input_files(backend, folder, tmp_path, options, expected):
     assert run('in', '-o', 'out', *options) == 0
     assert sorted(str(path.relative_to(tmp_path / 'out')) for path in (tmp_path / 'out').rglob('*.png')) == expected
     names = dict(zip((name.strip('-').replace('no-', '') for name in options[::2]), [options[1:]]))

@@ -130,6 +130,6 @@ def test_models(hub, capsys):
         (['download'], 'models download: no model given'),
     ],
 )
-def test_wrong_words(words, message, capsys):
+def test_wrong_arguments_are_usage_errors(words, message, capsys):
     assert main(['models', *words]) == 2
     assert capsys.readouterr().err.startswith(f'error: {message}')

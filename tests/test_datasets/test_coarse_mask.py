@@ -24,14 +24,14 @@ def seeded():
     np.random.seed(0)  # noqa: NPY002
 
 
-def test_untouched():
+def test_guide_is_the_mask_if_all_probabilities_are_0():
     transform = CoarseMask(prob=0, box_prob=0, drop=0, select=0)
     guide = transform(results(square()))['guide']
     assert guide.dtype == np.float32
     np.testing.assert_array_equal(guide, square() / np.float32(255))
 
 
-def test_dropped():
+def test_drop_is_the_fraction_without_guide():
     transform = CoarseMask(drop=0.25, select=0)
     dropped = sum('guide' not in transform(results(square())) for _ in range(200))
     assert 30 <= dropped <= 70

@@ -45,7 +45,7 @@ def test_command(command):
 
 
 @pytest.mark.parametrize('option', [o for row in TABLES['Options'] for o in spans(row[1]) if o[:2] == '--'])
-def test_option(option):
+def test_listed_options_are_accepted(option):
     serves = option.split()[0] in ('--queue', '--decoders', '--threads')
     parser = argparse.ArgumentParser()
     importlib.import_module(COMMANDS['serve' if serves else 'cut'][0]).add_arguments(parser)

@@ -71,7 +71,7 @@ def test_training_sets(name, sets):
 
 @pytest.fixture
 def example(tmp_path):
-    """Builds the training loader of the page's Python example with a number, over pictures of one color."""
+    """Builds the training loader of the page's Python example with a number, over images of one color."""
 
     def build(number):
         config = blocks('docs/en/user_guides/tasks.md', 'examples')[number]

@@ -179,7 +179,7 @@ def test_full_disk_keeps_the_former_and_says_so(tmp_path, monkeypatch):
         dict(state_dict=3),
     ],
 )
-def test_checkpoints_that_do_not_say_where_the_training_was(tmp_path, warnings, wrong):
+def test_checkpoints_without_training_position_are_skipped(tmp_path, warnings, wrong):
     Saver(tmp_path).save(2)
     content = dict(meta=dict(iter=3, time='20260101_000003'), state_dict={}, message_hub={}, optimizer={})
     torch.save(content | wrong, tmp_path / 'iter_3.pth')

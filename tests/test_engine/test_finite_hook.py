@@ -150,7 +150,7 @@ def loss_scaling(monkeypatch):
 
 
 @pytest.mark.parametrize('clip', [{}, dict(clip_grad=dict(max_norm=1.0))])
-def test_overflow_under_loss_scaling_is_no_alarm(tmp_path, loss_scaling, clip):
+def test_overflow_under_loss_scaling_does_not_stop_training(tmp_path, loss_scaling, clip):
     runner = make_runner(tmp_path, Breaking(), optim_wrapper=loss_scaling | clip)
     runner.train()
     weights = runner.model.weights
@@ -164,7 +164,7 @@ def test_losses_are_watched_under_loss_scaling(tmp_path, loss_scaling):
         make_runner(tmp_path, Breaking(loss=math.nan), optim_wrapper=loss_scaling).train()
 
 
-def test_gradients_that_no_scale_mends_are_an_alarm(tmp_path, loss_scaling):
+def test_gradients_that_overflow_at_any_loss_scale_stop_training(tmp_path, loss_scaling):
     loss_scaling['loss_scale'] = dict(init_scale=2.0**-14)
     runner = make_runner(tmp_path, Breaking(), optim_wrapper=loss_scaling)
     runner.model.forward = lambda inputs, data_samples, mode: dict(loss=(runner.model.weight - 1).sqrt())

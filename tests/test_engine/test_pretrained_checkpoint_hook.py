@@ -76,7 +76,7 @@ def test_of_another_size(released):
         PretrainedCheckpointHook().after_load_checkpoint(runner_of(model), dict(released))
 
 
-def test_not_a_whole_one(released, swin_t):
+def test_incomplete_checkpoint_is_rejected(released, swin_t):
     part = {key: value for key, value in released.items() if not key.startswith('decoder.')}
     with pytest.raises(ValueError, match=r'some\.pth: not a BiRefNet checkpoint'):
         PretrainedCheckpointHook().after_load_checkpoint(runner_of(swin_t), part)

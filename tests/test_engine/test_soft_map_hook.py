@@ -1,4 +1,4 @@
-"""Pictures during validation."""
+"""Figures during validation."""
 
 from types import SimpleNamespace
 

@@ -193,7 +193,7 @@ def test_pool_stops_a_worker_that_hangs():
     assert pool.finish() == [None, None]  # that of the first image too
 
 
-def test_a_time_limit_that_is_none():
+def test_negative_timeout_is_rejected():
     with pytest.raises(ValueError, match='timeout=-1'):
         DichotomousMetric(timeout=-1)
 
@@ -237,7 +237,7 @@ def test_subfolders_are_kept(tmp_path, sets):
 
 @pytest.mark.parametrize('prefix', [None, 'val'])
 @pytest.mark.parametrize('sets', [('A',), ('DIS-TE1', 'DIS-TE2', 'DIS-TE3', 'DIS-TE4'), ('A', 'B')])
-def test_keys_are_known_before(sets, prefix):
+def test_result_keys_equal_the_evaluated_keys(sets, prefix):
     evaluator = Evaluator([dict(type='mmbirefnet.DichotomousMetric', measures=['MAE', 'MSE'], prefix=prefix)])
     evaluator.dataset_meta = dict(sets=sets)
     for name in sets:

@@ -123,7 +123,7 @@ def test_options():
         ('a=' + '[' * 2000 + ']' * 2000, 'a is nested too deeply'),
     ],
 )
-def test_options_that_are_none(word, message, capsys):
+def test_malformed_options_are_rejected(word, message, capsys):
     with pytest.raises(SystemExit):
         parse(word)
     assert message in capsys.readouterr().err

@@ -22,7 +22,7 @@ from PIL import Image, ImageCms
 from mmbirefnet.imaging.read import TooManyPixelsError, load_image
 from mmbirefnet.imaging.sandbox import KEPT_BYTES, ImageDecoder
 
-WHOLE = bad_files.whole_pictures()
+WHOLE = bad_files.intact_images()
 
 
 @pytest.fixture(scope='module')
@@ -304,7 +304,7 @@ def test_forked_process_has_its_own_workers(decoder_and_worker):
     assert children() == before
 
 
-def test_close():
+def test_close_ends_the_worker():
     others = children()
     decoder = ImageDecoder(seconds=60)
     decoder.read(WHOLE['rgb.png'])

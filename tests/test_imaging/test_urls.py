@@ -61,7 +61,7 @@ def url(monkeypatch):
         server.shutdown()
 
 
-def test_content(url):
+def test_content_of_files_and_redirects(url):
     assert read_url(f'{url}/file', allow_private=True) == b'content'
     assert read_url(f'{url}/redirect', allow_private=True) == b'content'
     assert read_url(f'{url}/large', max_bytes=2000, allow_private=True) == b'x' * 2000

@@ -20,7 +20,7 @@ from mmbirefnet.datasets.transforms import LoadImage, LoadMask
 
 pytestmark = pytest.mark.filterwarnings('ignore')  # what Pillow says of damaged files besides
 
-WHOLE = bad_files.whole_pictures()
+WHOLE = bad_files.intact_images()
 GREY = np.asarray(Image.fromarray(pixels()).convert('L'))
 MASKS = {
     name: data
@@ -91,7 +91,7 @@ def test_images_that_are_no_masks(tmp_path):
 
 
 @pytest.mark.parametrize('load', [load_image, load_mask])
-def test_cut_off(tmp_path, load):
+def test_truncated_files_are_complete_or_rejected(tmp_path, load):
     """Never an image or a mask of which a part is missing."""
     count = 0
     for name, (data, whole) in whole_files(load, tmp_path).items():
@@ -103,7 +103,7 @@ def test_cut_off(tmp_path, load):
 
 
 @pytest.mark.parametrize('load', [load_image, load_mask])
-def test_changed(tmp_path, load):
+def test_corrupted_files(tmp_path, load):
     files = {name: data for name, (data, _) in whole_files(load, tmp_path).items()}
     cases = list(bad_files.changed(files, CHANGED))
     assert len(cases) > 80
@@ -113,7 +113,7 @@ def test_changed(tmp_path, load):
 
 @pytest.mark.soak
 @pytest.mark.parametrize('load', [load_image, load_mask])
-def test_changed_in_many_ways(tmp_path, load):
+def test_files_corrupted_at_many_places(tmp_path, load):
     files = {name: data for name, (data, _) in whole_files(load, tmp_path).items()}
     for case in bad_files.changed(files, 200, seed=1):
         path = written(tmp_path, case)

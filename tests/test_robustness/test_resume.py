@@ -42,7 +42,7 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.parametrize('iteration', range(1, ITERATIONS + 1))
-def test_after_any_iteration(uninterrupted, tmp_path, iteration):
+def test_resume_after_any_iteration(uninterrupted, tmp_path, iteration):
     state, seen = uninterrupted
     first = stopped(
         tmp_path / 'run', Interrupt(iteration, raise_stop), checkpoint=dict(interval=iteration, by_epoch=False)
@@ -52,7 +52,7 @@ def test_after_any_iteration(uninterrupted, tmp_path, iteration):
     assert_same(state_of(second), state)
 
 
-def test_several_times_with_other_numbers_of_workers(uninterrupted, tmp_path):
+def test_resume_twice_with_other_numbers_of_workers(uninterrupted, tmp_path):
     state, seen = uninterrupted
     first = stopped(tmp_path / 'run', Interrupt(3, raise_stop), loader=dict(num_workers=2, persistent_workers=True))
     second = stopped(tmp_path / 'run', Interrupt(8, raise_stop), loader=dict(num_workers=1), resume=True)
@@ -128,7 +128,7 @@ def test_accumulated_gradients(tmp_path):
     assert_same(state_of(train(tmp_path / 'run', resume=True, **options)), state_of(whole))
 
 
-def test_seed_that_was_drawn(tmp_path):
+def test_random_seed_is_kept_on_resume(tmp_path):
     """Without a configured seed a run draws one, and keeps it."""
     first = stopped(tmp_path / 'run', Interrupt(4, raise_stop), seed=None)
     seed = first.seed

@@ -248,7 +248,12 @@ def bomb(width, height):
             400,
             'the model input would be 192x256 (height x width); the service allows sides up',
         ),
-        (None, {'scales': ','.join(['0.25'] * 16)}, 413, 'needs 1.0 megapixels of model input; the service allows 1 per'),
+        (
+            None,
+            {'scales': ','.join(['0.25'] * 16)},
+            413,
+            'needs 1.0 megapixels of model input; the service allows 1 per',
+        ),
         (None, {'tile': 64, 'tile_overlap': 32, 'size': 128, 'flip': True}, 413, '--max-work'),
         (None, {'mask': b'no image'}, 400, 'mask.png: not an image'),
         (None, {'mask': encode(RGB[:50])}, 400, 'mask.png: a mask of 128x50 pixels does not fit square.png of 128x96'),

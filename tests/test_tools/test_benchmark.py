@@ -143,7 +143,7 @@ def test_second_variant_and_ratio(tool, monkeypatch, capsys):
     assert 'the first is 2.50 times as fast (3.00 by CPU time), in 0.25 times the memory' in capsys.readouterr().out
 
 
-def test_company(tool, monkeypatch, capsys):
+def test_slowdown_of_parallel_copies(tool, monkeypatch, capsys):
     """A step takes 1 s alone, 2 and 3 s where two are under way at once, and 5 s more while it warms up."""
     copies = []
 
@@ -192,7 +192,7 @@ def test_company(tool, monkeypatch, capsys):
         (['--versus=--mode train', '--fused'], '--fused: a fused model is for inference'),
     ],
 )
-def test_refusals(tool, monkeypatch, capsys, words, message):
+def test_wrong_options_are_errors(tool, monkeypatch, capsys, words, message):
     monkeypatch.setattr(sys, 'argv', ['benchmark.py', 'x.py', *words])
     with pytest.raises(SystemExit):
         tool.main()
@@ -200,7 +200,7 @@ def test_refusals(tool, monkeypatch, capsys, words, message):
 
 
 @pytest.mark.soak
-def test_two_variants_of_birefnet(tmp_path):
+def test_versus_compares_two_variants(tmp_path):
     base = ROOT / 'configs/birefnet/birefnet_swin-t_8xb4-500e_dis5k-1024x1024.py'
     (tmp_path / 'tiny.py').write_text(TINY.format(base))
     words = ['tiny.py', '--size', '32', '64', '--runs', '2', '--threads', '1', '--fused', '--versus=--plain', '--json']

@@ -134,7 +134,7 @@ def test_other_depths_of_swin(main, reference, tmp_path, capsys):
 
 
 @pytest.mark.soak
-def test_back_to_the_reference(main, reference, tmp_path, capsys):
+def test_converts_back_to_the_reference_format(main, reference, tmp_path, capsys):
     src, ours, back = tmp_path / 'released.pth', tmp_path / 'ours.pth', tmp_path / 'release'
     torch.save(without(reference, 'cls_head'), src)
     main([str(src), str(ours), '--crop-order', 'rows'])
@@ -153,7 +153,7 @@ def skipped(key: str) -> bool:
     return key.startswith('cls_head') or key.endswith('relative_position_index')
 
 
-def test_networks_of_before_may_2024(main, reference, tmp_path):
+def test_networks_released_before_may_2024_are_rejected(main, reference, tmp_path):
     for name, state in (('BiRefNet-ep480.pth', reference), ('old.pth', without(reference, 'ipt_blk5'))):
         torch.save(state, tmp_path / name)
         assert f'{tmp_path / name}: this is the network released before May 2024' in error(
@@ -263,7 +263,7 @@ def test_nothing_is_overwritten_unasked(main, reference, tmp_path, capsys):
     assert torch.load(dst, weights_only=True).keys() == {'meta', 'state_dict'}
 
 
-def test_what_is_no_birefnet(main, reference, tmp_path):
+def test_files_that_are_not_birefnet_are_rejected(main, reference, tmp_path):
     src, dst = tmp_path / 'src.pth', tmp_path / 'out.pth'
     assert error(main, src, dst) == f'error: {src}: no such file'
     torch.save(nn.Linear(1, 1).state_dict(), src)

@@ -175,7 +175,7 @@ def test_options_of_the_page_exist():
 
 
 @pytest.mark.soak
-def test_the_walk(tool, tmp_path):
+def test_commands_of_the_fine_tuning_walkthrough(tool, tmp_path):
     """Its commands one after another, with fewer and smaller images, and a model of as few parameters."""
     torch.manual_seed(0)
     model = MODELS.build(Config.fromfile(write_config(tmp_path / NANO.name, NANO)).model)

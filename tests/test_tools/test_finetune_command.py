@@ -62,7 +62,7 @@ def small(tmp_path_factory):
 
 @pytest.mark.soak
 def test_from_folder_to_weights(small, tool, tmp_path, capsys):
-    """With everything decided for 10 images: some held out, old data mixed in, scores, pictures and weights."""
+    """With everything decided for 10 images: some held out, old data mixed in, scores, images and weights."""
     config, checkpoint = small
     data, old = write_images(tmp_path / 'data', range(10)), write_images(tmp_path / 'old', range(20, 24), ('im', 'gt'))
     words = ['finetune', data, '-o', tmp_path / 'run', '--from', checkpoint, '--config', config]

@@ -220,7 +220,7 @@ def test_nothing_is_left_of_a_failure(source, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_blue_stays_out(inferencer, tmp_path):
+def test_video_without_the_object_is_transparent(inferencer, tmp_path):
     # No red anywhere: the cut-out is transparent throughout, in every frame.
     source = make_video(tmp_path / 'a.mp4', [np.full((96, 128, 3), BLUE, np.uint8)] * 3)
     images = read_images(process_video(inferencer, source, tmp_path / 'out.mov').path)

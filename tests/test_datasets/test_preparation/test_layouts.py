@@ -28,7 +28,7 @@ def touch(folder, *names):
 
 
 @pytest.mark.parametrize('index', range(len(LAYOUTS)), ids=lambda index: LAYOUTS[index].set_path)
-def test_known_form(tmp_path, index):
+def test_known_layouts_are_found(tmp_path, index):
     layout = LAYOUTS[index]
     stem = layout.stems.replace('*', '7')
     touch(tmp_path / 'download/inner' / layout.images, f'{stem}.jpg')
@@ -80,7 +80,7 @@ def test_nothing_is_overwritten(tmp_path):
     assert not (tmp_path / 'data/DIS5K/DIS-VD/gt').exists()
 
 
-def test_refusals(tmp_path, capsys):
+def test_ambiguous_sources_and_unmatched_stems_are_errors(tmp_path, capsys):
     touch(tmp_path / 'a/im', '1.jpg')
     touch(tmp_path / 'a/gt', '2.png')
     assert 'none of the known archives' in run(tmp_path / 'a', tmp_path / 'data')

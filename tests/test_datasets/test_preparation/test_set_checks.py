@@ -74,7 +74,7 @@ def faulty(clean, write_pair):
     cut(image), cut(mask)
     fault('unreadable', image), fault('unreadable', mask)
     image, mask = pair('nothing')
-    image.write_bytes(b''), mask.write_text('no picture')
+    image.write_bytes(b''), mask.write_text('no image')
     fault('unreadable', image), fault('unreadable', mask)
     _, mask = pair('color', mask=rng.integers(0, 256, (24, 32, 3), np.uint8))
     fault('not-a-mask', mask)
@@ -98,7 +98,7 @@ def problems_of(reports):
     return sorted((problem.kind, problem.path) for report in reports.values() for problem in report.problems)
 
 
-def test_no_fault(clean):
+def test_clean_sets_have_no_problems(clean):
     reports = check_sets(str(clean), processes=2)
     assert {name: (report.images, report.masks) for name, report in reports.items()} == {'A': (5, 5), 'C': (5, 5)}
     assert problems_of(reports) == []

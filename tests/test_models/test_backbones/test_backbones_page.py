@@ -53,7 +53,7 @@ def test_every_config_is_in_the_table():
 
 
 @pytest.mark.soak
-def test_work(capsys, monkeypatch):
+def test_parameters_and_flops_of_the_table(capsys, monkeypatch):
     """The snippet that counts, run for two of them."""
     monkeypatch.chdir(ROOT)
     (snippet,) = blocks(NAME, 'flops')

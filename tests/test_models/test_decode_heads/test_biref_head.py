@@ -91,7 +91,7 @@ def assert_every_parameter_trains(model: nn.Module) -> None:
 
 @pytest.mark.parametrize('off', ['', *SWITCHES])
 @pytest.mark.soak(keep=3)
-def test_each_part_can_be_off(off):
+def test_each_part_can_be_disabled(off):
     model = seeded(MODELS.build(config(off)))
     losses = train_step(model)
     assert_every_parameter_trains(model)
@@ -139,7 +139,7 @@ def test_supervision_leaves_prediction_alone(full_model, off, parts):
     assert torch.equal(evaluate(without(full_model, off, parts)), evaluate(full_model[0]))
 
 
-def test_side_outputs_are_built_for_whoever_needs_them(full_model):
+def test_side_outputs_are_built_only_if_needed(full_model):
     def has_sides(**options) -> bool:
         head = BiRefHead(CHANNELS, aspp_cfg=None, **options)
         return any('.side.' in name for name, _ in head.named_parameters())
@@ -272,7 +272,7 @@ def stock_model(**head) -> nn.Module:
     )
 
 
-def test_in_a_stock_segmentor():
+def test_trains_in_a_stock_segmentor():
     model = stock_model(gradient_supervision=False)
     assert train_step(model).keys() == {'decode.loss_bce'}
     assert_every_parameter_trains(model)

@@ -117,7 +117,7 @@ def test_initialization_leaves_the_adapters_without_effect(config):
     assert all(parameter.any() for name, parameter in model.named_parameters() if '.lora_A' in name)
 
 
-def test_another_file(tmp_path):
+def test_files_without_adapters_are_rejected(tmp_path):
     (tmp_path / 'x.safetensors').write_bytes(b'no')
     with pytest.raises(ValueError, match='not a file of adapters'):
         read_adapters(tmp_path / 'x.safetensors')

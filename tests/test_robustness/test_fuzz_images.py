@@ -1,4 +1,4 @@
-"""Pictures of all kinds, whole and broken, through ``load_image`` and the inferencer.
+"""Images of all kinds, intact and damaged, through ``load_image`` and the inferencer.
 
 Each is read right, or ends in an error that names the file.
 """
@@ -23,7 +23,7 @@ from mmbirefnet.imaging.read import LoadedImage, load_image
 
 pytestmark = pytest.mark.filterwarnings('ignore')  # what Pillow says of damaged files besides
 
-WHOLE = bad_files.whole_pictures()
+WHOLE = bad_files.intact_images()
 GREY = np.repeat(cv2.cvtColor(pixels(), cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
 CHANGED = 8
 
@@ -45,7 +45,7 @@ def test_there_are_enough_cases():
 
 
 @pytest.mark.parametrize('name', WHOLE)
-def test_whole(name):
+def test_intact_images_are_read(name):
     """Gray, color, alpha, palettes, 16 bits, CMYK, the first of several frames."""
     image = load_image(WHOLE[name], name)
     kind = name.partition('.')[0]
@@ -74,7 +74,7 @@ def test_whole(name):
 
 
 @pytest.mark.parametrize('name', WHOLE)
-def test_cut_off(tmp_path, name):
+def test_truncated_images_are_complete_or_rejected(tmp_path, name):
     """Never an image of which a part is missing."""
     whole = load_image(WHOLE[name])
     for case in bad_files.cut_off({name: WHOLE[name]}):
@@ -83,14 +83,14 @@ def test_cut_off(tmp_path, name):
 
 
 @pytest.mark.parametrize('name', WHOLE)
-def test_changed(tmp_path, name):
+def test_corrupted_images(tmp_path, name):
     for case in bad_files.changed({name: WHOLE[name]}, CHANGED):
         outcome(load_image, written(tmp_path, case))
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize('name', WHOLE)
-def test_changed_in_many_ways(tmp_path, name):
+def test_images_corrupted_at_many_places(tmp_path, name):
     for case in bad_files.changed({name: WHOLE[name]}, 400, seed=1):
         path = written(tmp_path, case)
         outcome(load_image, path)
@@ -108,7 +108,7 @@ def test_every_bit_of_a_png_is_checked(tmp_path, name):
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.jpg', '.tif', '.webp', '.gif', '.bmp'])
-def test_no_picture(tmp_path, suffix):
+def test_files_that_are_not_images_are_rejected(tmp_path, suffix):
     for case in bad_files.wrong_kinds((suffix,)):
         assert outcome(load_image, written(tmp_path, case)) is None, case.name
 
