@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -24,6 +25,12 @@ class Case(NamedTuple):
     name: str
     data: bytes
     whole: bytes | None = None  # what it was cut from: read alike, or an error
+
+    def write(self, folder: Path) -> Path:
+        """Write the file, and return its path."""
+        path = folder / self.name
+        path.write_bytes(self.data)
+        return path
 
 
 def pixels(channels: int = 3, dtype=np.uint8) -> np.ndarray:

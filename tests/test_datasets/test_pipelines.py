@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner, set_random_seed
 from mmseg.models import SegDataPreProcessor
 
@@ -14,12 +14,6 @@ CONFIG_DIR = Path(__file__).parents[2] / 'configs/_base_/datasets'
 CONFIGS = ['dis5k_1024x1024.py', 'synthetic_256x256.py']
 SIDE = 32
 IN_PROCESS = {'num_workers': 0, 'persistent_workers': False}
-
-
-@pytest.fixture(autouse=True)
-def _mmseg_scope():
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        yield
 
 
 @pytest.fixture

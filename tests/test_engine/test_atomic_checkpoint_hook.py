@@ -16,10 +16,7 @@ from mmbirefnet.engine.hooks import AtomicCheckpointHook
 from mmbirefnet.engine.resume import checkpoints as module
 from mmbirefnet.engine.resume.checkpoints import newest_checkpoint, save_as_latest
 
-
-@pytest.fixture(autouse=True)
-def _without_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr(os, 'fsync', lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures('no_fsync')
 
 
 @pytest.fixture

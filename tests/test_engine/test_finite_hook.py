@@ -10,6 +10,7 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from small_training import log_of
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -66,10 +67,6 @@ def make_runner(work_dir, model, batch_size=1, optim_wrapper=None, **options):
         experiment_name=str(work_dir),
         log_level='WARNING',
     )
-
-
-def log_of(work_dir):
-    return '\n'.join(path.read_text() for path in work_dir.glob('*/*.log'))
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,7 @@ PER_EPOCH = ITERATIONS // EPOCHS
 RARELY = dict(interval=100, by_epoch=True)
 
 
-@pytest.fixture(autouse=True)
-def _without_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr(os, 'fsync', lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures('no_fsync')
 
 
 def terminate(number=signal.SIGTERM):

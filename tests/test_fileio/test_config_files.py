@@ -1,13 +1,13 @@
 """Options as they are typed, and configs."""
 
 import argparse
-import importlib.util
 import random
 import string
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from tool_module import load_tool
 
 from mmbirefnet.fileio.configs import ConfigOptions, check_options, parse_value, read_config
 
@@ -145,9 +145,7 @@ def test_any_data_root_from_the_environment(monkeypatch, folder):
 
 def test_all_our_tools_take_options_as_typed(monkeypatch):
     for name in ('train', 'test', 'analysis_tools/benchmark', 'analysis_tools/rank_checkpoints'):
-        spec = importlib.util.spec_from_file_location('tool', ROOT / f'tools/{name}.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = load_tool(ROOT / f'tools/{name}.py')
         words = [
             'tool',
             'config.py',

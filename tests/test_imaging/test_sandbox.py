@@ -102,8 +102,7 @@ def test_warnings_arrive(decoder):
 
 def test_same_errors(decoder, tmp_path):
     for case in [*bad_files.cut_off({'rgb.png': WHOLE['rgb.png']}), *bad_files.wrong_kinds(('.png',))]:
-        path = tmp_path / case.name
-        path.write_bytes(case.data)
+        path = case.write(tmp_path)
         outcomes = []
         for read in (load_image, decoder.read):
             try:

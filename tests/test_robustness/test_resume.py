@@ -17,6 +17,7 @@ from small_training import (
     Interrupt,
     Stop,
     assert_same,
+    log_of,
     make_runner,
     raise_stop,
     state_of,
@@ -28,9 +29,7 @@ PER_EPOCH = LENGTH // BATCH
 BY_EPOCH = dict(interval=1, by_epoch=True)
 
 
-@pytest.fixture(autouse=True)
-def _without_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr(os, 'fsync', lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures('no_fsync')
 
 
 @pytest.fixture(scope='module')
@@ -166,7 +165,7 @@ def test_epochs_of_another_length(tmp_path):
     stopped(tmp_path / 'whole_epoch', Interrupt(PER_EPOCH + 1, raise_stop), checkpoint=BY_EPOCH)
     runner = train(tmp_path / 'whole_epoch', loader=dict(batch_size=1), resume=True)
     assert len(runner.model.seen) == (EPOCHS - 1) * LENGTH
-    log = '\n'.join(path.read_text() for path in (tmp_path / 'whole_epoch').glob('*/*.log'))
+    log = log_of(tmp_path / 'whole_epoch')
     assert 'an epoch has 10 iterations now, 5 before' in log
 
 

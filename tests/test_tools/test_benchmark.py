@@ -1,6 +1,5 @@
 """tools/analysis_tools/benchmark.py on models whose time, memory and work are known."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,6 +12,7 @@ import psutil
 import pytest
 import torch
 from mmengine.model import BaseModel
+from tool_module import load_tool
 from torch import nn
 
 from mmbirefnet.models import DCNv2
@@ -62,10 +62,7 @@ class ToyModel(BaseModel):
 
 @pytest.fixture(scope='module')
 def tool():
-    spec = importlib.util.spec_from_file_location('tool_benchmark', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool(TOOL)
 
 
 @pytest.fixture

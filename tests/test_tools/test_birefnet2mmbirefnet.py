@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden import reference_state_dict
+from golden import reference_state_dict, with_one_value, without
 from mmengine.config import Config, DictAction
 from mmengine.runner import load_checkpoint
 from reference_network import build
@@ -31,9 +31,7 @@ def main():
 
 @pytest.fixture(scope='module')
 def reference() -> dict:
-    """With one value per parameter, so that files are small."""
-    state = reference_state_dict(classifier=True)
-    return {key: value.flatten()[0].clone().expand(value.shape) for key, value in state.items()}
+    return with_one_value(reference_state_dict(classifier=True))
 
 
 @pytest.fixture(autouse=True)
@@ -218,10 +216,6 @@ def dilated(reference: dict) -> dict:
                 key = key.replace(f'aspp_deforms.{i - 1}.bn', f'aspp{i + 1}.bn')
         state[key] = value
     return state
-
-
-def without(state: dict, *words: str) -> dict:
-    return {key: value for key, value in state.items() if not any(word in key for word in words)}
 
 
 @pytest.mark.parametrize(

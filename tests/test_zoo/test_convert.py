@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden import image, model_config, reference_state_dict
+from golden import image, model_config, reference_state_dict, without
 from mmengine.config import Config
 from torch import nn
 
@@ -102,10 +102,6 @@ def test_batch_size_one_checkpoint_in_half_precision(reference):
     half = {key: value.half() for key, value in without_norms(reference).items()}
     variance = convert_birefnet_state_dict(half)['neck.squeeze.norm_in.running_var']
     assert ((variance.double() + 1e-5 - 1).abs() < 1e-7).all()
-
-
-def without(state: dict, *words: str) -> dict:
-    return {key: value for key, value in state.items() if not any(word in key for word in words)}
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """Downloads of every known form are laid out so that the data sets read them."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
+from tool_module import load_tool
 
 from mmbirefnet.datasets import CODDataset, DichotomousDataset
 from mmbirefnet.datasets.preparation.find_sets import FAMILIES
@@ -13,9 +13,7 @@ TOOL = Path(__file__).parents[3] / 'tools/dataset_converters/link_dataset.py'
 
 
 def run(*arguments):
-    spec = importlib.util.spec_from_file_location('link_dataset', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_tool(TOOL)
     with pytest.raises(SystemExit) as exit_info:
         module.main([str(word) for word in arguments])
     return exit_info.value.code

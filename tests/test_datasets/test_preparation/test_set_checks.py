@@ -1,6 +1,5 @@
 """Every kind of fault, planted once, is reported, and nothing else."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,18 +7,12 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from tool_module import load_tool
 
 from mmbirefnet.datasets.preparation.check import PROBLEMS, check_sets
 from mmbirefnet.datasets.preparation.find_sets import FAMILIES, PUBLISHED_SIZES, find_sets
 
 TOOL = Path(__file__).parents[3] / 'tools/dataset_converters/check_dataset.py'
-
-
-def tool():
-    spec = importlib.util.spec_from_file_location('check_dataset', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def cut(path):
@@ -142,7 +135,7 @@ def test_published_sizes():
 
 def test_tool(faulty, capsys):
     root, expected = faulty
-    module = tool()
+    module = load_tool(TOOL)
     with pytest.raises(SystemExit) as exit_info:
         module.main([str(root), '--processes', '1'])
     lines = capsys.readouterr().out.splitlines()

@@ -2,10 +2,9 @@
 
 import os
 import re
-from pathlib import Path
 
 import pytest
-from small_training import EPOCHS, ITERATIONS, LENGTH, Interrupt, RandomData, raise_stop, stopped, train
+from small_training import EPOCHS, ITERATIONS, LENGTH, Interrupt, RandomData, log_of, raise_stop, stopped, train
 
 from mmbirefnet.engine.resume.unreadable import SkipUnreadable
 from mmbirefnet.registry import LOOPS
@@ -24,10 +23,6 @@ class Damaged(RandomData):
 def damaged(monkeypatch):
     monkeypatch.setattr(os, 'fsync', lambda descriptor: None)
     monkeypatch.setattr('small_training.RandomData', Damaged)
-
-
-def log_of(work_dir):
-    return '\n'.join(path.read_text() for path in Path(work_dir).glob('*/*.log'))
 
 
 @pytest.mark.parametrize('workers', [0, 1])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import model_config
+from golden import model_config, without_dropout
 from mmengine.config import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
@@ -66,12 +66,7 @@ def seeded(model: nn.Module) -> nn.Module:
             parameter.data = torch.randn(parameter.shape, generator=generator) / parameter[0].numel() ** 0.5
         elif index % 3 == 0:
             parameter.data += 0.1
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0
-        if type(module).__name__ == 'DropPath':
-            module.drop_prob = 0
-    return model
+    return without_dropout(model)
 
 
 def train_step(model: nn.Module, n=2, **size) -> dict[str, Tensor]:
