@@ -113,7 +113,7 @@ def test_threshold_and_small_components(red):
     np.testing.assert_allclose(red(rgb, min_area=0.01, **options), large)
 
 
-def test_what_is_transparent_is_not_seen(red):
+def test_transparent_pixels_are_gray_for_the_model(red):
     rgba = np.zeros((32, 64, 4), np.uint8)
     rgba[..., 2] = 255  # red throughout, in BGR
     rgba[:, 32:, 3] = 255
@@ -130,7 +130,7 @@ def test_fixed_size_is_respected():
             inferencer(drawing(20, 20), **options)
 
 
-def test_it_writes_and_returns(red, tmp_path):
+def test_call_writes_files_and_returns_maps(red, tmp_path):
     for name in ('in/a.png', 'in/sub/b.png'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(drawing(20, 30)).save(tmp_path / name)

@@ -237,7 +237,7 @@ def test_examples_of_the_export_page(write, tmp_path, monkeypatch):
     ],
     ids=['classifier', 'four channels', 'smaller map', 'two inputs', 'two outputs'],
 )
-def test_other_models(write, inputs, outputs):
+def test_models_with_other_inputs_or_outputs_are_rejected(write, inputs, outputs):
     # The outputs are constants: all that counts is what the model takes and gives.
     nodes = [
         helper.make_node(

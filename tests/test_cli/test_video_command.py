@@ -48,7 +48,7 @@ def test_writes_the_video_and_prints_its_name(source, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('name', ['red.mkv', 'red.ts', 'red.webm'])
-def test_whole_files_exit_with_0(tmp_path, capsys, name):
+def test_intact_files_exit_with_0(tmp_path, capsys, name):
     codec, sound = ('libvpx', 'libopus') if name.endswith('.webm') else ('libx264', 'aac')
     source = make_video(tmp_path / name, codec=codec, sound=sound, sound_seconds=1.4)
     assert main(['video', str(source), '-o', str(tmp_path / 'out.mkv'), '--quiet']) == 0

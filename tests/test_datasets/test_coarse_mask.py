@@ -38,7 +38,7 @@ def test_drop_is_the_fraction_without_guide():
 
 
 @pytest.mark.parametrize('name', ['erode', 'dilate', 'holes', 'shift', 'coarsen'])
-def test_an_operation(name):
+def test_operations_change_the_mask_by_at_most_their_strength(name):
     """The ground truth has a size of 40 pixels, and a quarter of it, 10, is the most that is changed."""
     mask, rng = square() / np.float32(255), np.random.default_rng(0)
     changes = [getattr(CoarseMask(strength=0.25), name)(mask, rng) for _ in range(50)]

@@ -55,7 +55,7 @@ class TestLoadImage:
         cv2.imwrite(str(tmp_path / 'a.png'), GREY)
         np.testing.assert_array_equal(load_image(tmp_path / 'a.png')['img'], np.stack([GREY] * 3, -1))
 
-    def test_what_is_transparent_is_gray_as_in_inference(self, tmp_path):
+    def test_transparent_pixels_are_gray_as_in_inference(self, tmp_path):
         alpha = GREY[..., None] / 255
         cv2.imwrite(str(tmp_path / 'a.png'), np.dstack([COLOR, GREY]))
         image = load_image(tmp_path / 'a.png')['img']

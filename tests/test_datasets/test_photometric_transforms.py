@@ -113,7 +113,7 @@ class TestSyntheticBackground:
         monkeypatch.setattr(transform, 'draw', lambda: (kind, np.array(color), shift))
         return transform({'img': self.IMAGE.copy(), 'gt_seg_map': self.HARD if mask is None else mask})['img']
 
-    def test_gray(self, monkeypatch):
+    def test_gray_background_uses_one_level(self, monkeypatch):
         expected = [[[10, 20, 30], [50, 60, 70]], [[7, 7, 7], [7, 7, 7]]]
         np.testing.assert_array_equal(self.apply(monkeypatch, 'gray', [7, 8, 9]), expected)
 

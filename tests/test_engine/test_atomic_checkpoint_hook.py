@@ -252,7 +252,7 @@ def test_save_best_is_checked_before_the_training(tmp_path, save_best, joined):
         trained(tmp_path, save_best, dataset)
 
 
-def test_the_rule_is_that_of_the_measure_whatever_the_set_is_called():
+def test_rule_depends_on_the_measure_not_on_the_set_name():
     keys = dict(greater_keys=['mBA', 'wFmeasure'], less_keys=['MAE'])
     hook = AtomicCheckpointHook(save_best=['Samba/MAE', 'MAE-set/wFmeasure'], **keys)
     assert hook.rules == ['less', 'greater']

@@ -176,6 +176,6 @@ def test_leaves_the_optimizer_as_it_was(tmp_path):
     assert 'watched' not in runner.optim_wrapper.update_params.__qualname__
 
 
-def test_refuses_other_actions():
+def test_unknown_actions_are_rejected():
     with pytest.raises(ValueError, match="'stop' or 'skip', got 'ignore'"):
         HOOKS.build(dict(type='mmbirefnet.FiniteHook', action='ignore'))

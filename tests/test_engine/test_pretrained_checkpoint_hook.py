@@ -31,7 +31,7 @@ def swin_t():
 
 
 @pytest.mark.parametrize('wrap', [dict, lambda state: dict(state_dict=state)], ids=['alone', 'nested'])
-def test_the_reference_s_parameters_are_converted(released, swin_t, wrap):
+def test_reference_parameters_are_converted(released, swin_t, wrap):
     """Those of the classifier, which fine-tuning does without, may be left over; the model may be wrapped."""
     checkpoint = wrap({f'module.{key}': value for key, value in released.items()})
     hook, wrapper = PretrainedCheckpointHook(), nn.Module()

@@ -58,7 +58,7 @@ def test_during_validation(tmp_path):
     assert len(second.message_hub.get_scalar('val/score').data[0]) == 2
 
 
-def test_another_signal(tmp_path):
+def test_configured_signals_stop_the_run(tmp_path):
     interrupt = Interrupt(2, lambda: terminate(signal.SIGUSR1), 'NORMAL')
     _, status = status_of(tmp_path / 'run', interrupt, signals=['SIGTERM', 'SIGUSR1'])
     assert status == 128 + signal.SIGUSR1

@@ -65,7 +65,7 @@ def test_text_stays_as_typed(text):
          {'type': 'mmbirefnet.Resize', 'scale': (64, 32), 'a': {'b': None}}),
     ],
 )  # fmt: skip
-def test_values(text, value):
+def test_parse_value_of_python_literals(text, value):
     assert parse_value(text) == value
     assert type(parse_value(text)) is type(value)
 

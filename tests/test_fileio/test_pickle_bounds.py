@@ -191,7 +191,7 @@ def test_safetensors_with_a_large_header(tmp_path):
 
 
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
-def test_what_trainings_save_is_read(tmp_path, zipped):
+def test_checkpoints_of_trainings_are_read(tmp_path, zipped):
     weight = torch.arange(6.0)
     history = HistoryBuffer()
     for value in range(3):

@@ -84,7 +84,7 @@ def test_orientation_is_read_from_a_damaged_exif(order):
         assert sorted(load_image(saved(Image.fromarray(RED_GREEN), 'JPEG', exif=exif[:length])).size) == [2, 3]
 
 
-def test_alpha():
+def test_alpha_is_kept_and_composited_on_gray():
     rgba = np.dstack([RED_GREEN, [[0, 128, 255], [255, 255, 255]]]).astype(np.uint8)
     loaded = load_image(saved(Image.fromarray(rgba)))
     assert np.array_equal(loaded.rgb, RED_GREEN)
@@ -181,7 +181,7 @@ def test_damaged_profile_is_a_warning():
     assert loaded.icc_profile is None
 
 
-def test_arrays():
+def test_arrays_of_all_layouts():
     assert np.array_equal(load_image(RED_GREEN).rgb, RED_GREEN[..., ::-1])
     assert np.array_equal(load_image(RED_GREEN, channel_order='rgb').rgb, RED_GREEN)
     assert load_image(np.full((1, 2), 9, np.uint8)).rgb.tolist() == [[[9] * 3] * 2]

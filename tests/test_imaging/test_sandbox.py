@@ -71,7 +71,7 @@ def icon(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize('name', WHOLE)
-def test_same_image(decoder, name, tmp_path):
+def test_worker_reads_the_same_image(decoder, name, tmp_path):
     path = tmp_path / name
     path.write_bytes(WHOLE[name])
     here, there = load_image(path), decoder.read(path)
@@ -100,7 +100,7 @@ def test_warnings_arrive(decoder):
         decoder.read(buffer.getvalue(), 'a.png')
 
 
-def test_same_errors(decoder, tmp_path):
+def test_worker_raises_the_same_errors(decoder, tmp_path):
     for case in [*bad_files.cut_off({'rgb.png': WHOLE['rgb.png']}), *bad_files.wrong_kinds(('.png',))]:
         path = case.write(tmp_path)
         outcomes = []

@@ -129,7 +129,7 @@ def test_limits(url, path, error, message):
 
 
 @pytest.mark.parametrize('text', ['file:///etc/passwd', 'ftp://example.org/a.png', 'a.png'])
-def test_other_urls(text):
+def test_other_schemes_are_rejected(text):
     with pytest.raises(ValueError, match='not a URL that begins with http'):
         read_url(text, allow_private=True)
 

@@ -173,7 +173,7 @@ def dataset(folder: Path) -> DichotomousDataset:
     return DichotomousDataset(str(folder), pipeline=PIPELINE)
 
 
-def test_names(folder):
+def test_files_of_any_name_are_loaded(folder):
     """Every item is found and loaded whatever its name."""
     names = [*bad_files.NAMES, os.fsdecode(b'no-utf8-\xff.png')]
     for name in names:

@@ -149,7 +149,7 @@ def test_extreme_sizes(tmp_path, size, format):
 
 
 @pytest.mark.parametrize('name', [*bad_files.NAMES, os.fsdecode(b'no-utf8-\xff.png')], ids=ascii)
-def test_names(tmp_path, name):
+def test_files_of_any_name_are_read(tmp_path, name):
     """Read, and told from errors, whatever the file is called."""
     rgb, inside = red_square()
     Image.fromarray(rgb).save(tmp_path / name, 'PNG')

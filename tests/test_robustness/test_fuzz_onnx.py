@@ -58,7 +58,7 @@ def test_no_model(tmp_path):
         assert outcome(predict, case.write(tmp_path)) is None, case.name
 
 
-def test_other_shapes(path):
+def test_models_of_other_shapes_are_rejected(path):
     for shapes in (
         dict(input_image=(1, 4, 64, 64), w=(1, 4, 1, 1)),
         dict(output_image=(1, 3, 64, 64), w=(3, 3, 1, 1)),

@@ -294,7 +294,7 @@ def test_errors(client, content, fields, status, message):
 
 
 @pytest.mark.parametrize('name', ['../../etc/passwd.png', '/etc/passwd', '..\\..\\boot.ini', 'a\x01"; x=y.png', '..'])
-def test_names_are_names_only(client, name, tmp_path, monkeypatch):
+def test_uploaded_names_lead_to_no_path(client, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('TMPDIR', str(tmp_path))
     disposition = post(client, name=name).headers['content-disposition']
@@ -473,7 +473,7 @@ def test_page_takes_nothing_from_elsewhere(client):
     assert client.get('/docs').status_code == client.get('/redoc').status_code == 404
 
 
-def test_limits_have_to_be_positive():
+def test_limits_must_be_positive():
     for bad in (dict(queue=0), dict(upload_seconds=float('inf')), dict(megapixels=float('nan'))):
         with pytest.raises(ValueError, match=f'{next(iter(bad))}=.*, must be more than 0 and finite'):
             Limits(**bad)

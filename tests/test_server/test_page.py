@@ -312,7 +312,7 @@ def test_page_fits_a_phone(browser, scheme):
 
 
 @pytest.mark.soak
-def test_a_key_is_asked_for(browser):
+def test_page_asks_for_the_api_key(browser):
     with service(options=dict(api_key='secret')) as (host, port):
         page = browser.new_page()
         page.goto(f'http://{host}:{port}/')

@@ -119,7 +119,7 @@ def test_data(tool, tiny_config, tiny_data):
     assert batches() > 0
 
 
-def test_summary_of_times(tool):
+def test_summary_has_the_median_time_and_rate(tool):
     args = tool.make_parser().parse_args(['x.py', '--batch-size', '4'])
     assert tool.summarize([1.0, 2.0, 9.0], {}, args)['latency'] == 2.0
     assert tool.summarize([1.0, 2.0, 9.0], {}, args)['images_per_second'] == 2.0

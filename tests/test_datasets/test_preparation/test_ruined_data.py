@@ -91,7 +91,7 @@ def test_near_duplicates_of_held_out_images(tmp_path, samples):
     assert {kind for kind, _ in found(tmp_path)} == {'near-duplicate'}
 
 
-def test_other_names(tmp_path, samples):
+def test_other_folder_names_and_a_mask_suffix(tmp_path, samples):
     for index, sample in enumerate(samples[:3]):
         write(tmp_path, index, sample.image, sample.mask, names=('Images', 'Masks'), ending='_mask')
     assert found(tmp_path) == set()

@@ -73,7 +73,7 @@ def test_sample_depends_on_seed_set_and_index_alone():
 
 
 @pytest.mark.parametrize('size', [(96, 160), (160, 96)])
-def test_other_shapes(size):
+def test_objects_keep_their_shape_at_any_size(size):
     sample = make_sample(0, 'DIS-TR', 0, size)
     assert sample.mask.shape == size
     rows, columns = np.nonzero(sample.mask)

@@ -69,7 +69,7 @@ def test_replacement_has_the_size_of_its_batch():
     assert sample['data_samples'].img_path != 'im/2.png'
 
 
-def test_other_actions_are_refused():
+def test_unknown_actions_are_rejected():
     with pytest.raises(ValueError, match="'stop' or 'skip', got 'ignore'"):
         LOOPS.build(
             dict(type='mmbirefnet.ResumableTrainLoop', runner=None, dataloader=None, max_epochs=1, unreadable='ignore')

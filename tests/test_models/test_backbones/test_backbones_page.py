@@ -57,7 +57,7 @@ def test_parameters_and_flops_of_the_table(capsys, monkeypatch):
         assert capsys.readouterr().out == work[name]
 
 
-def test_convnext(tmp_path, monkeypatch):
+def test_convnext_example_of_the_page(tmp_path, monkeypatch):
     (snippet,) = blocks(NAME, 'convnext')
     path = tmp_path / 'convnext.py'
     path.write_text(snippet.replace("'configs/", f"'{ROOT}/configs/"))

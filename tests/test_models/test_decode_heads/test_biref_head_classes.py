@@ -142,7 +142,7 @@ def test_trains_in_a_stock_segmentor():
     assert_every_parameter_trains(model)
 
 
-def test_fused():
+def test_fused_model_has_the_same_logits():
     model = several().eval()
     with torch.no_grad():
         torch.testing.assert_close(

@@ -52,7 +52,7 @@ def test_starts_from_the_plain_model(models):
     torch.testing.assert_close(logits(adapted), logits(plain))
 
 
-def test_what_is_adapted_and_trained(models):
+def test_only_adapters_are_trained(models):
     _, adapted = models
     assert all(parameter.requires_grad == ('.lora_' in name) for name, parameter in adapted.named_parameters())
     layers = {name.partition('.lora_A')[0] for name, _ in adapted.named_parameters() if '.lora_A' in name}
