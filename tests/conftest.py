@@ -46,6 +46,12 @@ def sigterm_handler():
     signal.signal(signal.SIGTERM, handler)
 
 
+@pytest.fixture
+def no_fsync(monkeypatch):
+    """Do not wait for the disk."""
+    monkeypatch.setattr(os, 'fsync', lambda descriptor: None)
+
+
 @pytest.fixture(scope='session')
 def trained_checkpoint(tmp_path_factory):
     """A tiny BiRefNet that works on drawn objects, trained once a test run (18 s of one core).

@@ -108,7 +108,7 @@ def test_plain_convolutions_are_plain():
     assert kinds == [{torch.nn.Conv2d}] * 5
 
 
-def test_full_model_has_all_of_it(full):
+def test_full_model_has_all_ablated_parts(full):
     for parts, _ in GONE.values():
         for part in parts:
             assert any(part in name for name in full), part

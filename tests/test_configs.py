@@ -101,7 +101,7 @@ def build(model, device='meta'):
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 class TestName:
-    def test_backbone(self, path):
+    def test_name_gives_the_backbone(self, path):
         cfg, name = load(path), fields_of(path)['backbone']
         known = max((known for known in BACKBONES if f'{name}-'.startswith(f'{known}-')), key=len)
         backbone = {'norm_cfg': None, **cfg.model.backbone}
@@ -115,7 +115,7 @@ class TestName:
             assert cfg.auto_scale_lr.base_batch_size == int(fields['gpus']) * int(fields['batch'])
             assert cfg.auto_scale_lr.get('base_batch_per_gpu', int(fields['batch'])) == int(fields['batch'])
 
-    def test_length(self, path):
+    def test_name_gives_the_training_length(self, path):
         cfg, fields = load(path), fields_of(path)
         if fields['unit'] == 'e':
             assert cfg.train_cfg.max_epochs == int(fields['length'])
@@ -131,7 +131,7 @@ class TestName:
             assert len(found) == len(set(found))
             assert set(found) == set(sets)
 
-    def test_size(self, path):
+    def test_name_gives_the_size(self, path):
         cfg, (*sizes,) = load(path), fields_of(path)['size'].split('-')
         sizes = [tuple(int(side) for side in size.split('x')) for size in sizes]
         loader = cfg.train_dataloader
@@ -257,7 +257,7 @@ def test_three_levels_of_inheritance():
     assert [path for path in CONFIGS if levels(path) > 3] == []
 
 
-def test_no_position_in_a_list():
+def test_configs_do_not_index_lists():
     """Steps and hooks have names: a position would mean something else when a base changes."""
     for path in sorted((ROOT / 'configs').glob('**/*.py')):
         text = path.read_text('utf-8')

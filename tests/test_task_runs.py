@@ -91,7 +91,7 @@ def test_dynamic_sizes_are_the_samplers(data, tmp_path):
     assert 'wFmeasure' in scores
 
 
-def test_wide_pictures_are_wide(data, tmp_path):
+def test_wide_images_stay_wide(data, tmp_path):
     name = 'birefnet_general/birefnet_swin-t_8xb4-250e_general-2560x1440.py'
     cfg = Config.fromfile(CONFIGS / name)
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False, batch_size=1)

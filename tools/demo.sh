@@ -35,4 +35,4 @@ step "contact sheet: image, mask, map"
 python tools/analysis_tools/contact_sheet.py --images "$out/data/DIS-VD/im" --gt "$out/data/DIS-VD/gt" \
     --pred "$out/maps" --out "$out/contact_sheet.png"
 echo
-echo "done in $((SECONDS - start)) s: checkpoint $(cat "$out/last_checkpoint"), picture $out/contact_sheet.png"
+echo "done in $((SECONDS - start)) s: checkpoint $(cat "$out/last_checkpoint"), figure $out/contact_sheet.png"

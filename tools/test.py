@@ -32,15 +32,20 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', metavar='DIR', help='write figures of the predictions to DIR')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show displays each prediction')
+    parser.add_argument(
+        '--wait-time',
+        type=float,
+        default=2,
+        help='seconds for which --show displays each prediction (default: %(default)s)',
+    )
     parser.add_argument('--tta', action='store_true', help='use the test-time augmentation of the config')
-    parser.add_argument('--no-fuse', action='store_true', help='test the plain model without fusing it')
+    parser.add_argument('--no-fuse', action='store_true', help='do not fuse layers of the model')
     add_common_arguments(parser)
     return parser.parse_args()
 
 
 def enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
-    """Let the visualization hook draw every prediction."""
+    """Configure the visualization hook to draw every prediction."""
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise SystemExit("error: --show and --show-dir need default_hooks.visualization (a 'VisualizationHook')")
@@ -63,7 +68,7 @@ def enable_tta(cfg: Config) -> None:
 
 
 def write_maps(cfg: Config, folder: str) -> None:
-    """Let the evaluator, or the first metric that supports it, write predictions to ``folder``."""
+    """Configure the evaluator, or the first metric that supports it, to write predictions to ``folder``."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -83,7 +88,7 @@ def write_maps(cfg: Config, folder: str) -> None:
 
 
 def resume_maps(cfg: Config, args: argparse.Namespace) -> None:
-    """Record to which test the predictions of ``--out`` belong, and continue it with ``--resume``."""
+    """Record which test writes predictions to ``--out``; with ``--resume``, continue the recorded test."""
     folder = Path(args.out)
     facts = describe_predictions(cfg, args.checkpoint, tta=args.tta, fuse=not args.no_fuse)
     began = None
@@ -92,7 +97,7 @@ def resume_maps(cfg: Config, args: argparse.Namespace) -> None:
             began = resume_predictions(folder, facts)
         except ValueError as error:
             raise SystemExit(f'error: --resume: {error}') from error
-        # Predictions without a record may be of any test, so they do not count.
+        # Without a record, the predictions may come from another test, so all images are predicted.
         newer_than = sys.maxsize if began is None else began
         cfg.test_cfg = dict(type='mmbirefnet.ResumableTestLoop', newer_than=newer_than)
     if began is None and Share.from_environment().rank == 0:

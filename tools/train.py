@@ -20,8 +20,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--auto-scale-lr',
         choices=RULES,
-        help="scale the learning rate: 'linear' with the batch of all GPUs (mmengine's auto_scale_lr), or with the "
-        "'sqrt' of the images per GPU, as in the reference",
+        help="scale the learning rate: linear with the total batch size (mmengine's auto_scale_lr), or with the square "
+        'root (sqrt) of the batch size per GPU, as in the reference',
     )
     add_common_arguments(parser)
     return parser.parse_args()
@@ -31,7 +31,7 @@ def enable_amp(cfg: Config) -> None:
     """Switch the optimizer wrapper of the config to bfloat16 autocast, or keep its mixed precision.
 
     Raises:
-        SystemExit: If the wrapper of the config does not support mixed precision here.
+        SystemExit: If the config has another type of optimizer wrapper.
     """
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if kind == 'OptimWrapper':

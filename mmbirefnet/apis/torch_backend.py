@@ -164,8 +164,8 @@ def find_config(model: str | os.PathLike) -> Path:
     if name in known:
         return known[name]
     raise FileNotFoundError(
-        f'{model}: no config file, and not one of these configs: {", ".join(sorted(known))}; for a released model '
-        f'{suggest(name)}'
+        f'{model}: neither a config file nor the name of a config ({", ".join(sorted(known))}). If you mean a released '
+        f'model: {suggest(name)}'
     )
 
 

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1024,
         metavar='N',
-        help='longer side of the images on the page, in pixels (default: %(default)s)',
+        help='longest side of the images on the page, in pixels (default: %(default)s)',
     )
     parser.add_argument('--overwrite', action='store_true', help='replace the file if it exists')
     parser.add_argument('--quiet', action='store_true', help='no progress bar')

@@ -53,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('output')
     add_output_argument(
         group,
-        'gray mask, cut-out with alpha, or composite of the object and --background; several are written to one folder '
-        'each (default: cutout, or composite with --background)',
+        'gray mask, cut-out with alpha, or composite of the object on --background; each of several goes to its own '
+        'folder (default: cutout, or composite with --background)',
         nargs='+',
     )
     group.add_argument('--background', metavar='COLOR|FILE', help="'#rrggbb', a name, or an image")
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         const=0.0,
         metavar='MARGIN',
-        help='crop files to the object, with a margin given as a fraction of its sides; <file>.json contains the box',
+        help='crop the output to the object, with a margin as a fraction of its sides; <file>.json contains the box',
     )
     existing = group.add_mutually_exclusive_group()
     existing.add_argument('--overwrite', action='store_true', help='replace existing files')
@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=2,
         metavar='N',
-        help='number of threads that read images, and of threads that write them',
+        help='number of threads that read images, and of those that write them (default: %(default)s)',
     )
     group.add_argument('--quiet', action='store_true', help='no progress bar')
     group = parser.add_argument_group('input')
@@ -114,8 +114,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--frames',
         choices=('all', 'first'),
         default='all',
-        help='process all frames of animations (GIF, PNG, WebP, AVIF) and pages of TIFF files, or the first (default: '
-        '%(default)s)',
+        help='process all frames of animations (GIF, PNG, WebP, AVIF) and all pages of TIFF files, or only the first '
+        '(default: %(default)s)',
     )
     group.add_argument('--recursive', action=argparse.BooleanOptionalAction, default=True, help='search subfolders')
     group.add_argument(
@@ -124,8 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=(),
         metavar='PATTERN',
         help="in folders and globs, use only files that match, such as '*.jpg'; a pattern with a slash, such as "
-        "'sub/*', is "
-        'matched against the path relative to the folder',
+        "'sub/*', is matched against the path relative to the folder",
     )
     group.add_argument('--exclude', nargs='+', default=(), metavar='PATTERN', help='leave out files that match')
     group.add_argument('--limit', type=int, metavar='N', help='process at most N images, not counting skipped ones')

@@ -24,18 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='name of a released model (see mmbirefnet models), or a checkpoint (default: %(default)s)',
     )
     parser.add_argument(
-        '--config', metavar='FILE', help='config of --from, if that is a checkpoint of your own architecture'
+        '--config', metavar='FILE', help='config of --from, needed only for a checkpoint with your own architecture'
     )
     parser.add_argument(
         '--recipe',
         default='auto',
         metavar='NAME[+NAME…]',
-        help='training recipe: auto chooses by the data; or names of files in configs/_base_/finetune (default: '
-        '%(default)s)',
+        help='training recipe: auto chooses one for the data; otherwise names of files in configs/_base_/finetune '
+        '(default: %(default)s)',
     )
-    parser.add_argument(
-        '--val', metavar='DIR', help='images and masks for validation (default: some of DATA are held out)'
-    )
+    parser.add_argument('--val', metavar='DIR', help='images and masks for validation (default: hold out some of DATA)')
     parser.add_argument(
         '--old-data',
         metavar='DIR',
@@ -65,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         action=ConfigOptions,
         metavar='KEY=VALUE',
-        help='replace further settings of the config',
+        help='override settings of the config',
     )
 
 

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments of the command line; by default those of this process.
 
     Returns:
-        Exit status: 0; 1 if some images failed; 2 if the command could not start; 130 if it was interrupted.
+        Exit status: 0 on success; 1 if some images failed; 2 if the command could not run; 130 if it was interrupted.
     """
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/en/notes/performance.md; read when torch is imported
     escape_unprintable()

@@ -14,7 +14,7 @@ from mmbirefnet.zoo.catalog import get_info, list_models, suggest
 from mmbirefnet.zoo.download import NO_HUB, fetch, find_cached
 
 DOWNLOAD = 'download'
-WIDTH = 200  # if the output is no terminal: wide enough that no line is truncated
+WIDTH = 200  # if the output is not a terminal; wide enough not to truncate lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'words',
         nargs='*',
         metavar='PATTERN | download MODEL',
-        help="models to list: part of a name or a shell pattern, such as 'lite' or '*matting*'; or the word "
-        'download, followed by '
-        'the names, Hugging Face ids or URLs of the models to download',
+        help="models to list: part of a name or a shell pattern, such as 'lite' or '*matting*'; or the word download, "
+        'followed by the names, Hugging Face ids or URLs of the models to download',
     )
 
 
@@ -33,7 +32,9 @@ def run(args: argparse.Namespace) -> int:
     if args.words[:1] == [DOWNLOAD]:
         return _download(args.words[1:])
     if len(args.words) > 1:
-        raise ValueError(f'models {" ".join(args.words)}: expected one PATTERN, or download and names of models')
+        raise ValueError(
+            f'models {" ".join(args.words)}: expected one PATTERN, or download followed by names of models'
+        )
     pattern = args.words[0] if args.words else None
     names = list_models(pattern)
     if not names:
@@ -73,8 +74,8 @@ def _print_table(names: list[str]) -> None:
     if not console.is_terminal:
         console.width = WIDTH
     console.print(table)
-    print("The terms of a model's training data may exclude commercial use although its weights do not:")
-    print('docs/en/user_guides/models.md')
+    print('The terms of the training data may exclude commercial use even where the license of the weights allows it:')
+    print('see docs/en/user_guides/models.md')
     if missing:
         print(f'The last column is unknown: {NO_HUB}', file=sys.stderr)
 

@@ -81,9 +81,15 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar='N',
         default=default.max_size,
-        help='longest side with --size image (default: %(default)s)',
+        help='longest side of the model input with --size image, in pixels (default: %(default)s)',
     )
-    group.add_argument('--batch-size', type=int, metavar='N', default=default.batch_size, help='images per batch')
+    group.add_argument(
+        '--batch-size',
+        type=int,
+        metavar='N',
+        default=default.batch_size,
+        help='images per batch (default: %(default)s)',
+    )
     group.add_argument(
         '--tile',
         type=int,
@@ -94,7 +100,7 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         '--tile-overlap',
         type=int,
         metavar='N',
-        help='pixels that neighboring tiles share (default: a quarter of --tile)',
+        help='overlap of neighboring tiles in pixels (default: a quarter of --tile)',
     )
     group.add_argument(
         '--two-pass',
@@ -139,14 +145,14 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=default.min_area,
         metavar='A',
-        help='remove components smaller than A pixels; if A is below 1, than this fraction of the image',
+        help='remove components smaller than A pixels; an A below 1 is a fraction of the image',
     )
     group.add_argument(
         '--levels',
         type=float,
         nargs=2,
         metavar=('LOW', 'HIGH'),
-        help='stretch the mask: 0 up to LOW, 1 from HIGH on; 0.04 0.96 removes haze',
+        help='stretch the mask: values up to LOW become 0, values from HIGH become 1; 0.04 0.96 removes haze',
     )
     group.add_argument('--largest', action='store_true', help='keep only the largest component')
     group.add_argument('--fill-holes', action='store_true', help='fill holes in objects')
@@ -164,7 +170,7 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_argument(parser, help: str, **options) -> None:
-    """Add ``--save``, which accepts the former name of ``composite`` too."""
+    """Add ``--save``, which also accepts the former name of ``composite``."""
     choices = (*OUTPUTS, FORMER_OUTPUT)
     parser.add_argument('--save', choices=choices, metavar=f'{{{",".join(OUTPUTS)}}}', help=help, **options)
 
@@ -189,7 +195,7 @@ def set_threads(args: argparse.Namespace) -> None:
     if args.threads is not None:
         if args.threads < 1:
             raise ValueError(f'--threads {args.threads}: must be 1 or more')
-        os.environ['OMP_NUM_THREADS'] = str(args.threads)  # torch reads it when it is imported, which happens later
+        os.environ['OMP_NUM_THREADS'] = str(args.threads)  # read when torch is imported, later
 
 
 def inferencer_of(args: argparse.Namespace) -> BiRefNetInferencer:

@@ -17,15 +17,15 @@ from .options import add_model_arguments, inferencer_of, set_threads
 LOOPBACK = '127.0.0.1'
 API_KEY_VARIABLE = 'MMBIREFNET_API_KEY'
 _UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30}
-# Option: field of Limits (which has the default), type, metavar, and help.
+# By option: field of Limits (which has the default), type, metavar, and help.
 _LIMITS = {
     '--max-pixels': ('megapixels', float, 'MP', 'largest image, in megapixels'),
     '--max-size': ('input_size', int, 'N', 'longest side of the model input, in pixels'),
-    '--max-work': ('work', float, 'MP', 'model input of one image in megapixels: scales, tiles and passes together'),
-    '--queue': ('queue', int, 'N', 'number of requests that wait or are processed; others get status 429'),
-    '--upload-seconds': ('upload_seconds', float, 'S', 'longest time of an upload, in seconds'),
-    '--decode-seconds': ('decode_seconds', float, 'S', 'longest time to decode an image, in seconds'),
-    '--seconds': ('seconds', float, 'S', 'longest time from upload to answer, in seconds'),
+    '--max-work': ('work', float, 'MP', 'model input per image in megapixels, summed over scales, tiles and passes'),
+    '--queue': ('queue', int, 'N', 'number of requests that wait or are processed; further ones get status 429'),
+    '--upload-seconds': ('upload_seconds', float, 'S', 'time limit of an upload, in seconds'),
+    '--decode-seconds': ('decode_seconds', float, 'S', 'time limit for decoding an image, in seconds'),
+    '--seconds': ('seconds', float, 'S', 'time limit from upload to answer, in seconds'),
     '--decoders': ('decoders', int, 'N', 'number of processes that decode images'),
     '--batch': ('batch', int, 'N', 'number of waiting requests that are predicted as one batch'),
 }
@@ -132,10 +132,10 @@ def inferencers_of(args: argparse.Namespace) -> dict[str, list[BiRefNetInference
 
 
 def named_checkpoints(texts: list[str] | None) -> dict[str | None, str | None]:
-    """Parse ``--checkpoint``: checkpoints by name; a single one without a name gets the name ``None``.
+    """Parse ``--checkpoint`` to checkpoints by name; a single checkpoint without a name gets the name ``None``.
 
     Args:
-        texts: Values of ``--checkpoint``: ``NAME=CHECKPOINT``, or a checkpoint, whose file name is then the name.
+        texts: Values of ``--checkpoint``: ``NAME=CHECKPOINT``, or a checkpoint, which gets its file name as name.
 
     Raises:
         ValueError: If two models have the same name.

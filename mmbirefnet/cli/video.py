@@ -37,11 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--format',
         choices=STREAMED,
-        help='format of standard output: nut for uncompressed frames with times (default), mkv, webm, or raw for bare '
-        'frames (RGBA, RGB, or gray for masks)',
+        help='format of standard output: nut for uncompressed frames with timestamps (default), mkv, webm, or raw for '
+        'frames without a container (RGBA, RGB, or gray for masks)',
     )
     parser.add_argument(
-        '--raw', metavar='WxH@FPS', help='read raw frames of this width, height and frame rate, such as 1920x1080@30'
+        '--raw', metavar='WxH@FPS', help='read raw frames of this size and frame rate, such as 1920x1080@30'
     )
     parser.add_argument(
         '--pixel-format',
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--hwaccel', metavar='NAME', help='decode in hardware: cuda, vaapi, …; falls back to software')
     add_output_argument(parser, 'default: cutout if the file format stores alpha, otherwise composite')
-    parser.add_argument('--background', help='color or image behind the object (default: green, as of a green screen)')
+    parser.add_argument('--background', help='color or image behind the object (default: green screen)')
     add_foreground_argument(parser)
     parser.add_argument(
         '--smoothing',
@@ -61,9 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='temporal smoothing: weight of the previous masks, warped by optical flow; 0.7 reduces flicker (default: '
         'none)',
     )
-    parser.add_argument('--no-sound', dest='sound', action='store_false', help='do not copy the sound')
+    parser.add_argument('--no-sound', dest='sound', action='store_false', help='leave out the sound')
     parser.add_argument(
-        '--tone-map', action='store_true', help='convert HDR (PQ, HLG, BT.2020) to BT.709; by default it is rejected'
+        '--tone-map', action='store_true', help='convert HDR (PQ, HLG, BT.2020) to BT.709; HDR is rejected without it'
     )
     parser.add_argument(
         '--resume',
@@ -104,9 +104,8 @@ def _run(args: argparse.Namespace, out: Path | BinaryIO) -> int:
     if source == '-':
         source = sys.stdin.buffer
     else:
-        with VideoReader(
-            source, tone_map=args.tone_map, raw=raw
-        ) as reader:  # report a wrong file before the model is loaded
+        # Report a wrong file before the model is loaded.
+        with VideoReader(source, tone_map=args.tone_map, raw=raw) as reader:
             total = reader.expected_frames
     name = 'standard input' if args.input == '-' else args.input
     inferencer = inferencer_of(args)
@@ -139,6 +138,6 @@ def _run(args: argparse.Namespace, out: Path | BinaryIO) -> int:
 
 
 def _print(text: str) -> None:
-    """Print a text, with escapes for characters that the encoding of the terminal lacks."""
+    """Print text, with escapes for characters that the encoding of the terminal does not support."""
     encoding = sys.stdout.encoding or 'utf-8'
     print(text.encode(encoding, 'backslashreplace').decode(encoding))

@@ -174,7 +174,7 @@ def finetune(
     )
     (out / 'scores.md').write_text(table, encoding='utf-8')
     (out / 'result.json').write_text(json.dumps(asdict(result), indent=1), encoding='utf-8')
-    report(f'{table}\nweights: {result.weights}\npictures: {out / "contact_sheet.png"}, {out / "curves.png"}')
+    report(f'{table}\nweights: {result.weights}\nimages: {out / "contact_sheet.png"}, {out / "curves.png"}')
     if result.adapters:
         report(f'adapters: {result.adapters}')
     return result

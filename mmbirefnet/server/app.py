@@ -1,4 +1,4 @@
-"""The service's routes: an image in; its mask, cut-out, or the object on a new background out."""
+"""Routes of the service: they take an image, and return its mask, cut-out, or composite on a new background."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from .requests import FILE_HINT, RETRY_AFTER, BoundUploads, Counters, FormRoute,
 
 PAGE = Path(__file__).with_name('page.html')
 MEDIA_TYPES = {'png': 'image/png', 'webp': 'image/webp', 'jpg': 'image/jpeg'}
-EDGE_PIXELS = 20  # to grow or feather by: 50 megapixels take some seconds, and wider edges many times as long
-CLIENT_LEFT = 499  # as nginx logs it; nobody gets this answer
-# The page loads nothing from elsewhere.
+EDGE_PIXELS = 20  # largest grow and feather: takes some seconds at 50 megapixels; wider edges take far longer
+CLIENT_LEFT = 499  # nginx's status for a client that disconnected; only for the log
+# The page loads nothing from other servers.
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; frame-ancestors 'none'"
@@ -69,21 +69,21 @@ def create_app(
     cors: Collection[str] = (),
     api_key: str | None = None,
 ) -> FastAPI:
-    """Build the application, to be run by any ASGI server; nothing is written to disk.
+    """Build the ASGI application. It writes nothing to disk.
 
-    Images are decoded in other processes. Each device predicts one batch at a time.
+    Images are decoded in worker processes. Each device predicts one batch at a time.
 
     Args:
-        inferencer: The model, or several by name, of which the first is the default. In place of a model a list of
-            its copies, one for each device; the copies work at the same time, on requests from one queue.
-        limits: Bounds on requests.
-        allowed_hosts: Host names by which the service may be reached; ``'*'`` for all. By default all, but only
-            loopback names for connections to a loopback address.
+        inferencer: The model, or several by name; the first is the default. Each model can be a list of copies, one per
+            device, which process requests from one queue in parallel.
+        limits: Limits on requests.
+        allowed_hosts: Host names that requests may use; ``'*'`` for all. By default all, but only loopback names for
+            connections to a loopback address.
         cors: Origins, such as ``'https://example.org'``, whose pages may use the service; ``'*'`` for all.
-        api_key: Key that requests must carry, as ``Authorization: Bearer KEY``.
+        api_key: Key that requests must send, as ``Authorization: Bearer KEY``.
 
     Raises:
-        ValueError: If there is no model, the models have different numbers of copies, or an origin is none.
+        ValueError: If there is no model, the models have different numbers of copies, or an origin is invalid.
     """
     limits = limits or Limits()
     models = _copies(inferencer)
@@ -102,14 +102,14 @@ def create_app(
         title='mmbirefnet',
         version=__version__,
         description='Removes the background of images with BiRefNet.',
-        docs_url=None,  # its page loads scripts from elsewhere
+        docs_url=None,  # its page loads scripts from other servers
         redoc_url=None,
         lifespan=lifespan,
     )
     app.router.route_class = FormRoute
     app.add_middleware(BoundUploads, limits=limits, is_full=lambda: pipeline.is_full)
     app.add_middleware(Gate, counters=counters, hosts=allowed_hosts, origins=cors, api_key=api_key)
-    if cors:  # outside the gate, so that pages of these origins can read why it refuses a request
+    if cors:  # outside the gate, so that pages of these origins can read why a request was rejected
         app.add_middleware(
             CORSMiddleware,
             allow_origins=[origin.lower() for origin in cors],
@@ -126,7 +126,7 @@ def create_app(
     async def page() -> FileResponse:
         return FileResponse(PAGE, headers={'Content-Security-Policy': _CONTENT_SECURITY_POLICY})
 
-    @app.get('/api/health', summary='What is running, and how busy it is')
+    @app.get('/api/health', summary='Version, models and load of the service')
     async def health() -> dict:
         return {
             'status': 'ok',
@@ -138,7 +138,7 @@ def create_app(
             'queue': limits.queue,
         }
 
-    @app.get('/models', summary='The models, their sizes, and which is the default')
+    @app.get('/models', summary='The models with their input sizes, and the default model')
     async def list_models() -> dict:
         return {
             'default': default_model,
@@ -152,15 +152,15 @@ def create_app(
             ],
         }
 
-    @app.get('/metrics', summary='Counts in the text format of Prometheus', response_class=PlainTextResponse)
+    @app.get('/metrics', summary='Metrics in the text format of Prometheus', response_class=PlainTextResponse)
     async def metrics() -> PlainTextResponse:
         predictor, budget = pipeline.predictor, pipeline.budget
         text = counters.text(
             {
                 'mmbirefnet_under_way': ('gauge', 'Requests that wait or are processed.', pipeline.under_way),
                 'mmbirefnet_queue_places': ('gauge', 'Requests that may wait or be processed.', limits.queue),
-                'mmbirefnet_memory_taken_bytes': ('gauge', 'Memory set aside for requests.', budget.taken),
-                'mmbirefnet_memory_limit_bytes': ('gauge', 'Memory that can be set aside.', budget.total),
+                'mmbirefnet_memory_taken_bytes': ('gauge', 'Memory reserved for requests.', budget.taken),
+                'mmbirefnet_memory_limit_bytes': ('gauge', 'Memory that can be reserved.', budget.total),
                 'mmbirefnet_predicted_images_total': ('counter', 'Images predicted.', predictor.images),
                 'mmbirefnet_batches_total': ('counter', 'Batches predicted.', predictor.batches),
             }
@@ -175,19 +175,25 @@ def create_app(
             200: {'content': {kind: {} for kind in MEDIA_TYPES.values()}, 'description': 'The requested image.'},
             400: {'model': Problem, 'description': 'The file is not an image or is damaged, or an option is wrong.'},
             401: {'model': Problem, 'description': 'The API key is missing or wrong.'},
-            403: {'model': Problem, 'description': 'The page that sends the request is of another origin.'},
+            403: {'model': Problem, 'description': 'The request comes from a page of another origin.'},
             408: {'model': Problem, 'description': 'The upload took too long.'},
-            413: {'model': Problem, 'description': 'Too many bytes or pixels, or more memory than the service has.'},
+            413: {
+                'model': Problem,
+                'description': 'The file or image is too large, or needs more memory than the service may use.',
+            },
             422: {'model': Problem, 'description': 'A field is missing or has a wrong type.'},
             429: {'model': Problem, 'description': 'The queue is full; Retry-After gives the seconds to wait.'},
-            503: {'model': Problem, 'description': 'Out of memory, or not ready in time; Retry-After as above.'},
+            503: {
+                'model': Problem,
+                'description': 'Out of memory, or not ready in time; Retry-After gives the seconds to wait.',
+            },
         },
     )
     async def cut(
         request: Request,
         file: Annotated[UploadFile, File(description='The image.')],
         output: Annotated[
-            Output, Form(description='RGBA with the object alone, a gray mask, or the object on a background.')
+            Output, Form(description='Cut-out in RGBA, gray mask, or composite of the object on a background.')
         ] = Output.cutout,
         format: Annotated[Format, Form(description='jpg has no alpha.')] = Format.png,
         background: Annotated[str, Form(description="Color behind the object: '#rrggbb' or a name.")] = 'white',
@@ -200,44 +206,47 @@ def create_app(
             str | None,
             Form(
                 description="Input size of the model: pixels or HEIGHTxWIDTH in multiples of 32, or 'image' for the "
-                "image's own; by default the one it was trained at."
+                'size of the image; by default the training size.'
             ),
         ] = None,
         max_size: Annotated[
-            int | None, Form(description="Longer side at most, with size=image; by default the service's limit.")
+            int | None,
+            Form(description='Longest side with size=image, in pixels; by default the limit of the service.'),
         ] = None,
         tile: Annotated[
-            int | None, Form(description='Predict images with a longer side in overlapping tiles of so many pixels.')
+            int | None,
+            Form(description='Side of overlapping tiles in pixels; images with a longer side are predicted in tiles.'),
         ] = None,
         tile_overlap: Annotated[
-            int | None, Form(description='Pixels that neighboring tiles share; by default a quarter of tile.')
+            int | None, Form(description='Overlap of neighboring tiles in pixels; by default a quarter of tile.')
         ] = None,
         two_pass: Annotated[
-            bool, Form(description='Locate the object, and predict it again in a crop with margin around it.')
+            bool, Form(description='Locate the object, then predict it again in a crop with margin around it.')
         ] = False,
         scales: Annotated[
             str | None, Form(description="Factors of the input size whose predictions are averaged: '0.75,1,1.25'.")
         ] = None,
         mask: Annotated[
-            UploadFile | None, File(description='Mask that takes the place of the model: gray, or with alpha.')
+            UploadFile | None, File(description='Mask to use instead of a model: gray, or with alpha.')
         ] = None,
         guide: Annotated[
             UploadFile | None, File(description='Coarse mask of what to segment, for a model with guidance.')
         ] = None,
-        refine: Annotated[Refine | None, Form(description='Refine uncertain edges by the colors of the image.')] = None,
-        flip: Annotated[bool, Form(description='Average with the prediction for the mirrored image.')] = False,
-        threshold: Annotated[float | None, Form(description='Make the mask binary.')] = None,
+        refine: Annotated[
+            Refine | None, Form(description='Refine uncertain edges with the colors of the image.')
+        ] = None,
+        flip: Annotated[bool, Form(description='Average with the prediction of the mirrored image.')] = False,
+        threshold: Annotated[float | None, Form(description='Make the mask binary: 1 above this value.')] = None,
         min_area: Annotated[
-            float, Form(description='Remove smaller components: pixels, or below 1 a fraction of the image.')
+            float, Form(description='Remove components with fewer pixels; a value below 1 is a fraction of the image.')
         ] = 0,
         box: Annotated[
-            str | None, Form(description="'left,top,right,bottom' in pixels: look for the object inside only.")
+            str | None, Form(description="'left,top,right,bottom' in pixels: segment only in this box.")
         ] = None,
-        margin: Annotated[
-            float, Form(description="What the model sees around the box, as a share of the box's sides.")
-        ] = 0.1,
+        margin: Annotated[float, Form(description='Context around the box, as a fraction of its sides.')] = 0.1,
         levels: Annotated[
-            str | None, Form(description="'low,high': make the mask 0 up to low and 1 from high on.")
+            str | None,
+            Form(description="'low,high': values of the mask up to low become 0, values from high become 1."),
         ] = None,
         largest: Annotated[bool, Form(description='Keep only the largest component.')] = False,
         fill_holes: Annotated[bool, Form(description='Fill holes in objects.')] = False,
@@ -247,11 +256,11 @@ def create_app(
         feather: Annotated[
             float, Form(description=f'Sigma in pixels of a Gaussian that softens the edge; {EDGE_PIXELS} at most.')
         ] = 0,
-        invert: Annotated[bool, Form(description='Exchange object and background.')] = False,
+        invert: Annotated[bool, Form(description='Swap object and background.')] = False,
         crop: Annotated[
             float | None,
             Form(
-                description="Crop to the object, with a margin that is a share of the box's sides; X-Crop-Box has "
+                description='Crop to the object, with a margin as a fraction of its sides; X-Crop-Box contains '
                 "'left,top,right,bottom'."
             ),
         ] = None,
@@ -261,18 +270,18 @@ def create_app(
             input_size = _size(size, limits.input_size)
             for option, pixels in (('max_size', max_size), ('tile', tile)):
                 if pixels is not None and pixels > limits.input_size:
-                    raise ValueError(f'{option}={pixels}, may be {limits.input_size} at most')
+                    raise ValueError(f'{option}={pixels}, must be at most {limits.input_size}')
             if mask and model is not None:
-                raise ValueError(f'model={model!r:.99}: mask takes the place of a model. Fix: send one of them')
+                raise ValueError(f'model={model!r:.99}: mask is used instead of a model. Fix: send only one of them')
             if mask and guide:
-                raise ValueError('guide: is for a model, whose place mask takes. Fix: send one of them')
+                raise ValueError('guide: needs a model, but mask is used instead of one. Fix: send only one of them')
             for option, pixels in (('grow', grow), ('feather', feather)):
                 if abs(pixels) > EDGE_PIXELS:
-                    raise ValueError(f'{option}={pixels:g}: the service takes {EDGE_PIXELS} pixels at most')
+                    raise ValueError(f'{option}={pixels:g}, must be at most {EDGE_PIXELS} pixels')
             if crop is not None and not 0 <= crop < float('inf'):
                 raise ValueError(f'crop={crop}, must be finite, 0 or more')
             if output is Output.cutout and format is Format.jpg:
-                raise ValueError('format=jpg has no alpha; send format=png or webp, or output=composite or mask')
+                raise ValueError('format=jpg has no alpha. Fix: send format=png or webp, or output=composite or mask')
             if model is not None and model not in models:
                 raise ValueError(f'model={model!r:.99}, must be one of {", ".join(models)}')
             job = Job(
@@ -328,7 +337,7 @@ def create_app(
 
 
 async def _finish(pipeline: Pipeline, job: Job, request: Request) -> Result:
-    """Let the pipeline work on a job until it is done, its time is over, or the client has left."""
+    """Run a job until it is finished, its deadline has passed, or the client has disconnected."""
     future = pipeline.submit(job)
     if future is None:
         return Result(429, 'busy: the queue is full, try again later')
@@ -345,12 +354,12 @@ async def _finish(pipeline: Pipeline, job: Job, request: Request) -> Result:
     if working.done():
         return working.result()
     if left.done():
-        return Result(CLIENT_LEFT, 'the client has left')
-    return Result(503, 'busy: the answer did not become ready in time, try again later')
+        return Result(CLIENT_LEFT, 'the client has disconnected')
+    return Result(503, 'busy: the result was not ready in time, try again later')
 
 
 def _drop(future) -> None:
-    """Give back the memory of an answer that nobody waits for."""
+    """Release the memory of a result that is no longer needed."""
     if not future.cancelled() and future.result().share:
         future.result().share.release()
 
@@ -365,7 +374,7 @@ def _problem(status: int, detail: str) -> JSONResponse:
 
 
 def _reasons(error: RequestValidationError) -> str:
-    """What is wrong with which field; values are not repeated, since they may be whole images."""
+    """Describe the invalid fields, without their values, which may be whole images."""
     reasons = []
     for problem in error.errors():
         field = '.'.join(str(part) for part in problem['loc'][1:]) or 'file'
@@ -374,13 +383,13 @@ def _reasons(error: RequestValidationError) -> str:
 
 
 def _contents(file: UploadFile) -> bytes:
-    """The bytes of an upload, whose own copy is dropped."""
+    """Read an upload, and free its own copy."""
     with file.file:
         return file.file.read()
 
 
 def _file_name(file: UploadFile) -> str:
-    """A name alone: nothing is opened or written by it."""
+    """The file name without folders. It is only displayed: no file of this name is opened."""
     return PureWindowsPath(PurePosixPath(file.filename or 'image').name).name or 'image'
 
 
@@ -393,7 +402,7 @@ def _size(text: str | None, longest: int) -> int | tuple[int, int] | str | None:
         raise ValueError(f'size={error}') from error
     sides = () if isinstance(size, str) else (size,) if isinstance(size, int) else size
     if any(side > longest for side in sides):
-        raise ValueError(f'size={text}, may be {longest} at most')
+        raise ValueError(f'size={text}, must be at most {longest}')
     return size
 
 
@@ -416,13 +425,15 @@ def _copies(inferencer) -> dict[str, list[BiRefNetInferencer]]:
     models = {name: list(value) if isinstance(value, Sequence) else [value] for name, value in models.items()}
     counts = sorted({len(copies) for copies in models.values()})
     if not counts or counts[0] == 0:
-        raise ValueError(f'inferencer={inferencer!r}: give at least one model')
+        raise ValueError(f'inferencer={inferencer!r}: must be at least one model')
     if len(counts) > 1:
-        raise ValueError(f'inferencer: models have {" and ".join(map(str, counts))} copies; give as many of each')
+        raise ValueError(f'inferencer: models have {" and ".join(map(str, counts))} copies, must be as many of each')
     return models
 
 
 def _check_origin(origin: str) -> None:
     parts = urlsplit(origin)
     if origin != '*' and not (parts.scheme and parts.netloc and origin == f'{parts.scheme}://{parts.netloc}'):
-        raise ValueError(f'cors={origin!r}: is no origin. Fix: write it as https://example.org, without a path, or *')
+        raise ValueError(
+            f'cors={origin!r}: is not an origin. Fix: write it as https://example.org, without a path, or *'
+        )

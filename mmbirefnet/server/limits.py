@@ -1,4 +1,4 @@
-"""Bounds on requests, and the memory that requests share."""
+"""Limits on requests, and the memory that requests share."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ HELD = 8  # the image with its alpha, and the prediction
 DECODING = 24
 DECODED = 4
 PREDICTING = 36
-REFINING = 8  # more than predicting
+REFINING = 8  # in addition to PREDICTING
 COMPOSING = {'mask': 4, 'cutout': 16, 'composite': 48}
 CHANNELS = {'mask': 1, 'cutout': 4, 'composite': 3}
-ENCODING = {'png': 0, 'jpg': 8, 'webp': 40}  # besides the pixels and two copies of the file
-HEADER_BYTES = 256 * MIB  # for a file's header, for images of any size
+ENCODING = {'png': 0, 'jpg': 8, 'webp': 40}  # in addition to the pixels and two copies of the file
+HEADER_BYTES = 256 * MIB  # for the header of a file, independent of the image size
 TILE_BYTES = 160 * MIB  # foreground estimation works on tiles
-MODEL = 1000  # per pixel of the model's input, on the CPU
+MODEL = 1000  # per pixel of the model input, on the CPU
 TILED = 8  # per pixel of an input that is predicted in tiles
-MASK = 12  # per pixel of a mask that comes with the request
-LEAST_RUN = 2**16  # pixels that a run of the model counts as at least: small tiles take longer per pixel
+MASK = 12  # per pixel of a mask in the request
+LEAST_RUN = 2**16  # a run of the model counts as at least this many pixels: small tiles take longer per pixel
 
 
 class TooCostly(Exception):
-    """A request that needs more memory or work than the service may ever use for one."""
+    """The request needs more memory or work than the service allows for one request."""
 
 
 class Late(Exception):
-    """The answer is no longer wanted, or did not become ready in time."""
+    """The client has disconnected, or the deadline has passed."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on requests.
+    """Limits on requests.
 
     Attributes:
         upload_bytes: Largest body of a request.
-        upload_seconds: Time within which a body must arrive.
+        upload_seconds: Time limit for a body to arrive.
         megapixels: Largest image.
-        input_size: Longest side of the model's input that a request may ask for, in pixels.
-        work: Megapixels of model input that a request may need: views, tiles and passes together.
-        queue: Requests whose body has arrived that may wait or be processed at once; others get status 429.
-        memory: Bytes that all requests together may use, above what the service uses when idle.
-        decoders: Processes that decode images.
-        decode_seconds: Time that decoding one image may take.
-        seconds: Time from the end of an upload to the answer.
-        batch: Waiting requests with equal settings that the model predicts at once.
+        input_size: Longest side of the model input, in pixels.
+        work: Megapixels of model input per request, summed over views, tiles and passes.
+        queue: Number of requests that wait or are processed after their body arrived; further ones get status 429.
+        memory: Bytes that all requests together may use, in addition to the memory of the idle service.
+        decoders: Number of processes that decode images.
+        decode_seconds: Time limit for decoding one image.
+        seconds: Time limit from the end of an upload to the answer.
+        batch: Number of waiting requests with equal settings that are predicted as one batch.
 
     Raises:
-        ValueError: If a bound is not positive and finite, or the memory does not suffice for the other bounds.
+        ValueError: If a limit is not positive and finite, or the memory is too small for the other limits.
     """
 
     upload_bytes: int = 32 * MIB
@@ -80,8 +80,8 @@ class Limits:
         if self.memory < least:
             raise ValueError(
                 f'memory={self.memory // MIB} MiB, must be at least {-(-least // MIB)} MiB for images of '
-                f'{self.megapixels:g} megapixels and uploads of {self.upload_bytes / MIB:g} MiB; '
-                'raise it, or lower megapixels or upload_bytes'
+                f'{self.megapixels:g} megapixels and uploads of {self.upload_bytes / MIB:g} MiB. '
+                'Fix: raise it, or lower megapixels or upload_bytes'
             )
 
     @property
@@ -96,14 +96,14 @@ class Limits:
 
     @property
     def uploads(self) -> int:
-        """Bytes of all bodies that have arrived or are arriving: an eighth of the memory, or two bodies."""
+        """Bytes of all bodies that have arrived or are arriving: an eighth of the memory, but at least two bodies."""
         return max(self.memory // 8, 2 * self.upload_bytes)
 
     @property
     def work_bytes(self) -> int:
-        """Memory for predicting, composing and encoding: what uploads and decoders leave.
+        """Memory for prediction, composition and encoding: the rest after uploads and decoders.
 
-        For each decoder, an upload is copied twice, and an image, its background and its mask have been decoded.
+        Each decoder holds two copies of an upload, and a decoded image, background and mask.
         """
         decoder = self.decode_bytes + 3 * DECODED * self.pixels + 2 * self.upload_bytes
         return self.memory - self.uploads - self.decoders * decoder
@@ -126,12 +126,12 @@ def cost(
         pixels: Pixels of the image.
         output: ``'mask'``, ``'cutout'`` or ``'composite'``.
         format: ``'png'``, ``'webp'`` or ``'jpg'``.
-        estimate_foreground: Whether the object's own colors are estimated at the edges.
+        estimate_foreground: Whether to estimate the object's own colors at the edges.
         background_pixels: Pixels of the background image.
-        model_pixels: Pixels of the model's input where its activations are in this machine's memory.
+        model_pixels: Pixels of the model input if the model runs on the CPU, otherwise 0.
         tiled_pixels: Pixels of an input that is predicted in tiles.
         mask_pixels: Pixels of a mask that replaces the model.
-        refined: Whether edges are refined.
+        refined: Whether to refine edges.
     """
     predicting = pixels * (PREDICTING + REFINING * refined) + model_pixels * MODEL + tiled_pixels * TILED
     composing = pixels * COMPOSING[output] + (TILE_BYTES if estimate_foreground and output != 'mask' else 0)
@@ -141,12 +141,12 @@ def cost(
 
 @dataclass(frozen=True)
 class ModelWork:
-    """What the model has to do for a request.
+    """Work of the model for a request.
 
     Attributes:
-        run_pixels: Pixels of the largest input that the model is given at once.
-        tiled_pixels: Pixels of the largest input that is predicted in tiles; 0 without.
-        pixels: Pixels of all inputs together, a run counting ``LEAST_RUN`` at least.
+        run_pixels: Pixels of the largest input of a single run.
+        tiled_pixels: Pixels of the largest input that is predicted in tiles; 0 without tiles.
+        pixels: Pixels of all inputs together; each run counts as at least ``LEAST_RUN``.
     """
 
     run_pixels: int = 0
@@ -161,10 +161,10 @@ def model_work(inferencer: BiRefNetInferencer, image: LoadedImage, settings: Set
         inferencer: The model.
         image: The image.
         settings: Options of the prediction.
-        longest: Side that the model may be given; one that it was trained at is allowed, too.
+        longest: Longest allowed side of the model input; the training size of the model is always allowed.
 
     Raises:
-        ValueError: If the model would be given a longer side, or the box lies outside the image.
+        ValueError: If the model input would have a longer side, or the box lies outside the image.
     """
     backend = inferencer.backend
     sizes = inferencer.input_sizes(image, settings)
@@ -178,14 +178,14 @@ def model_work(inferencer: BiRefNetInferencer, image: LoadedImage, settings: Set
             runs, shape = 1, list(size)
         if max(shape) > max(longest, *backend.input_size):
             raise ValueError(
-                f"{image.name}: the model's input would be {size[0]}x{size[1]} (height x width); the service takes "
+                f'{image.name}: the model input would be {size[0]}x{size[1]} (height x width); the service allows '
                 f'sides up to {longest}. Fix: send a smaller size, scales or tile'
             )
         run = max(run, shape[0] * shape[1])
         total += runs * max(LEAST_RUN, shape[0] * shape[1])
     if settings.two_pass and sizes:
-        # The crop of the second pass is not known yet. Its input is at most that of the whole, the size that the model
-        # was trained at, or the longest narrow one of a dynamic size.
+        # The crop of the second pass is not known yet. Its input is at most as large as that of the first pass, the
+        # training size, or the longest narrow input of a dynamic size.
         side_range = getattr(backend, 'side_range', None)
         narrow = side_range[0] * min(side_range[1], settings.max_size) if side_range else 0
         scale = max(settings.scales) ** 2
@@ -195,7 +195,7 @@ def model_work(inferencer: BiRefNetInferencer, image: LoadedImage, settings: Set
 
 
 class Budget:
-    """Memory that requests take in the order in which they ask, and give back.
+    """Memory that requests reserve in order of arrival, and release after use.
 
     Args:
         total: Bytes.
@@ -212,20 +212,20 @@ class Budget:
         return self.total - self.free
 
     def take(self, amount: int, end: float) -> Share:
-        """Wait for memory.
+        """Reserve memory, after waiting until it is free.
 
         Args:
             amount: Bytes.
-            end: Value of ``time.monotonic()`` until which to wait.
+            end: Deadline, as a value of ``time.monotonic()``.
 
         Raises:
-            TooCostly: If it is more than the total.
-            Late: If it has not become free in time.
+            TooCostly: If ``amount`` exceeds the total.
+            Late: If the memory was not free in time.
         """
         if amount > self.total:
             raise TooCostly(
-                f'needs {-(-amount // MIB)} MiB of memory; the service may use {self.total // MIB} MiB; send a smaller '
-                'image or size, or estimate_foreground=false'
+                f'needs {-(-amount // MIB)} MiB of memory; the service may use {self.total // MIB} MiB. Fix: send a '
+                'smaller image or size, or estimate_foreground=false'
             )
         ticket = object()
         with self._changed:
@@ -241,24 +241,24 @@ class Budget:
         return Share(self, amount)
 
     def give_back(self, amount: int) -> None:
-        """Return memory."""
+        """Release memory."""
         with self._changed:
             self.free += amount
             self._changed.notify_all()
 
 
 class Share:
-    """Memory that one request has taken from a budget."""
+    """Memory that one request has reserved."""
 
     def __init__(self, budget: Budget, amount: int) -> None:
         self._budget, self.amount = budget, amount
 
     def shrink(self, amount: int) -> None:
-        """Keep only that many bytes."""
+        """Release all but ``amount`` bytes."""
         amount = min(amount, self.amount)
         self._budget.give_back(self.amount - amount)
         self.amount = amount
 
     def release(self) -> None:
-        """Give back all of it."""
+        """Release all of it."""
         self.shrink(0)

@@ -1,4 +1,4 @@
-"""From an upload to an answer: decode, predict, compose, encode, within the memory and time that requests share."""
+"""Process uploads: decode, predict, compose and encode, within the limits on memory and time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mmbirefnet.imaging.write import FORMATS, LONGEST_SIDES, encode_image
 
 from .limits import Budget, Late, Limits, ModelWork, Share, TooCostly, cost, model_work
 
-POLL_SECONDS = 0.5  # until a thread that waits notices that its client has left
+POLL_SECONDS = 0.5  # interval at which waiting threads check whether their client has disconnected
 LOG = logging.getLogger('mmbirefnet.server')
 
 
@@ -37,22 +37,22 @@ class Job:
 
     Attributes:
         name: File name of the image.
-        read: Returns the bytes of the image's file; called once.
+        read: Function that returns the bytes of the image file; called once.
         model: Name of the model.
         settings: Options of the prediction.
         output: ``'mask'``, ``'cutout'`` or ``'composite'``.
         format: ``'png'``, ``'webp'`` or ``'jpg'``.
-        background: Color (red, green, blue), or a function that returns the bytes of an image's file.
-        background_name: File name of that image.
+        background: Color (red, green, blue), or a function that returns the bytes of an image file.
+        background_name: File name of the background image.
         estimate_foreground: Whether to estimate the object's own colors at the edges.
-        crop: Crops the answer to the object, with this share of the box's sides as a margin; ``None`` does not crop.
-        mask: Returns the bytes of a mask's file, which takes the place of the model; ``None`` for the model.
-        mask_name: File name of that mask.
-        guide: Returns the bytes of a coarse mask's file, for a model with guidance.
-        guide_name: File name of that mask.
-        end: Value of ``time.monotonic()`` at which the answer is due.
-        request: Id of the request, for the log.
-        abandoned: Set when the answer is no longer wanted.
+        crop: Margin for cropping to the object, as a fraction of its sides; ``None`` does not crop.
+        mask: Function that returns the bytes of a mask file to use instead of the model; ``None`` to use the model.
+        mask_name: File name of the mask.
+        guide: Function that returns the bytes of a coarse mask file, for a model with guidance.
+        guide_name: File name of the coarse mask.
+        end: Deadline of the answer, as a value of ``time.monotonic()``.
+        request: ID of the request, for the log.
+        abandoned: Set when the client has disconnected or the deadline has passed.
     """
 
     name: str
@@ -74,19 +74,19 @@ class Job:
     abandoned: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
-        """Raise :class:`Late` if the answer is no longer wanted or due."""
+        """Raise :class:`Late` if the job is abandoned or its deadline has passed."""
         if self.abandoned.is_set() or time.monotonic() > self.end:
             raise Late
 
 
 @dataclass
 class Result:
-    """What a job came to.
+    """Result of a job.
 
     Attributes:
         status: HTTP status.
-        content: The encoded image, or the reason why there is none.
-        share: Memory that the content takes; to be released when it has been sent.
+        content: The encoded image, or the reason of the failure.
+        share: Memory of the content, to be released after it is sent.
         box: (left, top, right, bottom) of the content in the image, in pixels, if it was cropped.
     """
 
@@ -97,11 +97,11 @@ class Result:
 
 
 class Pipeline:
-    """Works on jobs in threads, as many at a time as fit in the memory.
+    """Runs jobs in threads, as many in parallel as fit in memory.
 
     Args:
-        inferencers: Models by name; of each, one copy for every device.
-        limits: Bounds.
+        inferencers: Models by name, each with one copy per device.
+        limits: Limits on requests.
     """
 
     def __init__(self, inferencers: Mapping[str, Sequence[BiRefNetInferencer]], limits: Limits) -> None:
@@ -109,7 +109,7 @@ class Pipeline:
         self.budget = Budget(limits.work_bytes)
         self.predictor = Predictor(limits.batch, min(map(len, inferencers.values())))
         self._decoder = ImageDecoder(limits.decoders, limits.decode_seconds, limits.decode_bytes, limits.pixels)
-        # Those that have decoded an image wait for memory inside, so that few decoded images wait.
+        # Jobs also wait for memory inside this semaphore, so that few decoded images wait.
         self._decoding = threading.Semaphore(limits.decoders)
         self._threads = ThreadPoolExecutor(limits.queue, 'request')
         self._lock = threading.Lock()
@@ -117,7 +117,7 @@ class Pipeline:
 
     @property
     def is_full(self) -> bool:
-        """Whether the queue has no place."""
+        """Whether the queue is full."""
         return self.under_way >= self.limits.queue
 
     def submit(self, job: Job) -> Future[Result] | None:
@@ -131,11 +131,11 @@ class Pipeline:
         return future
 
     def start(self) -> None:
-        """Start a process that decodes, so that the first request does not wait for it."""
+        """Start a decoder process, so that the first request does not wait for it."""
         self._decoder.read(encode_image(np.zeros((1, 1), np.uint8), 'png'), 'start')
 
     def close(self) -> None:
-        """End the processes that decode."""
+        """Stop the decoder processes."""
         self._decoder.close()
 
     def _leave(self, _: Future) -> None:
@@ -180,8 +180,8 @@ class Pipeline:
             if largest and max(image.size) > largest:
                 height, width = image.size
                 raise ValueError(
-                    f'{job.name}: {width}x{height} pixels; format={job.format} holds at most {largest} '
-                    'on a side, format=png more'
+                    f'{job.name}: {width}x{height} pixels; format={job.format} allows sides up to '
+                    f'{largest}. Fix: send format=png'
                 )
             share = self.budget.take(self._cost(job, image, background, copies[0], mask_pixels), job.end)
         finally:
@@ -225,8 +225,8 @@ class Pipeline:
         )
         if work.pixels > self.limits.work * 1e6:
             raise TooCostly(
-                f'needs {work.pixels / 1e6:.1f} megapixels of model input; the service allows {self.limits.work:g} a '
-                'request (--max-work); send a smaller image or size, larger tiles, or fewer scales'
+                f'needs {work.pixels / 1e6:.1f} megapixels of model input; the service allows {self.limits.work:g} per '
+                'request (--max-work). Fix: send a smaller image or size, larger tiles, or fewer scales'
             )
         return cost(
             image.rgb.size // 3,
@@ -242,11 +242,11 @@ class Pipeline:
 
 
 class Predictor:
-    """Predicts for several threads, one batch on each device at a time, in the order in which they come.
+    """Predicts for several threads in order of arrival, one batch per device at a time.
 
     Args:
-        batch: Images that go through the model together; they share model and settings.
-        devices: Batches at a time.
+        batch: Largest number of images in a batch; they share model and settings.
+        devices: Number of devices.
     """
 
     def __init__(self, batch: int, devices: int = 1) -> None:
@@ -262,28 +262,28 @@ class Predictor:
         Args:
             copies: The model on each device.
             image: The image.
-            job: Its request.
+            job: The request of the image.
 
         Returns:
             The alpha, float32 ``(H, W)``, and the torch device that estimates foreground colors; ``None`` for the CPU.
 
         Raises:
             Exception: As :meth:`BiRefNetInferencer.predict_images`.
-            Late: If the answer is no longer wanted.
+            Late: If the job is abandoned or its deadline has passed.
         """
         mine = _Waiting(copies, image, job)
         with self._changed:
             self._waiting.append(mine)
         while True:
             with self._changed:
-                # Another thread may have taken it into its batch already.
+                # Another thread may already have taken this image into its batch.
                 while not mine.is_done and not (self._idle and mine in self._waiting):
                     self._changed.wait(POLL_SECONDS)
                     if mine in self._waiting:
                         self._leave_if_late(mine)
                 if mine.is_done:
                     break
-                # The thread that finds a device idle predicts for those that came before, too.
+                # A thread that finds an idle device also predicts for the threads that came before.
                 device, group = self._idle.pop(0), self._next_group()
             try:
                 self._predict([waiting for waiting in group if waiting.is_wanted()], device)
@@ -305,7 +305,7 @@ class Predictor:
             raise Late
 
     def _next_group(self) -> list[_Waiting]:
-        """Take those that go through the model with the one that waits longest."""
+        """Remove the next batch from the queue: the oldest request, and others with its model and settings."""
         first = self._waiting[0]
         group = [
             other
@@ -327,7 +327,7 @@ class Predictor:
                 group[0].error = error
                 return
             maps = None
-        if maps is None:  # one of them is to blame, or there is memory for fewer at once
+        if maps is None:  # one image failed, or the batch needs too much memory: predict one by one
             for waiting in group:
                 self._predict([waiting], device)
             return
@@ -349,7 +349,7 @@ class _Waiting:
     error: Exception | None = None
 
     def is_wanted(self) -> bool:
-        """Whether the answer is still wanted; otherwise the error is set."""
+        """Whether the job is still wanted; otherwise set the error."""
         try:
             self.job.check()
         except Late as error:
@@ -358,18 +358,18 @@ class _Waiting:
 
 
 def _explain(error: Exception, job: Job) -> tuple[int, str]:
-    """Status and reason to answer with."""
+    """HTTP status and reason for an error."""
     if _is_out_of_memory(error):
         if (torch := sys.modules.get('torch')) and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         LOG.warning('%s out of memory: %s', job.request, error)
-        return 503, f'{job.name}: the service ran out of memory; try again later, or send a smaller image or size'
+        return 503, f'{job.name}: the service ran out of memory. Fix: try again later, or send a smaller image or size'
     if isinstance(error, TooCostly):
         return 413, f'{job.name}: {error}'
     if isinstance(error, TooManyPixelsError):
         return 413, str(error)
     if isinstance(error, Late):
-        return 503, 'busy: the answer did not become ready in time, try again later'
+        return 503, 'busy: the result was not ready in time, try again later'
     if isinstance(error, (ValueError, OSError)):
         return 400, str(error)
     LOG.error('%s failed', job.request, exc_info=error)
@@ -379,13 +379,13 @@ def _explain(error: Exception, job: Job) -> tuple[int, str]:
 def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError':  # torch's
         return True
-    # OpenCV, PyTorch on the CPU, and onnxruntime have no type for it.
+    # OpenCV, PyTorch on the CPU, and onnxruntime have no exception type for it.
     text = str(error)
     return any(words in text for words in ('Insufficient memory', "can't allocate memory", 'Failed to allocate memory'))
 
 
 def _let_go(error: BaseException | None) -> None:
-    """Release the local variables of an exception's frames: arrays would stay until garbage collection."""
+    """Release the local variables of an exception's frames, which would keep arrays until garbage collection."""
     while error is not None:
         if error.__traceback__ is not None:
             traceback.clear_frames(error.__traceback__)

@@ -1,4 +1,4 @@
-"""What happens to a request before it reaches a route: who may ask, how much may come and how slowly, and the log."""
+"""Middleware of the service: access checks, limits on uploads, counters, and the log of requests."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from .limits import Limits
 RETRY_AFTER = '2'  # seconds
 DRAIN_SECONDS = 5
 CHARSETS = ('utf-8', 'utf8', 'us-ascii', 'ascii', 'latin-1', 'latin1', 'iso-8859-1')
-FIELDS = 32  # of a form; the service has fewer
+FIELDS = 32  # largest number of fields in a form; the service has fewer
 LOG = logging.getLogger('mmbirefnet.server')
 _REQUEST_ID = re.compile(r'[\w.-]{1,64}', re.ASCII)
 
 
 class Refusal(Exception):
-    """A request that is not let in."""
+    """The request is rejected."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -48,10 +48,10 @@ class Counters:
         self.seconds = 0.0
 
     def text(self, gauges: dict[str, tuple[str, str, float]]) -> str:
-        """All counts in Prometheus' text format.
+        """Return all counts in the text format of Prometheus.
 
         Args:
-            gauges: Further metrics: name to kind, help, and value.
+            gauges: Further metrics by name: kind, help text, and value.
         """
         lines = [
             '# HELP mmbirefnet_requests_total Answers of /api/cut by status.',
@@ -68,19 +68,19 @@ class Counters:
 
 
 class Gate:
-    """ASGI middleware: checks where a request comes from, gives it an id, counts it and logs it.
+    """ASGI middleware that checks the origin of a request, gives it an ID, counts it and logs it.
 
-    A page of another site could reach a service on this machine by a name of its own that resolves to 127.0.0.1 (DNS
-    rebinding). A connection to a loopback address therefore must name a loopback host, and the origin that a browser
-    names must be the service itself.
+    A page of another site could reach a service on this machine through a host name that resolves to 127.0.0.1 (DNS
+    rebinding). Therefore, requests to a loopback address must use a loopback host name, and the ``Origin`` that a
+    browser sends must be the service itself.
 
     Args:
-        app: What comes next.
-        counters: Where requests are counted.
-        hosts: Host names by which the service may be reached; ``'*'`` for all. Without them all, but loopback names
-            only for connections to a loopback address.
+        app: The next application.
+        counters: Counters to update.
+        hosts: Host names that requests may use; ``'*'`` for all. If empty, all are allowed, but only loopback names for
+            connections to a loopback address.
         origins: Further origins whose pages may send requests, such as ``'https://example.org'``; ``'*'`` for all.
-        api_key: Key that requests to the API must carry.
+        api_key: Key that requests to the API must send.
     """
 
     def __init__(
@@ -134,10 +134,10 @@ class Gate:
         host = headers.get('host', '')  # browsers always send it
         name = _host_name(host)
         if self.hosts and '*' not in self.hosts and name not in self.hosts:
-            raise Refusal(400, f'host {name!r:.99} is not one by which this service may be reached (--allowed-hosts)')
+            raise Refusal(400, f'host {name!r:.99} is not allowed (--allowed-hosts)')
         server = (scope.get('server') or ('',))[0]
         if not self.hosts and host and _is_loopback(server) and not (name == 'localhost' or _is_loopback(name)):
-            raise Refusal(400, f'host {name!r:.99} is not of this machine; --allowed-hosts lets further names in')
+            raise Refusal(400, f'host {name!r:.99} is not a name of this machine. Fix: allow it with --allowed-hosts')
         origin = headers.get('origin', '').lower()
         if (
             scope['method'] not in ('GET', 'HEAD', 'OPTIONS')
@@ -146,7 +146,7 @@ class Gate:
             and origin not in self.origins
             and origin.partition('://')[2] != host.lower()
         ):
-            raise Refusal(403, f'pages of {origin!r:.99} may not send requests here (--cors)')
+            raise Refusal(403, f'pages of {origin!r:.99} may not send requests to this service (--cors)')
         if self.api_key and scope['path'] in ('/api/cut', '/metrics') and scope['method'] != 'OPTIONS':
             kind, _, key = headers.get('authorization', '').partition(' ')
             key = key if kind.lower() == 'bearer' else headers.get('x-api-key', '')
@@ -155,7 +155,7 @@ class Gate:
 
 
 def _host_name(host: str) -> str:
-    """Name in a Host header, without port and brackets; '' if there is none that can be read."""
+    """Name in a Host header, without port and brackets; '' if it is missing or invalid."""
     try:
         return urlsplit(f'//{host}').hostname or ''
     except ValueError:
@@ -178,14 +178,14 @@ class Upload:
 
 
 class BoundUploads:
-    """ASGI middleware: refuses bodies that are too large, too slow, or more than memory is set aside for.
+    """ASGI middleware that rejects uploads that are too large, too slow, or exceed the memory for uploads.
 
-    If bodies that are still arriving fill that memory, the one that began first has to give way.
+    If unfinished uploads fill that memory, the oldest of them is rejected.
 
     Args:
-        app: What comes next.
-        limits: Bounds.
-        is_full: Whether the queue has no place, so that a body need not come at all.
+        app: The next application.
+        limits: Limits on requests.
+        is_full: Returns whether the queue is full. Uploads are then rejected at once.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, is_full: Callable[[], bool]) -> None:
@@ -217,7 +217,7 @@ class BoundUploads:
         declared = headers.get('content-length', '0')
         if declared.isdecimal() and int(declared) > self.limits.upload_bytes:
             raise Refusal(413, self._too_large())
-        # Starlette decodes form fields in the charset named here. Some of Python's take quadratic time.
+        # Starlette decodes form fields in this charset. Some of Python's decoders take quadratic time.
         charset = parse_options_header(headers.get('content-type', ''))[1].get(b'charset', b'utf-8')
         if charset.decode('latin-1').strip().lower().replace('_', '-') not in CHARSETS:
             raise Refusal(400, f'charset={charset.decode("latin-1")!r:.99}: forms must be in UTF-8 or Latin-1')
@@ -247,7 +247,7 @@ class BoundUploads:
                 raise HTTPException(429, 'busy: too many uploads, try again later', {'Retry-After': RETRY_AFTER})
             if not coming.done():
                 seconds = self.limits.upload_seconds
-                raise HTTPException(408, f'too slow: the upload has to arrive within {seconds:g} s')
+                raise HTTPException(408, f'too slow: the upload must arrive within {seconds:g} s')
             message = coming.result()
             size = len(message.get('body', b''))
             received += size
@@ -274,12 +274,12 @@ class BoundUploads:
 
 
 class FormInMemory(Request):
-    """A request whose form is kept in memory; Starlette's own goes to the disk from 1 MiB on."""
+    """A request whose form stays in memory; Starlette would write files above 1 MiB to disk."""
 
     async def form(self, **_) -> FormData:
         kind = parse_options_header(self.headers.get('content-type', ''))[0]
         if kind != b'multipart/form-data':
-            # No other kind holds files. A form of empty pairs (&&&…) takes 0.25 s per MiB to parse, on the event loop.
+            # Other types contain no files. Parsing empty pairs (&&&…) would block the event loop for 0.25 s per MiB.
             async for _ in self.stream():
                 pass
             return FormData()
@@ -297,7 +297,7 @@ FILE_HINT = 'file: send the image as a file, as curl -F file=@photo.jpg does'
 
 
 class FormRoute(APIRoute):
-    """A route that gets its form in memory."""
+    """A route whose requests keep their form in memory."""
 
     def get_route_handler(self) -> Callable:
         handler = super().get_route_handler()
@@ -309,7 +309,7 @@ class FormRoute(APIRoute):
 
 
 async def refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer after the body was read and dropped: most clients see no answer while they are still sending."""
+    """Reject a request after reading its body: most clients ignore an answer while they are still sending."""
 
     async def drain() -> None:
         while (await receive()).get('more_body', False):

@@ -1,4 +1,4 @@
-"""Runs the service with uvicorn, with bounds on connections that uvicorn itself does not have."""
+"""Run the service with uvicorn, with limits on connections that uvicorn lacks."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CONNECTIONS = 128
 BACKLOG = 32  # connections that the event loop accepts at once
-FILES = 64  # descriptors that everything but connections may need
+FILES = 64  # file descriptors reserved for everything but connections
 HEADER_SECONDS = 10.0
-ANSWER_SECONDS = 120.0  # within which a client must read its answer
-STALL_SECONDS = 20.0  # and each part of it
-PART = 2**16  # bytes
+ANSWER_SECONDS = 120.0  # time limit for a client to read its answer
+STALL_SECONDS = 20.0  # time limit for each part of the answer
+PART = 2**16  # bytes per part of the answer
 SHUTDOWN_SECONDS = 300
 
 
 class Connections:
-    """ASGI middleware and factory of connections: bounds their number, slow heads, and answers that are not read.
+    """ASGI middleware and factory of connections that closes surplus, slow and stalled connections.
 
     Args:
         app: The application.
-        most: Connections at a time. One more ends the one that has waited longest for its request to arrive.
+        most: Largest number of connections. A further one closes the one that has waited longest for its request.
     """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self.app, self.most = app, most
-        self._open: dict[tuple, Connection] = {}  # by the client's address; those that wait longest come first
+        self._open: dict[tuple, Connection] = {}  # by the address of the client; the longest waiting first
 
     def make(self, protocol: type[asyncio.Protocol], **kwargs) -> Connection:
-        """A connection whose HTTP is spoken by ``protocol(**kwargs)``."""
+        """Return a connection that passes its data to ``protocol(**kwargs)``."""
         return Connection(self, protocol(**kwargs))
 
     def add(self, connection: Connection) -> None:
-        """Take in a connection."""
+        """Register a connection."""
         if len(self._open) >= self.most:
             waiting = (other for other in self._open.values() if other.is_waiting)
             if (longest := next(waiting, None)) is None:
@@ -48,7 +48,7 @@ class Connections:
         self._open[connection.client] = connection
 
     def remove(self, connection: Connection) -> None:
-        """Forget a connection."""
+        """Unregister a connection."""
         connection.stop_waiting()
         if self._open.get(connection.client) is connection:
             del self._open[connection.client]
@@ -81,7 +81,7 @@ class Connections:
                     await asyncio.wait_for(send(part), max(0.0, seconds))
                 except asyncio.TimeoutError:
                     connection.transport.abort()
-                    await asyncio.sleep(0)  # uvicorn learns of it, and drops what else is sent
+                    await asyncio.sleep(0)  # lets uvicorn notice the abort and drop the rest
                     return
 
         try:
@@ -93,7 +93,7 @@ class Connections:
 
 
 class Connection(asyncio.Protocol):
-    """Hands everything to another protocol, and closes when the head of a request does not arrive in time."""
+    """Passes all data to another protocol, and closes if the headers of a request do not arrive in time."""
 
     transport: asyncio.Transport
 
@@ -120,19 +120,19 @@ class Connection(asyncio.Protocol):
         self._protocol.connection_lost(error)
 
     def wait(self) -> None:
-        """From now on the head of a request has to arrive."""
+        """Start the time limit for the headers of a request."""
         self.stop_timer()
         self.is_waiting = True
         self._timer = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
 
     def stop_timer(self) -> None:
-        """The head of a request has arrived."""
+        """Stop the time limit: the headers have arrived."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def stop_waiting(self) -> None:
-        """All of a request has arrived."""
+        """Mark that the whole request has arrived."""
         self.stop_timer()
         self.is_waiting = False
 
@@ -141,7 +141,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Open a listening socket; port 0 takes a free one.
 
     Raises:
-        OSError: If the address is in use or not of this machine; the message names it.
+        OSError: If the address is in use or does not belong to this machine.
     """
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
     try:
@@ -151,19 +151,19 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def configure(app: FastAPI) -> uvicorn.Config:
-    """How uvicorn runs the service."""
+    """Configure uvicorn for the service."""
     connections = Connections(app, _most_connections())
     config = uvicorn.Config(
         connections,
         http='h11',
         ws='none',
         lifespan='on',
-        proxy_headers=False,  # connections are known by the client's address
+        proxy_headers=False,  # connections are identified by the address of the client
         backlog=BACKLOG,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         server_header=False,
         log_level='warning',
-        log_config=None,  # uvicorn's own closes the log files of everything else
+        log_config=None,  # uvicorn's default would close the log files of other modules
     )
     config.load()
     config.http_protocol_class = partial(connections.make, config.http_protocol_class)
@@ -171,7 +171,7 @@ def configure(app: FastAPI) -> uvicorn.Config:
 
 
 def _most_connections() -> int:
-    """As many as there are file descriptors for: asyncio floods the log when they run out."""
+    """Limit of the file descriptors: asyncio floods the log when they run out."""
     try:
         import resource
     except ImportError:  # Windows

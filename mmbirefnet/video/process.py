@@ -35,14 +35,14 @@ T = TypeVar('T')
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What was written.
+    """Result of :func:`process_video`.
 
     Attributes:
-        path: The file; for an open file, its name in messages.
-        frames: Frames in it, one for each that could be decoded.
-        seconds: Time taken.
-        damage: What the source lacks: that it is cut off, that frames are damaged. Empty for a whole file.
-        notes: What differs from the source: sound that is encoded again or left out, gaps that are closed.
+        path: The written file; for an open file, its name in messages.
+        frames: Number of written frames: all that could be decoded.
+        seconds: Processing time.
+        damage: Defects of the source: it is truncated, or frames are damaged. Empty for an intact file.
+        notes: Differences from the source: re-encoded or missing sound, closed gaps.
     """
 
     path: Path
@@ -73,39 +73,39 @@ def process_video(
     resume: bool = False,
     foreground: bool | None = None,
 ) -> VideoResult:
-    """Predict every frame and write a video; a few frames are in memory at a time.
+    """Predict every frame and write a video. Only a few frames are in memory at once.
 
-    Frames keep their times, so that a variable rate stays variable; none is repeated or left out. Sound, pixel aspect
-    and color tags are taken over.
+    Frames keep their timestamps, so a variable frame rate stays variable; no frame is repeated or left out. Sound,
+    pixel aspect ratio and color tags are copied.
 
     Args:
         inferencer: A :class:`~mmbirefnet.apis.BiRefNetInferencer`.
-        source: The video, or an open binary file such as a pipe. The sound of an open file is left out.
-        out: File to write (see :class:`~mmbirefnet.video.writer.VideoWriter` for suffixes), or a folder, which gets
-            a file of the source's stem, or an open binary file such as a pipe, which stays open.
+        source: The video, or an open binary file such as a pipe. The sound of an open file is not copied.
+        out: File to write (see :class:`~mmbirefnet.video.writer.VideoWriter` for suffixes); a folder, in which the file
+            gets the stem of the source; or an open binary file such as a pipe, which is not closed.
         settings: Options of the prediction; ``batch_size`` is in frames.
         save: ``'cutout'`` (with alpha), ``'composite'`` (the object on ``background``) or ``'mask'``. By default
             ``'cutout'`` if ``out`` can store alpha and there is no background, otherwise ``'composite'``.
         estimate_foreground: Whether to estimate the object's own colors at the edges.
-        background: Color or image behind ``'composite'``, by default the green of a green screen.
+        background: Color or image behind ``'composite'``, by default the green of :data:`GREEN`.
         smoothing: Strength of :class:`~mmbirefnet.video.temporal.TemporalSmoother`, 0 for none.
-        sound: Take the source's sound over.
-        tone_map: Convert HDR to BT.709; by default it is rejected.
+        sound: Whether to copy the sound.
+        tone_map: Whether to convert HDR to BT.709; otherwise HDR is rejected.
         overwrite: Whether ``out`` may be replaced.
         workers: Threads that estimate foreground colors and compose frames. Decoding and prediction have a thread each.
         on_frame: Called after each frame.
-        format: Of an open file that is written: ``'nut'`` (by default; uncompressed, with alpha and times), ``'mkv'``,
-            ``'webm'``, or ``'raw'`` for bare RGBA, RGB or (masks) gray frames.
-        raw: Form of bare frames in ``source``.
+        format: Format to write to an open file: ``'nut'`` (default; uncompressed, with alpha and timestamps),
+            ``'mkv'``, ``'webm'``, or ``'raw'`` for RGBA, RGB or (masks) gray frames without a container.
+        raw: Size, rate and pixel format if ``source`` contains raw frames.
         hwaccel: Hardware decoder, see :class:`~mmbirefnet.video.reader.VideoReader`.
-        resume: Keeps finished frames in the folder ``<out>.resume`` until the video is whole, and takes those that an
-            interrupted call with the same arguments left there. The video is the same as without an interruption.
-
+        resume: Whether to keep finished frames in the folder ``<out>.resume`` until the video is complete, and to
+            continue from those of an interrupted call with the same arguments. The video is the same as without an
+            interruption.
         foreground: Former name of ``estimate_foreground``.
 
     Raises:
-        OSError: If the source cannot be read or the file not be written; nothing is left of it then.
-        ValueError: If an option is wrong, the source a URL, or HDR without ``tone_map``.
+        OSError: If the source cannot be read or the output cannot be written. No partial output file is left.
+        ValueError: If an option is wrong, the source is a URL, or it is HDR and ``tone_map`` is false.
     """
     estimate_foreground = former_argument('foreground', foreground, 'estimate_foreground', estimate_foreground)
     settings = settings or Settings()
@@ -116,19 +116,21 @@ def process_video(
     if stream is not None:
         out, save = _target_stream(format, save, background)
     elif format is not None:
-        raise ValueError(f'format={format!r}: is for an open file; the suffix of {out} gives the format')
+        raise ValueError(
+            f'format={format!r}: is only for an open file. Fix: leave it out; the suffix of {out} gives the format'
+        )
     else:
         out, save = _target(path or Path('stdin'), out, save, background)
         if path is not None and out.resolve() == path.resolve():
-            raise ValueError(f'{out}: is the source itself')
+            raise ValueError(f'{out}: is also the source. Fix: choose another output file')
         if out.exists() and not overwrite:
             raise FileExistsError(f'{out}: exists already')
     behind = read_background(GREEN if background is None else background)
     smooth = TemporalSmoother(smoothing)
     if resume and (path is None or stream is not None):
-        raise ValueError('resume: works from a file to a file. Fix: name files in place of the pipe')
-    bare = out.suffix == '.raw'
-    sound = sound and not bare and CONTAINERS[out.suffix.lower()].is_video
+        raise ValueError('resume: needs files as source and output. Fix: pass file names instead of a pipe')
+    is_raw = out.suffix == '.raw'
+    sound = sound and not is_raw and CONTAINERS[out.suffix.lower()].is_video
     start = time.perf_counter()
     written = 0
     with VideoReader(source, tone_map=tone_map, sound=sound, raw=raw, hwaccel=hwaccel) as reader, ExitStack() as stack:
@@ -161,14 +163,14 @@ def process_video(
             )
         )
         if sound and path is None and reader.has_sound:
-            reader.notes.append('the sound of a pipe is left out. Fix: name a file to keep it')
+            reader.notes.append('the sound of a pipe is not copied. Fix: pass a file name to keep it')
         behind = _fit(behind, reader.size, reader.pixel_aspect)
 
         def finish(prediction: tuple[Frame, np.ndarray, tuple]) -> np.ndarray:
             frame, alpha, _ = prediction
             device = inferencer.compose_device
             pixels = compose(save, frame.image, alpha, behind, estimate_foreground=estimate_foreground, device=device)
-            return np.repeat(pixels[..., None], 3, 2) if save == 'mask' and not bare else pixels
+            return np.repeat(pixels[..., None], 3, 2) if save == 'mask' and not is_raw else pixels
 
         def write(frame: Frame, pixels: np.ndarray) -> None:
             nonlocal written
@@ -202,7 +204,7 @@ def _describe(background: LoadedImage | tuple[int, int, int]) -> str:
 
 
 def _target_stream(format: str | None, save: str | None, background) -> tuple[Path, str]:
-    """Name of an open file in messages, with the suffix of its format, and the outputs to write."""
+    """Name of the open file in messages, with the suffix of its format, and the kind of output."""
     format = format or STREAMED[0]
     if format not in STREAMED:
         raise ValueError(f'format={format!r}, must be one of {", ".join(STREAMED)} for a pipe')
@@ -214,7 +216,7 @@ def _target_stream(format: str | None, save: str | None, background) -> tuple[Pa
 
 
 def _checked_save(save: str | None, background, transparent: bool) -> str:
-    """What is written, by default the cut-out where alpha can be held and there is no background."""
+    """The kind of output; by default the cut-out if the format stores alpha and there is no background."""
     save = save and output_kind(save)
     if background is not None and save not in (None, 'composite'):
         raise ValueError(f'background={background!r}: is not used with save={save!r}')
@@ -223,7 +225,7 @@ def _checked_save(save: str | None, background, transparent: bool) -> str:
 
 def _target(source: Path, out: str | os.PathLike | None, save: str | None, background) -> tuple[Path, str]:
     if out is None:
-        raise ValueError(f'{source}: is a video; name the file or folder to write to')
+        raise ValueError(f'{source}: is a video. Fix: pass the file or folder to write to')
     out = Path(out)
     if out.is_dir() or not out.suffix:
         save = _checked_save(save, background, True)
@@ -236,7 +238,7 @@ def _target(source: Path, out: str | os.PathLike | None, save: str | None, backg
 
 
 def _fit(background: LoadedImage | tuple[int, int, int], size: tuple[int, int], pixel_aspect: Fraction):
-    """The background at the size of the frames, once for all of them; its aspect ratio on the screen is kept."""
+    """Resize the background to the frames once; its displayed aspect ratio is kept."""
     if not isinstance(background, LoadedImage):
         return background
     height, width = size
@@ -245,7 +247,7 @@ def _fit(background: LoadedImage | tuple[int, int, int], size: tuple[int, int], 
 
 
 def _ahead(items: Iterable[T]) -> Iterator[T]:
-    """Items, each made in a thread while the one before is used."""
+    """Compute each item in a thread while the previous one is used."""
     items = iter(items)
     with prefetch(lambda _: next(items, None), repeat(None), workers=1, ahead=1) as results:
         for _, item, error in results:
@@ -259,7 +261,7 @@ def _ahead(items: Iterable[T]) -> Iterator[T]:
 def _predict(
     inferencer, frames: Iterator[Frame], settings: Settings, smooth: TemporalSmoother
 ) -> Iterator[tuple[Frame, np.ndarray, tuple[np.ndarray, ...]]]:
-    """Frames with their maps, and the state of the smoother after each."""
+    """Yield frames with their predictions, and the state of the smoother after each."""
     while batch := list(islice(frames, settings.batch_size)):
         for frame, alpha in zip(batch, inferencer.predict_images([frame.image for frame in batch], settings)):
             yield frame, smooth(frame.image.rgb, alpha), smooth.state

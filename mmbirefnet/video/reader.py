@@ -1,4 +1,4 @@
-"""Frames of a video file, one at a time, as a player shows them."""
+"""Read the frames of a video file one at a time, as a player shows them."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ try:
 except ImportError as error:
     raise ImportError(f"videos need PyAV ({error}). Fix: pip install 'mmbirefnet[video]'") from error
 
-# Demuxers that read one file and open no other, unlike playlists (hls, dash, concat), scripts and devices.
+# Demuxers that read a single file, unlike those of playlists (hls, dash, concat), scripts and devices.
 FORMATS = (
     'mov', 'matroska', 'avi', 'mpegts', 'mpeg', 'mpegvideo', 'asf', 'flv', 'ogg', 'mxf', 'nut', 'ivf', 'gif', 'apng',
     'h264', 'hevc', 'av1', 'obu', 'm4v', 'mjpeg', 'dv', 'gxf', 'rm', 'wtv', 'yuv4mpegpipe',
 )  # fmt: skip
 STREAM = 'standard input'  # name of an open file in messages
-MAX_PIXELS = 2**26  # of a frame, 8192x8192; a file of a few bytes can claim any size
-SLOWEST_RATE = Fraction(1, 1001)  # frames per second, of those that are measured
+MAX_PIXELS = 2**26  # largest frame, 8192x8192; a file of a few bytes can declare any size
+SLOWEST_RATE = Fraction(1, 1001)  # frames per second; lowest rate that is measured
 MAX_RATE = 300  # frames per second; some recorders declare the resolution of their clock (1000) instead
-UNSPECIFIED = 2  # of a matrix, of primaries and of a transfer characteristic (ITU-T H.273)
+UNSPECIFIED = 2  # code point of an unspecified matrix, primaries or transfer (ITU-T H.273)
 BT709, SMPTE170M, BT2020_NCL, BT2020_CL = 1, 6, 9, 10
 HDR_TRANSFERS = {ColorTrc.SMPTE2084: 'PQ', ColorTrc.ARIB_STD_B67: 'HLG'}
-# swscale's default interpolates chroma coarsely and rounds down. Integers: PyAV 17 does not name the last two.
+# swscale's default interpolates chroma coarsely and rounds down. PyAV 17 has no names for the last two flags.
 EXACT = int(Interpolation.BICUBIC) | 0x2000 | 0x40000  # SWS_FULL_CHR_H_INT, SWS_ACCURATE_RND
 
 
@@ -47,10 +47,10 @@ class ColorTags:
     """Color description of a video, in the code points of ITU-T H.273.
 
     Attributes:
-        matrix: Between RGB and YUV.
-        primaries: Of RGB.
+        matrix: Matrix between RGB and YUV.
+        primaries: Primaries of RGB.
         transfer: Transfer characteristic.
-        full_range: Whether luma takes all values, not 16 to 235 (of 8 bits).
+        full_range: Whether luma uses the full range instead of 16 to 235 (in 8 bits).
     """
 
     matrix: int = BT709
@@ -61,7 +61,7 @@ class ColorTags:
 
 @dataclass(frozen=True)
 class RawVideo:
-    """What bare frames do not state themselves.
+    """Format of raw frames, which have no header.
 
     Attributes:
         size: (H, W) of the frames, in pixels.
@@ -86,15 +86,15 @@ class RawVideo:
             av.VideoFormat(self.pix_fmt)
         except ValueError as error:
             raise ValueError(
-                f'raw: PyAV has no pixel format {self.pix_fmt!r:.99}; rgb24, rgba, yuv420p are some'
+                f'raw: unknown pixel format {self.pix_fmt!r:.99}. Fix: use one of FFmpeg, such as rgb24 or yuv420p'
             ) from error
 
     @classmethod
     def parse(cls, text: str, pix_fmt: str = 'rgb24') -> RawVideo:
-        """From ``'1920x1080@30'`` or ``'1920x1080@30000/1001'``: width, height and frames per second.
+        """Parse ``'1920x1080@30'`` or ``'1920x1080@30000/1001'``: width, height and frames per second.
 
         Raises:
-            ValueError: If the text is of another form, and as the class.
+            ValueError: If the text has another form, or a value is out of range.
         """
         found = re.fullmatch(r'(\d{1,6})x(\d{1,6})@(\d{1,9}(?:\.\d{1,9}|/[1-9]\d{0,8})?)', text)
         if found is None:
@@ -109,8 +109,8 @@ class Frame:
 
     Attributes:
         image: The frame, upright.
-        time: Of its start, in units of the reader's ``time_base``, 0 or more.
-        duration: In the same units.
+        time: Start in units of the reader's ``time_base``, 0 or more.
+        duration: Duration in the same units.
     """
 
     image: LoadedImage
@@ -119,35 +119,35 @@ class Frame:
 
 
 class VideoReader:
-    """Reads the frames of a file's main video stream with their times; a few are in memory at a time.
+    """Reads the frames of a file's main video stream with their timestamps. Only a few are in memory at once.
 
-    Frames are turned upright by the file's rotation. YUV is converted by the tagged matrix and range; without a tag it
-    is BT.709 above 1279x576 pixels and BT.601 below, as players assume. Only the file itself is opened: playlists
-    and network addresses are rejected.
+    Frames are rotated upright. YUV is converted with the tagged matrix and range. Without a tag, as in players, the
+    matrix is BT.709 for frames at least 1280 pixels wide or more than 576 high, and BT.601 for smaller ones. Only the
+    file itself is opened: playlists and network addresses are rejected.
 
     Args:
-        source: The file, or an open binary file such as a pipe, which is read once from where it is.
+        source: The file, or an open binary file such as a pipe, which is read once from its current position.
         tone_map: Convert HDR and BT.2020 to BT.709 (perceptual intent of libswscale) instead of rejecting it.
-        sound: Whether times count from the start of image and sound, not of the image alone.
-        raw: Reads bare frames of this form.
-        hwaccel: FFmpeg's name of a hardware decoder, such as ``'cuda'`` or ``'vaapi'``. Where it cannot be used, frames
+        sound: Whether time 0 is the start of image and sound, whichever is first, instead of that of the image.
+        raw: Format of the frames if the source contains raw frames.
+        hwaccel: FFmpeg's name of a hardware decoder, such as ``'cuda'`` or ``'vaapi'``. If it cannot be used, frames
             are decoded in software, and a note gives the reason.
 
     Attributes:
         size: (H, W) of the upright frames, in pixels.
-        pixel_aspect: Width of a pixel over its height, upright.
-        rate: Frames per second, as declared or, where that is absurd, as the first frames are timed.
+        pixel_aspect: Width of an upright pixel divided by its height.
+        rate: Frames per second as declared, or measured from the first frames if the declared rate is implausible.
         time_base: Unit of times and durations, in seconds.
-        color: Color tags of the frames that are returned.
+        color: Color tags of the returned frames.
         expected_frames: The container's estimate of the number of frames, for a progress bar; 0 if it has none.
-        damage: What is missing or wrong in the file; complete after the last frame.
-        notes: What was changed in reading; complete after the last frame.
+        damage: Defects of the file; complete after the last frame.
+        notes: Changes made while reading; complete after the last frame.
 
     Raises:
         FileNotFoundError: If there is no such file.
         OSError: If it is not a video that can be read, or not a single frame can be decoded.
-        ValueError: If it is a URL, HDR without ``tone_map``, its frames have more than ``MAX_PIXELS``, or FFmpeg has no
-            hardware decoder of this name.
+        ValueError: If it is a URL, it is HDR and ``tone_map`` is false, frames have more than ``MAX_PIXELS``, or FFmpeg
+            has no hardware decoder of this name.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class VideoReader:
         self.expected_frames = max(0, declared)
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames, in order of their times.
+        """Yield the frames in order of their timestamps.
 
         Raises:
             OSError: If a frame's colors cannot be converted.
@@ -228,16 +228,16 @@ class VideoReader:
             self.damage.insert(0, reason)
         declared, end = (self._container.duration or 0) / av.time_base, float(self._timeline.end or 0)
         if self._timeline.closed:
-            self.notes.append(f'{self._timeline.closed} gaps or jumps in the timestamps are closed')
+            self.notes.append(f'{self._timeline.closed} gaps or jumps in the timestamps were closed')
         elif declared > end + 0.5:
-            self.notes.append(f'its header declares {declared:.2f} s, image and sound end at {end:.2f} s')
+            self.notes.append(f'its header declares {declared:.2f} s, but image and sound end at {end:.2f} s')
 
     def _duration(self, frame) -> int:
-        """The declared duration, unless it is absurd."""
+        """The declared duration, unless it is implausible."""
         return frame.duration if 0 < frame.duration * self.time_base <= MAX_GAP else self._step
 
     def _decode(self) -> Iterator:
-        """Decoded frames; damage counts after the first good one, since recordings may start between key frames."""
+        """Yield decoded frames; count damage after the first good one: recordings may start between key frames."""
         shown = False
         for packet in self._packets():
             try:
@@ -256,7 +256,7 @@ class VideoReader:
         for packet in packets(self._container, self._timeline, self.damage):
             if packet.stream_index == self._stream.index:
                 yield packet
-        yield None  # the frames that the decoder holds back
+        yield None  # flushes the decoder
 
     def _find_rate(self) -> Fraction:
         self._rate_is_measured = False
@@ -268,7 +268,7 @@ class VideoReader:
         self._rate_is_measured = True
         with open_video(self._source, self._raw) as container:
             stamps = []
-            with contextlib.suppress(av.FFmpegError):  # a damaged file: reading its frames names the place
+            with contextlib.suppress(av.FFmpegError):  # a damaged file: reading its frames reports it
                 for packet in container.demux(container.streams[self._stream.index]):
                     if packet.pts is not None:
                         stamps.append(packet.pts)
@@ -296,7 +296,7 @@ class VideoReader:
             self._tone_map = False
         elif not self._tone_map:
             raise ValueError(
-                f'{self.path}: is HDR or wide-gamut video ({", ".join(names)}), and output is SDR. '
+                f'{self.path}: is HDR or wide-gamut video ({", ".join(names)}), but the output is SDR. '
                 'Fix: --tone-map (tone_map=True) converts it to BT.709, or convert it first'
             )
         else:
@@ -305,7 +305,7 @@ class VideoReader:
     def _image(self, frame) -> LoadedImage:
         size = frame.width, frame.height
         if size != self._coded and not any('size' in note for note in self.notes):
-            self.notes.append(f'frames change their size; all are scaled to {self._coded[0]}x{self._coded[1]}')
+            self.notes.append(f'the size of the frames changes; all are scaled to {self._coded[0]}x{self._coded[1]}')
         has_alpha = any(component.is_alpha for component in frame.format.components) or frame.format.has_palette
         target = 'rgba' if has_alpha else 'rgb24'
         try:
@@ -322,7 +322,7 @@ class VideoReader:
         return LoadedImage(np.ascontiguousarray(pixels[..., :3]), alpha, name=f'{self.path}, frame')
 
     def _tone_mapped(self, frame):
-        if (frame.width, frame.height) != self._coded:  # each new graph computes its table of colors for seconds
+        if (frame.width, frame.height) != self._coded:  # a new graph takes seconds to compute its color table
             frame = frame.reformat(*self._coded, interpolation=EXACT)
         key = frame.width, frame.height, frame.format.name
         if key != self._graph_key:
@@ -356,17 +356,17 @@ class VideoReader:
 
 
 def is_stream(file) -> bool:
-    """Whether it is an open file, not a path."""
+    """Whether this is an open file instead of a path."""
     return hasattr(file, 'read') or hasattr(file, 'write')
 
 
 def open_video(source: Path | BinaryIO, raw: RawVideo | None = None, hwaccel: HWAccel | None = None):
-    """Open a file with the demuxers of ``FORMATS``; no other file and no network address is opened through it.
+    """Open a file with the demuxers of ``FORMATS``, which open no other file and no network address.
 
     Args:
         source: The file, or an open binary file.
-        raw: Form of bare frames; by default the format is detected.
-        hwaccel: Hardware decoder to use where it decodes the codec.
+        raw: Format of raw frames; by default the container is detected.
+        hwaccel: Hardware decoder to use if it supports the codec.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -377,7 +377,7 @@ def open_video(source: Path | BinaryIO, raw: RawVideo | None = None, hwaccel: HW
         name, file = str(source), f'file:{source}'
         if not source.exists():
             raise FileNotFoundError(f'{source}: no such file')
-        if not source.is_file():  # reading from a pipe would wait
+        if not source.is_file():  # opening a named pipe would block
             raise OSError(f'{source}: is not a regular file')
     options = {'max_pixels': str(MAX_PIXELS)}
     allowed = {'protocol_whitelist': 'file', 'format_whitelist': ','.join(FORMATS)}
@@ -396,11 +396,11 @@ def open_video(source: Path | BinaryIO, raw: RawVideo | None = None, hwaccel: HW
             hwaccel=hwaccel,
         )
     except (av.FFmpegError, ValueError) as error:
-        raise OSError(f'{name}: no video that can be read (empty, damaged, or of an unknown format)') from error
+        raise OSError(f'{name}: cannot be read as a video (empty, damaged, or of an unknown format)') from error
 
 
 def _accelerator(name: str | None) -> tuple[HWAccel | None, str | None]:
-    """A hardware decoder, or the reason why this machine has none.
+    """Find a hardware decoder, or the reason why this machine has none.
 
     Raises:
         ValueError: If FFmpeg has none of this name.
@@ -411,7 +411,7 @@ def _accelerator(name: str | None) -> tuple[HWAccel | None, str | None]:
     if name not in names:
         raise ValueError(f'hwaccel={name!r:.99}, must be one of {", ".join(names)}')
     if name not in hwdevices_available():
-        return None, f'this build of PyAV has {", ".join(hwdevices_available()) or "no hardware decoders"} only'
+        return None, f'this build of PyAV supports only {", ".join(hwdevices_available()) or "software decoding"}'
     accelerator = HWAccel(name, allow_software_fallback=True)
     try:
         accelerator.create(av.Codec('h264', 'r'))  # opens the device
@@ -425,33 +425,33 @@ def main_stream(container, path: Path):
 
     Raises:
         OSError: If there is none that can be decoded.
-        ValueError: If its frames are too large.
+        ValueError: If the frames are too large.
     """
     stream = container.streams.best('video')
     if stream is None or stream.codec_context is None or Disposition.attached_pic in stream.disposition:
-        raise OSError(f'{path}: no video that can be read (it has no video stream, or its codec is unknown)')
+        raise OSError(f'{path}: cannot be read as a video (it has no video stream, or its codec is unknown)')
     pixels = stream.codec_context.width * stream.codec_context.height
     if pixels > MAX_PIXELS:
         raise ValueError(
             f'{path}: frames of {stream.codec_context.width}x{stream.codec_context.height}; '
-            f'at most {MAX_PIXELS / 1e6:.0f} megapixels are read'
+            f'at most {MAX_PIXELS / 1e6:.0f} megapixels are supported'
         )
     return stream
 
 
 def origin(container, stream, sound: bool) -> Fraction:
-    """Time of the file, in seconds, at which the video stream, or with ``sound`` the first stream, starts."""
+    """Time in the file, in seconds, at which the video stream starts, or with ``sound`` the first of all streams."""
     streams = [stream, *(container.streams.audio if sound else ())]
     return min((s.start_time * s.time_base for s in streams if s.start_time is not None), default=Fraction(0))
 
 
 def packets(container, timeline: Timeline, damage: list[str] | None = None) -> Iterator:
-    """Packets of video and sound, placed on the timeline; both reader and sound see the same times.
+    """Yield packets of video and sound with the timestamps of the timeline, which reader and sound share.
 
     Args:
         container: Open file.
-        timeline: Of the file.
-        damage: Gets a message if the file cannot be read to its end.
+        timeline: Timeline of the file.
+        damage: A message is appended if the file cannot be read to its end.
     """
     streams = [*container.streams.video, *container.streams.audio]
     try:
@@ -465,10 +465,10 @@ def packets(container, timeline: Timeline, damage: list[str] | None = None) -> I
 
 
 def cut_off(path: Path) -> str:
-    """Why a file must be shorter than it was: the outermost structure of MP4, AVI or Matroska states a size.
+    """Detect a truncated file by the size that the outermost structure of MP4, AVI or Matroska declares.
 
-    Other containers state none. A declared number of frames or duration is no evidence: it is an estimate in most
-    containers, and edit lists hide frames.
+    Other containers declare none. The declared number of frames or duration is not compared: most containers only
+    estimate it, and edit lists hide frames.
 
     Returns:
         A message, empty if nothing is missing.
@@ -492,7 +492,7 @@ def cut_off(path: Path) -> str:
                 if size < 8:  # 0: to the end of the file
                     break
                 stated += size
-    return f'is cut off: its structure has {stated} bytes, the file {actual}' if stated > actual else ''
+    return f'is truncated: it declares {stated} bytes, but has {actual}' if stated > actual else ''
 
 
 def _at(file, position: int, count: int) -> bytes:
@@ -501,14 +501,14 @@ def _at(file, position: int, count: int) -> bytes:
 
 
 def _vint(data: bytes) -> tuple[int, int | None]:
-    """Length and value of a Matroska variable-size integer; the value is ``None`` where it stands for unknown."""
+    """Length and value of a Matroska variable-size integer; the value is ``None`` if it is marked as unknown."""
     length = 9 - (data[0] if data else 0).bit_length()
     value = int.from_bytes(data[:length], 'big') & ((1 << 7 * length) - 1)
     return length, None if value == (1 << 7 * length) - 1 else value
 
 
 def _decoder(stream):
-    """The stream's decoder; for VP8 and VP9 with alpha libvpx, since FFmpeg's own ones drop it."""
+    """The decoder of a stream: libvpx for VP8 and VP9 with alpha, since FFmpeg's own decoders drop alpha."""
     context = stream.codec_context
     if stream.metadata.get('alpha_mode') == '1' and context.name in ('vp8', 'vp9'):
         name = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}[context.name]
@@ -520,7 +520,7 @@ def _decoder(stream):
 
 
 def _orientation(frame) -> tuple[bool, bool, bool]:
-    """Whether to transpose, to mirror left and right, to mirror top and bottom, by the display matrix."""
+    """Whether the display matrix asks to transpose, to mirror left and right, and to mirror top and bottom."""
     matrix = frame.side_data.get('DISPLAYMATRIX')
     if matrix is None:
         return False, False, False

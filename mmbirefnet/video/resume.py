@@ -1,4 +1,4 @@
-"""Finished frames of a long job, kept in a folder until the video is whole."""
+"""Finished frames of a long job, kept in a folder until the video is complete."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _FAST = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 
 
 class FinishedFrames:
-    """Frames as they go to the encoder, each a PNG file, so that a job continues exactly where it was interrupted.
+    """Stores frames as PNG files before they are encoded, so that an interrupted job can continue.
 
     Args:
-        folder: Where they are; it is made.
-        job: What the frames depend on, by name; values are shown as text.
-        batch_size: Frames that the model is given at once. A job continues at a multiple of it, so that the model sees
-            the same batches.
-        smoothed: Whether predictions are smoothed: a job then continues where the smoother's state was kept.
+        folder: Folder of the frames; it is created if needed.
+        job: Everything that the frames depend on, by name. Values are compared as text.
+        batch_size: Frames per batch of the model. A job continues at a multiple of it, so that all batches are the
+            same as without an interruption.
+        smoothed: Whether predictions are smoothed. A job then continues where the state of the smoother was stored.
 
     Attributes:
-        count: Frames that are done.
-        state: State of the temporal smoother after the last of them: arrays, none without smoothing.
+        count: Number of finished frames.
+        state: State of the temporal smoother after the last finished frame; empty without smoothing.
 
     Raises:
-        ValueError: If the folder is of another job.
+        ValueError: If the folder belongs to another job.
         OSError: If the folder cannot be read or written.
     """
 
@@ -49,19 +49,19 @@ class FinishedFrames:
         path = self.folder / _JOB
         if not path.exists():
             if any(self.folder.iterdir()):
-                raise ValueError(f'{self.folder}: holds other files. Fix: move them, or leave --resume (resume) out')
+                raise ValueError(f'{self.folder}: contains other files. Fix: move them, or leave out --resume (resume)')
             with replacing(path) as temporary:
                 temporary.write_text(json.dumps(job, indent=1))
             return
         try:
             before = json.loads(path.read_text())
         except ValueError as error:
-            raise ValueError(f'{path}: is damaged ({error}). Fix: delete the folder to begin again') from error
+            raise ValueError(f'{path}: is damaged ({error}). Fix: delete the folder to start over') from error
         for name, value in job.items():
             if before.get(name) != value:
                 raise ValueError(
-                    f'{self.folder}: is of another job: {name} was {before.get(name)}, and is {value} now. '
-                    'Fix: give the same options, or delete the folder to begin again'
+                    f'{self.folder}: belongs to another job: {name} was {before.get(name)}, now it is {value}. '
+                    'Fix: pass the same options, or delete the folder to start over'
                 )
 
     def _path(self, index: int) -> Path:
@@ -84,11 +84,11 @@ class FinishedFrames:
         content = np.fromfile(self._path(index), np.uint8)
         pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
         if pixels is None:
-            raise OSError(f'{self._path(index)}: is damaged. Fix: delete {self.folder} to begin again')
+            raise OSError(f'{self._path(index)}: is damaged. Fix: delete {self.folder} to start over')
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
 
     def save(self, index: int, pixels: np.ndarray, state: tuple[np.ndarray, ...]) -> None:
-        """Keep a frame, and at the end of a batch the state of the smoother.
+        """Store a frame, and at the end of a batch also the state of the smoother.
 
         Raises:
             OSError: If it cannot be written.

@@ -1,4 +1,4 @@
-"""Sound of one file taken over into another, copied where the container can hold it."""
+"""Copy the sound of one file to another, or re-encode it if the container does not support its codec."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import av
 from .reader import main_stream, open_video, origin, packets
 from .timeline import Timeline
 
-# Suffix: codecs that its players decode; None stands for any that the muxer takes.
+# Codecs to copy, by suffix: those that players of the format decode. None: all that the muxer accepts.
 COPIED = {
     '.mp4': {'aac', 'mp3', 'ac3', 'eac3', 'alac', 'opus'},
     '.mov': {'aac', 'mp3', 'ac3', 'eac3', 'alac', 'pcm_s16le', 'pcm_s16be', 'pcm_s24le', 'pcm_s24be'},
@@ -22,19 +22,19 @@ COPIED = {
     '.webm': {'opus', 'vorbis'},
 }
 ENCODERS = {'.mp4': 'aac', '.mov': 'aac', '.mkv': 'aac', '.nut': 'aac', '.webm': 'libopus'}
-BIT_RATE = 160_000  # of a stream that is encoded again
+BIT_RATE = 160_000  # bits per second of a re-encoded stream
 
 
 class Sound:
-    """Writes the sound of a file beside images, up to a time at a time.
+    """Writes the sound of a file, in steps that interleave it with the frames.
 
     Args:
-        path: File whose sound is taken.
-        output: Container that is being written, its header not yet.
-        suffix: Its suffix, one of ``COPIED``.
+        path: File with the sound.
+        output: Container to write to; its header must not have been written yet.
+        suffix: Suffix of the output, a key of ``COPIED``.
 
     Attributes:
-        notes: Streams that are encoded again, and those that are left out.
+        notes: Streams that are re-encoded or left out.
     """
 
     def __init__(self, path: Path, output, suffix: str) -> None:
@@ -50,14 +50,16 @@ class Sound:
                 self.notes.append(f'sound stream {stream.index} ({name}) is left out: {error}')
                 continue
             if encoder:
-                self.notes.append(f'sound stream {stream.index} is encoded as {encoder}: {suffix} does not hold {name}')
+                self.notes.append(
+                    f'sound stream {stream.index} is re-encoded as {encoder}: {suffix} does not support {name}'
+                )
             self._tracks[stream.index] = track
         timeline = Timeline(origin(self._container, main_stream(self._container, path), sound=True))
         self._packets = packets(self._container, timeline) if self._tracks else iter(())
         self._next = next(self._packets, None)
 
     def write_until(self, time: Fraction | None = None) -> None:
-        """Write what starts before a time in seconds; by default all that is left.
+        """Write the packets that start before ``time`` in seconds; by default all remaining packets.
 
         Raises:
             av.FFmpegError: If it cannot be written.
@@ -81,7 +83,7 @@ class Sound:
 
 
 class _Track:
-    """A stream of the output, whose packets are written with rising times."""
+    """A stream of the output, whose packets are written with increasing timestamps."""
 
     def __init__(self, stream) -> None:
         self.damaged = 0
@@ -101,7 +103,7 @@ class _Track:
         packet.stream = self._stream
         try:
             output.mux(packet)
-        except (av.InvalidDataError, av.ArgumentError):  # from a muxer that parses packets; a full disk is another
+        except (av.InvalidDataError, av.ArgumentError):  # raised by muxers that parse packets, not for a full disk
             self.damaged += 1
 
 
@@ -119,7 +121,7 @@ class _Copied(_Track):
 
 
 class _Encoded(_Track):
-    """A stream that is decoded and encoded again."""
+    """A stream that is re-encoded."""
 
     def __init__(self, stream, output, encoder: str) -> None:
         self._decoder = stream.codec_context
@@ -155,12 +157,12 @@ class _Encoded(_Track):
 
 
 def _supported(encoder: str, source) -> tuple[int, str]:
-    """The first sample rate and channel layout that an encoder takes: the source's, or else common ones.
+    """The first sample rate and channel layout that an encoder supports: those of the source, or common ones.
 
     Raises:
-        ValueError: If it takes none.
+        ValueError: If it supports none of them.
     """
-    # Containers such as Matroska may state the number of channels only.
+    # Containers such as Matroska may declare only the number of channels.
     named = {1: 'mono', 2: 'stereo', 6: '5.1', 8: '7.1'}.get(source.layout.nb_channels, 'stereo')
     for layout, rate in product((source.layout.name, named, 'stereo'), (source.sample_rate, 48000)):
         context = av.CodecContext.create(encoder, 'w')
@@ -171,11 +173,11 @@ def _supported(encoder: str, source) -> tuple[int, str]:
         except (av.FFmpegError, ValueError):
             continue
         return rate, layout
-    raise ValueError(f'{encoder} takes neither its sample rate nor its channels')
+    raise ValueError(f'{encoder} does not support its sample rate and channels')
 
 
 def _track(stream, output, suffix: str) -> tuple[_Copied | _Encoded, str | None]:
-    """What writes a stream, and the encoder's name if it is encoded again."""
+    """The track that writes a stream, and the name of the encoder if it is re-encoded."""
     context = stream.codec_context
     if context is None:
         raise ValueError('PyAV has no decoder for it')
@@ -188,7 +190,7 @@ def _track(stream, output, suffix: str) -> tuple[_Copied | _Encoded, str | None]
 
 
 def _is_taken(stream, format: str) -> bool:
-    """Whether a muxer writes a header for a stream: of its codec, and with its codec's own header intact."""
+    """Whether a muxer can write a header for a stream: it supports the codec, and the codec's own header is intact."""
     try:
         with av.open(io.BytesIO(), 'w', format=format) as trial:
             trial.add_stream_from_template(stream)

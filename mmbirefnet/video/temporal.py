@@ -1,4 +1,4 @@
-"""Steadier maps of videos: each is averaged with the one before, moved along with the image."""
+"""Temporal smoothing of predictions: each is averaged with the previous one, warped by optical flow."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import cv2
 import numpy as np
 
 FLOW_SIDE = 480  # longer side, in pixels, at which motion is estimated
-TOLERANCE = 12.0  # gray levels; pixels that changed more than a few times this have nothing to do with the last frame
+TOLERANCE = 12.0  # sigma in gray levels; the past of pixels that changed by much more is ignored
 
 
 class TemporalSmoother:
-    r"""Recursive average of maps along the optical flow.
+    r"""Recursive average of predictions along the optical flow.
 
     :math:`s_t = m_t + w (\hat s_{t-1} - m_t)` with the last average :math:`\hat s_{t-1}` warped to this frame by dense
     inverse search flow (Kroeger et al., ECCV 2016) and :math:`w = \text{strength} \cdot e^{-(d / \sigma)^2}`, where d
-    is how far the warped last frame is from this one: covered regions and cuts start afresh.
+    is the difference between the warped last frame and this one. Covered regions and cuts thus start a new average.
 
     Args:
-        strength: Share of the past, in [0, 1); 0 leaves maps as they are.
+        strength: Weight of the past, in [0, 1); 0 returns predictions unchanged.
 
     Raises:
-        ValueError: The strength is out of its range.
+        ValueError: If ``strength`` is out of range.
     """
 
     def __init__(self, strength: float) -> None:
@@ -28,36 +28,36 @@ class TemporalSmoother:
             raise ValueError(f'smoothing={strength!r}, must be in [0, 1)')
         self.strength = strength
         self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        self._grey = self._average = None
+        self._gray = self._average = None
 
     @property
     def state(self) -> tuple[np.ndarray, ...]:
-        """What the next average depends on: the last frame in gray and the last average; empty before the first."""
-        return () if self._average is None else (self._grey, self._average)
+        """Inputs of the next average: the last frame in gray and the last average; empty before the first frame."""
+        return () if self._average is None else (self._gray, self._average)
 
     @state.setter
     def state(self, state: tuple[np.ndarray, ...]) -> None:
-        self._grey, self._average = state or (None, None)
+        self._gray, self._average = state or (None, None)
 
     def __call__(self, rgb: np.ndarray, soft_map: np.ndarray) -> np.ndarray:
-        """The averaged map of the next frame.
+        """Return the averaged prediction of the next frame.
 
         Args:
             rgb: The frame, uint8 ``(H, W, 3)``.
-            soft_map: Its map, float32 ``(H, W)``.
+            soft_map: Its prediction, float32 ``(H, W)``.
         """
         if not self.strength:
             return soft_map
-        gray = _small_grey(rgb)
+        gray = _small_gray(rgb)
         if self._average is not None:
             soft_map = soft_map + self._weight_and_past(gray, soft_map)
-        self._grey, self._average = gray, soft_map
+        self._gray, self._average = gray, soft_map
         return soft_map
 
     def _weight_and_past(self, gray: np.ndarray, soft_map: np.ndarray) -> np.ndarray:
-        """w (past - present), at the map's size."""
-        flow = self._flow.calc(gray, self._grey, None)  # from this frame to where it was in the last
-        moved = _warp(self._grey, flow)
+        """w (past - present), at the size of the prediction."""
+        flow = self._flow.calc(gray, self._gray, None)  # from this frame to the last
+        moved = _warp(self._gray, flow)
         difference = cv2.blur(cv2.absdiff(gray, moved).astype(np.float32), (5, 5))
         size = soft_map.shape[::-1]
         weight = self.strength * np.exp(-np.square(cv2.resize(difference, size) / TOLERANCE))
@@ -66,7 +66,7 @@ class TemporalSmoother:
 
 
 def _warp(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """The image at each pixel's position plus its flow (x, y)."""
+    """Sample the image at the position of each pixel plus its flow (x, y)."""
     height, width = image.shape
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     return cv2.remap(
@@ -74,9 +74,9 @@ def _warp(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
     )
 
 
-def _small_grey(rgb: np.ndarray) -> np.ndarray:
+def _small_gray(rgb: np.ndarray) -> np.ndarray:
     gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     factor = FLOW_SIDE / max(gray.shape)
-    # Not below 16 pixels, which the flow's patches need.
+    # The patches of the flow need at least 16 pixels.
     size = [max(16, round(side * min(1.0, factor))) for side in gray.shape]
     return cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA)

@@ -1,25 +1,25 @@
-"""Times of packets, from 0 on and without absurd gaps."""
+"""Timestamps of packets, shifted to start at 0, with implausible gaps closed."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
 MAX_GAP = 3600  # seconds without image or sound; recordings of a still screen have gaps of minutes
-MAX_STEP_BACK = 10  # seconds within one stream; frames that are stored out of order go back by less
+MAX_STEP_BACK = 10  # seconds within one stream; less is normal for frames that are stored out of order
 
 
 class Timeline:
     """Shifts the timestamps of a file's packets, all streams alike, so that streams stay in sync.
 
-    A gap is closed where no stream has a packet, and where the clock of the file starts again, as it does in
-    concatenated recordings. A gap in the images alone, with the sound going on, is kept.
+    A gap is closed if no stream has packets in it, or if the clock of the file restarts, as in concatenated recordings.
+    A gap only in the images, while the sound continues, is kept.
 
     Args:
-        origin: Time of the file, in seconds, that becomes 0.
+        origin: Time in the file, in seconds, that becomes 0.
 
     Attributes:
         closed: Number of gaps closed so far.
-        end: Time at which the last packet so far ends, in seconds; ``None`` before the first.
+        end: End of the last packet so far, in seconds; ``None`` before the first packet.
     """
 
     def __init__(self, origin: Fraction) -> None:
@@ -29,10 +29,10 @@ class Timeline:
         self._last: dict[int, Fraction] = {}
 
     def place(self, packet) -> Fraction | None:
-        """Shift a packet's timestamps in place.
+        """Shift the timestamps of a packet in place.
 
         Returns:
-            Its time in seconds, ``None`` if it has no timestamp.
+            Time of the packet in seconds; ``None`` if it has no timestamp.
         """
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is None:
@@ -51,6 +51,6 @@ class Timeline:
             packet.dts += ticks
         self._last[packet.stream_index] = time
         end = time + min(max(0, (packet.duration or 0) * unit), MAX_GAP)
-        # A single timestamp may be wrong, and the next one go back: the end follows it.
+        # If one wrong timestamp is followed by one that goes back, the end also goes back.
         self.end = end if self.end is None or time < self.end - MAX_STEP_BACK else max(end, self.end)
         return time

@@ -1,4 +1,4 @@
-"""Frames into a video file, with their times and the sound of another file."""
+"""Write frames to a video file, with their timestamps and the sound of another file."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Container:
     Attributes:
         format: FFmpeg's name of the muxer.
         opaque: Encoding of RGB.
-        transparent: Encoding of RGBA; ``None`` if alpha cannot be held.
-        is_video: Whether it holds sound and color tags; animated images do not.
-        pixel_aspect: Whether PyAV can write a pixel aspect to it; frames are scaled to square pixels otherwise.
+        transparent: Encoding of RGBA; ``None`` if the format does not store alpha.
+        is_video: Whether it stores sound and color tags; animated images do not.
+        pixel_aspect: Whether PyAV can write a pixel aspect ratio to it; otherwise frames are scaled to square pixels.
         options: Options of the muxer.
     """
 
@@ -72,19 +72,19 @@ CONTAINERS = {
     '.webp': Container('webp', _WEBP, _WEBP, False, False, {'loop': '0'}),
     '.apng': Container('apng', Encoding('apng', 'rgb24'), Encoding('apng', 'rgba'), False, False, {'plays': '0'}),
 }
-STREAMED = ('nut', 'mkv', 'webm', 'raw')  # what can be written to a pipe; raw are bare frames
-# swscale's own numbers of matrices. Others are written as BT.709.
+STREAMED = ('nut', 'mkv', 'webm', 'raw')  # formats that can be written to a pipe; raw has no container
+# swscale's number of each matrix that it supports. Others are written as BT.709.
 _SWS_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 
 
 class VideoWriter:
-    """Writes frames to a file that is open; :func:`write_video` makes one.
+    """Writes frames to an open file; use :func:`write_video` to create one.
 
     H.264 (.mp4, .mkv, .mov), VP9 (.webm), with alpha ProRes 4444 (.mov) or VP9 (.webm), uncompressed frames (.nut), and
     animated GIF, WebP and PNG.
 
     Attributes:
-        notes: What could not be taken over as it is.
+        notes: Sound that is re-encoded or left out.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class VideoWriter:
             color = ColorTags(primaries=color.primaries, transfer=color.transfer, full_range=color.full_range)
         self._size, self._channels, self._color = size, 3 + alpha, color
         self._range = ColorRange.JPEG if color.full_range and encoding.codec != 'prores_ks' else ColorRange.MPEG
-        # 4:2:0 of H.264 halves the sides.
+        # H.264 in 4:2:0 needs even sides.
         self._padding = (height % 2, width % 2) if encoding.codec == 'libx264' else (0, 0)
         self._width, self._height = width, height
         self._time_base, self._last = time_base, -1
@@ -141,13 +141,13 @@ class VideoWriter:
 
         Args:
             pixels: uint8 ``(H, W, 3)`` RGB, or ``(H, W, 4)`` RGBA with ``alpha``.
-            time: Of its start, in units of ``time_base``, more than the last one's.
-            duration: In the same units.
-            time_base: In seconds.
+            time: Start in units of ``time_base``, later than that of the previous frame.
+            duration: Duration in the same units.
+            time_base: Unit in seconds.
 
         Raises:
-            ValueError: If its size or number of channels differs from that of the file.
-            OSError: If it cannot be written.
+            ValueError: If the size or number of channels differs from that of the file.
+            OSError: If the file cannot be written.
         """
         if pixels.shape != (*self._size, self._channels):
             raise ValueError(
@@ -185,10 +185,10 @@ class VideoWriter:
         return frame
 
     def finish(self) -> None:
-        """Write what encoders hold back, the rest of the sound, and the index.
+        """Write the delayed frames of the encoder, the rest of the sound, and the index.
 
         Raises:
-            OSError: If it cannot be written.
+            OSError: If the file cannot be written.
         """
         with self._named_errors():
             self._output.mux(self._stream.encode(None))
@@ -198,8 +198,8 @@ class VideoWriter:
             self._file.flush()
 
     def close(self) -> None:
-        """Release files; without :meth:`finish` the file is of no use."""
-        # The container before its file, in case of errors too: PyAV 17 crashes where it is collected after that.
+        """Close the files; without :meth:`finish` the output is unusable."""
+        # Close the container before its file, even after errors: PyAV 17 crashes if it is collected later.
         with suppress(av.FFmpegError, OSError):
             self._output.close()
         if self._sound is not None:
@@ -226,23 +226,23 @@ def write_video(
     sound: Path | None = None,
     overwrite: bool = True,
 ) -> Iterator[VideoWriter]:
-    """A writer of frames; the file appears when the block ends without an error, whole or not at all.
+    """Yield a writer of frames. The file appears, complete, only if the block ends without an error.
 
     Args:
-        path: The file; its suffix is one of ``CONTAINERS``.
+        path: File to write; its suffix is a key of ``CONTAINERS``.
         size: (H, W) of the frames in pixels.
         rate: Frames per second, a hint for encoders and players.
-        time_base: Unit of times in the file, in seconds.
+        time_base: Unit of timestamps in the file, in seconds.
         alpha: Whether frames are RGBA.
-        color: Tags of the file; RGB is converted to YUV by its matrix and range. BT.709 by default.
-        pixel_aspect: Width of a pixel over its height.
-        sound: File whose sound is taken over, if it has any; its times must be those of the frames.
-        overwrite: Whether a file that exists, or appears meanwhile, may be replaced.
+        color: Color tags of the file, whose matrix and range convert RGB to YUV. BT.709 by default.
+        pixel_aspect: Width of a pixel divided by its height.
+        sound: File whose sound is copied, if it has any; its timestamps must match those of the frames.
+        overwrite: Whether to replace a file that exists or appears meanwhile.
 
     Raises:
         FileExistsError: If the file exists and may not be replaced.
-        ValueError: If the suffix is none of them or cannot hold alpha.
-        OSError: If it cannot be written: the disk is full, for example.
+        ValueError: If the format is unknown or does not store alpha.
+        OSError: If the file cannot be written, for example because the disk is full.
     """
     path = Path(path)
     check_container(path, alpha)
@@ -277,11 +277,11 @@ def write_stream(
     pixel_aspect: Fraction = Fraction(1),
     sound: Path | None = None,
 ) -> Iterator[VideoWriter | RawWriter]:
-    """A writer of frames to an open binary file, which stays open; arguments and errors as for :func:`write_video`.
+    """Yield a writer of frames to an open binary file, which is not closed. Errors are those of :func:`write_video`.
 
     Args:
         file: Open binary file; for ``STREAMED`` formats it may be a pipe.
-        path: What messages call it; its suffix is one of ``CONTAINERS``, or ``'.raw'`` for bare frames.
+        path: Name of the file in messages; its suffix is a key of ``CONTAINERS``, or ``'.raw'`` for raw frames.
         size, rate, time_base, alpha, color, pixel_aspect, sound: As for :func:`write_video`.
     """
     if path.suffix == '.raw':
@@ -299,7 +299,7 @@ def write_stream(
 
 
 class RawWriter:
-    """Writes the bytes of frames, row by row, and nothing else: neither times nor sound.
+    """Writes raw frames row by row, without a header, timestamps and sound.
 
     Attributes:
         notes: Empty.
@@ -314,10 +314,10 @@ class RawWriter:
 
         Args:
             pixels: uint8 ``(H, W)`` gray, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA.
-            time, duration, time_base: Not written.
+            time, duration, time_base: Ignored.
 
         Raises:
-            OSError: If it cannot be written.
+            OSError: If the file cannot be written.
         """
         try:
             self._file.write(np.ascontiguousarray(pixels).tobytes())
@@ -327,24 +327,26 @@ class RawWriter:
 
 
 def check_container(path: Path, alpha: bool) -> None:
-    """Check that a file of this name can be written.
+    """Check that a file of this format can be written.
 
     Raises:
-        ValueError: If its suffix is none of ``CONTAINERS``, cannot hold alpha, or PyAV is built without the encoder.
+        ValueError: If the suffix is not in ``CONTAINERS``, the format does not store alpha, or PyAV lacks the encoder.
     """
     suffix = path.suffix.lower()
     if suffix not in CONTAINERS:
-        raise ValueError(f'{path}: {suffix or "no suffix"} is not written; {", ".join(CONTAINERS)} are')
+        raise ValueError(
+            f'{path}: cannot write {suffix or "a file without suffix"}. Fix: use one of {", ".join(CONTAINERS)}'
+        )
     encoding = CONTAINERS[suffix].transparent if alpha else CONTAINERS[suffix].opaque
     if encoding is None:
         *others, last = [name for name, kind in CONTAINERS.items() if kind.transparent]
-        raise ValueError(f'{path}: {suffix} holds no alpha; {", ".join(others)} and {last} do')
+        raise ValueError(f'{path}: {suffix} does not store alpha. Fix: use {", ".join(others)} or {last}')
     if encoding.codec not in av.codecs_available:
         raise ValueError(f'{path}: this build of PyAV has no encoder {encoding.codec}. Fix: pip install av')
 
 
 def _palette_form(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Palette indices ``(H, W)`` and colors ``(256, 4)`` of PyAV's pal8: one bit of alpha, as GIF has it."""
+    """Palette indices ``(H, W)`` and colors ``(256, 4)`` of PyAV's pal8, with one bit of alpha, as in GIF."""
     image = Image.fromarray(pixels[..., :3]).quantize(255)
     indices = np.array(image)
     palette = np.zeros((256, 4), np.uint8)

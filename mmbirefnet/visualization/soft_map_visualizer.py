@@ -58,15 +58,15 @@ class SoftMapVisualizer(SegLocalVisualizer):
             step: Training step of the image.
             with_labels: Ignored, since predictions have no labels.
         """
-        picture = self.draw(image, data_sample, draw_gt, draw_pred)
-        self._image = picture
+        figure = self.draw(image, data_sample, draw_gt, draw_pred)
+        self._image = figure
         if show:
-            self.show(picture, win_name=name, wait_time=wait_time)
+            self.show(figure, win_name=name, wait_time=wait_time)
         if out_file is not None:
-            if not cv2.imwrite(str(out_file), picture[..., ::-1]):
+            if not cv2.imwrite(str(out_file), figure[..., ::-1]):
                 raise OSError(f'cannot write the image {out_file}')
         else:
-            self.add_image(name, picture, step)
+            self.add_image(name, figure, step)
 
     def get_image(self) -> np.ndarray:
         """The last figure, RGB uint8 (H, W', 3)."""

@@ -141,8 +141,7 @@ def _check_reference(source: dict[str, Tensor]) -> None:
     """Raise ``ValueError`` unless these are parameters of the reference implementation."""
     if any(key.startswith('decode_head.blocks.') for key in source):
         raise ValueError(
-            'this is a checkpoint of mmbirefnet already (it has decode_head.blocks…): use it as it is; '
-            'only those of the reference implementation need conversion'
+            'is already a checkpoint of mmbirefnet (it contains decode_head.blocks…). Fix: use it without conversion'
         )
     if 'decoder.conv_out1.0.weight' not in source or not any(key.startswith('bb.') for key in source):
         raise ValueError(

@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -25,6 +26,12 @@ class Case(NamedTuple):
     data: bytes
     whole: bytes | None = None  # what it was cut from: read alike, or an error
 
+    def write(self, folder: Path) -> Path:
+        """Write the file, and return its path."""
+        path = folder / self.name
+        path.write_bytes(self.data)
+        return path
+
 
 def pixels(channels: int = 3, dtype=np.uint8) -> np.ndarray:
     """Smooth colors ``(HEIGHT, WIDTH, channels)``, so that lossy formats keep them."""
@@ -41,7 +48,7 @@ def encoded(image, format: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-def whole_pictures() -> dict[str, bytes]:
+def intact_images() -> dict[str, bytes]:
     """A whole file of every format, channel layout, depth and number of frames, by name."""
     rgb, rgba = Image.fromarray(pixels()), Image.fromarray(pixels(4))
     gray, gray16 = rgb.convert('L'), cv2.cvtColor(pixels(3, np.uint16), cv2.COLOR_RGB2GRAY)

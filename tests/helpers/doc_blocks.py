@@ -77,3 +77,9 @@ def commands(code: str) -> list[list[str]]:
     lines = code.replace('\\\n', ' ').splitlines()
     words = [shlex.split(line, comments=True) for line in lines]
     return [line for line in words if line and line[0] != 'export']
+
+
+def table(page: str, first: str) -> list[list[str]]:
+    """Rows, as lists of cells, of the table of a page whose first column has this heading."""
+    lines = (ROOT / page).read_text('utf-8').split(f'\n| {first} |', 1)[1].split('\n\n', 1)[0].splitlines()
+    return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 GOLDEN = Path(__file__).parents[1] / 'data' / 'golden'
 CHANNELS = (192, 384, 768, 1536)
@@ -45,6 +45,16 @@ def reference_state_dict(classifier: bool = False) -> dict[str, Tensor]:
     return {key: draw(key, *value) for key, value in shapes if classifier or not key.startswith('cls_head')}
 
 
+def without(state: dict, *words: str) -> dict:
+    """Leave out the parameters whose names contain one of the words."""
+    return {key: value for key, value in state.items() if not any(word in key for word in words)}
+
+
+def with_one_value(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give all elements of a parameter its first value, so that files are small."""
+    return {key: value.flatten()[0].clone().expand(value.shape) for key, value in state.items()}
+
+
 def image(seed: int, n: int, height: int, width: int) -> Tensor:
     """Normalized images, ``(n, 3, height, width)``."""
     rng = np.random.Generator(np.random.PCG64(seed))
@@ -67,3 +77,13 @@ def model_config(classifier: bool = False, arch: str | dict = 't', channels=CHAN
         decode_head={'type': 'mmbirefnet.BiRefHead', 'in_channels': channels, **head},
         test_cfg=dict(mode='whole'),
     )
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    """Set all rates of dropout and drop path to 0."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0
+        if type(module).__name__ == 'DropPath':
+            module.drop_prob = 0
+    return model

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 NANO = ROOT / 'configs/birefnet_synthetic/birefnet_swin-nano_1xb4-6e_synthetic-256x256.py'
 SIDE = 96
 ITERATIONS, BATCH, RATE = 80, 4, 2e-3
-PICTURES = 96
+IMAGES = 96
 CONFIG = f"""
 _base_ = {os.fspath(NANO)!r}
 image_size = ({SIDE}, {SIDE})
@@ -62,7 +62,7 @@ def train(folder: Path) -> TrainedCheckpoint:
     if checkpoint.exists():
         return TrainedCheckpoint(config, checkpoint)
     config.write_text(CONFIG)
-    samples = [make_sample(0, 'DIS-TR', index, (SIDE, SIDE)) for index in range(PICTURES)]
+    samples = [make_sample(0, 'DIS-TR', index, (SIDE, SIDE)) for index in range(IMAGES)]
     images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
     masks = torch.from_numpy(np.stack([sample.mask for sample in samples]))[:, None].float() / 255
     with torch.random.fork_rng(devices=[]), DefaultScope.overwrite_default_scope('mmseg'):

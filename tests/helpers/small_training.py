@@ -209,3 +209,8 @@ def assert_same(first, second):
     for name, value in first.items():
         same = torch.equal(value, second[name]) if isinstance(value, torch.Tensor) else value == second[name]
         assert same, f'{name}: {value} and {second[name]}'
+
+
+def log_of(work_dir) -> str:
+    """Text of all logs of a work directory."""
+    return '\n'.join(path.read_text() for path in Path(work_dir).glob('*/*.log'))

@@ -54,7 +54,7 @@ def test_maps_at_original_size(red, tmp_path):
         assert np.array_equal(red(rgb, channel_order='rgb', output='uint8'), levels)
 
 
-def test_batches_hold_pictures_of_one_input_size():
+def test_batches_contain_images_of_one_input_size():
     backend = RedBackend()
     images = [drawing(64, 64), drawing(96, 64), drawing(64, 64), drawing(64, 64), drawing(96, 64)]
     inferencer = BiRefNetInferencer(backend=backend)
@@ -113,7 +113,7 @@ def test_threshold_and_small_components(red):
     np.testing.assert_allclose(red(rgb, min_area=0.01, **options), large)
 
 
-def test_what_is_transparent_is_not_seen(red):
+def test_transparent_pixels_are_gray_for_the_model(red):
     rgba = np.zeros((32, 64, 4), np.uint8)
     rgba[..., 2] = 255  # red throughout, in BGR
     rgba[:, 32:, 3] = 255
@@ -130,7 +130,7 @@ def test_fixed_size_is_respected():
             inferencer(drawing(20, 20), **options)
 
 
-def test_it_writes_and_returns(red, tmp_path):
+def test_call_writes_files_and_returns_maps(red, tmp_path):
     for name in ('in/a.png', 'in/sub/b.png'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(drawing(20, 30)).save(tmp_path / name)
@@ -244,7 +244,7 @@ def test_former_names(red, tmp_path):
 
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 300), (257, 2)])
-def test_tiny_and_narrow_pictures(red, tmp_path, size):
+def test_tiny_and_narrow_images(red, tmp_path, size):
     for input_size in (None, 'image'):
         soft_map = red(np.full((*size, 3), 51, np.uint8), tmp_path, input_size=input_size)
         np.testing.assert_allclose(soft_map, np.full(size, 0.2), atol=1e-6)

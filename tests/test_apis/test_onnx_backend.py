@@ -50,7 +50,7 @@ def write(tmp_path):
     return write
 
 
-def pictures(n=2, height=32, width=64):
+def random_images(n=2, height=32, width=64):
     return RNG.integers(0, 256, (n, height, width, 3), np.uint8)
 
 
@@ -61,7 +61,7 @@ def sigmoid(x):
 def test_released_files_are_fed_as_by_the_reference(write):
     backend = OnnxBackend(write(), CPU)
     assert (backend.name, backend.input_size, backend.fixed_size, backend.max_batch) == ('model', (32, 64), True, None)
-    images = pictures(3)
+    images = random_images(3)
     maps = backend(images)
     assert (maps.dtype, maps.shape) == (np.float32, (3, 32, 64))
     np.testing.assert_allclose(maps, sigmoid((images[..., 0] / 255 - 0.485) / 0.229), atol=1e-6)
@@ -78,7 +78,7 @@ def test_far_logits_do_not_overflow(write):
 
 
 def test_probabilities_by_name_or_by_word(write):
-    images = pictures()
+    images = random_images()
     options = dict(mean=(0, 0, 0), std=(255, 255, 255))
     by_name = OnnxBackend(write(output='alphas'), CPU, **options)
     np.testing.assert_allclose(by_name(images), images[..., 0] / 255, atol=1e-6)
@@ -103,7 +103,7 @@ def test_metadata_say_how_it_is_fed(write):
     path = write(weights=LAST, props=meta.to_props(), output='anything')
     backend = OnnxBackend(path, CPU)
     assert backend.metadata == meta
-    images = pictures()
+    images = random_images()
     np.testing.assert_allclose(backend(images), sigmoid((images[..., 0] - 30.0) / 8), atol=1e-6)
     with pytest.raises(ValueError, match=r'model.onnx: its metadata contain output, std. Fix: do not pass it'):
         OnnxBackend(path, CPU, output='logits', std=(1, 1, 1))
@@ -140,7 +140,7 @@ def test_metadata_that_are_wrong(write, change, message):
 
 def test_fixed_batch_is_filled_up(write):
     backend = OnnxBackend(write(shape=(3, 3, 32, 64)), CPU)
-    images = pictures(3)
+    images = random_images(3)
     whole = backend(images)
     assert backend.max_batch == 3
     assert whole.shape == (3, 32, 64)
@@ -149,18 +149,18 @@ def test_fixed_batch_is_filled_up(write):
     with pytest.raises(
         ValueError, match='expected at most 3 images at once, got 4. Fix: export .* with --dynamic-batch'
     ):
-        backend(pictures(4))
+        backend(random_images(4))
 
 
 def test_any_size(write):
     backend = OnnxBackend(write(shape=('n', 3, 'h', 'w')), CPU)
     assert (backend.fixed_size, backend.input_size, backend.max_batch) == (False, (1024, 1024), None)
-    images = pictures(1, 96, 32)
+    images = random_images(1, 96, 32)
     np.testing.assert_allclose(backend(images), sigmoid((images[..., 0] / 255 - 0.485) / 0.229), atol=1e-6)
 
 
 def test_half_precision(write):
-    images = pictures()
+    images = random_images()
     maps = OnnxBackend(write(dtype=TensorProto.FLOAT16), CPU)(images)
     assert maps.dtype == np.float32
     np.testing.assert_allclose(maps, sigmoid((images[..., 0] / 255 - 0.485) / 0.229), atol=1e-3)
@@ -169,12 +169,12 @@ def test_half_precision(write):
 @pytest.mark.parametrize(
     ('images', 'error', 'message'),
     [
-        (pictures().astype(np.float32), TypeError, 'numpy array of uint8, got float32'),
+        (random_images().astype(np.float32), TypeError, 'numpy array of uint8, got float32'),
         ([1], TypeError, 'numpy array of uint8, got list'),
-        (pictures()[0], ValueError, r'shape \(N, H, W, 3\), got \(32, 64, 3\)'),
-        (pictures()[..., :2], ValueError, r'got \(2, 32, 64, 2\)'),
+        (random_images()[0], ValueError, r'shape \(N, H, W, 3\), got \(32, 64, 3\)'),
+        (random_images()[..., :2], ValueError, r'got \(2, 32, 64, 2\)'),
         (
-            pictures(1, 64, 64),
+            random_images(1, 64, 64),
             ValueError,
             'model.onnx: expected images of 32x64, got 64x64. Fix: resize them, or export',
         ),
@@ -187,7 +187,7 @@ def test_images_that_do_not_fit(write, images, error, message):
 
 def test_sizes_are_multiples_of_32(write):
     with pytest.raises(ValueError, match='expected multiples of 32, got 40x64. Fix: resize them'):
-        OnnxBackend(write(shape=('n', 3, 'h', 'w')), CPU)(pictures(1, 40, 64))
+        OnnxBackend(write(shape=('n', 3, 'h', 'w')), CPU)(random_images(1, 40, 64))
 
 
 def test_files_that_are_no_model(tmp_path):
@@ -237,7 +237,7 @@ def test_examples_of_the_export_page(write, tmp_path, monkeypatch):
     ],
     ids=['classifier', 'four channels', 'smaller map', 'two inputs', 'two outputs'],
 )
-def test_other_models(write, inputs, outputs):
+def test_models_with_other_inputs_or_outputs_are_rejected(write, inputs, outputs):
     # The outputs are constants: all that counts is what the model takes and gives.
     nodes = [
         helper.make_node(
@@ -261,7 +261,7 @@ def test_providers(write):
         OnnxBackend(path, ['SurelyNotProvider', 'CPUExecutionProvider'])
 
 
-def test_fallback_to_the_cpu_is_no_secret(write, monkeypatch):
+def test_silent_fallback_to_the_cpu_is_an_error(write, monkeypatch):
     """onnxruntime itself goes on with the CPU where CUDA is built in but cannot be used."""
     path = write()
     monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: ['CUDAExecutionProvider', *CPU])
@@ -311,8 +311,8 @@ from mmbirefnet.cli.main import main
 
 inferencer = BiRefNetInferencer('model.onnx')
 assert type(inferencer.backend).__name__ == 'OnnxBackend'
-np.save('map.npy', inferencer('picture.png', 'cut', save=['mask', 'cutout']))
-sys.exit(main(['cut', 'picture.png', '-o', 'by_command.png', '--checkpoint', 'model.onnx', '--save', 'mask']))
+np.save('map.npy', inferencer('image.png', 'cut', save=['mask', 'cutout']))
+sys.exit(main(['cut', 'image.png', '-o', 'by_command.png', '--checkpoint', 'model.onnx', '--save', 'mask']))
 """
 
 
@@ -326,7 +326,7 @@ def test_cuts_out_without_torch(trained_checkpoint, tmp_path):
 
     export_onnx(TorchBackend(*trained_checkpoint, 'cpu', fuse=False).model, tmp_path / 'model.onnx', (96, 96))
     sample = make_sample(0, 'DIS-VD', 1, (120, 150))
-    Image.fromarray(sample.image[..., ::-1]).save(tmp_path / 'picture.png')
+    Image.fromarray(sample.image[..., ::-1]).save(tmp_path / 'image.png')
     (tmp_path / 'run.py').write_text(WITHOUT_TORCH)
     done = subprocess.run(
         [sys.executable, 'run.py'], cwd=tmp_path, env={'PYTHONPATH': str(ROOT)}, capture_output=True, text=True
@@ -338,7 +338,7 @@ def test_cuts_out_without_torch(trained_checkpoint, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / 'map.npy'), expected, rtol=0, atol=1e-3)
     mask = np.asarray(Image.open(tmp_path / 'by_command.png'))
     np.testing.assert_allclose(mask / 255, expected, rtol=0, atol=2 / 255)
-    assert np.array_equal(np.asarray(Image.open(tmp_path / 'cut/mask/picture.png')), mask)
-    cutout = Image.open(tmp_path / 'cut/cutout/picture.png')
+    assert np.array_equal(np.asarray(Image.open(tmp_path / 'cut/mask/image.png')), mask)
+    cutout = Image.open(tmp_path / 'cut/cutout/image.png')
     assert cutout.mode == 'RGBA'
     np.testing.assert_allclose(np.asarray(cutout)[..., 3] / 255, expected, rtol=0, atol=2 / 255)

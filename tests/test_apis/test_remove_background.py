@@ -25,7 +25,7 @@ from mmbirefnet.imaging.settings import Settings
 module = importlib.import_module('mmbirefnet.apis.cutout')
 
 
-def test_it_is_one_function_of_the_package_and_its_apis():
+def test_package_and_apis_export_the_same_function():
     assert importlib.import_module('mmbirefnet.apis').remove_background is remove_background
 
 
@@ -65,7 +65,7 @@ def test_all_kinds_of_images(inferencer, drawing, png, tmp_path, monkeypatch):
     np.testing.assert_array_equal(np.asarray(remove_background(bgr, inferencer, channel_order='bgr')), expected)
 
 
-def test_url(inferencer, drawing, png, tmp_path, monkeypatch):
+def test_url_limits(inferencer, drawing, png, tmp_path, monkeypatch):
     (tmp_path / 'a.png').write_bytes(png)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
     monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, 'log_message', lambda *_: None)

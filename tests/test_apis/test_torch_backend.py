@@ -69,7 +69,7 @@ def test_loading_draws_no_random_numbers(trained_checkpoint, model):
     assert all(torch.equal(found[key], value) for key, value in expected.items())
 
 
-def test_given_model_is_not_changed(model):
+def test_backend_copies_a_given_model(model):
     before = copy.deepcopy(model.state_dict())
     assert TorchBackend(model, device='cpu').model is not model
     assert model.state_dict().keys() == before.keys()
@@ -171,7 +171,7 @@ def test_config_of_the_caller_stays_as_it_is(trained_checkpoint):
 
 
 @pytest.mark.soak
-def test_released_checkpoint_tells_its_architecture(released):
+def test_architecture_is_read_from_a_released_checkpoint(released):
     model = MODELS.build(model_config())
     model.load_state_dict(convert_birefnet_state_dict(reference_state_dict()))
     image = make_sample(0, 'DIS-VD', 0, (64, 64)).image

@@ -7,7 +7,7 @@ from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.datasets.preparation.synthetic import make_sample
 
 
-def test_it_finds_held_out_objects(trained_checkpoint):
+def test_trained_checkpoint_segments_held_out_objects(trained_checkpoint):
     inferencer = BiRefNetInferencer(*trained_checkpoint, device='cpu')
     assert inferencer.backend.input_size == (96, 96)
     samples = [make_sample(0, 'DIS-VD', index, (128, 160)) for index in range(22)]

@@ -137,6 +137,6 @@ def test_python(images, tmp_path):
         (['BiRefNet', 'none.png', '*.gif', '-o', 'x.html'], '*.gif: matches no images'),
     ],
 )
-def test_wrong_words(images, words, message, capsys):
+def test_wrong_arguments_are_usage_errors(images, words, message, capsys):
     assert run(*words) == main.USAGE_ERROR
     assert message in capsys.readouterr().err

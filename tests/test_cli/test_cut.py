@@ -90,7 +90,7 @@ def test_one_bad_file_stops_nothing(backend, folder, tmp_path, capsys):
     assert 'out/sub/deep' in lines[3]
 
 
-def test_what_is_left_out_is_named(backend, folder, capsys):
+def test_skipped_files_are_named(backend, folder, capsys):
     (folder / 'notes.txt').touch()
     (folder / 'sub/film.mp4').touch()
     (folder / os.fsdecode(b'\xff.doc')).touch()
@@ -208,7 +208,7 @@ def test_operations_on_the_mask(backend, folder, tmp_path):
         (['*.gif', '-o', 'out'], '*.gif: matches no images'),
     ],
 )
-def test_wrong_options_end_it_before_it_begins(backend, folder, words, message, capsys):
+def test_wrong_options_are_errors_before_the_first_image(backend, folder, words, message, capsys):
     (folder / 'a').touch()
     assert run(*words) == main.USAGE_ERROR
     assert message in capsys.readouterr().err
@@ -243,7 +243,7 @@ def test_no_checkpoint(folder, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / 'out').exists()
 
 
-def test_interrupt_tells_what_was_done(backend, folder, monkeypatch, capsys):
+def test_interrupt_prints_the_counts(backend, folder, monkeypatch, capsys):
     def interrupt(self, *_, **__):
         raise KeyboardInterrupt
 
@@ -312,7 +312,7 @@ def test_watch_waits_until_a_file_stays_the_same(backend, folder, monkeypatch):
     assert sorted(writer.out_dir.rglob('a_*')) == [writer.out_dir / 'a_jpg.png']
 
 
-def test_progress_shows_pictures_per_second():
+def test_progress_shows_images_per_second():
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100)
     with ImageProgress(4, console=console) as progress:

@@ -212,7 +212,7 @@ def test_a_format_that_holds_no_frames_fails_that_file_alone(backend, capsys):
     assert np.abs(found - square(0)[..., 0]).max() < 12
 
 
-def test_disposal(backend):
+def test_partial_frames_are_composed(backend):
     """What a frame leaves of the one before is composed: here the frames are small patches on a canvas."""
     canvas = Image.new('RGB', (64, 32), (0, 0, 255))
     patch = Image.new('RGBA', (64, 32))
@@ -286,7 +286,7 @@ def folder(tmp_path):
         (['--limit', '2'], ['a.png', 'a_mask.png']),
     ],
 )
-def test_which_files(backend, folder, tmp_path, options, expected):
+def test_options_select_input_files(backend, folder, tmp_path, options, expected):
     assert run('in', '-o', 'out', *options) == 0
     assert sorted(str(path.relative_to(tmp_path / 'out')) for path in (tmp_path / 'out').rglob('*.png')) == expected
     names = dict(zip((name.strip('-').replace('no-', '') for name in options[::2]), [options[1:]]))

@@ -65,9 +65,9 @@ def test_convert(tmp_path, capsys):
     converted = load_birefnet_state_dict(tmp_path / 'ours.pth')
     assert torch.equal(converted['backbone.patch_embed.proj.weight'], state['bb.patch_embed.proj.weight'])
     assert main.main(words) == 2
-    assert 'exists already; --overwrite' in capsys.readouterr().err
+    assert 'already exists. Fix: --overwrite' in capsys.readouterr().err
     assert main.main([*words, '--overwrite', '--crop-order', 'columns']) == 0
-    assert 'crops:     by columns' in capsys.readouterr().out
+    assert 'crops:     stacked by columns' in capsys.readouterr().out
     key, ours = 'decoder.ipt_blk3.conv1.weight', 'decode_head.blocks.2.inward.conv_in.weight'
     reordered = load_birefnet_state_dict(tmp_path / 'ours.pth')[ours]
     assert not torch.equal(reordered, state[key])

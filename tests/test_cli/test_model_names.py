@@ -126,10 +126,10 @@ def test_models(hub, capsys):
     ('words', 'message'),
     [
         (['zzz'], 'zzz: no released model matches; known are BiRefNet, '),
-        (['a', 'b'], 'models a b: expected one PATTERN, or download and names'),
+        (['a', 'b'], 'models a b: expected one PATTERN, or download followed by names'),
         (['download'], 'models download: no model given'),
     ],
 )
-def test_wrong_words(words, message, capsys):
+def test_wrong_arguments_are_usage_errors(words, message, capsys):
     assert main(['models', *words]) == 2
     assert capsys.readouterr().err.startswith(f'error: {message}')

@@ -112,7 +112,7 @@ def test_sizes_of_memory(text, size):
     'words',
     [['--memory', 'inf'], ['--memory', '-1G'], ['--max-upload', 'inf'], ['--max-pixels', 'nan'], ['--seconds', 'inf']],
 )
-def test_bounds_that_are_none(words, capsys):
+def test_invalid_limits_are_rejected(words, capsys):
     try:
         status = main(['serve', '--port', '0', *words])
     except SystemExit as error:

@@ -48,7 +48,7 @@ def test_writes_the_video_and_prints_its_name(source, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('name', ['red.mkv', 'red.ts', 'red.webm'])
-def test_whole_files_exit_with_0(tmp_path, capsys, name):
+def test_intact_files_exit_with_0(tmp_path, capsys, name):
     codec, sound = ('libvpx', 'libopus') if name.endswith('.webm') else ('libx264', 'aac')
     source = make_video(tmp_path / name, codec=codec, sound=sound, sound_seconds=1.4)
     assert main(['video', str(source), '-o', str(tmp_path / 'out.mkv'), '--quiet']) == 0
@@ -61,14 +61,14 @@ def test_a_source_that_is_cut_off_is_named(source, tmp_path, capsys):
     short = tmp_path / 'short.avi'
     short.write_bytes(source.read_bytes()[: source.stat().st_size * 8 // 10])
     assert main(['video', str(short), '-o', str(tmp_path / 'short.mp4'), '--no-sound']) == 1
-    assert f'failed: {short}: is cut off' in capsys.readouterr().err
+    assert f'failed: {short}: is truncated' in capsys.readouterr().err
     assert (tmp_path / 'short.mp4').is_file()
 
 
 def test_sound_that_is_encoded_again_is_noted(tmp_path, capsys):
     source = make_video(tmp_path / 'a.mkv', 3, sound='flac')
     assert main(['video', str(source), '-o', str(tmp_path / 'a.mp4'), '--quiet']) == 0
-    assert 'sound stream 1 is encoded as aac: .mp4 does not hold flac' in capsys.readouterr().err
+    assert 'sound stream 1 is re-encoded as aac: .mp4 does not support flac' in capsys.readouterr().err
 
 
 def test_hdr_names_the_option(tmp_path, capsys):
@@ -93,7 +93,7 @@ def test_hdr_names_the_option(tmp_path, capsys):
         (['a.mp4', '-o', 'b.mp4', '--raw', '96x128'], "raw='96x128', must be WIDTHxHEIGHT@FRAMES-PER-SECOND"),
         (['a.mp4', '-o', 'b.mp4', '--raw', '0x1@1'], 'raw: frames of 0x1'),
         (['a.mp4', '-o', 'b.mp4', '--raw', '2x1@0'], 'raw: 0 frames per second'),
-        (['a.mp4', '-o', 'b.mp4', '--raw', '2x1@5', '--pixel-format', 'rgb'], "raw: PyAV has no pixel format 'rgb'"),
+        (['a.mp4', '-o', 'b.mp4', '--raw', '2x1@5', '--pixel-format', 'rgb'], "raw: unknown pixel format 'rgb'"),
         (['a.mp4', '-o', 'b.mp4', '--hwaccel', 'gpu'], "hwaccel='gpu', must be one of vdpau, cuda, vaapi"),
         (['a.mp4', '-o', 'b.mp4', '--workers', '0'], 'workers=0, must be 1 or more'),
         (['https://example.org/a.mp4', '-o', 'b.mp4'], 'https://example.org/a.mp4: a URL'),
@@ -224,16 +224,16 @@ def test_compressed_formats_to_a_pipe_keep_sound(tmp_path, format):
     assert len(frames_of(tmp_path / f'out.{format}')) == 6
     assert sound_times(tmp_path / f'out.{format}')[1] > 0.5
     result = process_video(BiRefNetInferencer(backend=TakesRed()), io.BytesIO(source.read_bytes()), tmp_path / 'b.mkv')
-    assert (result.frames, result.notes) == (6, ['the sound of a pipe is left out. Fix: name a file to keep it'])
+    assert (result.frames, result.notes) == (6, ['the sound of a pipe is not copied. Fix: pass a file name to keep it'])
 
 
 def test_a_pipe_without_a_video_or_a_reader(tmp_path):
     status, output, messages = through_a_pipe(b'no video', '-o', '-')
     assert (status, output) == (2, b'')
-    assert 'error: standard input: no video that can be read' in messages
+    assert 'error: standard input: cannot be read as a video' in messages
     with pytest.raises(ValueError, match="format='mp4', must be one of nut, mkv, webm, raw for a pipe"):
         process_video(None, 'a.mp4', io.BytesIO(), format='mp4')
-    with pytest.raises(ValueError, match="format='nut': is for an open file"):
+    with pytest.raises(ValueError, match="format='nut': is only for an open file"):
         process_video(None, 'a.mp4', tmp_path / 'b.mp4', format='nut')
 
     class Closed(io.BytesIO):

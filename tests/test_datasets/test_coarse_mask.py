@@ -24,21 +24,21 @@ def seeded():
     np.random.seed(0)  # noqa: NPY002
 
 
-def test_untouched():
+def test_guide_is_the_mask_if_all_probabilities_are_0():
     transform = CoarseMask(prob=0, box_prob=0, drop=0, select=0)
     guide = transform(results(square()))['guide']
     assert guide.dtype == np.float32
     np.testing.assert_array_equal(guide, square() / np.float32(255))
 
 
-def test_dropped():
+def test_drop_is_the_fraction_without_guide():
     transform = CoarseMask(drop=0.25, select=0)
     dropped = sum('guide' not in transform(results(square())) for _ in range(200))
     assert 30 <= dropped <= 70
 
 
 @pytest.mark.parametrize('name', ['erode', 'dilate', 'holes', 'shift', 'coarsen'])
-def test_an_operation(name):
+def test_operations_change_the_mask_by_at_most_their_strength(name):
     """The ground truth has a size of 40 pixels, and a quarter of it, 10, is the most that is changed."""
     mask, rng = square() / np.float32(255), np.random.default_rng(0)
     changes = [getattr(CoarseMask(strength=0.25), name)(mask, rng) for _ in range(50)]

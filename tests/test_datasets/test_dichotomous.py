@@ -205,7 +205,7 @@ class TestHabitsOfBaseDataset:
 
     @pytest.mark.parametrize(('indices', 'expected'), [(2, ['a', 'b']), (-1, ['c']), ([2, 0], ['c', 'a'])])
     @pytest.mark.parametrize('serialize_data', [True, False])
-    def test_indices(self, root, indices, expected, serialize_data):
+    def test_indices_select_samples(self, root, indices, expected, serialize_data):
         dataset = DichotomousDataset(data_root=str(root), sets='A', indices=indices, serialize_data=serialize_data)
         assert stems(dataset) == expected
 

@@ -115,7 +115,7 @@ def test_resize_is_torchvisions_of_pil_images(size):
     np.testing.assert_allclose(soft, exact, rtol=0, atol=1e-6)
 
 
-def test_pepper_is_averaged():
+def test_downscaling_averages_a_dark_pixel():
     """Along an axis, the kernel at an eighth of the size is a triangle of 8 pixels to either side, of height 1/8."""
     image = np.full((256, 256, 3), 255, np.uint8)
     image[100, 100] = 0  # half a pixel from the middle of the output pixel 12, where the triangle is 7.5/8 as high

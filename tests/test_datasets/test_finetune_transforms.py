@@ -42,7 +42,7 @@ class TestRandomZoomCrop:
         assert 0.7 < min(shapes) < 0.85
         assert 1.18 < max(shapes) < 1.4
 
-    def test_left_alone(self):
+    def test_image_stays_whole_if_no_smaller_window_contains_the_object(self):
         assert RandomZoomCrop(prob=0)(numbered())['img_shape'] == (40, 60)
         mask = np.full((40, 60), 255, np.uint8)
         results = RandomZoomCrop(prob=1, min_side=0.5, max_stretch=1, min_object=1)(numbered(mask=mask))
@@ -55,7 +55,7 @@ class TestRandomZoomCrop:
 
 
 class TestEdgeCrop:
-    def test_centers_on_the_edge(self):
+    def test_crops_are_centered_on_the_edge(self):
         mask = np.zeros((40, 60), np.uint8)
         mask[10:30, 20:40] = 255
         for _ in range(40):
@@ -111,7 +111,7 @@ class TestCopyPaste:
         outside = pasted == 0
         np.testing.assert_array_equal(results['img'][outside], numbered()['img'][outside])
 
-    def test_over_an_object(self, other):
+    def test_pasted_mask_is_composited_over_the_mask(self, other):
         mask = np.full((40, 60), 51, np.uint8)  # 0.2
         results = CopyPaste(prob=1, scale=(0.5, 0.5))(dict(numbered(mask=mask), draw_other=other))
         levels = np.unique(results['gt_seg_map'])

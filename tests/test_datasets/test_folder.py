@@ -44,7 +44,7 @@ def test_moving_the_folder_does_not_change_the_split(tmp_path):
     assert stems(tmp_path / 'here', 'val') == stems(tmp_path / 'a/longer/path', 'val')
 
 
-def test_two_folders(tmp_path):
+def test_train_and_val_folders(tmp_path):
     write(tmp_path / 'train', ['a', 'b', 'c'])
     write(tmp_path / 'val', ['c', 'd'])
     assert stems(tmp_path, 'train') == ['a', 'b', 'c']

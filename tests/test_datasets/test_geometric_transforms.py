@@ -21,7 +21,7 @@ class TestResize:
         assert results['img_shape'] == (2, 2)
         assert results['scale_factor'] == (0.5, 0.5)
 
-    def test_doubling_weighs_3_to_1(self):
+    def test_doubling_interpolates_with_weights_3_to_1(self):
         results = Resize(scale=(4, 1))(results_of(np.array([[0, 200]], np.uint8)))
         np.testing.assert_array_equal(results['gt_seg_map'], [[0, 50, 150, 200]])
 
@@ -127,7 +127,7 @@ class TestRandomCenterCrop:
         np.testing.assert_array_equal(results['img'][..., 2], mask[2:8, 1:8])
         assert results['img_shape'] == (6, 7)
 
-    def test_sizes_drawn(self):
+    def test_range_of_the_crop_sizes(self):
         np.random.seed(0)  # noqa: NPY002
         transform = RandomCenterCrop()
         heights, widths = zip(*(transform.draw(100, 200) for _ in range(500)), strict=True)

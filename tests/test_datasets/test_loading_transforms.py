@@ -13,7 +13,7 @@ RNG = np.random.default_rng(0)
 COLOR = cv2.resize(RNG.integers(0, 256, (6, 8, 3), np.uint8), (40, 30), interpolation=cv2.INTER_CUBIC)
 GREY = COLOR[..., 1].copy()
 TURNED = Image.Exif()
-TURNED[0x0112] = 6  # orientation: the stored picture is to be turned by 90 degrees clockwise
+TURNED[0x0112] = 6  # orientation: the stored image is to be turned by 90 degrees clockwise
 
 
 def load_image(path):
@@ -24,9 +24,9 @@ def load_mask(path, shape=GREY.shape):
     return LoadMask()({'img_path': 'image.jpg', 'seg_map_path': str(path), 'ori_shape': shape})['gt_seg_map']
 
 
-def encoded(picture, **options):
+def encoded(image, **options):
     stream = io.BytesIO()
-    picture.save(stream, **options)
+    image.save(stream, **options)
     return stream.getvalue()
 
 
@@ -55,7 +55,7 @@ class TestLoadImage:
         cv2.imwrite(str(tmp_path / 'a.png'), GREY)
         np.testing.assert_array_equal(load_image(tmp_path / 'a.png')['img'], np.stack([GREY] * 3, -1))
 
-    def test_what_is_transparent_is_gray_as_in_inference(self, tmp_path):
+    def test_transparent_pixels_are_gray_as_in_inference(self, tmp_path):
         alpha = GREY[..., None] / 255
         cv2.imwrite(str(tmp_path / 'a.png'), np.dstack([COLOR, GREY]))
         image = load_image(tmp_path / 'a.png')['img']
@@ -113,7 +113,7 @@ class TestLoadImage:
             load_image(tmp_path / 'a.jpg')
 
     def test_no_image_and_no_file(self, tmp_path):
-        (tmp_path / 'a.png').write_text('not a picture')
+        (tmp_path / 'a.png').write_text('not a image')
         with pytest.raises(OSError, match='a.png'):
             load_image(tmp_path / 'a.png')
         with pytest.raises(FileNotFoundError, match='b.png'):
@@ -145,7 +145,7 @@ class TestLoadMask:
             np.testing.assert_array_equal(load_mask(tmp_path / name), 255 * hard.astype(np.uint8))
 
     @pytest.mark.parametrize('suffix', ['.png', '.tif'])
-    def test_16_bits(self, tmp_path, suffix):
+    def test_16_bit_masks_are_reduced_to_8_bits(self, tmp_path, suffix):
         path = str(tmp_path / f'a{suffix}')
         cv2.imwrite(path, GREY.astype(np.uint16) * 257)
         np.testing.assert_array_equal(load_mask(path), GREY)
@@ -169,12 +169,12 @@ class TestLoadMask:
             np.testing.assert_array_equal(load_mask(tmp_path / 'a.png', (4, 4)), np.full((4, 4), 255 * (value > 0)))
 
     def colored_palette():
-        picture = Image.fromarray((GREY > 128).astype(np.uint8))
-        picture.putpalette([0, 0, 0, 128, 0, 0])
-        return picture
+        image = Image.fromarray((GREY > 128).astype(np.uint8))
+        image.putpalette([0, 0, 0, 128, 0, 0])
+        return image
 
     @pytest.mark.parametrize(
-        ('picture', 'told'),
+        ('image', 'message'),
         [
             (Image.fromarray(COLOR), 'channels differ'),
             (colored_palette(), 'channels differ'),
@@ -184,9 +184,9 @@ class TestLoadMask:
             (Image.fromarray(GREY.astype(np.uint16)), 'class ids'),
         ],
     )
-    def test_ambiguous_mask(self, tmp_path, picture, told):
-        picture.save(tmp_path / 'a.png')
-        with pytest.raises(ValueError, match=f'a.png: .*{told}'):
+    def test_ambiguous_mask(self, tmp_path, image, message):
+        image.save(tmp_path / 'a.png')
+        with pytest.raises(ValueError, match=f'a.png: .*{message}'):
             load_mask(tmp_path / 'a.png')
 
     def test_floating_point_mask(self, tmp_path):
@@ -235,7 +235,7 @@ class TestMasksOfClassIds:
     """Masks of label editors, which would be trained as almost no object."""
 
     @pytest.mark.parametrize('ids', [(0, 2), (0, 15), (0, 38, 75), (0, 1, 2, 3, 7), (3,), (0, 128), (0, 1, 255)])
-    def test_refused(self, tmp_path, ids):
+    def test_class_ids_are_rejected(self, tmp_path, ids):
         mask = np.zeros((40, 60), np.uint8)
         for index, value in enumerate(ids):
             mask[2 * index : 40 - 2 * index, 2 * index : 50 - 2 * index] = value
@@ -248,13 +248,13 @@ class TestMasksOfClassIds:
             load_mask(path, mask.shape)
 
     @pytest.mark.parametrize('levels', [(0, 255), (0, 254), (0, 128, 255), (0, 64, 128, 191, 255), (0, 30, 230)])
-    def test_gray_levels_are_not(self, tmp_path, levels):
+    def test_gray_levels_are_accepted(self, tmp_path, levels):
         mask = np.zeros((40, 60), np.uint8)
         for index, value in enumerate(levels):
             mask[2 * index : 40 - 2 * index, 2 * index : 50 - 2 * index] = value
         np.testing.assert_array_equal(load_mask(saved(tmp_path / 'a.png', mask), mask.shape), mask)
 
-    def test_faint_objects_are_not(self, tmp_path):
+    def test_faint_objects_are_accepted(self, tmp_path):
         faint = (np.hypot(*np.mgrid[-20:20, -20:20]) < 15) * np.linspace(20, 90, 40).astype(np.uint8)
         small = np.zeros((40, 40), np.uint8)
         small[3, 4:7] = 20, 60, 35  # what a reduction leaves of a thin object
@@ -277,7 +277,7 @@ class TestMasksInAlpha:
         pixels = np.dstack([np.where(alpha[..., None] > 0, 255, COLOR), alpha])
         np.testing.assert_array_equal(load_mask(saved(tmp_path / 'a.png', pixels), (30, 40)), alpha)
 
-    def test_16_bits(self, tmp_path):
+    def test_16_bit_masks_are_reduced_to_8_bits(self, tmp_path):
         pixels = np.dstack([np.full((30, 40, 3), 65535, np.uint16), self.ALPHA.astype(np.uint16) * 257])
         cv2.imwrite(str(tmp_path / 'a.png'), pixels)
         np.testing.assert_array_equal(load_mask(tmp_path / 'a.png', (30, 40)), self.ALPHA)

@@ -47,7 +47,7 @@ class TestColorEnhance:
         assert difference.max() <= 1.01
         assert np.abs(result.astype(int) - pair_results['img']).max() > 5
 
-    def test_they_follow_one_another(self, monkeypatch, pair_results):
+    def test_enhancements_are_applied_in_order(self, monkeypatch, pair_results):
         factors = {'Brightness': 1.3, 'Contrast': 0.7, 'Color': 1.5, 'Sharpness': 2.0}
         expected = pair_results['img']
         for name, factor in factors.items():
@@ -58,7 +58,7 @@ class TestColorEnhance:
     def test_factor_one_changes_nothing(self, monkeypatch, pair_results):
         np.testing.assert_array_equal(self.apply(monkeypatch, pair_results['img']), pair_results['img'])
 
-    def test_factors_drawn(self):
+    def test_range_of_the_factors(self):
         np.random.seed(0)
         transform = ColorEnhance()
         drawn = [transform.draw() for _ in range(3000)]
@@ -113,11 +113,11 @@ class TestSyntheticBackground:
         monkeypatch.setattr(transform, 'draw', lambda: (kind, np.array(color), shift))
         return transform({'img': self.IMAGE.copy(), 'gt_seg_map': self.HARD if mask is None else mask})['img']
 
-    def test_gray(self, monkeypatch):
+    def test_gray_background_uses_one_level(self, monkeypatch):
         expected = [[[10, 20, 30], [50, 60, 70]], [[7, 7, 7], [7, 7, 7]]]
         np.testing.assert_array_equal(self.apply(monkeypatch, 'gray', [7, 8, 9]), expected)
 
-    def test_any(self, monkeypatch):
+    def test_any_uses_the_drawn_color(self, monkeypatch):
         np.testing.assert_array_equal(self.apply(monkeypatch, 'any', [7, 8, 9])[1], [[7, 8, 9], [7, 8, 9]])
 
     def test_similar_moves_the_foregrounds_mean(self, monkeypatch):
@@ -140,7 +140,7 @@ class TestSyntheticBackground:
         result = self.apply(monkeypatch, 'similar', [7, 8, 9], 0.1, mask=np.zeros((2, 2), np.uint8))
         assert (result == [7, 8, 9]).all()
 
-    def test_draws(self):
+    def test_probabilities_of_the_background_kinds(self):
         np.random.seed(0)
         transform = SyntheticBackground()
         kinds, colors, shifts = zip(*(transform.draw() for _ in range(5000)), strict=True)

@@ -30,7 +30,7 @@ def build(tmp_path, write_pair):
         (dict(type='RandomChoice', transforms=[[dict(type='Pad', size=(96, 96))], []]), r"pad_val\['seg'\]=255"),
     ],
 )  # fmt: skip
-def test_refused(build, step, message):
+def test_transforms_that_ruin_masks_are_rejected(build, step, message):
     with pytest.raises(ValueError, match=message):
         build(*LOAD, step, *PACK)
 

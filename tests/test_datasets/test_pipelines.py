@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner, set_random_seed
 from mmseg.models import SegDataPreProcessor
 
@@ -14,12 +14,6 @@ CONFIG_DIR = Path(__file__).parents[2] / 'configs/_base_/datasets'
 CONFIGS = ['dis5k_1024x1024.py', 'synthetic_256x256.py']
 SIDE = 32
 IN_PROCESS = {'num_workers': 0, 'persistent_workers': False}
-
-
-@pytest.fixture(autouse=True)
-def _mmseg_scope():
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        yield
 
 
 @pytest.fixture
@@ -32,7 +26,7 @@ def root(tmp_path, write_pair):
 
 
 def config_at(name, root, monkeypatch):
-    """A data set config of this repository, with pictures of 32x32 to be quick."""
+    """A data set config of this repository, with images of 32x32 to be quick."""
     monkeypatch.setenv('MMBIREFNET_DATA', str(root))
     config = Config.fromfile(CONFIG_DIR / name)
     for loader in (config.train_dataloader, config.val_dataloader):
@@ -69,7 +63,7 @@ def test_config_trains_on_soft_masks_and_tests_at_the_original_size(name, root, 
         assert (sample.ori_shape, sample.img_shape, sample.set_name) == ((24, 32), (SIDE, SIDE), 'DIS-VD')
 
 
-def test_training_picture_is_resized_by_opencv(root, monkeypatch):
+def test_training_image_is_resized_by_opencv(root, monkeypatch):
     config = config_at('dis5k_1024x1024.py', root, monkeypatch)
     types = ('mmbirefnet.LoadImage', 'mmbirefnet.LoadMask', 'mmbirefnet.Resize', 'mmbirefnet.PackDichotomousInputs')
     dataset = config.train_dataloader.dataset
@@ -140,7 +134,7 @@ class TestRandomness:
         again, _ = self.epochs(loader_config, 5, workers, count=2)
         (other,) = self.epochs(loader_config, 6, workers)
         assert torch.equal(first, again)
-        # No two pictures are equal: not within an epoch (nor of two workers), not of two epochs, not of two seeds.
-        pictures = torch.cat([first, second] + ([other] if workers == 0 else [])).flatten(1)
-        assert len(pictures.unique(dim=0)) == len(pictures)
+        # No two images are equal: not within an epoch (nor of two workers), not of two epochs, not of two seeds.
+        images = torch.cat([first, second] + ([other] if workers == 0 else [])).flatten(1)
+        assert len(images.unique(dim=0)) == len(images)
         assert not torch.equal(first, other)

@@ -38,7 +38,7 @@ def test_constant_masks(level, soft):
     assert is_soft(np.full((20, 20), level / 255, np.float32)) == soft
 
 
-def test_count(tmp_path):
+def test_soft_masks_are_counted(tmp_path):
     masks = [cv2.GaussianBlur(mask, (0, 0), 6) if i % 5 == 0 else mask for i, mask in enumerate(OUTLINES)]
     for name in ('im', 'gt'):
         (tmp_path / name).mkdir()
@@ -50,7 +50,7 @@ def test_count(tmp_path):
     assert count_soft(dataset, 2) == (1, 2)  # first and last
 
 
-def test_a_tenth_decides():
+def test_set_is_soft_from_a_tenth_of_soft_masks():
     assert are_soft((1, 10))
     assert not are_soft((1, 11))
     assert not are_soft((0, 1))

@@ -45,9 +45,9 @@ def export(trained_checkpoint, tmp_path, monkeypatch, capsys):
     """The tool, run with options on a drawing; what it printed, and the file."""
 
     def run(out, *options):
-        picture = tmp_path / 'drawing.png'
-        Image.fromarray(make_sample(0, 'DIS-VD', 0, (80, 100)).image[..., ::-1]).save(picture)
-        words = [TOOL, *trained_checkpoint, '-o', tmp_path / out, '--pictures', picture, *options]
+        image = tmp_path / 'drawing.png'
+        Image.fromarray(make_sample(0, 'DIS-VD', 0, (80, 100)).image[..., ::-1]).save(image)
+        words = [TOOL, *trained_checkpoint, '-o', tmp_path / out, '--images', image, *options]
         monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
         runpy.run_path(str(TOOL), run_name='__main__')
         return capsys.readouterr().out, tmp_path / out
@@ -226,12 +226,12 @@ def test_fixed_batch_is_compared_and_disagreement_fails(export):
 @pytest.mark.parametrize(
     ('out', 'options', 'message'),
     [
-        ('model.pt2', ['--format', 'torch-export', '--dynamic-size'], '--dynamic-size and --weights are for'),
-        ('model.onnx', ['--weights', 'int8'], '--weights int8 needs --calibration'),
-        ('model.onnx', ['--calibration', 'images'], '--weights int8 needs --calibration'),
-        ('model.pt2', [], 'with --format onnx the file ends in .onnx'),
-        ('model.onnx', ['--format', 'torch-export'], 'with --format torch-export the file ends in .pt2'),
-        ('model.pt2', ['--format', 'torch-export', '--opset', 19], '--deform-conv standard and --opset are for'),
+        ('model.pt2', ['--format', 'torch-export', '--dynamic-size'], '--dynamic-size and --weights need'),
+        ('model.onnx', ['--weights', 'int8'], '--weights int8 and --calibration must'),
+        ('model.onnx', ['--calibration', 'images'], '--weights int8 and --calibration must'),
+        ('model.pt2', [], 'must end in .onnx with --format onnx'),
+        ('model.onnx', ['--format', 'torch-export'], 'must end in .pt2 with --format torch-export'),
+        ('model.pt2', ['--format', 'torch-export', '--opset', 19], '--deform-conv standard and --opset need'),
     ],
 )
 def test_options_that_do_not_fit(export, capsys, out, options, message):
@@ -246,7 +246,7 @@ def test_options_that_do_not_fit(export, capsys, out, options, message):
         (['--size', 100, 96], 'error: size must be multiples of 32, got 100x96'),
         (['--batch-size', 0], 'error: batch_size must be at least 1, or None for any, got 0'),
         (['--deform-conv', 'standard', '--opset', 18], "error: deform_conv='standard' needs opset 19 or later, got 18"),
-        (['--pictures', 'nowhere.jpg'], 'error: nowhere.jpg'),
+        (['--images', 'nowhere.jpg'], 'error: nowhere.jpg'),
     ],
 )
 def test_wrong_values(export, options, message):

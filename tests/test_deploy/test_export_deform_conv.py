@@ -37,7 +37,7 @@ def convolution(form, weight, bias, options) -> nn.Module:
 
 @pytest.mark.parametrize('case', CASES)
 @pytest.mark.parametrize('form', FORMS.values())
-def test_same_function(form, case):
+def test_export_form_equals_modulated_deform_conv2d(form, case):
     (x, offset, mask, weight, bias), options = make_inputs(**CASES[case])
     module = convolution(form, weight, bias, options)
     offset_mask = torch.cat([offset, mask.logit()], 1)

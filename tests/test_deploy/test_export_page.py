@@ -44,3 +44,10 @@ def test_names_are_those_of_the_code():
 @pytest.mark.parametrize('path', sorted(set(re.findall(r'\]\(((?!http)[^)#]+)\)', PAGE))))
 def test_links(path):
     assert (ROOT / 'docs/en/user_guides' / path).exists()
+
+
+def test_former_name_of_images(monkeypatch):
+    parse_args = runpy.run_path(str(ROOT / 'tools/export_onnx.py'))['parse_args']
+    monkeypatch.setattr(sys, 'argv', ['export_onnx.py', 'CONFIG', 'CHECKPOINT', '-o', 'a.onnx', '--pictures', 'a', 'b'])
+    with pytest.deprecated_call(match='--pictures is now called --images'):
+        assert parse_args().images == ['a', 'b']

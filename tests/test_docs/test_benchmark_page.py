@@ -14,7 +14,7 @@ SCORING = [words for code in blocks(NAME, 'score') for words in commands(code)]
 
 
 @pytest.mark.parametrize('words', SCORING, ids=lambda words: words[-1])
-def test_scoring(words, tmp_path, monkeypatch):
+def test_scoring_commands_of_the_page(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     mask = np.zeros((40, 48), np.uint8)
     mask[8:30, 10:40] = 255

@@ -29,7 +29,7 @@ def test_there_are_options():
 
 
 @pytest.mark.parametrize('option', OPTIONS)
-def test_option(option):
+def test_listed_options_exist_in_the_config(option):
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
     options = parser.parse_args(['--cfg-options', option]).cfg_options

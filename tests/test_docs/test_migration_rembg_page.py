@@ -37,7 +37,7 @@ def spans(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize('command', [c for row in TABLES['Commands'] for c in spans(row[1]) if ' ' in c])
-def test_command(command):
+def test_listed_commands_are_accepted(command):
     _, name, *words = shlex.split(command.split(' < ')[0])
     parser = argparse.ArgumentParser()
     importlib.import_module(COMMANDS[name][0]).add_arguments(parser)
@@ -45,7 +45,7 @@ def test_command(command):
 
 
 @pytest.mark.parametrize('option', [o for row in TABLES['Options'] for o in spans(row[1]) if o[:2] == '--'])
-def test_option(option):
+def test_listed_options_are_accepted(option):
     serves = option.split()[0] in ('--queue', '--decoders', '--threads')
     parser = argparse.ArgumentParser()
     importlib.import_module(COMMANDS['serve' if serves else 'cut'][0]).add_arguments(parser)

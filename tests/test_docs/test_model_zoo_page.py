@@ -11,7 +11,7 @@ PAGE = GENERATOR['PAGE'].read_text('utf-8')
 FIX = 'Fix: run python docs/make_model_zoo.py --new'
 
 
-def test_all_but_the_costs():
+def test_page_is_up_to_date_except_costs():
     costs = GENERATOR['read_costs']()
 
     def cost_of(path: Path) -> list[str]:

@@ -11,5 +11,5 @@ PAGE = (Path(__file__).parents[2] / 'docs/en/user_guides/models.md').read_text('
 
 
 @pytest.mark.parametrize('name', re.findall(r'`(user/repo[^`]*|https://example[^`]*)`', PAGE))
-def test_forms_of_names(name):
+def test_names_on_the_page_are_model_names(name):
     assert is_model_name(name)

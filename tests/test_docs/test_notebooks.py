@@ -43,7 +43,7 @@ def run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
-def test_file(path):
+def test_saved_outputs_are_small(path):
     notebook = json.loads(path.read_text('utf-8'))
     assert notebook['nbformat'] == 4
     cells = [cell for cell in notebook['cells'] if cell['cell_type'] == 'code']

@@ -7,19 +7,14 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from doc_blocks import blocks
+from doc_blocks import blocks, table
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / 'docs/en/user_guides/tasks.md').read_text('utf-8')
+NAME = 'docs/en/user_guides/tasks.md'
+PAGE = (ROOT / NAME).read_text('utf-8')
 LOSSES = ('BCELoss', 'IoULoss', 'SSIMLoss', 'MAELoss')
-
-
-def table(first_column):
-    """Rows, as lists of cells, of the table whose first column is headed so."""
-    lines = PAGE.split(f'\n| {first_column} |', 1)[1].split('\n\n', 1)[0].splitlines()
-    return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]
 
 
 def sets_of(cell):
@@ -33,8 +28,8 @@ def _both_parts(match):
     return ', '.join(f'{part}-{name}' for name in names for part in ('TR', 'TE'))
 
 
-RECIPES = {name: (weights, factors) for name, *weights, factors in table('losses')}
-TASKS = table('config')
+RECIPES = {name: (weights, factors) for name, *weights, factors in table(NAME, 'losses')}
+TASKS = table(NAME, 'config')
 
 
 @pytest.mark.parametrize('row', TASKS, ids=[row[1].strip('`') for row in TASKS])
@@ -57,11 +52,11 @@ def test_task(row):
 
 
 def test_ablations():
-    documented = {name.strip('`') for name, _ in table('name')}
+    documented = {name.strip('`') for name, _ in table(NAME, 'name')}
     assert documented == {path.name.split('_')[0] for path in (ROOT / 'configs/birefnet_ablation').glob('*.py')}
 
 
-@pytest.mark.parametrize(('name', 'sets'), table('data'), ids=lambda cell: cell[:9])
+@pytest.mark.parametrize(('name', 'sets'), table(NAME, 'data'), ids=lambda cell: cell[:9])
 def test_training_sets(name, sets):
     size = re.search(r'\d+x\d+', name)
     file = f'{name.split("`")[1]}_{size[0] if size else "1024x1024"}.py'
@@ -71,7 +66,7 @@ def test_training_sets(name, sets):
 
 @pytest.fixture
 def example(tmp_path):
-    """Builds the training loader of the page's Python example with a number, over pictures of one color."""
+    """Builds the training loader of the page's Python example with a number, over images of one color."""
 
     def build(number):
         config = blocks('docs/en/user_guides/tasks.md', 'examples')[number]

@@ -16,10 +16,7 @@ from mmbirefnet.engine.hooks import AtomicCheckpointHook
 from mmbirefnet.engine.resume import checkpoints as module
 from mmbirefnet.engine.resume.checkpoints import newest_checkpoint, save_as_latest
 
-
-@pytest.fixture(autouse=True)
-def _without_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr(os, 'fsync', lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures('no_fsync')
 
 
 @pytest.fixture
@@ -179,7 +176,7 @@ def test_full_disk_keeps_the_former_and_says_so(tmp_path, monkeypatch):
         dict(state_dict=3),
     ],
 )
-def test_checkpoints_that_do_not_say_where_the_training_was(tmp_path, warnings, wrong):
+def test_checkpoints_without_training_position_are_skipped(tmp_path, warnings, wrong):
     Saver(tmp_path).save(2)
     content = dict(meta=dict(iter=3, time='20260101_000003'), state_dict={}, message_hub={}, optimizer={})
     torch.save(content | wrong, tmp_path / 'iter_3.pth')
@@ -255,7 +252,7 @@ def test_save_best_is_checked_before_the_training(tmp_path, save_best, joined):
         trained(tmp_path, save_best, dataset)
 
 
-def test_the_rule_is_that_of_the_measure_whatever_the_set_is_called():
+def test_rule_depends_on_the_measure_not_on_the_set_name():
     keys = dict(greater_keys=['mBA', 'wFmeasure'], less_keys=['MAE'])
     hook = AtomicCheckpointHook(save_best=['Samba/MAE', 'MAE-set/wFmeasure'], **keys)
     assert hook.rules == ['less', 'greater']

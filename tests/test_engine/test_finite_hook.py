@@ -10,6 +10,7 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from small_training import log_of
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -66,10 +67,6 @@ def make_runner(work_dir, model, batch_size=1, optim_wrapper=None, **options):
         experiment_name=str(work_dir),
         log_level='WARNING',
     )
-
-
-def log_of(work_dir):
-    return '\n'.join(path.read_text() for path in work_dir.glob('*/*.log'))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +147,7 @@ def loss_scaling(monkeypatch):
 
 
 @pytest.mark.parametrize('clip', [{}, dict(clip_grad=dict(max_norm=1.0))])
-def test_overflow_under_loss_scaling_is_no_alarm(tmp_path, loss_scaling, clip):
+def test_overflow_under_loss_scaling_does_not_stop_training(tmp_path, loss_scaling, clip):
     runner = make_runner(tmp_path, Breaking(), optim_wrapper=loss_scaling | clip)
     runner.train()
     weights = runner.model.weights
@@ -164,7 +161,7 @@ def test_losses_are_watched_under_loss_scaling(tmp_path, loss_scaling):
         make_runner(tmp_path, Breaking(loss=math.nan), optim_wrapper=loss_scaling).train()
 
 
-def test_gradients_that_no_scale_mends_are_an_alarm(tmp_path, loss_scaling):
+def test_gradients_that_overflow_at_any_loss_scale_stop_training(tmp_path, loss_scaling):
     loss_scaling['loss_scale'] = dict(init_scale=2.0**-14)
     runner = make_runner(tmp_path, Breaking(), optim_wrapper=loss_scaling)
     runner.model.forward = lambda inputs, data_samples, mode: dict(loss=(runner.model.weight - 1).sqrt())
@@ -179,6 +176,6 @@ def test_leaves_the_optimizer_as_it_was(tmp_path):
     assert 'watched' not in runner.optim_wrapper.update_params.__qualname__
 
 
-def test_refuses_other_actions():
+def test_unknown_actions_are_rejected():
     with pytest.raises(ValueError, match="'stop' or 'skip', got 'ignore'"):
         HOOKS.build(dict(type='mmbirefnet.FiniteHook', action='ignore'))

@@ -20,7 +20,7 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
         ('birefnet/birefnet_swin-l_8xb8-500e_dis5k-1024x1024.py', 'high'),
     ],
 )
-def test_holds_during_a_run(config, precision, tmp_path):
+def test_precision_is_set_during_a_run(config, precision, tmp_path):
     seen = []
 
     class Look(MatmulPrecisionHook):

@@ -31,7 +31,7 @@ def swin_t():
 
 
 @pytest.mark.parametrize('wrap', [dict, lambda state: dict(state_dict=state)], ids=['alone', 'nested'])
-def test_the_reference_s_parameters_are_converted(released, swin_t, wrap):
+def test_reference_parameters_are_converted(released, swin_t, wrap):
     """Those of the classifier, which fine-tuning does without, may be left over; the model may be wrapped."""
     checkpoint = wrap({f'module.{key}': value for key, value in released.items()})
     hook, wrapper = PretrainedCheckpointHook(), nn.Module()
@@ -76,7 +76,7 @@ def test_of_another_size(released):
         PretrainedCheckpointHook().after_load_checkpoint(runner_of(model), dict(released))
 
 
-def test_not_a_whole_one(released, swin_t):
+def test_incomplete_checkpoint_is_rejected(released, swin_t):
     part = {key: value for key, value in released.items() if not key.startswith('decoder.')}
     with pytest.raises(ValueError, match=r'some\.pth: not a BiRefNet checkpoint'):
         PretrainedCheckpointHook().after_load_checkpoint(runner_of(swin_t), part)

@@ -1,4 +1,4 @@
-"""Pictures during validation."""
+"""Figures during validation."""
 
 from types import SimpleNamespace
 
@@ -41,6 +41,6 @@ def test_draws_the_same_first_images_each_time(tmp_path, samples):
     assert drawn == sorted(f'val_{name}_{epoch}.png' for name in 'abc' for epoch in (5, 15))
 
 
-def test_refuses_a_senseless_interval():
+def test_interval_0_is_rejected():
     with pytest.raises(ValueError, match='interval'):
         SoftMapHook(interval=0)

@@ -99,7 +99,7 @@ def test_runs_before_the_loss_schedule():
     assert get_priority(SoftMaskHook.priority) < get_priority(LossScheduleHook.priority)
 
 
-def test_no_loss_left(dataset_of):
+def test_only_losses_for_hard_masks_is_an_error(dataset_of):
     with pytest.raises(ValueError, match=r'all losses of the model \(IoULoss\) are for hard masks. Fix: add BCELoss'):
         SoftMaskHook().before_train(runner_of(dataset_of(10), nn.ModuleList([IoULoss()])))
 

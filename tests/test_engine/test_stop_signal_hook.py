@@ -12,9 +12,7 @@ PER_EPOCH = ITERATIONS // EPOCHS
 RARELY = dict(interval=100, by_epoch=True)
 
 
-@pytest.fixture(autouse=True)
-def _without_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr(os, 'fsync', lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures('no_fsync')
 
 
 def terminate(number=signal.SIGTERM):
@@ -60,7 +58,7 @@ def test_during_validation(tmp_path):
     assert len(second.message_hub.get_scalar('val/score').data[0]) == 2
 
 
-def test_another_signal(tmp_path):
+def test_configured_signals_stop_the_run(tmp_path):
     interrupt = Interrupt(2, lambda: terminate(signal.SIGUSR1), 'NORMAL')
     _, status = status_of(tmp_path / 'run', interrupt, signals=['SIGTERM', 'SIGUSR1'])
     assert status == 128 + signal.SIGUSR1

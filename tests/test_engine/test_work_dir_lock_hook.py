@@ -42,7 +42,7 @@ def in_another_process(function):
     return message
 
 
-def test_names_who_trains_there(runner):
+def test_error_names_host_and_process_of_the_first_run(runner):
     def other():
         WorkDirLockHook().before_train(runner)
 

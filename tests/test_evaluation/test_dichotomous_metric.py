@@ -61,6 +61,42 @@ def test_hce_in_the_form_of_pysodmetrics():
     assert evaluate([sample], measures=['HCE'], stretch_hce=True) == {'HCE': 0}
 
 
+def flat_sample(level, path):
+    """A prediction of one gray level for an empty mask: its mean absolute error is level / 255."""
+    sample = SegDataSample(metainfo=dict(img_path=path))
+    sample.seg_logits = PixelData(data=torch.full((1, 8, 8), (level + 0.5) / 255))  # truncated to the level
+    sample.gt_sem_seg = PixelData(data=torch.zeros(1, 8, 8))
+    return sample
+
+
+@pytest.mark.parametrize(
+    ('paths', 'size', 'expected'),
+    [
+        (['a', 'b', 'c', 'c'], 3, 0.4),  # (0.2 + 0.4 + 0.6) / 3, without the second 0.6
+        (['a', 'b', 'c', 'a'], 3, 0.4),
+        ([None, None, None, None], 3, 0.4),  # without paths, the first three are kept
+        (['a', 'b', None, None], 3, 0.4),
+        (['a', 'b', 'c', 'd'], 4, 0.45),  # (0.2 + 0.4 + 0.6 + 0.6) / 4
+    ],
+)
+def test_padding_of_distributed_samplers_is_removed(monkeypatch, paths, size, expected):
+    """Two processes share three images, so that the sampler repeats one; this process has gathered all results."""
+    metric = DichotomousMetric(['MAE'], soft_masks=True)
+    for level, path in zip((51, 102, 153, 51 if paths[3] == 'a' else 153), paths):
+        metric.process(None, [flat_sample(level, path)])
+    monkeypatch.setattr('mmengine.dist.get_world_size', lambda: 2)
+    assert metric.evaluate(size)['MAE'] == pytest.approx(expected)
+
+
+def test_images_that_no_process_scored_are_an_error(monkeypatch):
+    metric = DichotomousMetric(['MAE'], soft_masks=True)
+    for path in 'abb':
+        metric.process(None, [flat_sample(51, path)])
+    monkeypatch.setattr('mmengine.dist.get_world_size', lambda: 2)
+    with pytest.raises(RuntimeError, match='the data set has 3 images, but 2 different ones were scored'):
+        metric.evaluate(3)
+
+
 @pytest.mark.parametrize('workers', [1, 2, 3])
 def test_worker_processes_give_the_same(workers):
     samples = [make_sample(name) for name in PAIRS]
@@ -193,7 +229,7 @@ def test_pool_stops_a_worker_that_hangs():
     assert pool.finish() == [None, None]  # that of the first image too
 
 
-def test_a_time_limit_that_is_none():
+def test_negative_timeout_is_rejected():
     with pytest.raises(ValueError, match='timeout=-1'):
         DichotomousMetric(timeout=-1)
 
@@ -237,7 +273,7 @@ def test_subfolders_are_kept(tmp_path, sets):
 
 @pytest.mark.parametrize('prefix', [None, 'val'])
 @pytest.mark.parametrize('sets', [('A',), ('DIS-TE1', 'DIS-TE2', 'DIS-TE3', 'DIS-TE4'), ('A', 'B')])
-def test_keys_are_known_before(sets, prefix):
+def test_result_keys_equal_the_evaluated_keys(sets, prefix):
     evaluator = Evaluator([dict(type='mmbirefnet.DichotomousMetric', measures=['MAE', 'MSE'], prefix=prefix)])
     evaluator.dataset_meta = dict(sets=sets)
     for name in sets:

@@ -88,7 +88,7 @@ def mattes(seed):
 
 
 @pytest.mark.parametrize('seed', range(4))
-def test_against_the_definitions(seed):
+def test_scores_equal_the_definitions(seed):
     guess, truth = mattes(seed)
     alpha = truth / np.float32(255)
     unknown = np.zeros(truth.shape, bool)

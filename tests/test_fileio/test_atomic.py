@@ -62,7 +62,7 @@ def test_a_folder_is_no_file_to_replace(tmp_path):
     assert [path.name for path in tmp_path.rglob('*')] == ['name', 'content']
 
 
-def test_folders(tmp_path):
+def test_publish_replaces_a_folder(tmp_path):
     for name in ('old', 'new'):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()

@@ -80,7 +80,7 @@ def test_download_is_checked_against_the_hash_behind_it(site):
         load(f'{url}/plain.pth#sha256={"0" * 64}')
 
 
-def test_download_without_a_hash_is_told(site, monkeypatch):
+def test_download_without_a_hash_is_logged(site, monkeypatch):
     folder, url, _ = site
     torch.save(STATE, folder / 'plain.pth')
     said = []

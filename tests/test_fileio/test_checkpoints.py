@@ -125,7 +125,7 @@ def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [each.name for each in path.parent.iterdir()] == ['model.pth']
 
 
-def test_misfit():
+def test_misfit_lists_missing_unexpected_and_wrong_shapes():
     assert misfit(STATE, OTHER) == ''
     wanted = {'a.weight': torch.zeros(2, 2), 'b': torch.zeros(1), 'norm.c': torch.zeros(1)}
     assert misfit(STATE, wanted, optional=('norm.',)) == (

@@ -1,13 +1,13 @@
 """Options as they are typed, and configs."""
 
 import argparse
-import importlib.util
 import random
 import string
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from tool_module import load_tool
 
 from mmbirefnet.fileio.configs import ConfigOptions, check_options, parse_value, read_config
 
@@ -65,7 +65,7 @@ def test_text_stays_as_typed(text):
          {'type': 'mmbirefnet.Resize', 'scale': (64, 32), 'a': {'b': None}}),
     ],
 )  # fmt: skip
-def test_values(text, value):
+def test_parse_value_of_python_literals(text, value):
     assert parse_value(text) == value
     assert type(parse_value(text)) is type(value)
 
@@ -123,7 +123,7 @@ def test_options():
         ('a=' + '[' * 2000 + ']' * 2000, 'a is nested too deeply'),
     ],
 )
-def test_options_that_are_none(word, message, capsys):
+def test_malformed_options_are_rejected(word, message, capsys):
     with pytest.raises(SystemExit):
         parse(word)
     assert message in capsys.readouterr().err
@@ -145,9 +145,7 @@ def test_any_data_root_from_the_environment(monkeypatch, folder):
 
 def test_all_our_tools_take_options_as_typed(monkeypatch):
     for name in ('train', 'test', 'analysis_tools/benchmark', 'analysis_tools/rank_checkpoints'):
-        spec = importlib.util.spec_from_file_location('tool', ROOT / f'tools/{name}.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = load_tool(ROOT / f'tools/{name}.py')
         words = [
             'tool',
             'config.py',

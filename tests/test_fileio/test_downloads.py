@@ -20,7 +20,7 @@ def hub():
         yield hub
 
 
-def test_a_whole_file(hub, tmp_path):
+def test_complete_file_is_not_downloaded_again(hub, tmp_path):
     download_file(hub.address, tmp_path / 'folder/net.pth')
     assert (tmp_path / 'folder/net.pth').read_bytes() == CONTENT
     download_file(hub.address, tmp_path / 'folder/net.pth')
@@ -28,7 +28,7 @@ def test_a_whole_file(hub, tmp_path):
     assert not list((tmp_path / 'folder').glob('*.partial'))
 
 
-def test_what_is_cut_off_is_continued(hub, tmp_path):
+def test_interrupted_download_is_continued(hub, tmp_path):
     hub.cut_at = [100_000, 50_000]
     for arrived in (100_000, 150_000):
         message = f'cut off after {arrived} of 300000 bytes.*Fix: run it again, which goes on after {arrived} bytes'

@@ -81,7 +81,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
 @pytest.mark.parametrize('name', HOSTILE)
-def test_claims_are_refused(tmp_path, name, zipped):
+def test_small_files_that_declare_huge_content_are_rejected(tmp_path, name, zipped):
     make, problem = HOSTILE[name]
     path = tmp_path / 'small.pth'
     torch.save(make(), path, _use_new_zipfile_serialization=zipped)
@@ -191,7 +191,7 @@ def test_safetensors_with_a_large_header(tmp_path):
 
 
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
-def test_what_trainings_save_is_read(tmp_path, zipped):
+def test_checkpoints_of_trainings_are_read(tmp_path, zipped):
     weight = torch.arange(6.0)
     history = HistoryBuffer()
     for value in range(3):

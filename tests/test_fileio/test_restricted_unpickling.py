@@ -80,7 +80,7 @@ def test_runner_checkpoint_loads_with_its_history(work_dir):
 
 
 @pytest.mark.skipif(not hasattr(torch.serialization, 'safe_globals'), reason='torch < 2.5 has no declarations')
-def test_declarations_outlast_those_of_others(work_dir):
+def test_our_safe_globals_outlast_a_safe_globals_context(work_dir):
     with torch.serialization.safe_globals([HistoryBuffer, np.ndarray, np.dtype, getattr]):
         torch.load(work_dir / 'epoch_1.pth')
     torch.load(work_dir / 'epoch_1.pth')
@@ -116,7 +116,7 @@ class Evil:
     ],
     ids=['init', 'tofile', 'eval', 'system'],
 )
-def test_guard_stays_on(tmp_path, content):
+def test_forged_pickles_are_rejected(tmp_path, content):
     torch.save(content, tmp_path / 'forged.pth')
     with pytest.raises(pickle.UnpicklingError):
         load_guarded(tmp_path / 'forged.pth')
@@ -124,7 +124,7 @@ def test_guard_stays_on(tmp_path, content):
 
 @pytest.mark.skipif(torch.__version__ >= '2.6', reason='newer ones need no module in place of pickle')
 @pytest.mark.parametrize('legacy', [False, True])
-def test_before_torch_had_a_guard(tmp_path, legacy):
+def test_load_guarded_without_torchs_weights_only(tmp_path, legacy):
     """Also files of before torch 1.6, which are no archives; and programs of TorchScript."""
     content = dict(a=torch.randn(3).to(torch.bfloat16), b=nn.Parameter(torch.ones(2)), c=torch.arange(3))
     torch.save(content, tmp_path / 'good.pth', _use_new_zipfile_serialization=not legacy)

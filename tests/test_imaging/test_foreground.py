@@ -57,7 +57,7 @@ def test_opencv_and_torch_agree_with_the_equations(composite, sides, device):
     np.testing.assert_allclose(tensors, opencv, atol=1e-4)
 
 
-def test_picture_smaller_than_the_blur():
+def test_image_smaller_than_the_blur():
     rng = np.random.default_rng(1)
     image, alpha = rng.random((5, 9, 3), np.float32), rng.random((5, 9), np.float32)
     expected = transcription(image, alpha, (90, 6))

@@ -84,12 +84,12 @@ def test_orientation_is_read_from_a_damaged_exif(order):
         assert sorted(load_image(saved(Image.fromarray(RED_GREEN), 'JPEG', exif=exif[:length])).size) == [2, 3]
 
 
-def test_alpha():
+def test_alpha_is_kept_and_composited_on_gray():
     rgba = np.dstack([RED_GREEN, [[0, 128, 255], [255, 255, 255]]]).astype(np.uint8)
-    picture = load_image(saved(Image.fromarray(rgba)))
-    assert np.array_equal(picture.rgb, RED_GREEN)
-    assert np.array_equal(picture.alpha, rgba[..., 3])
-    seen = picture.visible()
+    loaded = load_image(saved(Image.fromarray(rgba)))
+    assert np.array_equal(loaded.rgb, RED_GREEN)
+    assert np.array_equal(loaded.alpha, rgba[..., 3])
+    seen = loaded.visible()
     assert seen[0].tolist() == [[VISIBLE_BEHIND] * 3, [164, 114, 64], [200, 100, 0]]  # 0, 128/255 and 1 of the colour
     assert load_image(saved(Image.fromarray(np.dstack([RED_GREEN, np.full((2, 3), 255, np.uint8)])))).alpha is None
 
@@ -98,14 +98,14 @@ def test_palette_with_transparent_entry():
     image = Image.new('P', (2, 1))
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putpixel((1, 0), 1)
-    picture = load_image(saved(image, transparency=0))
-    assert picture.rgb.tolist() == [[[10, 20, 30], [200, 100, 50]]]
-    assert picture.alpha.tolist() == [[0, 255]]
+    loaded = load_image(saved(image, transparency=0))
+    assert loaded.rgb.tolist() == [[[10, 20, 30], [200, 100, 50]]]
+    assert loaded.alpha.tolist() == [[0, 255]]
 
 
 def test_grey_with_alpha():
-    picture = load_image(saved(Image.merge('LA', [Image.new('L', (1, 1), 77), Image.new('L', (1, 1), 9)])))
-    assert (picture.rgb.tolist(), picture.alpha.tolist()) == ([[[77] * 3]], [[9]])
+    loaded = load_image(saved(Image.merge('LA', [Image.new('L', (1, 1), 77), Image.new('L', (1, 1), 9)])))
+    assert (loaded.rgb.tolist(), loaded.alpha.tolist()) == ([[[77] * 3]], [[9]])
 
 
 @pytest.mark.parametrize('mode', ['1', 'L', 'RGB', 'HSV', 'YCbCr'])
@@ -132,9 +132,9 @@ def test_float_tiff_is_scaled():
 
 
 def test_cmyk_without_profile():
-    picture = load_image(saved(Image.new('CMYK', (8, 8), (0, 255, 255, 0)), 'JPEG', quality=100))
-    assert np.abs(picture.rgb.astype(int) - [255, 0, 0]).max() <= 3
-    assert picture.icc_profile is None
+    loaded = load_image(saved(Image.new('CMYK', (8, 8), (0, 255, 255, 0)), 'JPEG', quality=100))
+    assert np.abs(loaded.rgb.astype(int) - [255, 0, 0]).max() <= 3
+    assert loaded.icc_profile is None
 
 
 def test_cmyk_goes_through_its_profile(monkeypatch):
@@ -148,21 +148,21 @@ def test_cmyk_goes_through_its_profile(monkeypatch):
     profile = bytearray(gray_profile())
     profile[16:20] = b'CMYK'
     monkeypatch.setattr(ImageCms, 'profileToProfile', convert)
-    picture = load_image(saved(Image.new('CMYK', (2, 2)), 'TIFF', icc_profile=bytes(profile)))
+    loaded = load_image(saved(Image.new('CMYK', (2, 2)), 'TIFF', icc_profile=bytes(profile)))
     assert calls == [('CMYK', 'RGB')]
-    assert picture.rgb[0, 0].tolist() == [1, 2, 3]
-    assert picture.icc_profile is None
+    assert loaded.rgb[0, 0].tolist() == [1, 2, 3]
+    assert loaded.icc_profile is None
 
 
 def test_grey_profile_is_applied():
     """Linear 0.25 is 137 in sRGB: 255 * (1.055 * 0.25**(1 / 2.4) - 0.055)."""
-    picture = load_image(saved(Image.new('L', (2, 2), 64), icc_profile=gray_profile()))
-    assert np.abs(picture.rgb.astype(int) - 137).max() <= 1
-    assert picture.icc_profile is None
+    loaded = load_image(saved(Image.new('L', (2, 2), 64), icc_profile=gray_profile()))
+    assert np.abs(loaded.rgb.astype(int) - 137).max() <= 1
+    assert loaded.icc_profile is None
     with_alpha = Image.merge('LA', [Image.new('L', (2, 2), 64), Image.new('L', (2, 2), 7)])
-    picture = load_image(saved(with_alpha, icc_profile=gray_profile()))
-    assert np.abs(picture.rgb.astype(int) - 137).max() <= 1
-    assert (picture.alpha == 7).all()
+    loaded = load_image(saved(with_alpha, icc_profile=gray_profile()))
+    assert np.abs(loaded.rgb.astype(int) - 137).max() <= 1
+    assert (loaded.alpha == 7).all()
 
 
 def test_lab():
@@ -174,20 +174,20 @@ def test_rgb_profile_is_kept():
     assert load_image(saved(Image.fromarray(RED_GREEN), icc_profile=SRGB)).icc_profile == SRGB
 
 
-def test_damaged_profile_is_told():
+def test_damaged_profile_is_a_warning():
     with pytest.warns(UserWarning, match=r'a\.png: color profile that does not fit its RGB pixels'):
-        picture = load_image(saved(Image.fromarray(RED_GREEN), icc_profile=b'nonsense' * 20), 'a.png')
-    assert np.array_equal(picture.rgb, RED_GREEN)
-    assert picture.icc_profile is None
+        loaded = load_image(saved(Image.fromarray(RED_GREEN), icc_profile=b'nonsense' * 20), 'a.png')
+    assert np.array_equal(loaded.rgb, RED_GREEN)
+    assert loaded.icc_profile is None
 
 
-def test_arrays():
+def test_arrays_of_all_layouts():
     assert np.array_equal(load_image(RED_GREEN).rgb, RED_GREEN[..., ::-1])
     assert np.array_equal(load_image(RED_GREEN, channel_order='rgb').rgb, RED_GREEN)
     assert load_image(np.full((1, 2), 9, np.uint8)).rgb.tolist() == [[[9] * 3] * 2]
     assert load_image(np.full((1, 1, 1), 0.5)).rgb.tolist() == [[[128] * 3]]
-    picture = load_image(np.array([[[1, 2, 3, 4]]], np.uint8))
-    assert (picture.rgb.tolist(), picture.alpha.tolist()) == ([[[3, 2, 1]]], [[4]])
+    loaded = load_image(np.array([[[1, 2, 3, 4]]], np.uint8))
+    assert (loaded.rgb.tolist(), loaded.alpha.tolist()) == ([[[3, 2, 1]]], [[4]])
 
 
 @pytest.mark.parametrize(

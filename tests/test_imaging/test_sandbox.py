@@ -22,7 +22,7 @@ from PIL import Image, ImageCms
 from mmbirefnet.imaging.read import TooManyPixelsError, load_image
 from mmbirefnet.imaging.sandbox import KEPT_BYTES, ImageDecoder
 
-WHOLE = bad_files.whole_pictures()
+WHOLE = bad_files.intact_images()
 
 
 @pytest.fixture(scope='module')
@@ -71,7 +71,7 @@ def icon(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize('name', WHOLE)
-def test_same_image(decoder, name, tmp_path):
+def test_worker_reads_the_same_image(decoder, name, tmp_path):
     path = tmp_path / name
     path.write_bytes(WHOLE[name])
     here, there = load_image(path), decoder.read(path)
@@ -100,10 +100,9 @@ def test_warnings_arrive(decoder):
         decoder.read(buffer.getvalue(), 'a.png')
 
 
-def test_same_errors(decoder, tmp_path):
+def test_worker_raises_the_same_errors(decoder, tmp_path):
     for case in [*bad_files.cut_off({'rgb.png': WHOLE['rgb.png']}), *bad_files.wrong_kinds(('.png',))]:
-        path = tmp_path / case.name
-        path.write_bytes(case.data)
+        path = case.write(tmp_path)
         outcomes = []
         for read in (load_image, decoder.read):
             try:
@@ -304,7 +303,7 @@ def test_forked_process_has_its_own_workers(decoder_and_worker):
     assert children() == before
 
 
-def test_close():
+def test_close_ends_the_worker():
     others = children()
     decoder = ImageDecoder(seconds=60)
     decoder.read(WHOLE['rgb.png'])

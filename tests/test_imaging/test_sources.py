@@ -45,7 +45,7 @@ def test_globs(folder):
     assert keys(folder / 'x[1].png') == ['x[1].png']  # a name, not a pattern
 
 
-def test_lists(folder):
+def test_lists_of_paths_arrays_and_images(folder):
     array, image = np.zeros((2, 2, 3), np.uint8), Image.new('RGB', (1, 1))
     sources = list_sources([folder / 'a.png', array, image, str(folder / 'gone.tif'), folder / 'a.png'])
     assert [str(source.key) for source in sources] == ['a.png', '000001.png', '000002.png', 'gone.tif']
@@ -97,7 +97,7 @@ def test_training_takes_what_inference_takes():
     assert parameters['img_suffix'].default == parameters['seg_map_suffix'].default == IMAGE_SUFFIXES
 
 
-def test_kinds(folder):
+def test_is_video_and_is_single(folder):
     assert is_video(Path('a.MP4'))
     assert not is_video('a.png')
     assert not is_video(np.zeros((2, 2)))

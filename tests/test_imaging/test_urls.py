@@ -61,7 +61,7 @@ def url(monkeypatch):
         server.shutdown()
 
 
-def test_content(url):
+def test_content_of_files_and_redirects(url):
     assert read_url(f'{url}/file', allow_private=True) == b'content'
     assert read_url(f'{url}/redirect', allow_private=True) == b'content'
     assert read_url(f'{url}/large', max_bytes=2000, allow_private=True) == b'x' * 2000
@@ -129,7 +129,7 @@ def test_limits(url, path, error, message):
 
 
 @pytest.mark.parametrize('text', ['file:///etc/passwd', 'ftp://example.org/a.png', 'a.png'])
-def test_other_urls(text):
+def test_other_schemes_are_rejected(text):
     with pytest.raises(ValueError, match='not a URL that begins with http'):
         read_url(text, allow_private=True)
 

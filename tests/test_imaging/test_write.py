@@ -49,7 +49,7 @@ def prediction(tmp_path):
     return Prediction(source('sub/a.jpg'), image, rng.random((6, 8), np.float32))
 
 
-def test_all_kinds(prediction, tmp_path):
+def test_all_outputs_are_written(prediction, tmp_path):
     writer = OutputWriter(tmp_path, ('mask', 'cutout', 'composite'), background='#102030', estimate_foreground=False)
     writer.plan([prediction.source])
     mask, cutout, opaque = writer.write(prediction)
@@ -116,7 +116,7 @@ def test_formats_with_alpha_are_exact(suffix, prediction, tmp_path):
         assert image.info['icc_profile'] == SRGB
 
 
-def test_transparency_of_the_picture_is_kept():
+def test_transparency_of_the_image_is_kept():
     image = LoadedImage(np.full((1, 3, 3), 100, np.uint8), np.array([[0, 51, 255]], np.uint8))
     assert cut_out(image, np.ones((1, 3), np.float32))[0, :, 3].tolist() == [0, 51, 255]
     assert cut_out(image, np.full((1, 3), 0.5, np.float32))[0, :, 3].tolist() == [0, 26, 128]
@@ -151,7 +151,7 @@ def test_colors_with_alpha_or_out_of_range_are_refused(wrong):
         read_background(wrong)
 
 
-def test_opaque_notations():
+def test_notations_of_opaque_colors():
     assert read_background('#ff0000ff') == read_background('rgb(255, 0, 0)') == (255, 0, 0)
     assert read_background((np.uint8(1), 2, 3)) == (1, 2, 3)
 
@@ -272,7 +272,7 @@ def test_wrong_options(options, message, tmp_path):
         OutputWriter(tmp_path / 'x.png', **options)
 
 
-def test_nothing_is_lost_by_mistake(prediction, tmp_path):
+def test_existing_files_inputs_and_linked_folders_are_not_replaced(prediction, tmp_path):
     """Files that exist, inputs, and folders that a link leads to."""
     Image.new('RGB', (8, 6)).save(tmp_path / 'a.png')
     (own,) = list_sources(tmp_path / 'a.png')

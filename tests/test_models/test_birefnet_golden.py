@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from golden import GOLDEN, image, model_config, reference_state_dict
+from golden import GOLDEN, image, model_config, reference_state_dict, without_dropout
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
-from torch import nn
 
 from mmbirefnet.registry import MODELS
 from mmbirefnet.utils import convert_birefnet_state_dict
@@ -23,15 +22,6 @@ LOSSES = {
     'Matting': [BCE | dict(loss_weight=30.0), SSIM | dict(loss_weight=10.0), MAE | dict(loss_weight=100.0)],
 }
 SCALES = 4
-
-
-def without_dropout(model: nn.Module) -> nn.Module:
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0
-        if type(module).__name__ == 'DropPath':
-            module.drop_prob = 0
-    return model
 
 
 def samples(golden: np.lib.npyio.NpzFile) -> list[SegDataSample]:

@@ -56,7 +56,7 @@ def assert_same_step(ours: dict, expected: dict) -> None:
 
 
 @pytest.mark.soak
-def test_cheap_maps_are_made_again():
+def test_cheap_maps_are_recomputed():
     ours, our_bytes = step(build(with_cp=False))
     token = checkpointing.inside_checkpoint.set(True)  # as inside a module that is checkpointed as a whole
     kept, kept_bytes = step(build(with_cp=False))

@@ -44,6 +44,6 @@ def test_one_mean_of_all_channels():
 
 
 @pytest.mark.parametrize('model', [nn.Identity(), model_with(None), model_with(BaseDataPreprocessor())])
-def test_models_built_from_their_weights_alone_get_that_of_imagenet(model):
+def test_models_without_a_config_use_imagenet_normalization(model):
     expected = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), 'RGB'
     assert get_normalization(model) == expected

@@ -73,9 +73,9 @@ def test_drawing_to_map(model, tmp_path):
     (tmp_path / 'im').mkdir()
     (tmp_path / 'gt').mkdir()
     rng = np.random.default_rng(0)
-    picture = cv2.GaussianBlur(rng.integers(0, 256, (90, 130, 3), dtype=np.uint8), (0, 0), 3)
-    cv2.imwrite(str(tmp_path / 'im' / 'a.png'), picture)
-    cv2.imwrite(str(tmp_path / 'gt' / 'a.png'), picture[..., 0])
+    image = cv2.GaussianBlur(rng.integers(0, 256, (90, 130, 3), dtype=np.uint8), (0, 0), 3)
+    cv2.imwrite(str(tmp_path / 'im' / 'a.png'), image)
+    cv2.imwrite(str(tmp_path / 'gt' / 'a.png'), image[..., 0])
     pipeline = Compose(
         [TRANSFORMS.build({**step, 'scale': (64, 96)} if 'scale' in step else step) for step in PIPELINE]
     )
@@ -89,7 +89,7 @@ def test_drawing_to_map(model, tmp_path):
     )
     ours = write_map(model, item, tmp_path / 'maps')
 
-    x = cv2.resize(picture, (64, 96), interpolation=cv2.INTER_LINEAR)[..., ::-1] / 255.0
+    x = cv2.resize(image, (64, 96), interpolation=cv2.INTER_LINEAR)[..., ::-1] / 255.0
     x = (x - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     with torch.no_grad():
         logits = model(torch.from_numpy(x).permute(2, 0, 1)[None].float(), mode='tensor')

@@ -14,7 +14,7 @@ from mmbirefnet.cli import cut, main
 
 pytestmark = pytest.mark.filterwarnings('ignore')  # what Pillow says of damaged files besides
 
-WHOLE = bad_files.whole_pictures()
+WHOLE = bad_files.intact_images()
 
 
 @pytest.fixture(autouse=True)

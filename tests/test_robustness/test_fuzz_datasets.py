@@ -20,7 +20,7 @@ from mmbirefnet.datasets.transforms import LoadImage, LoadMask
 
 pytestmark = pytest.mark.filterwarnings('ignore')  # what Pillow says of damaged files besides
 
-WHOLE = bad_files.whole_pictures()
+WHOLE = bad_files.intact_images()
 GREY = np.asarray(Image.fromarray(pixels()).convert('L'))
 MASKS = {
     name: data
@@ -47,15 +47,9 @@ def load_mask(path, size=(HEIGHT, WIDTH)) -> np.ndarray:
     return LoadMask()(results)['gt_seg_map']
 
 
-def written(folder: Path, case: Case) -> Path:
-    path = folder / case.name
-    path.write_bytes(case.data)
-    return path
-
-
 def whole_files(load, tmp_path) -> dict:
     files = WHOLE if load is load_image else MASKS
-    return {name: (data, outcome(load, written(tmp_path, Case(name, data)))) for name, data in files.items()}
+    return {name: (data, outcome(load, Case(name, data).write(tmp_path))) for name, data in files.items()}
 
 
 def test_whole_images(tmp_path):
@@ -87,36 +81,36 @@ def test_whole_masks(tmp_path):
 def test_images_that_are_no_masks(tmp_path):
     for name, data in WHOLE.items():
         if name not in MASKS and name not in ('bits.png', 'gray.jpg'):
-            assert outcome(load_mask, written(tmp_path, Case(name, data))) is None, name
+            assert outcome(load_mask, Case(name, data).write(tmp_path)) is None, name
 
 
 @pytest.mark.parametrize('load', [load_image, load_mask])
-def test_cut_off(tmp_path, load):
+def test_truncated_files_are_complete_or_rejected(tmp_path, load):
     """Never an image or a mask of which a part is missing."""
     count = 0
     for name, (data, whole) in whole_files(load, tmp_path).items():
         for case in bad_files.cut_off({name: data}):
-            found = outcome(load, written(tmp_path, case))
+            found = outcome(load, case.write(tmp_path))
             assert found is None or np.array_equal(found, whole), case.name
             count += 1
     assert count > 250
 
 
 @pytest.mark.parametrize('load', [load_image, load_mask])
-def test_changed(tmp_path, load):
+def test_corrupted_files(tmp_path, load):
     files = {name: data for name, (data, _) in whole_files(load, tmp_path).items()}
     cases = list(bad_files.changed(files, CHANGED))
     assert len(cases) > 80
     for case in cases:
-        outcome(load, written(tmp_path, case))
+        outcome(load, case.write(tmp_path))
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize('load', [load_image, load_mask])
-def test_changed_in_many_ways(tmp_path, load):
+def test_files_corrupted_at_many_places(tmp_path, load):
     files = {name: data for name, (data, _) in whole_files(load, tmp_path).items()}
     for case in bad_files.changed(files, 200, seed=1):
-        path = written(tmp_path, case)
+        path = case.write(tmp_path)
         outcome(load, path)
         path.unlink()
 
@@ -124,7 +118,7 @@ def test_changed_in_many_ways(tmp_path, load):
 @pytest.mark.parametrize('load', [load_image, load_mask])
 def test_no_image(tmp_path, load):
     for case in bad_files.wrong_kinds(('.png', '.jpg', '.tif', '.bmp')):
-        assert outcome(load, written(tmp_path, case)) is None, case.name
+        assert outcome(load, case.write(tmp_path)) is None, case.name
 
 
 @pytest.mark.parametrize('load', [load_image, load_mask])
@@ -132,29 +126,29 @@ def test_declared_huge(tmp_path, load):
     """Also a part of a PNG that is said to have gigabytes."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for case in bad_files.bombs():
-        assert outcome(load, written(tmp_path, case)) is None, case.name
+        assert outcome(load, case.write(tmp_path)) is None, case.name
     data = bytearray(WHOLE['gray.png'])
     position = data.index(b'IDAT') - 4
     data[position] |= 0x70
-    assert outcome(load, written(tmp_path, Case('part.png', bytes(data)))) is None
+    assert outcome(load, Case('part.png', bytes(data)).write(tmp_path)) is None
     data = bytearray(WHOLE['gray.png'])
     data[16:24] = bytes([0, 0, 60, 0, 0, 0, 60, 0])  # 15360 x 15360, of another checksum
-    assert outcome(load, written(tmp_path, Case('header.png', bytes(data)))) is None
+    assert outcome(load, Case('header.png', bytes(data)).write(tmp_path)) is None
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
 
 
 @pytest.mark.parametrize('load', [load_image, load_mask])
 def test_headers_that_cannot_be(tmp_path, load):
     for case in bad_files.odd_headers():
-        assert outcome(load, written(tmp_path, case)) is None, case.name
+        assert outcome(load, case.write(tmp_path)) is None, case.name
 
 
 @pytest.mark.parametrize('size', [(1, 1), (3, 20_000), (20_000, 3)], ids=str)
 def test_extreme_sizes(tmp_path, size):
     for format in ('PNG', 'JPEG', 'BMP', 'TIFF'):
-        path = written(tmp_path, Case('a.png', encoded(Image.new('RGB', size[::-1], (255, 0, 0)), format)))
+        path = Case('a.png', encoded(Image.new('RGB', size[::-1], (255, 0, 0)), format)).write(tmp_path)
         assert np.abs(load_image(path).astype(int) - (0, 0, 255)).max() <= 2
-        path = written(tmp_path, Case('b.png', encoded(Image.new('L', size[::-1], 255), format)))
+        path = Case('b.png', encoded(Image.new('L', size[::-1], 255), format)).write(tmp_path)
         assert (load_mask(path, size) == 255).all()
         with pytest.raises(ValueError, match=r'image and mask differ in size.*b\.png'):
             load_mask(path, (size[0] + 1, size[1]))
@@ -179,7 +173,7 @@ def dataset(folder: Path) -> DichotomousDataset:
     return DichotomousDataset(str(folder), pipeline=PIPELINE)
 
 
-def test_names(folder):
+def test_files_of_any_name_are_loaded(folder):
     """Every item is found and loaded whatever its name."""
     names = [*bad_files.NAMES, os.fsdecode(b'no-utf8-\xff.png')]
     for name in names:

@@ -40,13 +40,13 @@ def path(tmp_path):
     return path
 
 
-def test_cut_off(path):
+def test_truncated_files_are_rejected(path):
     for case in bad_files.cut_off({'a.onnx': model()}):
         path.write_bytes(case.data)
         assert outcome(predict, path) is None, case.name
 
 
-def test_changed(path):
+def test_corrupted_files(path):
     """An ONNX file has no checksum: a number may be another, but nothing else is raised than what is named."""
     for case in bad_files.changed({'a.onnx': model()}, 100):
         path.write_bytes(case.data)
@@ -55,11 +55,10 @@ def test_changed(path):
 
 def test_no_model(tmp_path):
     for case in bad_files.wrong_kinds(('.onnx',)):
-        (tmp_path / case.name).write_bytes(case.data)
-        assert outcome(predict, tmp_path / case.name) is None, case.name
+        assert outcome(predict, case.write(tmp_path)) is None, case.name
 
 
-def test_other_shapes(path):
+def test_models_of_other_shapes_are_rejected(path):
     for shapes in (
         dict(input_image=(1, 4, 64, 64), w=(1, 4, 1, 1)),
         dict(output_image=(1, 3, 64, 64), w=(3, 3, 1, 1)),
@@ -71,7 +70,7 @@ def test_other_shapes(path):
 
 
 @pytest.mark.parametrize('weight', [np.nan, np.inf])
-def test_not_finite(path, weight):
+def test_nan_and_inf_predictions_are_errors(path, weight):
     """The error names the image, since nothing is known of the parameters in the file."""
     path.write_bytes(model(weight))
     inferencer = BiRefNetInferencer(path, providers=['CPUExecutionProvider'])

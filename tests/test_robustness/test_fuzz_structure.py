@@ -131,7 +131,7 @@ FLAGS = ('--size', '--max-size', '--batch-size', '--scales', '--box', '--margin'
 COUNTS = {'--box': 4, '--levels': 2}
 
 
-def test_words_of_the_command(tmp_path, monkeypatch, capsys):
+def test_arguments_of_the_command(tmp_path, monkeypatch, capsys):
     """Written, or an error before or after the work: never a traceback, and the status says which."""
     monkeypatch.setattr(cut, 'inferencer_of', lambda args: BiRefNetInferencer(backend=TakesRed()))
     monkeypatch.chdir(tmp_path)

@@ -15,7 +15,7 @@ from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.imaging.sources import list_sources
 from mmbirefnet.imaging.write import OutputWriter
 
-PICTURES = 2000
+IMAGES = 2000
 SUFFIXES = ('.jpg', '.png', '.webp', '.tif', '.gif')
 
 
@@ -32,7 +32,7 @@ class Bright(nn.Module):
 
 @pytest.mark.soak
 @pytest.mark.skipif(not MEASURABLE, reason='reads /proc, which is of Linux')
-def test_two_thousand_pictures_leave_nothing_behind(tmp_path):
+def test_memory_and_open_files_stay_flat_over_2000_images(tmp_path):
     """Four good ones of each format and two broken ones in a folder, again and again."""
     rgb, _ = red_square(60, 80)
     for index in range(20):
@@ -42,7 +42,7 @@ def test_two_thousand_pictures_leave_nothing_behind(tmp_path):
     inferencer = BiRefNetInferencer(Bright(), device='cpu')
     settings = Settings(input_size=64, batch_size=4, flip=True)
     seen, failed, done = [], [], 0
-    while done < PICTURES:
+    while done < IMAGES:
         sources = list_sources(tmp_path, out_dir=tmp_path / 'out')
         writer = OutputWriter(tmp_path / 'out', ('mask', 'cutout'))
         writer.plan(sources)
@@ -53,10 +53,10 @@ def test_two_thousand_pictures_leave_nothing_behind(tmp_path):
             gc.collect()
             ctypes.CDLL(None).malloc_trim(0)  # what is free goes back: the rest is in use
             seen.append((done, *used()))
-    assert done == PICTURES
-    assert len(failed) == PICTURES // 10
+    assert done == IMAGES
+    assert len(failed) == IMAGES // 10
     images, memory, files = np.array(seen, float)[len(seen) // 2 :].T
-    per_picture = [np.polyfit(images, values, 1)[0] for values in (memory, files)]
-    print(f'{per_picture[0]:.0f} bytes and {per_picture[1]:.5f} files an image')
-    assert per_picture[0] < 500  # a map of one of them is 19200
-    assert abs(per_picture[1]) < 0.001
+    per_image = [np.polyfit(images, values, 1)[0] for values in (memory, files)]
+    print(f'{per_image[0]:.0f} bytes and {per_image[1]:.5f} files an image')
+    assert per_image[0] < 500  # a map of one of them is 19200
+    assert abs(per_image[1]) < 0.001

@@ -17,6 +17,7 @@ from small_training import (
     Interrupt,
     Stop,
     assert_same,
+    log_of,
     make_runner,
     raise_stop,
     state_of,
@@ -28,9 +29,7 @@ PER_EPOCH = LENGTH // BATCH
 BY_EPOCH = dict(interval=1, by_epoch=True)
 
 
-@pytest.fixture(autouse=True)
-def _without_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr(os, 'fsync', lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures('no_fsync')
 
 
 @pytest.fixture(scope='module')
@@ -42,7 +41,7 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.parametrize('iteration', range(1, ITERATIONS + 1))
-def test_after_any_iteration(uninterrupted, tmp_path, iteration):
+def test_resume_after_any_iteration(uninterrupted, tmp_path, iteration):
     state, seen = uninterrupted
     first = stopped(
         tmp_path / 'run', Interrupt(iteration, raise_stop), checkpoint=dict(interval=iteration, by_epoch=False)
@@ -52,7 +51,7 @@ def test_after_any_iteration(uninterrupted, tmp_path, iteration):
     assert_same(state_of(second), state)
 
 
-def test_several_times_with_other_numbers_of_workers(uninterrupted, tmp_path):
+def test_resume_twice_with_other_numbers_of_workers(uninterrupted, tmp_path):
     state, seen = uninterrupted
     first = stopped(tmp_path / 'run', Interrupt(3, raise_stop), loader=dict(num_workers=2, persistent_workers=True))
     second = stopped(tmp_path / 'run', Interrupt(8, raise_stop), loader=dict(num_workers=1), resume=True)
@@ -128,7 +127,7 @@ def test_accumulated_gradients(tmp_path):
     assert_same(state_of(train(tmp_path / 'run', resume=True, **options)), state_of(whole))
 
 
-def test_seed_that_was_drawn(tmp_path):
+def test_random_seed_is_kept_on_resume(tmp_path):
     """Without a configured seed a run draws one, and keeps it."""
     first = stopped(tmp_path / 'run', Interrupt(4, raise_stop), seed=None)
     seed = first.seed
@@ -166,7 +165,7 @@ def test_epochs_of_another_length(tmp_path):
     stopped(tmp_path / 'whole_epoch', Interrupt(PER_EPOCH + 1, raise_stop), checkpoint=BY_EPOCH)
     runner = train(tmp_path / 'whole_epoch', loader=dict(batch_size=1), resume=True)
     assert len(runner.model.seen) == (EPOCHS - 1) * LENGTH
-    log = '\n'.join(path.read_text() for path in (tmp_path / 'whole_epoch').glob('*/*.log'))
+    log = log_of(tmp_path / 'whole_epoch')
     assert 'an epoch has 10 iterations now, 5 before' in log
 
 

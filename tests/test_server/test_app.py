@@ -226,7 +226,7 @@ def bomb(width, height):
         (b'\0' * 300_000, {}, 413, 'too large: at most 200000 bytes are accepted'),
         (None, {'format': 'jpg'}, 400, 'format=jpg has no alpha'),
         (None, {'size': 100}, 400, "size='100' must be image, or pixels or HEIGHTxWIDTH in multiples of 32"),
-        (None, {'size': 160}, 400, 'size=160, may be 128 at most'),
+        (None, {'size': 160}, 400, 'size=160, must be at most 128'),
         (None, {'box': '1,2,3'}, 400, 'box='),
         (None, {'box': 'a,b,c,d'}, 400, "box='a,b,c,d', must be"),
         (None, {'box': '500,500,600,600'}, 400, 'lies outside the image'),
@@ -236,9 +236,9 @@ def bomb(width, height):
         (None, {'min_area': 'nan'}, 400, 'min_area=nan'),
         (None, {'threshold': 'nan'}, 400, 'threshold=nan'),
         (None, {'size': 10**30}, 400, "size='1000000000000000000000000000000' must be image"),
-        (None, {'size': '96x160'}, 400, 'size=96x160, may be 128 at most'),
-        (None, {'max_size': 160}, 400, 'max_size=160, may be 128 at most'),
-        (None, {'tile': 160}, 400, 'tile=160, may be 128 at most'),
+        (None, {'size': '96x160'}, 400, 'size=96x160, must be at most 128'),
+        (None, {'max_size': 160}, 400, 'max_size=160, must be at most 128'),
+        (None, {'tile': 160}, 400, 'tile=160, must be at most 128'),
         (None, {'tile': 100}, 400, 'tile=100, must be'),
         (None, {'tile_overlap': 32}, 400, 'tile_overlap=32, must be'),
         (None, {'scales': '0.5,x'}, 400, "scales='0.5,x', must be numbers"),
@@ -246,19 +246,24 @@ def bomb(width, height):
             None,
             {'scales': '1,2'},
             400,
-            "the model's input would be 192x256 (height x width); the service takes sides up",
+            'the model input would be 192x256 (height x width); the service allows sides up',
         ),
-        (None, {'scales': ','.join(['0.25'] * 16)}, 413, 'needs 1.0 megapixels of model input; the service allows 1 a'),
+        (
+            None,
+            {'scales': ','.join(['0.25'] * 16)},
+            413,
+            'needs 1.0 megapixels of model input; the service allows 1 per',
+        ),
         (None, {'tile': 64, 'tile_overlap': 32, 'size': 128, 'flip': True}, 413, '--max-work'),
         (None, {'mask': b'no image'}, 400, 'mask.png: not an image'),
         (None, {'mask': encode(RGB[:50])}, 400, 'mask.png: a mask of 128x50 pixels does not fit square.png of 128x96'),
-        (None, {'mask': encode(RGB), 'model': 'red'}, 400, 'mask takes the place of a model'),
+        (None, {'mask': encode(RGB), 'model': 'red'}, 400, 'mask is used instead of a model'),
         (None, {'levels': '0.5'}, 400, "levels='0.5', must be numbers: 'low,high'"),
         (None, {'levels': '0.9,0.1'}, 400, 'levels='),
         (None, {'levels': 'nan,1'}, 400, 'levels='),
-        (None, {'grow': 21}, 400, 'grow=21: the service takes 20 pixels at most'),
+        (None, {'grow': 21}, 400, 'grow=21, must be at most 20 pixels'),
         (None, {'grow': -(10**30)}, 400, 'grow='),
-        (None, {'feather': 500}, 400, 'feather=500: the service takes 20 pixels at most'),
+        (None, {'feather': 500}, 400, 'feather=500, must be at most 20 pixels'),
         (None, {'feather': 'nan'}, 400, 'feather=nan'),
         (None, {'feather': -1}, 400, 'feather=-1'),
         (None, {'crop': 'inf'}, 400, 'crop=inf, must be finite'),
@@ -289,7 +294,7 @@ def test_errors(client, content, fields, status, message):
 
 
 @pytest.mark.parametrize('name', ['../../etc/passwd.png', '/etc/passwd', '..\\..\\boot.ini', 'a\x01"; x=y.png', '..'])
-def test_names_are_names_only(client, name, tmp_path, monkeypatch):
+def test_uploaded_names_lead_to_no_path(client, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('TMPDIR', str(tmp_path))
     disposition = post(client, name=name).headers['content-disposition']
@@ -318,7 +323,7 @@ def test_sides_that_a_format_cannot_hold(client, format, size):
     content = encode(np.zeros(size, np.uint8))
     answer = post(client, content, format=format, output='mask')
     assert answer.status_code == 400
-    assert f'{size[1]}x{size[0]} pixels; format={format} holds at most {size[0] - 1} on a side' in answer.text
+    assert f'{size[1]}x{size[0]} pixels; format={format} allows sides up to {size[0] - 1}' in answer.text
     assert decode(post(client, content, output='mask')).shape == size
 
 
@@ -364,7 +369,7 @@ def test_coarse_mask_for_a_model_with_guidance(client):
         np.testing.assert_array_equal(decode(post(guided, guide=encode(guide))), expected)
         assert decode(post(guided, output='mask')).max() == 0
         answer = post(guided, guide=encode(guide), mask=encode(guide))
-        assert (answer.status_code, 'Fix: send one of them' in answer.text) == (400, True)
+        assert (answer.status_code, 'Fix: send only one of them' in answer.text) == (400, True)
         assert post(guided, guide=b'no image').status_code == 400
     answer = post(client, guide=encode(guide))
     assert (answer.status_code, 'takes no coarse mask' in answer.text) == (400, True)
@@ -390,7 +395,7 @@ def test_several_models():
 
 @pytest.mark.parametrize('origin', ['https://b.example/', 'b.example', 'null', ''])
 def test_origins_are_checked(origin):
-    with pytest.raises(ValueError, match='is no origin'):
+    with pytest.raises(ValueError, match='is not an origin'):
         create_app(BiRefNetInferencer(backend=TakesRed()), cors=[origin])
 
 
@@ -468,7 +473,7 @@ def test_page_takes_nothing_from_elsewhere(client):
     assert client.get('/docs').status_code == client.get('/redoc').status_code == 404
 
 
-def test_limits_have_to_be_positive():
+def test_limits_must_be_positive():
     for bad in (dict(queue=0), dict(upload_seconds=float('inf')), dict(megapixels=float('nan'))):
         with pytest.raises(ValueError, match=f'{next(iter(bad))}=.*, must be more than 0 and finite'):
             Limits(**bad)

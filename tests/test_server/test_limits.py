@@ -323,7 +323,7 @@ def test_predictions_have_a_time_limit(square):
         answers = [post(address, square) for _ in range(2)]
         for answer in answers:
             assert answer.status_code == 503
-            assert 'did not become ready in time' in answer.json()['detail']
+            assert 'was not ready in time' in answer.json()['detail']
         time.sleep(1)
         assert backend.calls == 1
         assert metric(address, 'mmbirefnet_under_way') == 1  # the first is still computed; the second has left

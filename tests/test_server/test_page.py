@@ -157,7 +157,7 @@ def test_an_image_as_background(page):
     assert np.abs(shown(page)(20, 20) - (0, 200, 0)).max() < 10
 
 
-def test_keyboard_alone(page):
+def test_page_works_with_the_keyboard_only(page):
     page.keyboard.press('Tab')
     assert page.evaluate('document.activeElement.id') == 'file'
     with page.expect_file_chooser() as chooser:
@@ -258,7 +258,7 @@ def test_choice_of_a_model(browser):
         page.close()
 
 
-def test_nothing_comes_from_elsewhere(browser):
+def test_page_requests_only_its_own_server(browser):
     with service() as (host, port):
         page = browser.new_page()
         urls = []
@@ -297,7 +297,7 @@ def test_accessibility(browser, scheme, width):
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
-def test_phone(browser, scheme):
+def test_page_fits_a_phone(browser, scheme):
     with service() as (host, port):
         page = browser.new_page(viewport={'width': 320, 'height': 640}, color_scheme=scheme)
         page.goto(f'http://{host}:{port}/')
@@ -312,7 +312,7 @@ def test_phone(browser, scheme):
 
 
 @pytest.mark.soak
-def test_a_key_is_asked_for(browser):
+def test_page_asks_for_the_api_key(browser):
     with service(options=dict(api_key='secret')) as (host, port):
         page = browser.new_page()
         page.goto(f'http://{host}:{port}/')

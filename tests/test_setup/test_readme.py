@@ -91,5 +91,5 @@ def test_links(path):
 
 
 @pytest.mark.parametrize('path', sorted(set(re.findall(r'(?:configs|tools)/[\w/.-]+\.(?:py|sh)', README))))
-def test_files(path):
+def test_files_named_by_the_readme_exist(path):
     assert (ROOT / path).exists()

@@ -124,7 +124,7 @@ def test_interrupted_goes_on_where_it_stopped(setup):
 
 
 @pytest.mark.parametrize('failing', ['mmcv==', '.[tests]', 'torch=='])
-def test_failed_step_is_not_taken_for_done(setup, failing):
+def test_failed_step_is_repeated(setup, failing):
     assert setup(FAIL_ON=failing)[0] == 1
     _, _, calls = setup()
     assert any(failing in call for call in installs(calls))
@@ -187,7 +187,7 @@ def test_refuses_in_one_line_before_anything_is_made(setup, tmp_path, variables,
     assert not (tmp_path / 'env').exists()
 
 
-def test_another_python_makes_the_environment_anew(setup, tmp_path):
+def test_another_python_recreates_the_environment(setup, tmp_path):
     assert setup()[0] == 0
     (tmp_path / 'env/old').touch()
     newer = tmp_path / 'bin/newer'

@@ -1,12 +1,12 @@
 """A segmentor, a data set and a config small enough to train for two iterations in a second."""
 
-import importlib.util
 from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from tool_module import load_tool
 
 from mmbirefnet.engine import launch
 
@@ -73,9 +73,7 @@ def tool(monkeypatch, tmp_path):
     """Runs ``main`` of a tool in this process and returns the runner that it built and used."""
 
     def run(name, *arguments):
-        spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / f'tools/{name}.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = load_tool(ROOT / f'tools/{name}.py')
         runners = []
 
         @contextmanager

@@ -1,6 +1,5 @@
 """tools/analysis_tools/benchmark.py on models whose time, memory and work are known."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,6 +12,7 @@ import psutil
 import pytest
 import torch
 from mmengine.model import BaseModel
+from tool_module import load_tool
 from torch import nn
 
 from mmbirefnet.models import DCNv2
@@ -62,10 +62,7 @@ class ToyModel(BaseModel):
 
 @pytest.fixture(scope='module')
 def tool():
-    spec = importlib.util.spec_from_file_location('tool_benchmark', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool(TOOL)
 
 
 @pytest.fixture
@@ -122,7 +119,7 @@ def test_data(tool, tiny_config, tiny_data):
     assert batches() > 0
 
 
-def test_summary_of_times(tool):
+def test_summary_has_the_median_time_and_rate(tool):
     args = tool.make_parser().parse_args(['x.py', '--batch-size', '4'])
     assert tool.summarize([1.0, 2.0, 9.0], {}, args)['latency'] == 2.0
     assert tool.summarize([1.0, 2.0, 9.0], {}, args)['images_per_second'] == 2.0
@@ -143,7 +140,7 @@ def test_second_variant_and_ratio(tool, monkeypatch, capsys):
     assert 'the first is 2.50 times as fast (3.00 by CPU time), in 0.25 times the memory' in capsys.readouterr().out
 
 
-def test_company(tool, monkeypatch, capsys):
+def test_slowdown_of_parallel_copies(tool, monkeypatch, capsys):
     """A step takes 1 s alone, 2 and 3 s where two are under way at once, and 5 s more while it warms up."""
     copies = []
 
@@ -192,7 +189,7 @@ def test_company(tool, monkeypatch, capsys):
         (['--versus=--mode train', '--fused'], '--fused: a fused model is for inference'),
     ],
 )
-def test_refusals(tool, monkeypatch, capsys, words, message):
+def test_wrong_options_are_errors(tool, monkeypatch, capsys, words, message):
     monkeypatch.setattr(sys, 'argv', ['benchmark.py', 'x.py', *words])
     with pytest.raises(SystemExit):
         tool.main()
@@ -200,7 +197,7 @@ def test_refusals(tool, monkeypatch, capsys, words, message):
 
 
 @pytest.mark.soak
-def test_two_variants_of_birefnet(tmp_path):
+def test_versus_compares_two_variants(tmp_path):
     base = ROOT / 'configs/birefnet/birefnet_swin-t_8xb4-500e_dis5k-1024x1024.py'
     (tmp_path / 'tiny.py').write_text(TINY.format(base))
     words = ['tiny.py', '--size', '32', '64', '--runs', '2', '--threads', '1', '--fused', '--versus=--plain', '--json']

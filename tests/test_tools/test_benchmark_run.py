@@ -70,10 +70,10 @@ def setup(tmp_path, monkeypatch):
             mask = np.zeros((40, 30), np.uint8)
             cv2.circle(mask, tuple(map(int, rng.integers(8, 22, 2))), 9, 255, -1)
             image = (mask[..., None] // 3 + rng.integers(0, 120, (40, 30, 3))).astype(np.uint8)
-            for folder, picture in (('im', image), ('gt', mask)):
+            for folder, pixels in (('im', image), ('gt', mask)):
                 path = tmp_path / 'data' / set_name / folder / f'{set_name}_{index}.png'
                 path.parent.mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(path), picture)
+                cv2.imwrite(str(path), pixels)
     metafile = tmp_path / 'metafile.yml'
     result = '  - {{Dataset: {}, Metrics: {{Smeasure: 0.898}}, Source: the paper}}\n'
     metafile.write_text('Models:\n- Name: m\n  Results:\n' + result.format('DIS-VD') + result.format('NC4K'))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden import reference_state_dict
+from golden import reference_state_dict, with_one_value, without
 from mmengine.config import Config, DictAction
 from mmengine.runner import load_checkpoint
 from reference_network import build
@@ -31,9 +31,7 @@ def main():
 
 @pytest.fixture(scope='module')
 def reference() -> dict:
-    """With one value per parameter, so that files are small."""
-    state = reference_state_dict(classifier=True)
-    return {key: value.flatten()[0].clone().expand(value.shape) for key, value in state.items()}
+    return with_one_value(reference_state_dict(classifier=True))
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +109,7 @@ def test_the_order_of_the_crops_can_be_given(main, reference, tmp_path, capsys):
     src, dst = tmp_path / 'BiRefNet_lite.pth', tmp_path / 'ours.pth'
     torch.save(without(reference, 'cls_head'), src)
     main([str(src), str(dst), '--crop-order', 'rows'])
-    assert 'crops:     by rows' in capsys.readouterr().out
+    assert 'crops:     stacked by rows' in capsys.readouterr().out
     assert torch.load(dst, weights_only=True)['meta']['crop_order'] == 'rows'
 
 
@@ -134,7 +132,7 @@ def test_other_depths_of_swin(main, reference, tmp_path, capsys):
 
 
 @pytest.mark.soak
-def test_back_to_the_reference(main, reference, tmp_path, capsys):
+def test_converts_back_to_the_reference_format(main, reference, tmp_path, capsys):
     src, ours, back = tmp_path / 'released.pth', tmp_path / 'ours.pth', tmp_path / 'release'
     torch.save(without(reference, 'cls_head'), src)
     main([str(src), str(ours), '--crop-order', 'rows'])
@@ -142,7 +140,7 @@ def test_back_to_the_reference(main, reference, tmp_path, capsys):
     assert str(back / 'README.md') in capsys.readouterr().out
     found = load_file(back / 'model.safetensors')
     assert all(torch.equal(found[key], value) for key, value in reference.items() if not skipped(key))
-    assert f'error: {back}: exists already; --overwrite' in error(main, ours, back, '--to', 'reference')
+    assert f'error: {back}: already exists. Fix: --overwrite' in error(main, ours, back, '--to', 'reference')
     main([str(ours), str(back), '--to', 'reference', '--overwrite'])
     assert 'must be a .pth or .safetensors file, or a folder' in error(
         main, ours, tmp_path / 'a.onnx', '--to', 'reference'
@@ -153,7 +151,7 @@ def skipped(key: str) -> bool:
     return key.startswith('cls_head') or key.endswith('relative_position_index')
 
 
-def test_networks_of_before_may_2024(main, reference, tmp_path):
+def test_networks_released_before_may_2024_are_rejected(main, reference, tmp_path):
     for name, state in (('BiRefNet-ep480.pth', reference), ('old.pth', without(reference, 'ipt_blk5'))):
         torch.save(state, tmp_path / name)
         assert f'{tmp_path / name}: this is the network released before May 2024' in error(
@@ -220,10 +218,6 @@ def dilated(reference: dict) -> dict:
     return state
 
 
-def without(state: dict, *words: str) -> dict:
-    return {key: value for key, value in state.items() if not any(word in key for word in words)}
-
-
 @pytest.mark.parametrize(
     ('change', 'option'),
     [
@@ -255,15 +249,15 @@ def test_nothing_is_overwritten_unasked(main, reference, tmp_path, capsys):
     src, dst = tmp_path / 'released.pth', tmp_path / 'out.pth'
     torch.save(without(reference, 'cls_head'), src)
     dst.write_bytes(b'precious')
-    assert error(main, src, dst) == f'error: {dst}: exists already; --overwrite replaces it'
+    assert error(main, src, dst) == f'error: {dst}: already exists. Fix: --overwrite replaces it'
     assert dst.read_bytes() == b'precious'
-    assert error(main, src, src, '--overwrite') == f'error: {src}: is the file to convert'
+    assert error(main, src, src, '--overwrite') == f'error: {src}: is also the file to convert. Fix: choose another DST'
     assert '.pth file' in error(main, src, tmp_path / 'out.safetensors')
     main([str(src), str(dst), '--overwrite'])
     assert torch.load(dst, weights_only=True).keys() == {'meta', 'state_dict'}
 
 
-def test_what_is_no_birefnet(main, reference, tmp_path):
+def test_files_that_are_not_birefnet_are_rejected(main, reference, tmp_path):
     src, dst = tmp_path / 'src.pth', tmp_path / 'out.pth'
     assert error(main, src, dst) == f'error: {src}: no such file'
     torch.save(nn.Linear(1, 1).state_dict(), src)
@@ -271,7 +265,7 @@ def test_what_is_no_birefnet(main, reference, tmp_path):
     src.write_bytes(b'<html>')
     assert error(main, src, dst) == f'error: {src}: damaged, or no PyTorch checkpoint'
     torch.save(dict(state_dict=convert_birefnet_state_dict(reference)), src)
-    assert f'{src}: this is a checkpoint of mmbirefnet already' in error(main, src, dst)
+    assert f'{src}: is already a checkpoint of mmbirefnet' in error(main, src, dst)
     torch.save(without(reference, 'layers.2.blocks.5.'), src)
     assert f'{src}: no known Swin Transformer' in error(main, src, dst)
     torch.save(without(reference, 'lateral_block3.conv.bias'), src)

@@ -50,7 +50,7 @@ def read_table(path):
         return list(csv.DictReader(file))
 
 
-def test_scores_tables_and_pictures(tool, folders):
+def test_scores_tables_and_figures(tool, folders):
     out = folders / 'out'
     tool(
         'eval_maps', '--gt', folders / 'DIS-VD', folders / 'DIS-TE1', '--pred', folders / 'ours',

@@ -13,62 +13,23 @@ import torch
 from doc_blocks import blocks, commands
 from golden import reference_state_dict
 from mmengine.config import Config
-from small_images import SMALL_IMAGES
+from small_finetuning import SMALL_MODEL, SWIN_L, write_config, write_images, write_model
 
-from mmbirefnet.datasets.preparation.synthetic import make_sample
-from mmbirefnet.fileio.checkpoints import write_checkpoint
 from mmbirefnet.registry import HOOKS, MODELS
 from mmbirefnet.utils import convert_birefnet_state_dict
 
 ROOT = Path(__file__).parents[2]
-SWIN_L = ROOT / 'configs/birefnet/birefnet_swin-l_1xb2-20e_finetune-1024x1024.py'
 SWIN_T = ROOT / 'configs/birefnet/birefnet_swin-t_1xb4-20e_finetune-1024x1024.py'
 NANO = ROOT / 'configs/birefnet_synthetic/birefnet_swin-nano_1xb4-3e_finetune-256x256.py'
-SMALL = f"""
-_base_ = {{config!r}}
-{SMALL_IMAGES}
-val_evaluator = dict(num_workers=0)
-test_evaluator = dict(num_workers=0)
-train_cfg = dict(max_epochs=1)
-"""
-SMALL_MODEL = """
-channels = [16, 32, 64, 128]
-model = dict(
-    backbone=dict(
-        arch=dict(_delete_=True, embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=4)
-    ),
-    neck=dict(in_channels=channels, aspp_cfg=dict(branch_channels=8)),
-    decode_head=dict(in_channels=channels, aspp_cfg=dict(branch_channels=8)),
-)
-"""
-
-
-def write_images(folder: Path, blur: float = 0) -> Path:
-    """Six drawings, one of which is held out; blurred, their masks are soft."""
-    for name in ('im', 'gt'):
-        (folder / name).mkdir(parents=True)
-    for index in range(6):
-        sample = make_sample(0, 'own', index, (80, 96))
-        mask = cv2.GaussianBlur(sample.mask, (0, 0), blur) if blur else sample.mask
-        cv2.imwrite(str(folder / f'im/{index}.jpg'), sample.image)
-        cv2.imwrite(str(folder / f'gt/{index}.png'), mask)
-    return folder
-
-
-def write_config(path: Path, config: Path, small_model: bool = True) -> Path:
-    path.write_text(SMALL.format(config=str(config)) + SMALL_MODEL * small_model)
-    return path
+ONE_EPOCH = 'train_cfg = dict(max_epochs=1)\n'
 
 
 @pytest.fixture(scope='module')
 def small(tmp_path_factory) -> tuple[Path, Path]:
     """The small config and a checkpoint of its model."""
     folder = tmp_path_factory.mktemp('finetune')
-    config = write_config(folder / 'small.py', SWIN_L)
-    torch.manual_seed(0)
-    model = MODELS.build(Config.fromfile(config).model)
-    write_checkpoint(folder / 'small.pth', model.state_dict(), {})
-    return config, folder / 'small.pth'
+    config = write_config(folder / 'small.py', more=ONE_EPOCH + SMALL_MODEL)
+    return config, write_model(folder / 'small.pth', config)
 
 
 @pytest.fixture
@@ -77,7 +38,7 @@ def finetune(tool, small, tmp_path):
 
     def run(*options, blur=0):
         config, checkpoint = small
-        data = write_images(tmp_path / 'data', blur)
+        data = write_images(tmp_path / 'data', range(6), ('im', 'gt'), blur)
         runner = tool('train', config, '--cfg-options', f'data_root={data}', f'load_from={checkpoint}', *options)
         return runner, torch.load(checkpoint)['state_dict']
 
@@ -139,8 +100,9 @@ def test_from_a_released_checkpoint(tool, tmp_path):
     """The reference's Swin-T parameters, under the names that it has, in the config of that model."""
     released = reference_state_dict()
     torch.save(released, tmp_path / 'released.pth')
-    config = write_config(tmp_path / 'swin_t.py', SWIN_T, small_model=False)
-    options = [f'data_root={write_images(tmp_path / "data")}', f'load_from={tmp_path / "released.pth"}']
+    config = write_config(tmp_path / 'swin_t.py', SWIN_T, ONE_EPOCH)
+    data = write_images(tmp_path / 'data', range(6), ('im', 'gt'))
+    options = [f'data_root={data}', f'load_from={tmp_path / "released.pth"}']
     runner = tool(
         'train', config, '--cfg-options', *options, 'optim_wrapper.optimizer.lr=0', 'default_hooks.checkpoint=None'
     )
@@ -175,11 +137,10 @@ def test_options_of_the_page_exist():
 
 
 @pytest.mark.soak
-def test_the_walk(tool, tmp_path):
+def test_commands_of_the_fine_tuning_walkthrough(tool, tmp_path):
     """Its commands one after another, with fewer and smaller images, and a model of as few parameters."""
-    torch.manual_seed(0)
-    model = MODELS.build(Config.fromfile(write_config(tmp_path / NANO.name, NANO)).model)
-    write_checkpoint(tmp_path / 'work_dirs/demo/epoch_6.pth', model.state_dict(), {})
+    config = write_config(tmp_path / NANO.name, NANO, ONE_EPOCH + SMALL_MODEL)
+    write_model(tmp_path / 'work_dirs/demo/epoch_6.pth', config)
     make, transform, *walk = blocks('docs/en/user_guides/finetune.md', 'walk')
     ((_, *options),) = commands(make.replace('--dis-tr 100', '--dis-tr 6').replace('--size 384', '--size 80 96'))
     subprocess.run([sys.executable, ROOT / options[0], *options[1:]], check=True, capture_output=True)

@@ -11,58 +11,28 @@ import cv2
 import pytest
 import torch
 from mmengine.config import Config
-from small_images import SMALL_IMAGES
+from small_finetuning import SMALL_MODEL, write_config, write_images, write_model
 
 from mmbirefnet.cli.main import main
-from mmbirefnet.datasets.preparation.synthetic import make_sample
 from mmbirefnet.engine.finetune import choose_recipes, finetune, list_recipes
 from mmbirefnet.engine.training_memory import estimate_memory
-from mmbirefnet.fileio.checkpoints import read_state_dict, write_checkpoint
+from mmbirefnet.fileio.checkpoints import read_state_dict
 from mmbirefnet.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
-SMALL = f"""
-_base_ = {{base!r}}
-{SMALL_IMAGES}
-val_evaluator = dict(num_workers=0)
-test_evaluator = dict(num_workers=0)
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
-channels = [16, 32, 64, 128]
-model = dict(
-    backbone=dict(
-        arch=dict(_delete_=True, embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=4)
-    ),
-    neck=dict(in_channels=channels, aspp_cfg=dict(branch_channels=8)),
-    decode_head=dict(in_channels=channels, aspp_cfg=dict(branch_channels=8)),
-)
-"""
-
-
-def write_images(folder: Path, indices, names=('images', 'masks'), invert=False) -> Path:
-    for name in names:
-        (folder / name).mkdir(parents=True)
-    for index in indices:
-        sample = make_sample(0, 'own', index, (80, 96))
-        cv2.imwrite(str(folder / names[0] / f'{index}.jpg'), sample.image)
-        cv2.imwrite(str(folder / names[1] / f'{index}.png'), 255 - sample.mask if invert else sample.mask)
-    return folder
 
 
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):
     """A config and a checkpoint of its model."""
     folder = tmp_path_factory.mktemp('model')
-    base = ROOT / 'configs/birefnet/birefnet_swin-l_1xb2-20e_finetune-1024x1024.py'
-    (folder / 'small.py').write_text(SMALL.format(base=str(base)))
-    torch.manual_seed(0)
-    model = MODELS.build(Config.fromfile(folder / 'small.py').model)
-    write_checkpoint(folder / 'small.pth', model.state_dict(), {})
-    return folder / 'small.py', folder / 'small.pth'
+    config = write_config(folder / 'small.py', more='optim_wrapper = dict(optimizer=dict(lr=1e-3))\n' + SMALL_MODEL)
+    return config, write_model(folder / 'small.pth', config)
 
 
 @pytest.mark.soak
 def test_from_folder_to_weights(small, tool, tmp_path, capsys):
-    """With everything decided for 10 images: some held out, old data mixed in, scores, pictures and weights."""
+    """With everything decided for 10 images: some held out, old data mixed in, scores, images and weights."""
     config, checkpoint = small
     data, old = write_images(tmp_path / 'data', range(10)), write_images(tmp_path / 'old', range(20, 24), ('im', 'gt'))
     words = ['finetune', data, '-o', tmp_path / 'run', '--from', checkpoint, '--config', config]

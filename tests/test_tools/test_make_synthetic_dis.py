@@ -40,7 +40,7 @@ def test_command_line(main, tmp_path, capsys):
         (['--dis-tr', '-1'], 'must be 0 or greater'),
         (['--size', '0'], 'must be 1 or greater'),
         (['--size', '1', '2', '3'], 'one or two numbers'),
-        (['--dis-tr', '0', '--dis-vd', '0'], 'nothing to make'),
+        (['--dis-tr', '0', '--dis-vd', '0'], 'nothing to generate'),
     ],
 )
 def test_wrong_options(main, tmp_path, capsys, arguments, told):

@@ -55,7 +55,7 @@ def test(folder, tool, monkeypatch):
 
 
 @pytest.mark.soak
-def test_goes_on(test, folder):
+def test_resumed_test_predicts_only_the_rest(test, folder):
     expected, predicted = test()
     assert predicted == IMAGES
     maps = sorted((folder / 'maps').glob('*.png'))
@@ -83,7 +83,7 @@ def test_only_maps_of_the_same_test_count(test, folder):
         test('--resume', checkpoint='b.pth')
 
 
-def test_refusals(tool, folder, monkeypatch):
+def test_resume_needs_out(tool, folder, monkeypatch):
     monkeypatch.chdir(folder)
     with pytest.raises(SystemExit, match='--resume needs --out'):
         tool('test', 'tiny.py', 'a.pth', '--resume')

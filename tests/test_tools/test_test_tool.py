@@ -45,8 +45,8 @@ def test_out_goes_to_the_first_metric_of_a_list_that_takes_it(trained, tmp_path)
 
 @pytest.mark.soak
 def test_show_dir_draws_every_prediction(trained, tmp_path):
-    trained('--show-dir', tmp_path / 'pictures', config="default_hooks['visualization']['interval'] = 1\n")
-    assert len(list((tmp_path / 'pictures').rglob('*.png'))) == 4
+    trained('--show-dir', tmp_path / 'figures', config="default_hooks['visualization']['interval'] = 1\n")
+    assert len(list((tmp_path / 'figures').rglob('*.png'))) == 4
 
 
 @pytest.mark.soak
@@ -66,11 +66,11 @@ def test_fuses_by_default(trained, options, fuses):
     ('options', 'config', 'message'),
     [
         (['--tta'], '', '--tta needs tta_model, tta_pipeline'),
-        (['--show-dir', 'pictures'], 'default_hooks = dict()\n', 'need default_hooks.visualization'),
+        (['--show-dir', 'figures'], 'default_hooks = dict()\n', 'need default_hooks.visualization'),
         (['--out', 'maps'], "test_evaluator = [dict(type='mmengine.DumpResults')]\n", '--out needs a metric'),
     ],
 )
-def test_refusals(trained, options, config, message):
+def test_options_that_the_config_does_not_support(trained, options, config, message):
     with pytest.raises(SystemExit, match=message):
         trained(*options, config=config)
 

@@ -48,7 +48,7 @@ def test_submodule_imports_its_package(big):
     assert sys.modules['big'].value == 3
 
 
-def test_use_within_the_context(big):
+def test_module_is_imported_on_use_within_the_context(big):
     with deferred_import('big'):
         import big as user
 

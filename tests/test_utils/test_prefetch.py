@@ -41,7 +41,7 @@ def test_an_early_end_takes_no_more():
     assert len(taken) <= 4
 
 
-def test_what_is_forgotten_is_not_waited_for():
+def test_garbage_collected_prefetch_does_not_wait():
     """Garbage is collected in any thread; waiting there for another one can be a deadlock."""
     gate, started = threading.Event(), threading.Event()
 
@@ -61,7 +61,7 @@ def test_what_is_forgotten_is_not_waited_for():
     assert not reader.is_alive()
 
 
-def test_closed_ones_have_ended():
+def test_close_waits_for_running_items():
     ended = []
 
     def work(number):

@@ -69,7 +69,7 @@ def test_ends_within_seconds_of_a_killed_parent(parent_of, target):
     wait_for(lambda: not alive(workers), seconds=20)
 
 
-def test_ends_by_its_parent_alone(parent_of):
+def test_worker_ignores_sigterm_but_ends_with_its_parent(parent_of):
     _, connection, workers = parent_of(keep_worker)
     os.kill(workers[0], signal.SIGTERM)
     time.sleep(0.3)

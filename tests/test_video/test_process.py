@@ -86,7 +86,7 @@ def test_mask_of_every_frame_in_batches(inferencer, source, tmp_path):
 def test_a_folder_gets_a_file_of_the_stem(inferencer, source, tmp_path, save, name):
     result = process_video(inferencer, source, tmp_path / 'out', save=save)
     assert (result.path, result.frames) == (tmp_path / 'out' / name, FRAMES)
-    with pytest.raises(ValueError, match='name the file or folder'):
+    with pytest.raises(ValueError, match='pass the file or folder'):
         process_video(inferencer, source, None)
 
 
@@ -172,16 +172,22 @@ def test_few_frames_in_memory(inferencer, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('content', 'out', 'options', 'error', 'message'),
     [
-        (b'', 'a.mp4', {}, OSError, 'in.mp4: no video that can be read'),
-        (b'\x00' * 5000, 'a.mp4', {}, OSError, 'in.mp4: no video that can be read'),
+        (b'', 'a.mp4', {}, OSError, 'in.mp4: cannot be read as a video'),
+        (b'\x00' * 5000, 'a.mp4', {}, OSError, 'in.mp4: cannot be read as a video'),
         (None, 'a.mp4', {}, FileNotFoundError, 'in.mp4: no such file'),
-        ('video', 'a.bmp', {}, ValueError, r'a.bmp: .bmp is not written; .mp4, '),
-        ('video', 'a.mp4', {'save': 'cutout'}, ValueError, 'a.mp4: .mp4 holds no alpha; .mov, .webm, .* do'),
+        ('video', 'a.bmp', {}, ValueError, r'a.bmp: cannot write .bmp. Fix: use one of .mp4, '),
+        (
+            'video',
+            'a.mp4',
+            {'save': 'cutout'},
+            ValueError,
+            'a.mp4: .mp4 does not store alpha. Fix: use .mov, .webm, .* or',
+        ),
         ('video', 'a.mp4', {'smoothing': 1.0}, ValueError, 'smoothing=1.0'),
         ('video', 'a.mp4', {'save': 'all'}, ValueError, "save='all'"),
         ('video', 'a.mp4', {'background': 'no-such-color'}, ValueError, 'no-such-color'),
         ('video', 'a.mp4', {'background': 'red', 'save': 'mask'}, ValueError, "background='red'"),
-        ('video', 'in.mp4', {}, ValueError, 'is the source itself'),
+        ('video', 'in.mp4', {}, ValueError, 'is also the source'),
         ('video', 'there.mp4', {'overwrite': False}, FileExistsError, 'there.mp4: exists already'),
     ],
 )
@@ -214,7 +220,7 @@ def test_nothing_is_left_of_a_failure(source, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_blue_stays_out(inferencer, tmp_path):
+def test_video_without_the_object_is_transparent(inferencer, tmp_path):
     # No red anywhere: the cut-out is transparent throughout, in every frame.
     source = make_video(tmp_path / 'a.mp4', [np.full((96, 128, 3), BLUE, np.uint8)] * 3)
     images = read_images(process_video(inferencer, source, tmp_path / 'out.mov').path)

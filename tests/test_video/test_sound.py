@@ -57,7 +57,7 @@ def test_sound_is_copied_where_the_container_holds_it(tmp_path, source, encoder,
     notes = copy(source, out)
     if copied is None:
         encoded = {'.mp4': 'aac', '.webm': 'libopus'}[suffix]
-        assert [note.split(':')[0] for note in notes] == [f'sound stream 1 is encoded as {encoded}']
+        assert [note.split(':')[0] for note in notes] == [f'sound stream 1 is re-encoded as {encoded}']
     else:
         assert notes == []
         assert not copied or packets(out) == packets(source)

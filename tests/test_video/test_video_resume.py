@@ -117,9 +117,11 @@ def test_other_jobs_and_folders_are_rejected(source, tmp_path):
     folder = tmp_path / 'out.mov.resume'
     with pytest.raises(RuntimeError):
         run(source, out, 3, resume=True)
-    with pytest.raises(ValueError, match='is of another job: smoothing was 0.0, and is 0.5 now. Fix: give the same'):
+    with pytest.raises(
+        ValueError, match='belongs to another job: smoothing was 0.0, now it is 0.5. Fix: pass the same'
+    ):
         run(source, out, resume=True, smoothing=0.5)
-    with pytest.raises(ValueError, match='save was cutout, and is composite now'):
+    with pytest.raises(ValueError, match='save was cutout, now it is composite'):
         run(source, out, resume=True, save='composite', background='red')
     (folder / '00000000.png').write_bytes(b'')
     with pytest.raises(OSError, match='00000000.png: is damaged. Fix: delete'):
@@ -128,8 +130,8 @@ def test_other_jobs_and_folders_are_rejected(source, tmp_path):
     with pytest.raises(ValueError, match='job.json: is damaged'):
         run(source, out, resume=True)
     (folder / 'job.json').unlink()
-    with pytest.raises(ValueError, match='out.mov.resume: holds other files'):
+    with pytest.raises(ValueError, match='out.mov.resume: contains other files'):
         run(source, out, resume=True)
     assert not out.exists()
-    with pytest.raises(ValueError, match='resume: works from a file to a file'), source.open('rb') as file:
+    with pytest.raises(ValueError, match='resume: needs files as source and output'), source.open('rb') as file:
         run(file, out, resume=True)

@@ -24,12 +24,12 @@ def make_sample(height=20, width=30, path='photo.jpg'):
 
 def test_panels_hold_image_mask_and_map():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    picture = SoftMapVisualizer().draw(image, make_sample())
-    assert picture.shape == (20, 3 * 30 + 2 * GAP, 3)
-    np.testing.assert_array_equal(picture[:, :30], image)
-    assert (picture[:, 30 : 30 + GAP] == BACKGROUND).all()
-    np.testing.assert_array_equal(picture[0, 34:64, 0], np.repeat([0, 255], 15))
-    np.testing.assert_array_equal(picture[0, 68:, 1], np.round(np.linspace(0, 1, 30) * 255))  # soft, not thresholded
+    figure = SoftMapVisualizer().draw(image, make_sample())
+    assert figure.shape == (20, 3 * 30 + 2 * GAP, 3)
+    np.testing.assert_array_equal(figure[:, :30], image)
+    assert (figure[:, 30 : 30 + GAP] == BACKGROUND).all()
+    np.testing.assert_array_equal(figure[0, 34:64, 0], np.repeat([0, 255], 15))
+    np.testing.assert_array_equal(figure[0, 68:, 1], np.round(np.linspace(0, 1, 30) * 255))  # soft, not thresholded
 
 
 def test_what_is_absent_or_switched_off_is_left_out():
@@ -44,8 +44,8 @@ def test_what_is_absent_or_switched_off_is_left_out():
 def test_large_images_are_reduced():
     assert bounded_size((3000, 1500), 1000) == (1000, 500)
     assert bounded_size((300, 150), 1000) == (300, 150)
-    picture = SoftMapVisualizer(longest=50).draw(np.zeros((100, 200, 3), np.uint8), make_sample(100, 200))
-    assert picture.shape == (25, 3 * 50 + 2 * GAP, 3)
+    figure = SoftMapVisualizer(longest=50).draw(np.zeros((100, 200, 3), np.uint8), make_sample(100, 200))
+    assert figure.shape == (25, 3 * 50 + 2 * GAP, 3)
 
 
 def test_under_mmsegmentations_hook(tmp_path):
@@ -77,7 +77,7 @@ def test_out_file(tmp_path):
         SoftMapVisualizer().add_datasample('x', image, make_sample(), out_file=str(tmp_path / 'none' / 'x.png'))
 
 
-def test_error_panel_tells_too_much_from_too_little():
+def test_error_panel_colors_false_positives_and_false_negatives():
     score_map, mask = np.array([[0, 255, 0, 255]], np.uint8), np.array([[0, 0, 255, 255]], np.uint8)
     right, much, little, hit = error_panel(score_map, mask)[0].tolist()
     assert right == [0, 0, 0]

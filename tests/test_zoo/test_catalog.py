@@ -96,7 +96,7 @@ def test_own_checkpoints_are_not_released_ones(name):
 
 
 @pytest.mark.parametrize('name', ['BiRefNet-ep480.pth', 'BiRefNet_ep480.pth', 'BiRefNet-DIS_ep580.pth'])
-def test_early_networks_are_refused_by_name(name):
+def test_early_networks_are_rejected_by_name(name):
     with pytest.raises(ValueError, match=rf'{name}: this is the network released before May 2024 .*Fix: use a model'):
         identify(name)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden import image, model_config, reference_state_dict
+from golden import image, model_config, reference_state_dict, without
 from mmengine.config import Config
 from torch import nn
 
@@ -38,7 +38,7 @@ def converted(reference) -> dict:
 
 
 @pytest.mark.soak
-def test_every_parameter_has_its_place(reference, converted):
+def test_every_parameter_is_converted_and_loaded(reference, converted):
     model = MODELS.build(model_config(classifier=True))
     model.load_state_dict(converted, strict=True)
 
@@ -53,7 +53,7 @@ def test_every_parameter_has_its_place(reference, converted):
         assert sum(parameter.numel() for parameter in parameters) == pytest.approx(millions * 1e6, abs=0.06e6), name
 
 
-def test_what_is_more_than_a_new_name(reference, converted):
+def test_parameters_that_are_merged_or_split(reference, converted):
     theirs = 'decoder.decoder_block3.dec_att.aspp_deforms.2.atrous_conv'
     ours = 'decode_head.blocks.3.reconstruction.aspp.branches.3.conv'
     assert torch.equal(converted[f'{ours}.weight'], reference[f'{theirs}.regular_conv.weight'])
@@ -104,10 +104,6 @@ def test_batch_size_one_checkpoint_in_half_precision(reference):
     assert ((variance.double() + 1e-5 - 1).abs() < 1e-7).all()
 
 
-def without(state: dict, *words: str) -> dict:
-    return {key: value for key, value in state.items() if not any(word in key for word in words)}
-
-
 @pytest.mark.parametrize(
     ('lost', 'message'),
     [
@@ -133,7 +129,7 @@ def test_damaged_checkpoint(reference, lost, message):
 def test_other_checkpoints(reference, converted):
     with pytest.raises(ValueError, match=r"found 2 keys such as \['bias', 'weight'\]"):
         convert_birefnet_state_dict(nn.Linear(1, 1).state_dict())
-    with pytest.raises(ValueError, match='this is a checkpoint of mmbirefnet already'):
+    with pytest.raises(ValueError, match='is already a checkpoint of mmbirefnet'):
         convert_birefnet_state_dict(converted)
     with pytest.raises(ValueError, match=r"1 of \d+ keys have no counterpart, such as \['refiner.conv.weight'\]"):
         convert_birefnet_state_dict(reference | {'refiner.conv.weight': torch.zeros(1)})
@@ -167,7 +163,7 @@ def test_load_takes_both_forms(tmp_path, reference, converted):
         ('model_name', 7),
     ],
 )
-def test_impossible_facts(tmp_path, reference, converted, fact, value):
+def test_wrong_metadata_is_rejected(tmp_path, reference, converted, fact, value):
     """In the meta of a checkpoint, or in the config.json beside one."""
     ours = {key: value.new_ones(()).expand(value.shape) for key, value in converted.items()}
     torch.save(dict(state_dict=ours, meta={fact: value}), tmp_path / 'ours.pth')
@@ -298,7 +294,7 @@ def test_infer_of_something_else(converted):
         infer_model_config(without(converted, 'laterals.2'))
 
 
-def test_networks_of_before_may_2024(reference):
+def test_networks_released_before_may_2024_are_rejected(reference):
     """They have four inward references, none of them at the deepest stage."""
     early = without(reference, 'ipt_blk5')
     with pytest.raises(ValueError, match=r'released before May 2024 \(BiRefNet_ep480, DIS_ep580 .*Fix: use a'):

@@ -29,7 +29,7 @@ def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 @torch.no_grad()
 @pytest.mark.soak
-def test_the_independent_network():
+def test_independent_network_gives_the_reference_logits():
     """With Swin-T, of which there are the reference's own numbers, its logits are those."""
     state = reference_state_dict()
     backbone = SwinTransformer('t').eval()
@@ -64,7 +64,7 @@ def test_same_maps(name):
 
 @pytest.mark.parametrize('name', SMALL + LARGE)
 @pytest.mark.soak(keep=3)
-def test_every_parameter_has_its_place(name):
+def test_every_parameter_is_converted(name):
     with torch.device('meta'):
         shapes, _ = build(name)
     theirs = {key: torch.empty(shape, device='meta') for key, (shape, _) in shapes.items()}
@@ -82,7 +82,7 @@ def test_every_parameter_has_its_place(name):
         assert cfg.backbone.get(option) == value
 
 
-def test_before_strides_of_4_to_32():
+def test_older_vgg16_and_resnet50_checkpoints_are_rejected():
     """Early checkpoints with VGG16 and ResNet-50 have other stages."""
     state = {'decoder.conv_out1.0.weight': torch.zeros(1), 'bb.conv1.0.weight': torch.zeros(1)}
     with pytest.raises(ValueError, match=r"found keys such as \['bb\.conv1\.0\.weight'\]\. Older checkpoints"):

@@ -140,7 +140,7 @@ def logged(monkeypatch) -> list:
         (planted('rows', 0), None, 'rows', 'WARNING', "by rows, as the reference's present code"),
     ],
 )
-def test_auto_says_what_it_decided_and_why(logged, kernels, expected, result, level, text):
+def test_auto_logs_its_decision_and_reason(logged, kernels, expected, result, level, text):
     assert resolve_crop_order(kernels, expected=expected, name='a.pth') == result
     ((found_level, found),) = logged
     assert found_level == level

@@ -243,7 +243,7 @@ def test_without_huggingface_hub(monkeypatch):
         ('model.onnx', False),
     ],
 )
-def test_what_has_the_form_of_a_name(text, expected):
+def test_is_model_name(text, expected):
     assert is_model_name(text) == expected
 
 

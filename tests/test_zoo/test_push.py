@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden import reference_state_dict
+from golden import reference_state_dict, with_one_value
 from safetensors.torch import load_file
 
 from mmbirefnet.fileio.checkpoints import write_checkpoint
@@ -98,9 +98,7 @@ def hub(monkeypatch):
 
 @pytest.fixture(scope='module')
 def reference() -> dict:
-    """With one value per parameter, so that files are small."""
-    state = reference_state_dict()
-    return {key: value.flatten()[0].clone().expand(value.shape) for key, value in state.items()}
+    return with_one_value(reference_state_dict())
 
 
 @pytest.fixture

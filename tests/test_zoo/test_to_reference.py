@@ -120,7 +120,7 @@ def test_ablations(options):
         (dict(decode_head=dict(norm_cfg=dict(type='GN', num_groups=8))), r'has BatchNorm only, decode_head\.blocks'),
     ],
 )
-def test_what_the_reference_cannot_be(options, message):
+def test_models_that_the_reference_does_not_support_are_rejected(options, message):
     with pytest.raises(ValueError, match=f'the reference implementation .*{message}|{message}'):
         to_reference_state_dict(on_meta(**options))
 

@@ -2,8 +2,8 @@
 
 It trains on the synthetic data set of ``make demo``. The parts are those of configs/birefnet_ablation; the other heads
 are mmsegmentation's, with about as many parameters. Data, losses, schedule and number of iterations are the same. Each
-run writes its scores to WORK_DIR/<model>_seed<N>.json, and is skipped if that file exists. The tool prints a Markdown
-table of mean and standard deviation over the seeds.
+run writes its scores to WORK_DIR/<model>_seed<N>.json, and is skipped if that file exists. The output is a Markdown
+table with mean and standard deviation over the seeds.
 """
 
 import argparse
@@ -29,7 +29,7 @@ ABLATIONS = {
     path.name.split('_')[0].removeprefix('birefnet-'): path
     for path in sorted((CONFIGS / 'birefnet_ablation').glob('*.py'))
 }
-# Channels for which the whole model has as many parameters as the small BiRefNet, 7.1 million.
+# The channels give each whole model 7.1 million parameters, as many as the small BiRefNet.
 HEADS = {
     'FCN': dict(type='FCNHead', in_channels=256, in_index=3, channels=612, num_convs=2, concat_input=False),
     'SegFormer': dict(type='SegformerHead', in_channels=[32, 64, 128, 256], in_index=[0, 1, 2, 3], channels=1032),
@@ -42,13 +42,15 @@ MODELS = ['BiRefNet', *ABLATIONS, *HEADS]
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('data', type=Path, help='folder of tools/dataset_converters/make_synthetic_dis.py')
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/compare_parts'))
+    parser.add_argument('data', type=Path, help='data set written by tools/dataset_converters/make_synthetic_dis.py')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/compare_parts'), help='(default: %(default)s)')
     parser.add_argument('--models', nargs='+', choices=MODELS, default=MODELS, metavar='MODEL', help=', '.join(MODELS))
-    parser.add_argument('--seeds', type=int, default=3, help='runs of each model (default: %(default)s)')
+    parser.add_argument('--seeds', type=int, default=3, help='number of runs of each model (default: %(default)s)')
     parser.add_argument('--size', type=int, default=128, help='side of the images in pixels (default: %(default)s)')
     parser.add_argument('--epochs', type=int, default=4, help='epochs of 40 iterations (default: %(default)s)')
-    parser.add_argument('--measures', nargs='+', default=['maxFm', 'wFmeasure', 'MAE', 'Smeasure', 'HCE'])
+    parser.add_argument(
+        '--measures', nargs='+', default=['maxFm', 'wFmeasure', 'MAE', 'Smeasure', 'HCE'], help='(default: %(default)s)'
+    )
     return parser.parse_args()
 
 
@@ -91,7 +93,7 @@ def run(model: str, args: argparse.Namespace, seed: int) -> dict[str, float]:
 
 
 def to_table(results: dict[str, list[dict[str, float]]], measures: list[str]) -> str:
-    """Markdown: a model per line, mean ± standard deviation of each measure."""
+    """Format a Markdown table with one model per line, and mean ± standard deviation of each measure."""
     heads = [f'{name} {"↓" if MEASURES[name].lower_is_better else "↑"}' for name in measures]
     lines = ['| model | parameters | ' + ' | '.join(heads) + ' |', '| --- | ---: |' + ' ---: |' * len(heads)]
     for model, runs in results.items():

@@ -1,7 +1,7 @@
-"""Compare the recipes of fine-tuning on a shifted domain: scores on new and old images, and cost.
+"""Compare fine-tuning recipes on a shifted domain: scores on new and old images, and cost.
 
 The nano model of "make demo" was trained on generated objects with pale backgrounds. Each recipe fine-tunes it, in a
-separate process, on inverted images with another seed. It is tested on held-out images of both kinds.
+separate process, on inverted images with another seed. Each result is tested on held-out images of both kinds.
 """
 
 import argparse
@@ -26,16 +26,19 @@ RECIPES = ['full', 'frozen_backbone', 'layerwise', 'lora', 'frozen_batchnorm', f
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        'out', type=Path, metavar='OUT', help='folder for data, runs and the table; existing results are kept'
+        'out', type=Path, metavar='OUT', help='folder for data, runs and the table; existing results are reused'
     )
     parser.add_argument(
-        '--old', type=Path, metavar='DIR', help='generated images of the old kind (default: generates 160 and 40)'
+        '--old',
+        type=Path,
+        metavar='DIR',
+        help='synthetic data set to pretrain on (default: generate 160 and 40 images)',
     )
-    parser.add_argument('--checkpoint', type=Path, help='model trained on them (default: trains it)')
-    parser.add_argument('--recipes', nargs='+', default=RECIPES, metavar='NAME', help=f'(default: {" ".join(RECIPES)})')
+    parser.add_argument('--checkpoint', type=Path, help='model pretrained on --old (default: train it)')
+    parser.add_argument('--recipes', nargs='+', default=RECIPES, metavar='NAME', help=f'default: {" ".join(RECIPES)}')
     parser.add_argument('--images', type=int, default=64, help='training images (default: %(default)s)')
     parser.add_argument('--test-images', type=int, default=24, help='test images of each kind (default: %(default)s)')
-    parser.add_argument('--epochs', type=int, default=3, help='(default: %(default)s)')
+    parser.add_argument('--epochs', type=int, default=3, help='epochs of each run (default: %(default)s)')
     parser.add_argument('--one', help=argparse.SUPPRESS)
     return parser.parse_args()
 

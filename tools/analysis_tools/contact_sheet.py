@@ -16,15 +16,17 @@ def parse_args():
     parser.add_argument('--images', help='folder of images (default: no images in the sheet)')
     parser.add_argument('--gt', required=True, help='folder of masks')
     parser.add_argument('--pred', required=True, help='folder of predictions, as written by tools/test.py --out')
-    parser.add_argument('--out', required=True, help='image file to write')
-    parser.add_argument('--count', type=int, default=8, help='number of samples, spread evenly (default: %(default)s)')
+    parser.add_argument('--out', required=True, help='image file to write, such as sheet.png')
+    parser.add_argument(
+        '--count', type=int, default=8, help='number of samples, chosen at even intervals (default: %(default)s)'
+    )
     parser.add_argument('--width', type=int, default=320, help='width of a panel in pixels (default: %(default)s)')
     parser.add_argument(
         '--error', action='store_true', help='add a panel of errors: false positives in red, false negatives in blue'
     )
     args = parser.parse_args()
     if args.count < 1 or args.width < 8:
-        parser.error('expected --count from 1 and --width from 8 on')
+        parser.error('--count must be 1 or more, and --width 8 or more')
     return args
 
 

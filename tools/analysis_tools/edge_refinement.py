@@ -2,8 +2,8 @@
 
 There are three kinds of textured objects: disks with hair, blurred shapes, and sharp shapes with the shading and noise
 of the synthetic data set. Their alpha is reduced to a quarter of its size, blurred and enlarged, like a prediction for
-a large image, and refined. The output is the SAD of each kind before and after, the sum of absolute errors of alpha
-divided by 1000 (Rhemann et al., CVPR 2009), and that of the true alpha after refinement, where any change is an error.
+a large image, and refined. The output has the SAD of each kind, the sum of absolute errors of alpha divided by 1000
+(Rhemann et al., CVPR 2009), before and after. The last column is the SAD after refining the true alpha, ideally 0.
 """
 
 import argparse
@@ -20,14 +20,14 @@ HAIRS, STEPS = 250, 12
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Measure the refinement of soft maps on composites of known alpha')
-    parser.add_argument('--methods', nargs='+', choices=METHODS, default=METHODS[:1], help='default: %(default)s')
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--methods', nargs='+', choices=METHODS, default=METHODS[:1], help='(default: %(default)s)')
     parser.add_argument('--samples', type=int, default=4, help='images of each kind (default: %(default)s)')
     return parser.parse_args()
 
 
 def draw_texture(rng: np.random.Generator) -> np.ndarray:
-    """Colors that vary at three scales around a random one, float32 RGB ``(H, W, 3)`` in [0, 1]."""
+    """A random color with noise at three scales, float32 RGB ``(H, W, 3)`` in [0, 1]."""
     texture = np.full((*SIZE, 3), rng.random(3), np.float32)
     for side, strength in ((4, 0.25), (16, 0.15), (64, 0.1)):
         noise = rng.random((side, side, 3)).astype(np.float32) - 0.5
@@ -36,7 +36,7 @@ def draw_texture(rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_hairy_disk(rng: np.random.Generator) -> np.ndarray:
-    """Alpha of a disk with hair of a pixel's width, float32 ``(H, W)``."""
+    """Alpha of a disk with hairs one pixel wide, float32 ``(H, W)``."""
     height, width = SIZE
     center, radius = np.array([width // 2, height // 2]), height // 5
     alpha = cv2.circle(np.zeros(SIZE, np.uint8), center.tolist(), radius, 255, -1)

@@ -1,8 +1,8 @@
 """Score saved predictions of one or more methods on one or more sets, without a model.
 
-Writes tables (Markdown, CSV, LaTeX), the scores of each image, tables by class and by group for names of DIS5K,
-precision-recall and F-measure curves, and a contact sheet of the worst images. The exit status is 1 if a prediction is
-missing or cannot be read; the tables then give the number of scored images.
+Writes tables (Markdown, CSV, LaTeX), the scores of each image, precision-recall and F-measure curves, and a contact
+sheet of the worst images. If the file names are those of DIS5K, it also writes tables by class and by group. The exit
+status is 1 if a prediction is missing or cannot be read; the tables then give the number of scored images.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def parse_args():
         '--measures',
         '--metrics',
         nargs='+',
-        help=f'some of {", ".join(MEASURES)} (default: all that the options allow)',
+        help=f'measures to compute, of {", ".join(MEASURES)} (default: all that the options allow)',
     )
     parser.add_argument(
         '--soft-masks', action='store_true', help='compute MAE, MSE, SAD, Grad and Conn from gray levels, for mattes'
@@ -63,19 +63,32 @@ def parse_args():
     parser.add_argument(
         '--trimap',
         metavar='DIR|N',
-        help='also SAD-T, MSE-T, Grad-T and Conn-T over the unknown region of trimaps: the name of their folder beside '
-        'that of the masks, or pixels that the region of fractional alpha is grown by',
+        help='also compute SAD-T, MSE-T, Grad-T and Conn-T over the unknown region of trimaps: either the name of the '
+        'folder of trimaps, next to the folder of masks, or the number of pixels by which to dilate the region of '
+        'fractional alpha',
     )
     parser.add_argument(
         '--stretch-hce', action='store_true', help='compute HCE from stretched predictions, as in PySODMetrics'
     )
     parser.add_argument(
-        '--task', choices=TASK_COLUMNS, help='columns of the papers on this task (default: by the sets)'
+        '--task', choices=TASK_COLUMNS, help='use the columns of papers on this task (default: chosen by the sets)'
     )
-    parser.add_argument('--published', metavar='FILE', help='metafile with published rows to add')
-    parser.add_argument('--worst', type=int, default=8, metavar='N', help='images on a contact sheet; 0 for none')
-    parser.add_argument('--worst-by', default='wFmeasure', choices=list(MEASURES), help='(default: %(default)s)')
-    parser.add_argument('--workers', default='auto', help="processes, or 'auto' (default)")
+    parser.add_argument('--published', metavar='FILE', help='metafile whose published scores are added to the table')
+    parser.add_argument(
+        '--worst',
+        type=int,
+        default=8,
+        metavar='N',
+        help='images per contact sheet; 0 for no sheet (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--worst-by',
+        default='wFmeasure',
+        choices=list(MEASURES),
+        metavar='MEASURE',
+        help='measure that selects the worst images (default: %(default)s)',
+    )
+    parser.add_argument('--workers', default='auto', help="number of processes, or 'auto' (default)")
     parser.add_argument(
         '--timeout',
         type=float,
@@ -100,13 +113,13 @@ def parse_args():
 
 
 def named_folders(options, owner):
-    """Folders by their given name, or by their own name."""
+    """Parse ``[NAME=]DIR``. The name is by default that of the folder ``owner(DIR)``."""
     folders = {}
     for option in options:
         name, _, folder = option.rpartition('=') if not Path(option).is_dir() else ('', '', option)
         name = name or owner(Path(folder).resolve()).name
         if name in folders:
-            raise ValueError(f'two folders are named {name}: write NAME=DIR')
+            raise ValueError(f'two folders are named {name}. Fix: write NAME=DIR')
         folders[name] = Path(folder)
     return folders
 
@@ -158,7 +171,7 @@ def make_rows(args, scores, sizes):
             notes[method, set_name] = f'{len(images)} of {sizes[set_name]} images'
         summary = summarize(mean_scores(images.values())) if images else {}
         rows[method][set_name] = {name: summary[name] for name in args.measures if name in summary}
-    for method, sets in rows.items():  # a mean over incomplete sets would not be comparable
+    for method, sets in rows.items():  # means over incomplete sets are not comparable
         complete = with_means({name: row for name, row in sets.items() if (method, name) not in notes})
         rows[method] = sets | complete
     return rows_of_sets(rows, notes, load_published(args.published) if args.published else [])
@@ -204,18 +217,18 @@ def write_worst(args, files, scores):
             continue
         values = {stem: summarize(image)[args.worst_by] for stem, image in images.items()}
         worst = sorted(values, key=values.get, reverse=lower_is_better(args.worst_by))[: args.worst]
-        photographs = photographs_of(args.gt[set_name])
+        set_images = images_of(args.gt[set_name])
         rows = []
         for stem in worst:
             score_map, mask = read_pair(*files[method, set_name].pairs[stem])
-            image = read_image(str(photographs[stem]))[..., ::-1] if stem in photographs else None
+            image = read_image(str(set_images[stem]))[..., ::-1] if stem in set_images else None
             caption = f'{args.worst_by} {values[stem]:.3f}  {printable(stem)}'
             rows.append(SheetRow(image, np.rint(mask * 255).astype(np.uint8), score_map, caption))
         path = args.out / f'worst_{method}_{set_name}.jpg'
         cv2.imwrite(str(path), draw_contact_sheet(rows, with_error=True)[..., ::-1])
 
 
-def photographs_of(folder):
+def images_of(folder):
     """Images of the set of a folder of masks, by stem; empty if there is no ``im/``."""
     root = folder if (folder / 'im').is_dir() else folder.parent
     return list_images(root / 'im') if (root / 'im').is_dir() else {}

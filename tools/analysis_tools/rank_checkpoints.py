@@ -1,7 +1,7 @@
 """Rank the checkpoints of a work directory by one or more measures.
 
-Scores are those of the validations that training logged; --evaluate validates checkpoints without scores. With several
-measures, the order is that of the mean rank. For MAE, MSE and HCE, lower is better.
+Scores are read from the log of the training; --evaluate validates checkpoints without scores. With several measures,
+checkpoints are ordered by their mean rank. For MAE, MSE and HCE, lower is better.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from mmbirefnet.utils.console import escape_unprintable
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('work_dir', type=Path)
+    parser.add_argument('work_dir', type=Path, help='work directory of a training')
     parser.add_argument(
         '--measures',
         '--metrics',
@@ -46,7 +46,7 @@ def evaluate(checkpoints, args):
     check_options(cfg, args.cfg_options or {})
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.work_dir = str(args.work_dir / 'validations')
-    # Run a test, since in a validation, hooks of the training would save the best checkpoint.
+    # Run a test: in a validation, the hooks of the config would save a best checkpoint.
     cfg.test_dataloader = cfg.val_dataloader
     cfg.test_evaluator = dict(type='mmbirefnet.DichotomousMetric', num_workers='auto')
     cfg.test_cfg = dict()
@@ -63,7 +63,7 @@ def config_of(args):
         return args.config
     configs = sorted(args.work_dir.glob('*.py'))
     if len(configs) != 1:
-        raise ValueError(f'{args.work_dir}: expected one config, found {len(configs)}: give --config')
+        raise ValueError(f'{args.work_dir}: expected one config, found {len(configs)}. Fix: pass --config')
     return str(configs[0])
 
 

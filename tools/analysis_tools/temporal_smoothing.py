@@ -13,7 +13,7 @@ SIZE, FRAMES, STEP = (160, 320), 24, 4  # (H, W), and motion of the object in pi
 
 
 def render(index: int) -> tuple[np.ndarray, np.ndarray]:
-    """A textured disc with spokes of 3 pixels on a textured background: uint8 ``(H, W, 3)`` and its alpha."""
+    """A textured disk with spokes 3 pixels wide on a textured background: uint8 ``(H, W, 3)`` and its alpha."""
     rng = np.random.default_rng(0)
     textures = [cv2.resize(rng.integers(low, low + 110, (side, 2 * side, 3), np.uint8), SIZE[::-1])
                 for low, side in ((20, 20), (130, 40))]  # fmt: skip
@@ -37,7 +37,7 @@ def flicker(predictions: list[np.ndarray]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('out', type=Path, help='image to write')
-    parser.add_argument('--smoothing', type=float, default=0.7, metavar='W')
+    parser.add_argument('--smoothing', type=float, default=0.7, metavar='W', help='(default: %(default)s)')
     args = parser.parse_args()
     rng = np.random.default_rng(1)
     smooth = TemporalSmoother(args.smoothing)

@@ -1,4 +1,4 @@
-"""Check data sets, like ``mmbirefnet check``: list all problems of all files."""
+"""Check data sets and list all problems; the same as ``mmbirefnet check``."""
 
 import argparse
 import sys

@@ -23,15 +23,15 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument(
         '--map',
         metavar='im=IMAGES,gt=MASKS',
-        help='folders in SOURCE, or patterns of files whose * is the stem, for example im=photos,gt=alpha/*_matte.png',
+        help='folders in SOURCE, or file patterns with * for the stem, for example im=photos,gt=alpha/*_matte.png',
     )
     parser.add_argument('--set', metavar='SET', help='with --map: name of the set, for example COD/CHAMELEON')
     parser.add_argument('--stems', metavar='PATTERN', default='*', help='with --map: only stems that match')
     args = parser.parse_args(argv)
     if not args.source.is_dir():
-        parser.error(f'SOURCE: {args.source} is no folder')
+        parser.error(f'SOURCE: {args.source} is not a folder')
     if bool(args.map) != bool(args.set):
-        parser.error('--map and --set go together')
+        parser.error('--map and --set must be used together')
     if args.map:
         args.map = dict(part.partition('=')[::2] for part in args.map.split(','))
         if sorted(args.map) != sorted((IMAGES, MASKS)) or not all(args.map.values()):
@@ -40,7 +40,9 @@ def parse_args(argv=None) -> argparse.Namespace:
             folder = args.source / (pattern.rpartition('/')[0] if '*' in pattern else pattern)
             if pattern.count('*') > 1 or not folder.is_dir():
                 parser.error(
-                    f'--map: {folder} is no folder' if pattern.count('*') < 2 else f'--map: two * in {pattern}'
+                    f'--map: {folder} is not a folder'
+                    if pattern.count('*') < 2
+                    else f'--map: more than one * in {pattern}'
                 )
     return args
 
@@ -78,7 +80,7 @@ def main(argv=None) -> None:
         sys.exit(f'error: {error}')
     for plan in plans:
         for path in plan.images_without_mask:
-            print(f'{path}: no mask, left out')
+            print(f'{path}: left out, because it has no mask')
     for plan in plans:
         published = PUBLISHED_SIZES.get(Path(plan.set_path).name)
         of = f' of {published} published' if published else ''

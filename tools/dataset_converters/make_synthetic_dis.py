@@ -16,15 +16,17 @@ def parse_args(argv=None) -> argparse.Namespace:
         parser.add_argument(
             f'--{name.lower()}', dest=name, type=_count, default=count, metavar='N', help=f'images in {name}'
         )
-    parser.add_argument('--size', type=_side, nargs='+', default=[512], metavar='PX', help='side, or height and width')
+    parser.add_argument(
+        '--size', type=_side, nargs='+', default=[512], metavar='PX', help='side, or height and width, in pixels'
+    )
     parser.add_argument('--seed', type=_count, default=0, help='seed; the same seed gives the same files')
     parser.add_argument('--overwrite', action='store_true', help='write into set folders that are not empty')
-    parser.add_argument('--threads', type=_side, default=2, help='images to generate at once; does not change them')
+    parser.add_argument('--threads', type=_side, default=2, help='number of threads; it does not change the images')
     args = parser.parse_args(argv)
     if len(args.size) > 2:
         parser.error(f'--size takes one or two numbers, not {len(args.size)}')
     if not any(getattr(args, name) for name in SETS):
-        parser.error('nothing to make: every set has 0 pictures')
+        parser.error('nothing to generate: every set has 0 images')
     return args
 
 

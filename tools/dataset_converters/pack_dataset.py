@@ -1,4 +1,4 @@
-"""Copy data sets at the training size, so that they load faster. Use OUT as the data root: MMBIREFNET_DATA=OUT."""
+"""Resize data sets to the training size, so that they load faster. To train on them, set MMBIREFNET_DATA=OUT."""
 
 import argparse
 import sys
@@ -10,12 +10,12 @@ from mmbirefnet.utils.console import escape_unprintable
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('root', metavar='ROOT', help='data root, or one set')
+    parser.add_argument('root', metavar='ROOT', help='data root, or the folder of one set')
     parser.add_argument('out', metavar='OUT', help='folder to create')
     parser.add_argument(
         '--size', type=int, nargs=2, required=True, metavar=('WIDTH', 'HEIGHT'), help='training size in pixels'
     )
-    parser.add_argument('--sets', nargs='+', metavar='SET', help='only these sets or families')
+    parser.add_argument('--sets', nargs='+', metavar='SET', help='only these sets or families of sets')
     parser.add_argument(
         '--jpeg', type=int, metavar='QUALITY', help='write images as JPEG, 1 to 100 (default: PNG, the exact pixels)'
     )

@@ -38,9 +38,9 @@ def check_replacing(src: str, dst: Path, overwrite: bool) -> None:
     if not dst.exists() or (dst.is_dir() and not any(dst.iterdir())):
         return
     if Path(src).exists() and dst.samefile(src):
-        raise ValueError(f'{dst}: is the file to convert')
+        raise ValueError(f'{dst}: is also the file to convert. Fix: choose another DST')
     if not overwrite:
-        raise ValueError(f'{dst}: exists already; --overwrite replaces it')
+        raise ValueError(f'{dst}: already exists. Fix: --overwrite replaces it')
 
 
 def check_target(src: str, dst: Path, overwrite: bool) -> None:
@@ -59,14 +59,14 @@ def defaults(cls: type) -> dict:
 
 
 def same(value: object, other: object) -> bool:
-    """Whether two values of a config are equal; lists and tuples may be equal."""
+    """Whether two values of a config are equal; a list equals a tuple with the same items."""
     if isinstance(value, (list, tuple)) and isinstance(other, (list, tuple)):
         return list(value) == list(other)
     return value == other
 
 
 def differences(config: dict, wanted: dict, prefix: str) -> dict:
-    """Options by dotted key that make ``config`` equal to ``wanted``, in which options may be missing."""
+    """Options, by dotted key, that give ``config`` the values in ``wanted``; other values stay as they are."""
     settings = {**(defaults(MODELS.get(wanted['type'])) if 'type' in wanted else {}), **config}
     options = {}
     for key, value in wanted.items():
@@ -80,13 +80,13 @@ def differences(config: dict, wanted: dict, prefix: str) -> dict:
 
 
 def as_argument(options: dict) -> str:
-    """Format ``--cfg-options`` for a shell; empty without options."""
+    """Format ``--cfg-options`` for a shell; an empty string if there are no options."""
     words = (shlex.quote(f'{key}={value}'.replace(', ', ',')) for key, value in options.items())
     return ' '.join(['--cfg-options', *words]) if options else ''
 
 
 def config_of(model_name: str | None, backbone: str) -> Path:
-    """The config of a released model, or else the one for DIS5K with this backbone."""
+    """The config of the released model if it has this backbone, otherwise the DIS5K config of the backbone."""
     if model_name is not None and (info := get_info(model_name)).backbone == backbone:
         return ROOT / 'configs' / info.config
     return ROOT / 'configs' / CONFIG.format(backbone=backbone)
@@ -96,7 +96,7 @@ def convert(src: str | os.PathLike, dst: Path, crop_order: str = 'auto') -> tupl
     """Convert ``src`` to the format of this project.
 
     Returns:
-        The config that fits, additional options, and the meta of the checkpoint.
+        The matching config, the options that it needs in addition, and the metadata of the checkpoint.
 
     Raises:
         OSError, ImportError, ValueError: If ``src`` cannot be read, is not a BiRefNet, or does not fit any config.
@@ -106,8 +106,8 @@ def convert(src: str | os.PathLike, dst: Path, crop_order: str = 'auto') -> tupl
         state_dict = loaded.state_dict
         if not loaded.converted:
             raise ValueError(
-                'this is a checkpoint of mmbirefnet already (it has decode_head.blocks…): use it as it is; only those '
-                'of the reference implementation need conversion (--to reference converts back)'
+                'is already a checkpoint of mmbirefnet (it contains decode_head.blocks…). Fix: use it without '
+                'conversion, or convert it to the format of the reference implementation with --to reference'
             )
         model = infer_model_config(state_dict)
         config = config_of(loaded.meta.get('model_name'), infer_backbone_name(state_dict))
@@ -131,7 +131,7 @@ def merge(src: str, dst: Path, adapters: str, crop_order: str = 'auto') -> None:
     """Merge low-rank adapters into a model of either format, and write it in the format of this project.
 
     Raises:
-        OSError, ImportError, ValueError: If a file cannot be read, or the adapters are for another model.
+        OSError, ImportError, ValueError: If a file cannot be read, or the adapters were trained on another model.
     """
     loaded = with_adapters(load_birefnet(src, crop_order), adapters)
     meta = {key: value for key, value in loaded.meta.items() if key in ('input_size', 'dataset_meta')}
@@ -140,7 +140,7 @@ def merge(src: str, dst: Path, adapters: str, crop_order: str = 'auto') -> None:
 
 
 def untrained(config: Path) -> dict:
-    """Option that prevents loading pretrained weights of the backbone, which the checkpoint replaces."""
+    """Option that skips the pretrained weights of the backbone, which the checkpoint would overwrite."""
     backbone = Config.fromfile(config).model.backbone
     if 'pretrained' in backbone:  # for backbones of timm
         return {'model.backbone.pretrained': False}
@@ -148,7 +148,7 @@ def untrained(config: Path) -> dict:
 
 
 def fine_tuning(dst: Path, config: Path, options: dict, meta: dict) -> tuple[Path, dict]:
-    """Config and options to fine-tune a converted checkpoint, from the config and options that fit it."""
+    """Config and options to fine-tune a converted checkpoint, given its matching config and options."""
     backbone = re.match(r'birefnet_(.+?)_', config.name)[1]
     if backbone not in FINETUNE_CONFIGS:
         return config, {'load_from': dst} | untrained(config) | options
@@ -167,10 +167,10 @@ def report(dst: Path, config: Path, options: dict, meta: dict) -> None:
     if 'model_name' in meta:
         info = get_info(meta['model_name'])
         print(f'model:     {info.name} ({info.task}), trained at {info.size}, weights under {info.licence.weights}')
-    print(f'crops:     by {meta["crop_order"]}')
+    print(f'crops:     stacked by {meta["crop_order"]}')
     quoted = shlex.quote(str(dst))
     used = as_argument(options)
-    print(f'wrote {quoted}, which fits {os.path.relpath(config)} {used}'.rstrip())
+    print(f'wrote {quoted}; its config is {os.path.relpath(config)} {used}'.rstrip())
     print(f'test:      python {test} {os.path.relpath(config)} {quoted} {used}'.rstrip())
     config, options = fine_tuning(dst, config, options, meta)
     print(f'fine-tune: python {train} {os.path.relpath(config)} {as_argument(options)}')

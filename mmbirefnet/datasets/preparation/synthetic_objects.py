@@ -237,7 +237,7 @@ def draw_racket(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def draw_gear(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Toothed disc with round or sector-shaped holes."""
+    """Toothed disk with round or sector-shaped holes."""
     teeth, root = int(rng.integers(10, 19)), rng.uniform(0.8, 0.87)
     step = 2 * np.pi / teeth
     phases = np.array([-0.32, -0.18, 0.18, 0.32]) * step

@@ -1,9 +1,9 @@
 """Downloads of every known form are laid out so that the data sets read them."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
+from tool_module import load_tool
 
 from mmbirefnet.datasets import CODDataset, DichotomousDataset
 from mmbirefnet.datasets.preparation.find_sets import FAMILIES
@@ -13,9 +13,7 @@ TOOL = Path(__file__).parents[3] / 'tools/dataset_converters/link_dataset.py'
 
 
 def run(*arguments):
-    spec = importlib.util.spec_from_file_location('link_dataset', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_tool(TOOL)
     with pytest.raises(SystemExit) as exit_info:
         module.main([str(word) for word in arguments])
     return exit_info.value.code
@@ -28,7 +26,7 @@ def touch(folder, *names):
 
 
 @pytest.mark.parametrize('index', range(len(LAYOUTS)), ids=lambda index: LAYOUTS[index].set_path)
-def test_known_form(tmp_path, index):
+def test_known_layouts_are_found(tmp_path, index):
     layout = LAYOUTS[index]
     stem = layout.stems.replace('*', '7')
     touch(tmp_path / 'download/inner' / layout.images, f'{stem}.jpg')
@@ -64,7 +62,7 @@ def test_map_with_patterns(tmp_path, capsys):
     arguments = ['--map', 'im=photos,gt=alpha/png/m_*_matte.png', '--set', 'Own']
     assert run(source, tmp_path / 'data', *arguments) == 1
     output = capsys.readouterr().out
-    assert f'{source}/photos/3.JPG: no mask, left out' in output
+    assert f'{source}/photos/3.JPG: left out, because it has no mask' in output
     assert '2 pairs linked; left out: 1 images without mask, 1 masks without image' in output
     items = DichotomousDataset(str(tmp_path / 'data'), sets='Own').load_data_list()
     assert [Path(item['seg_map_path']).resolve().name for item in items] == ['m_1_matte.png', 'm_2_matte.png']
@@ -80,7 +78,7 @@ def test_nothing_is_overwritten(tmp_path):
     assert not (tmp_path / 'data/DIS5K/DIS-VD/gt').exists()
 
 
-def test_refusals(tmp_path, capsys):
+def test_ambiguous_sources_and_unmatched_stems_are_errors(tmp_path, capsys):
     touch(tmp_path / 'a/im', '1.jpg')
     touch(tmp_path / 'a/gt', '2.png')
     assert 'none of the known archives' in run(tmp_path / 'a', tmp_path / 'data')
@@ -90,9 +88,9 @@ def test_refusals(tmp_path, capsys):
         touch(tmp_path / place / 'GT', '1.png')
     assert 'COD/NC4K was found several times' in run(tmp_path / 'b', tmp_path / 'data')
     for arguments, told in (
-        (['--map', 'im=im,gt=gt'], '--map and --set go together'),
+        (['--map', 'im=im,gt=gt'], '--map and --set must be used together'),
         (['--map', 'im=im', '--set', 'A'], 'expected im=...,gt=...'),
-        (['--map', 'im=im,gt=masks', '--set', 'A'], 'masks is no folder'),
+        (['--map', 'im=im,gt=masks', '--set', 'A'], 'masks is not a folder'),
     ):
         assert run(tmp_path / 'a', tmp_path / 'data', *arguments) == 2
         assert told in capsys.readouterr().err

@@ -1,12 +1,12 @@
 """Packed sets give the training pipeline the very same inputs."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.dataset import pseudo_collate
+from tool_module import load_tool
 from torch.utils.data import DataLoader
 
 from mmbirefnet.datasets import DichotomousDataset
@@ -83,9 +83,7 @@ def test_refusals_leave_nothing(root, tmp_path):
 
 
 def test_tool(root, tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location('pack_dataset', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_tool(TOOL)
     out = str(tmp_path / 'out')
     module.main([str(root), out, '--sets', 'A', '--size', '40', '56', '--processes', '1'])
     assert capsys.readouterr().out.startswith(f'{out}: 3 pairs in ')

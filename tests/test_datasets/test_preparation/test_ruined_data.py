@@ -31,7 +31,7 @@ def found(folder, **options):
     return {(problem.kind, Path(problem.path).stem) for report in reports.values() for problem in report.problems}
 
 
-def test_drawings_are_clean(tmp_path, samples):
+def test_synthetic_samples_have_no_problems(tmp_path, samples):
     for index, sample in enumerate(samples):
         write(tmp_path, index, sample.image, sample.mask)
     assert found(tmp_path) == set()
@@ -54,7 +54,7 @@ def test_inverted(tmp_path, samples, capsys):
 
 
 @pytest.mark.parametrize(('orientation', 'stored'), [(6, np.rot90), (3, lambda x: x[::-1, ::-1]), (2, np.fliplr)])
-def test_unturned(tmp_path, orientation, stored):
+def test_masks_that_ignore_the_exif_orientation_are_found(tmp_path, orientation, stored):
     """The image is stored turned, with the orientation that turns it back; its mask as the pixels are stored."""
     for index in range(3):
         mask = np.zeros((96, 128), np.uint8)
@@ -91,7 +91,7 @@ def test_near_duplicates_of_held_out_images(tmp_path, samples):
     assert {kind for kind, _ in found(tmp_path)} == {'near-duplicate'}
 
 
-def test_other_names(tmp_path, samples):
+def test_other_folder_names_and_a_mask_suffix(tmp_path, samples):
     for index, sample in enumerate(samples[:3]):
         write(tmp_path, index, sample.image, sample.mask, names=('Images', 'Masks'), ending='_mask')
     assert found(tmp_path) == set()

@@ -1,6 +1,5 @@
 """Every kind of fault, planted once, is reported, and nothing else."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,18 +7,12 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from tool_module import load_tool
 
 from mmbirefnet.datasets.preparation.check import PROBLEMS, check_sets
 from mmbirefnet.datasets.preparation.find_sets import FAMILIES, PUBLISHED_SIZES, find_sets
 
 TOOL = Path(__file__).parents[3] / 'tools/dataset_converters/check_dataset.py'
-
-
-def tool():
-    spec = importlib.util.spec_from_file_location('check_dataset', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def cut(path):
@@ -74,7 +67,7 @@ def faulty(clean, write_pair):
     cut(image), cut(mask)
     fault('unreadable', image), fault('unreadable', mask)
     image, mask = pair('nothing')
-    image.write_bytes(b''), mask.write_text('no picture')
+    image.write_bytes(b''), mask.write_text('no image')
     fault('unreadable', image), fault('unreadable', mask)
     _, mask = pair('color', mask=rng.integers(0, 256, (24, 32, 3), np.uint8))
     fault('not-a-mask', mask)
@@ -98,7 +91,7 @@ def problems_of(reports):
     return sorted((problem.kind, problem.path) for report in reports.values() for problem in report.problems)
 
 
-def test_no_fault(clean):
+def test_clean_sets_have_no_problems(clean):
     reports = check_sets(str(clean), processes=2)
     assert {name: (report.images, report.masks) for name, report in reports.items()} == {'A': (5, 5), 'C': (5, 5)}
     assert problems_of(reports) == []
@@ -142,7 +135,7 @@ def test_published_sizes():
 
 def test_tool(faulty, capsys):
     root, expected = faulty
-    module = tool()
+    module = load_tool(TOOL)
     with pytest.raises(SystemExit) as exit_info:
         module.main([str(root), '--processes', '1'])
     lines = capsys.readouterr().out.splitlines()

@@ -28,7 +28,7 @@ def test_strokes_have_their_width():
 
 
 def test_mask_is_the_blending_weight(monkeypatch):
-    """Of a black object on white without shadow or noise, the picture is the mask's complement."""
+    """Of a black object on white without shadow or noise, the image is the mask's complement."""
     monkeypatch.setattr(synthetic, 'draw_background', lambda rng, size: np.ones((*size, 3), np.float32))
     monkeypatch.setattr(synthetic, 'cast_shadow', lambda image, mask, rng: image)
     monkeypatch.setattr(synthetic, 'draw_surface', lambda rng, size: np.zeros((*size, 3), np.float32))
@@ -73,7 +73,7 @@ def test_sample_depends_on_seed_set_and_index_alone():
 
 
 @pytest.mark.parametrize('size', [(96, 160), (160, 96)])
-def test_other_shapes(size):
+def test_objects_keep_their_shape_at_any_size(size):
     sample = make_sample(0, 'DIS-TR', 0, size)
     assert sample.mask.shape == size
     rows, columns = np.nonzero(sample.mask)
@@ -106,7 +106,7 @@ def test_written_set_loads_and_repeats(tmp_path):
     assert np.abs(written_grey - cv2.cvtColor(sample.image, cv2.COLOR_BGR2GRAY)).mean() < 4
 
 
-def test_full_folder_is_refused(tmp_path):
+def test_set_folder_that_is_not_empty_is_rejected(tmp_path):
     note = tmp_path / 'DIS-TR/note.txt'
     note.parent.mkdir()
     note.write_text('mine')

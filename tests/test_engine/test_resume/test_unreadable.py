@@ -2,10 +2,9 @@
 
 import os
 import re
-from pathlib import Path
 
 import pytest
-from small_training import EPOCHS, ITERATIONS, LENGTH, Interrupt, RandomData, raise_stop, stopped, train
+from small_training import EPOCHS, ITERATIONS, LENGTH, Interrupt, RandomData, log_of, raise_stop, stopped, train
 
 from mmbirefnet.engine.resume.unreadable import SkipUnreadable
 from mmbirefnet.registry import LOOPS
@@ -24,10 +23,6 @@ class Damaged(RandomData):
 def damaged(monkeypatch):
     monkeypatch.setattr(os, 'fsync', lambda descriptor: None)
     monkeypatch.setattr('small_training.RandomData', Damaged)
-
-
-def log_of(work_dir):
-    return '\n'.join(path.read_text() for path in Path(work_dir).glob('*/*.log'))
 
 
 @pytest.mark.parametrize('workers', [0, 1])
@@ -74,7 +69,7 @@ def test_replacement_has_the_size_of_its_batch():
     assert sample['data_samples'].img_path != 'im/2.png'
 
 
-def test_other_actions_are_refused():
+def test_unknown_actions_are_rejected():
     with pytest.raises(ValueError, match="'stop' or 'skip', got 'ignore'"):
         LOOPS.build(
             dict(type='mmbirefnet.ResumableTrainLoop', runner=None, dataloader=None, max_epochs=1, unreadable='ignore')

@@ -62,14 +62,14 @@ def test_sets_in_order():
     assert in_table_order(names) == ['DIS-VD', 'DIS-TE1', 'DIS-TE2', 'DIS-TE(1-4)', 'other']
 
 
-def test_with_means():
+def test_with_means_adds_the_mean_of_complete_sets():
     rows = {f'DIS-TE{k}': dict(MAE=0.1 * k, HCE=float(k)) for k in range(1, 5)}
     assert with_means(rows) == rows | {'DIS-TE(1-4)': dict(MAE=pytest.approx(0.25), HCE=2.5)}
     del rows['DIS-TE3']
     assert with_means(rows) == rows
 
 
-def test_three_formats(tmp_path):
+def test_tables_are_written_in_three_formats(tmp_path):
     rows = [TableRow('DIS-VD', 'a_b', SCORES), TableRow('DIS-TE1', 'a_b', {'MAE': 0.5}, 'not on disk')]
     paths = write_tables(rows, TASK_COLUMNS['DIS5K'], tmp_path / 'new' / 'table.v1')
     assert [path.name for path in paths] == ['table.v1.md', 'table.v1.csv', 'table.v1.tex']

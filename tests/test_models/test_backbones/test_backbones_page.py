@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from doc_blocks import blocks
+from doc_blocks import blocks, table
 from golden import image
 from mmengine.config import Config
 
@@ -18,17 +18,11 @@ PAGE = (ROOT / NAME).read_text('utf-8')
 EXPERIMENT = 'birefnet_{}_8xb4-500e_dis5k-1024x1024'
 
 
-def table(first: str) -> list[list[str]]:
-    """Rows of the table whose heading begins with this."""
-    lines = PAGE[PAGE.index(f'| {first}') :].split('\n\n')[0].splitlines()[2:]
-    return [[cell.strip() for cell in line.strip('| ').split(' | ')] for line in lines]
-
-
 def config(name: str) -> Config:
     return Config.fromfile(ROOT / 'configs/birefnet' / f'{EXPERIMENT.format(name)}.py')
 
 
-@pytest.mark.parametrize('row', table('backbone'), ids=lambda row: row[0])
+@pytest.mark.parametrize('row', table(NAME, 'backbone'), ids=lambda row: row[0])
 @pytest.mark.soak(keep=8)
 def test_parameters(row):
     name, whole, trained, backbone, _, channels, network, _ = row
@@ -49,21 +43,21 @@ def test_parameters(row):
 
 def test_every_config_is_in_the_table():
     stems = {path.stem for path in (ROOT / 'configs/birefnet').glob(f'{EXPERIMENT.format("*")}.py')}
-    assert stems == {EXPERIMENT.format(row[0]) for row in table('backbone')}
+    assert stems == {EXPERIMENT.format(row[0]) for row in table(NAME, 'backbone')}
 
 
 @pytest.mark.soak
-def test_work(capsys, monkeypatch):
+def test_parameters_and_flops_of_the_table(capsys, monkeypatch):
     """The snippet that counts, run for two of them."""
     monkeypatch.chdir(ROOT)
     (snippet,) = blocks(NAME, 'flops')
-    work = {row[0]: f'{row[1]} M, {row[4]} GFLOP\n' for row in table('backbone')}
+    work = {row[0]: f'{row[1]} M, {row[4]} GFLOP\n' for row in table(NAME, 'backbone')}
     for name in ('pvtv2-b0', 'r50'):
         exec(snippet.replace('pvtv2-b0', name), {})
         assert capsys.readouterr().out == work[name]
 
 
-def test_convnext(tmp_path, monkeypatch):
+def test_convnext_example_of_the_page(tmp_path, monkeypatch):
     (snippet,) = blocks(NAME, 'convnext')
     path = tmp_path / 'convnext.py'
     path.write_text(snippet.replace("'configs/", f"'{ROOT}/configs/"))
@@ -72,7 +66,7 @@ def test_convnext(tmp_path, monkeypatch):
         assert model(image(0, 1, 64, 64), mode='tensor').shape == (1, 1, 64, 64)
 
 
-@pytest.mark.parametrize('row', table('`type`'), ids=lambda row: row[0].strip('`'))
+@pytest.mark.parametrize('row', table(NAME, '`type`'), ids=lambda row: row[0].strip('`'))
 def test_other_backbones(row):
     kind, arguments, channels = row
     backbone = MODELS.build(eval(f'dict(type={kind.strip("`")!r}, {arguments.strip("`")})'))

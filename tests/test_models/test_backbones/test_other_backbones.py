@@ -118,7 +118,7 @@ def test_trains_and_fuses(name):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
 
-def test_inward_channels():
+def test_inward_channels_of_the_decoder():
     model = build('dinov3')
     assert model.decode_head.inward.conv_out.out_channels == 12
     blocks = model.decode_head.blocks

@@ -1,12 +1,12 @@
 """SwinTransformer against mmsegmentation's, and its checkpoints."""
 
-import importlib.util
 from pathlib import Path
 
 import mmseg
 import pytest
 import torch
 from mmseg.models.backbones import SwinTransformer as MMSegSwin
+from tool_module import load_tool
 from torch import nn
 
 from mmbirefnet.models import SwinTransformer
@@ -37,10 +37,7 @@ def image(height, width, n=1, seed=1) -> torch.Tensor:
 def published_to_mmseg():
     """mmsegmentation's own converter of the published checkpoints, from the tools in its package."""
     path = Path(mmseg.__file__).parent / '.mim/tools/model_converters/swin2mmseg.py'
-    spec = importlib.util.spec_from_file_location('swin2mmseg', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.convert_swin
+    return load_tool(path).convert_swin
 
 
 def without_buffers(state: dict) -> dict:

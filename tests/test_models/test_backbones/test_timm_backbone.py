@@ -13,7 +13,7 @@ PVTV2 = dict(model_name='pvt_v2_b0', depths=(1, 1, 1, 1), embed_dims=(8, 16, 40,
 DINOV3 = dict(model_name='vit_small_patch16_dinov3', out_indices=(0, 1, 2, 3), depth=4, embed_dim=48, num_heads=3)
 
 
-def test_maps():
+def test_shapes_of_the_maps():
     maps = TIMMBackbone(**PVTV2)(image(0, 2, 64, 96))
     assert [tuple(x.shape) for x in maps] == [(2, 8, 16, 24), (2, 16, 8, 12), (2, 40, 4, 6), (2, 64, 2, 3)]
     maps = TIMMBackbone(**DINOV3)(image(0, 2, 64, 96))
@@ -59,7 +59,7 @@ def test_pretrained_parameters_come_when_training_starts(monkeypatch, pretrained
     assert all(parameter is parameters[key] for key, parameter in backbone.named_parameters())
 
 
-def test_frozen():
+def test_frozen_backbone_has_no_gradients():
     backbone = TIMMBackbone(**DINOV3, frozen=True)
     backbone.train()
     assert not any(module.training for module in backbone.modules())

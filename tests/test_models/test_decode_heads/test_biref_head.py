@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import model_config
+from golden import model_config, without_dropout
 from mmengine.config import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
@@ -66,12 +66,7 @@ def seeded(model: nn.Module) -> nn.Module:
             parameter.data = torch.randn(parameter.shape, generator=generator) / parameter[0].numel() ** 0.5
         elif index % 3 == 0:
             parameter.data += 0.1
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0
-        if type(module).__name__ == 'DropPath':
-            module.drop_prob = 0
-    return model
+    return without_dropout(model)
 
 
 def train_step(model: nn.Module, n=2, **size) -> dict[str, Tensor]:
@@ -91,7 +86,7 @@ def assert_every_parameter_trains(model: nn.Module) -> None:
 
 @pytest.mark.parametrize('off', ['', *SWITCHES])
 @pytest.mark.soak(keep=3)
-def test_each_part_can_be_off(off):
+def test_each_part_can_be_disabled(off):
     model = seeded(MODELS.build(config(off)))
     losses = train_step(model)
     assert_every_parameter_trains(model)
@@ -139,7 +134,7 @@ def test_supervision_leaves_prediction_alone(full_model, off, parts):
     assert torch.equal(evaluate(without(full_model, off, parts)), evaluate(full_model[0]))
 
 
-def test_side_outputs_are_built_for_whoever_needs_them(full_model):
+def test_side_outputs_are_built_only_if_needed(full_model):
     def has_sides(**options) -> bool:
         head = BiRefHead(CHANNELS, aspp_cfg=None, **options)
         return any('.side.' in name for name, _ in head.named_parameters())
@@ -272,7 +267,7 @@ def stock_model(**head) -> nn.Module:
     )
 
 
-def test_in_a_stock_segmentor():
+def test_trains_in_a_stock_segmentor():
     model = stock_model(gradient_supervision=False)
     assert train_step(model).keys() == {'decode.loss_bce'}
     assert_every_parameter_trains(model)

@@ -136,13 +136,13 @@ def test_prediction_is_that_of_mmseg():
     assert metric.evaluate(2)['aAcc'] == pytest.approx(50)
 
 
-def test_in_a_stock_segmentor():
+def test_trains_in_a_stock_segmentor():
     model = stock_model(gradient_supervision=False, num_classes=5, loss_decode=CE)
     assert step(model, labels(5)).keys() == {'decode.loss_ce'}
     assert_every_parameter_trains(model)
 
 
-def test_fused():
+def test_fused_model_has_the_same_logits():
     model = several().eval()
     with torch.no_grad():
         torch.testing.assert_close(

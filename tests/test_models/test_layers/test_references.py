@@ -83,7 +83,7 @@ def test_laplacian():
     kernel = np.ones((5, 5))
     kernel[2, 2] = -24
     expected = [
-        ndimage.correlate(picture.numpy().mean(0).astype(np.float64), kernel / 48, mode='mirror') for picture in x
+        ndimage.correlate(image_chw.numpy().mean(0).astype(np.float64), kernel / 48, mode='mirror') for image_chw in x
     ]
     found = laplacian(x)
     assert found.shape == (2, 1, 9, 13)

@@ -91,7 +91,7 @@ def test_a_head_without_a_loss(losses):
 
 
 @pytest.mark.parametrize('weight', [-1.0, float('nan'), float('inf'), '30'])
-def test_weights_that_are_none(weight):
+def test_invalid_loss_weights_are_rejected(weight):
     with pytest.raises(ValueError, match='BCELoss: loss_weight=.*, must be a number from 0 on'):
         head(loss_decode=dict(type='mmbirefnet.BCELoss', loss_weight=weight))
 

@@ -115,7 +115,7 @@ class TestEach:
         assert value.isfinite()
         assert gradient.isfinite().all()
 
-    def test_right_answer_is_best(self, name):
+    def test_loss_of_the_ground_truth_is_smaller_than_of_noise(self, name):
         target = torch.zeros(1, 1, 70, 66)
         target[..., 20:40, 10:50] = 1
         right = build(name)(200 * target - 100, target)
@@ -202,7 +202,7 @@ class TestEach:
         assert model.backbone.stem[0].weight.grad.isfinite().all()
 
 
-def test_names_add_to_the_total():
+def test_loss_names_are_distinct_and_contain_loss():
     names = [build(name).loss_name for name in NINE]
     assert len(set(names)) == 9
     assert all(name.startswith('loss_') for name in names)

@@ -168,7 +168,7 @@ class TestInferencer:
         mask[30:70, 20:60] = 255
         return mask
 
-    def test_like_the_model(self, inferencer, image, mask):
+    def test_inferencer_normalizes_the_guide_like_the_model(self, inferencer, image, mask):
         """The channel is what the data preprocessor makes of the mask."""
         soft_map = inferencer(image, guide=mask, input_size=(96, 128))
         sample = SegDataSample(metainfo=dict(ori_shape=(96, 128), img_shape=(96, 128)))

@@ -52,7 +52,7 @@ def test_starts_from_the_plain_model(models):
     torch.testing.assert_close(logits(adapted), logits(plain))
 
 
-def test_what_is_adapted_and_trained(models):
+def test_only_adapters_are_trained(models):
     _, adapted = models
     assert all(parameter.requires_grad == ('.lora_' in name) for name, parameter in adapted.named_parameters())
     layers = {name.partition('.lora_A')[0] for name, _ in adapted.named_parameters() if '.lora_A' in name}
@@ -117,7 +117,7 @@ def test_initialization_leaves_the_adapters_without_effect(config):
     assert all(parameter.any() for name, parameter in model.named_parameters() if '.lora_A' in name)
 
 
-def test_another_file(tmp_path):
+def test_files_without_adapters_are_rejected(tmp_path):
     (tmp_path / 'x.safetensors').write_bytes(b'no')
     with pytest.raises(ValueError, match='not a file of adapters'):
         read_adapters(tmp_path / 'x.safetensors')

@@ -153,7 +153,7 @@ class TestOldKernels:
 
     @pytest.mark.parametrize('mask_scale', [2.0, 3.0, 1.0])
     @pytest.mark.parametrize('load', [nn.Module.load_state_dict, mmengine_load_state_dict], ids=['torch', 'mmengine'])
-    def test_are_rescaled(self, load, mask_scale):
+    def test_old_kernels_are_rescaled(self, load, mask_scale):
         old, new = self.old(), nn.Sequential(DCNv2(8, 6, 3, padding=1, mask_scale=mask_scale))
         state, x = old.state_dict(), torch.randn(1, 8, 6, 5)
         kernel = state['0.weight'].clone()

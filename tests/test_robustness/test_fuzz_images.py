@@ -1,4 +1,4 @@
-"""Pictures of all kinds, whole and broken, through ``load_image`` and the inferencer.
+"""Images of all kinds, intact and damaged, through ``load_image`` and the inferencer.
 
 Each is read right, or ends in an error that names the file.
 """
@@ -23,15 +23,9 @@ from mmbirefnet.imaging.read import LoadedImage, load_image
 
 pytestmark = pytest.mark.filterwarnings('ignore')  # what Pillow says of damaged files besides
 
-WHOLE = bad_files.whole_pictures()
+WHOLE = bad_files.intact_images()
 GREY = np.repeat(cv2.cvtColor(pixels(), cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
 CHANGED = 8
-
-
-def written(folder: Path, case: bad_files.Case) -> Path:
-    path = folder / case.name
-    path.write_bytes(case.data)
-    return path
 
 
 def same(one: LoadedImage, other: LoadedImage) -> bool:
@@ -45,7 +39,7 @@ def test_there_are_enough_cases():
 
 
 @pytest.mark.parametrize('name', WHOLE)
-def test_whole(name):
+def test_intact_images_are_read(name):
     """Gray, color, alpha, palettes, 16 bits, CMYK, the first of several frames."""
     image = load_image(WHOLE[name], name)
     kind = name.partition('.')[0]
@@ -74,25 +68,25 @@ def test_whole(name):
 
 
 @pytest.mark.parametrize('name', WHOLE)
-def test_cut_off(tmp_path, name):
+def test_truncated_images_are_complete_or_rejected(tmp_path, name):
     """Never an image of which a part is missing."""
     whole = load_image(WHOLE[name])
     for case in bad_files.cut_off({name: WHOLE[name]}):
-        image = outcome(load_image, written(tmp_path, case))
+        image = outcome(load_image, case.write(tmp_path))
         assert image is None or same(image, whole), case.name
 
 
 @pytest.mark.parametrize('name', WHOLE)
-def test_changed(tmp_path, name):
+def test_corrupted_images(tmp_path, name):
     for case in bad_files.changed({name: WHOLE[name]}, CHANGED):
-        outcome(load_image, written(tmp_path, case))
+        outcome(load_image, case.write(tmp_path))
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize('name', WHOLE)
-def test_changed_in_many_ways(tmp_path, name):
+def test_images_corrupted_at_many_places(tmp_path, name):
     for case in bad_files.changed({name: WHOLE[name]}, 400, seed=1):
-        path = written(tmp_path, case)
+        path = case.write(tmp_path)
         outcome(load_image, path)
         path.unlink()
 
@@ -103,27 +97,27 @@ def test_every_bit_of_a_png_is_checked(tmp_path, name):
     for position in range(len(WHOLE[name])):
         data = bytearray(WHOLE[name])
         data[position] ^= 1
-        image = outcome(load_image, written(tmp_path, bad_files.Case(f'{position}-{name}', bytes(data))))
+        image = outcome(load_image, bad_files.Case(f'{position}-{name}', bytes(data)).write(tmp_path))
         assert image is None or same(image, whole), position
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.jpg', '.tif', '.webp', '.gif', '.bmp'])
-def test_no_picture(tmp_path, suffix):
+def test_files_that_are_not_images_are_rejected(tmp_path, suffix):
     for case in bad_files.wrong_kinds((suffix,)):
-        assert outcome(load_image, written(tmp_path, case)) is None, case.name
+        assert outcome(load_image, case.write(tmp_path)) is None, case.name
 
 
 def test_suffix_of_another_format(tmp_path):
     """What is in a file counts, not what it is called."""
     for name in ('rgb.png', 'rgb.bmp', 'lzw.tif', 'alpha.webp'):
         for suffix in ('.jpg', '.gif', '.png', '.webp'):
-            image = load_image(written(tmp_path, bad_files.Case(f'{name}{suffix}', WHOLE[name])))
+            image = load_image(bad_files.Case(f'{name}{suffix}', WHOLE[name]).write(tmp_path))
             assert np.array_equal(image.rgb, pixels())
 
 
 def test_postscript_is_not_run(tmp_path, monkeypatch):
     monkeypatch.setattr(EpsImagePlugin, 'Ghostscript', lambda *_, **__: pytest.fail('was run'))
-    path = written(tmp_path, bad_files.Case('program.png', bad_files.eps()))
+    path = bad_files.Case('program.png', bad_files.eps()).write(tmp_path)
     with pytest.raises(OSError, match=r'program\.png: PostScript is a program'):
         load_image(path)
 
@@ -131,14 +125,14 @@ def test_postscript_is_not_run(tmp_path, monkeypatch):
 def test_bombs_are_refused_before_they_are_unpacked(tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for case in bad_files.bombs():
-        assert outcome(load_image, written(tmp_path, case)) is None, case.name
+        assert outcome(load_image, case.write(tmp_path)) is None, case.name
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 100 << 10  # KiB; each of them would be 10 GB
 
 
 def test_headers_that_cannot_be(tmp_path):
     for case in bad_files.odd_headers():
-        assert outcome(load_image, written(tmp_path, case)) is None, case.name
+        assert outcome(load_image, case.write(tmp_path)) is None, case.name
 
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 2), (3, 20_000), (20_000, 3), (1, 5000)], ids=str)
@@ -146,7 +140,7 @@ def test_headers_that_cannot_be(tmp_path):
 def test_extreme_sizes(tmp_path, size, format):
     """Maps of the image's size, which find what is red."""
     image = Image.new('RGB', size[::-1], (255, 0, 0))
-    path = written(tmp_path, bad_files.Case('a.png', bad_files.encoded(image, format)))
+    path = bad_files.Case('a.png', bad_files.encoded(image, format)).write(tmp_path)
     inferencer = BiRefNetInferencer(backend=TakesRed())
     for input_size in (None, 'image'):
         soft_map = inferencer(path, input_size=input_size)
@@ -155,7 +149,7 @@ def test_extreme_sizes(tmp_path, size, format):
 
 
 @pytest.mark.parametrize('name', [*bad_files.NAMES, os.fsdecode(b'no-utf8-\xff.png')], ids=ascii)
-def test_names(tmp_path, name):
+def test_files_of_any_name_are_read(tmp_path, name):
     """Read, and told from errors, whatever the file is called."""
     rgb, inside = red_square()
     Image.fromarray(rgb).save(tmp_path / name, 'PNG')
