@@ -127,17 +127,26 @@ def test_summary_has_the_median_time_and_rate(tool):
     assert tool.summarize([1.0, 2.0, 9.0], {}, args)['images_per_second'] == 1.0
 
 
-def test_second_variant_and_ratio(tool, monkeypatch, capsys):
+def test_further_variants_and_their_ratios(tool, monkeypatch, capsys):
+    options = [(True, 'torch', 2), (False, 'mmcv', 2), (True, 'mmcv', 2)]
+    measured = [
+        dict(peak_memory=1, cpu_seconds=2),
+        dict(peak_memory=4, cpu_seconds=6),
+        dict(peak_memory=2, cpu_seconds=1),
+    ]
+    seconds = [1.0, 2.0], [2.0, 6.0], [0.5, 0.5]
+
     def measure(variants):
-        assert [(args.fused, args.dcn, args.runs) for args in variants] == [(True, 'torch', 2), (False, 'mmcv', 2)]
-        measured = [dict(peak_memory=1, cpu_seconds=2), dict(peak_memory=4, cpu_seconds=6)]
-        return [tool.summarize([1.0 + i, 2.0 + 4 * i], m, a) for i, (m, a) in enumerate(zip(measured, variants))]
+        assert [(args.fused, args.dcn, args.runs) for args in variants] == options
+        return [tool.summarize(*each) for each in zip(seconds, measured, variants)]
 
     monkeypatch.setattr(tool, 'measure', measure)
-    words = ['x.py', '--fused', '--dcn', 'torch', '--runs', '2', '--versus=--plain --dcn mmcv']
-    monkeypatch.setattr(sys, 'argv', ['benchmark.py', *words])
+    words = ['--fused', '--dcn', 'torch', '--runs', '2', '--versus=--plain --dcn mmcv', '--versus=--dcn mmcv']
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', 'x.py', *words])
     tool.main()
-    assert 'the first is 2.50 times as fast (3.00 by CPU time), in 0.25 times the memory' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert 'the first is 2.50 times as fast (3.00 by CPU time), in 0.25 times the memory' in out
+    assert 'the first is 0.38 times as fast (0.50 by CPU time), in 0.50 times the memory' in out
 
 
 def test_slowdown_of_parallel_copies(tool, monkeypatch, capsys):
@@ -186,6 +195,7 @@ def test_slowdown_of_parallel_copies(tool, monkeypatch, capsys):
         (['--runs', '0'], 'expected 1 or more'),
         (['--company', '1'], '--company: expected 2 or more'),
         (['--company', '2', '--versus=--plain'], '--company: expected 2 or more processes, without --versus'),
+        (['--cuda-graph'], '--cuda-graph: only for inference with --device cuda'),
         (['--versus=--mode train', '--fused'], '--fused: a fused model is for inference'),
     ],
 )
@@ -213,5 +223,5 @@ def test_versus_compares_two_variants(tmp_path):
     assert 0 < fused['flops'] < plain['flops']
     assert fused['modules']['backbone'] > 0
     assert len(fused['seconds']) == len(plain['seconds']) == 2
-    assert report['speedup'] > 0
-    assert report['cpu_ratio'] == plain['cpu_seconds'] / fused['cpu_seconds']
+    assert plain['versus_first']['speedup'] > 0
+    assert plain['versus_first']['cpu_ratio'] == plain['cpu_seconds'] / fused['cpu_seconds']
