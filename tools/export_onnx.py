@@ -19,6 +19,7 @@ import numpy as np
 
 from mmbirefnet.apis.onnx_backend import OnnxBackend
 from mmbirefnet.apis.torch_backend import TorchBackend
+from mmbirefnet.cli.options import add_crop_order_argument
 from mmbirefnet.deploy import fuse
 from mmbirefnet.deploy.onnx import export_onnx
 from mmbirefnet.deploy.program import export_program
@@ -34,6 +35,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help="config file, or the name of one of this project's")
     parser.add_argument('checkpoint', help='checkpoint of this project or released, name of a released model, or URL')
+    add_crop_order_argument(parser)
     parser.add_argument('-o', '--out', type=Path, required=True, metavar='FILE', help='.onnx, or .pt2 for torch-export')
     parser.add_argument('--format', choices=SUFFIXES, default='onnx', help='file format (default: %(default)s)')
     parser.add_argument(
@@ -113,7 +115,7 @@ def main() -> None:
     for name in ('torch.onnx', 'onnxscript'):  # logs of the exporter
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        backend = TorchBackend(args.config, args.checkpoint, 'cpu', fuse=False)
+        backend = TorchBackend(args.config, args.checkpoint, 'cpu', fuse=False, crop_order=args.crop_order)
         size = tuple(args.size or backend.input_size)
         images = read_images(args.pictures, size)
         names = dict(config=Path(args.config).stem, checkpoint=Path(args.checkpoint).name)
