@@ -19,6 +19,7 @@ import numpy as np
 
 from mmbirefnet.apis.onnx_backend import OnnxBackend
 from mmbirefnet.apis.torch_backend import TorchBackend
+from mmbirefnet.cli.options import add_crop_order_argument
 from mmbirefnet.deploy import fuse
 from mmbirefnet.deploy.onnx import export_onnx
 from mmbirefnet.deploy.program import export_program
@@ -35,6 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help="config file, or the name of one of this project's")
     parser.add_argument('checkpoint', help='checkpoint file, name of a released model, Hugging Face id or URL')
+    add_crop_order_argument(parser)
     parser.add_argument(
         '-o',
         '--out',
@@ -136,7 +138,7 @@ def main() -> None:
     for name in ('torch.onnx', 'onnxscript'):  # silence the exporter
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        backend = TorchBackend(args.config, args.checkpoint, 'cpu', fuse=False)
+        backend = TorchBackend(args.config, args.checkpoint, 'cpu', fuse=False, crop_order=args.crop_order)
         size = tuple(args.size or backend.input_size)
         images = read_images(args.images, size)
         names = dict(config=Path(args.config).stem, checkpoint=Path(args.checkpoint).name)

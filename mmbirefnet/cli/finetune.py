@@ -6,6 +6,8 @@ import argparse
 
 from mmbirefnet.fileio.configs import ConfigOptions
 
+from .options import add_crop_order_argument
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -56,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='GIB',
         help='memory that training may use (default: what the GPU has free, or 60 %% of the memory of the machine)',
     )
+    add_crop_order_argument(parser)
     parser.add_argument('--no-check', action='store_true', help='train even if the data has problems')
     parser.add_argument('--dry-run', action='store_true', help='only write the config')
     parser.add_argument(
@@ -80,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         memory=args.memory,
         check=not args.no_check,
+        crop_order=args.crop_order,
         options=args.cfg_options,
         dry_run=args.dry_run,
     )

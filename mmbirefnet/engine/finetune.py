@@ -6,6 +6,7 @@ or change a run with ``tools/train.py``.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -36,9 +37,10 @@ from mmbirefnet.models.segmentors.lora import merge_adapters, split_adapters, wr
 from mmbirefnet.registry import MODELS
 from mmbirefnet.visualization import SheetRow, draw_contact_sheet
 from mmbirefnet.visualization.curves import draw_history
-from mmbirefnet.zoo.architecture import infer_backbone_name
+from mmbirefnet.zoo.architecture import infer_backbone_name, infer_model_config
 from mmbirefnet.zoo.catalog import FINETUNE_CONFIGS, find_info, identify
 from mmbirefnet.zoo.convert import load_birefnet
+from mmbirefnet.zoo.crop_order import AUTO
 from mmbirefnet.zoo.download import fetch
 
 MEASURES = ('maxFm', 'wFmeasure', 'MAE', 'Smeasure', 'meanEm')
@@ -107,6 +109,7 @@ def finetune(
     batch_size: int | None = None,
     memory: float | None = None,
     check: bool = True,
+    crop_order: str = AUTO,
     options: Mapping[str, Any] | None = None,
     dry_run: bool = False,
     report: Callable[[str], None] = print,
@@ -126,6 +129,8 @@ def finetune(
         batch_size: Images per step of the optimizer; by default that of the config.
         memory: Memory limit in GiB; by default the free memory of the GPU, or 60 % of the memory of the machine.
         check: Whether to check the data first, and to stop at problems that ruin a training.
+        crop_order: Order of the crops that a released model was trained with, see
+            :func:`mmbirefnet.utils.convert_birefnet_state_dict`.
         options: Further settings of the config by dotted key, which override all others.
         dry_run: Whether to only write the config, and return the plan.
         report: Called with each line of output.
@@ -141,9 +146,9 @@ def finetune(
     folder = find_data_folder(data, val)
     if check:
         _check(folder, report)
-    checkpoint, base = _find_model(model, config)
+    checkpoint, base, settings = _find_model(model, config, crop_order)
     plan, overrides = _plan(
-        *(folder, checkpoint, base, recipe, old_data, old_share, epochs, batch_size, memory, options or {})
+        *(folder, checkpoint, base, settings, recipe, old_data, old_share, epochs, batch_size, memory, options or {})
     )
     out.mkdir(parents=True, exist_ok=True)
     path = out / 'config.py'
@@ -201,23 +206,30 @@ def _share_held_out(folder: DataFolder) -> float:
     return 0.2 if len(folder.stems) < SMALL else 0.1
 
 
-def _find_model(model: str, config: str | os.PathLike | None) -> tuple[str, Path]:
-    """Find the checkpoint and the config for fine-tuning."""
-    info = find_info(model)
+def _find_model(model: str, config: str | os.PathLike | None, crop_order: str) -> tuple[str, Path, dict]:
+    """Find the checkpoint, the config for fine-tuning, and settings of the model that this config lacks."""
+    settings = {}
+    if crop_order != AUTO:
+        hook = dict(type='mmbirefnet.PretrainedCheckpointHook', crop_order=crop_order)
+        settings['default_hooks'] = dict(pretrained_checkpoint=hook)
     if config is not None:
         fetch(model)
-        return model, Path(config)
-    if info is None:
-        loaded = load_birefnet(model)
-        info = find_info(str(loaded.meta.get('model_name', ''))) or identify(model)
-        backbone = infer_backbone_name(loaded.state_dict)
-        name = info.finetune_config if info and info.backbone == backbone else FINETUNE_CONFIGS.get(backbone)
-        found = configs_folder() / name if name else None
-        if found is None or _misfit(loaded.state_dict, read_config(found).model):
-            raise ValueError(f'{model}: no fine-tuning config fits this model. Fix: pass its config with --config')
-        return model, found
-    fetch(model)
-    return info.name, configs_folder() / info.finetune_config
+        return model, Path(config), settings
+    info = find_info(model)
+    loaded = load_birefnet(model, crop_order)
+    info = info or find_info(str(loaded.meta.get('model_name', ''))) or (None if loaded.converted else identify(model))
+    backbone = infer_backbone_name(loaded.state_dict)
+    name = info.finetune_config if info and info.backbone == backbone else FINETUNE_CONFIGS.get(backbone)
+    if name is not None:
+        found = configs_folder() / name
+        base = read_config(found).model
+        arch = infer_model_config(loaded.state_dict)['backbone']['arch']
+        if isinstance(arch, dict):  # of other depths than the config
+            base.backbone.arch = arch
+            settings['model'] = dict(backbone=dict(arch=dict(_delete_=True, **arch)))
+        if not _misfit(loaded.state_dict, base):
+            return info.name if find_info(model) else model, found, settings
+    raise ValueError(f'{model}: no fine-tuning config fits this model. Fix: pass its config with --config')
 
 
 def _misfit(state_dict: Mapping[str, torch.Tensor], model: dict) -> str:
@@ -244,6 +256,7 @@ def _plan(
     folder: DataFolder,
     checkpoint: str,
     base: Path,
+    settings: Mapping[str, Any],
     recipe: str | Sequence[str],
     old_data: str | os.PathLike | None,
     old_share: float,
@@ -259,18 +272,18 @@ def _plan(
     val_set = _build(dict(val, test_mode=True))
     images, soft = len(train_set), are_soft(count_soft(train_set, 64))
     recipes = choose_recipes(images, soft) if recipe == 'auto' else _names(recipe)
-    overrides = Config(dict())
+    overrides = Config(dict(settings))
     known = list_recipes()
     for name in recipes:
         if name not in known:
             raise ValueError(f'--recipe {name}: no such recipe; there are auto, {", ".join(known)}')
-        settings = read_config(known[name])._cfg_dict.to_dict()
-        model_type = settings.get('model', {}).get('type')
+        changes = read_config(known[name])._cfg_dict.to_dict()
+        model_type = changes.get('model', {}).get('type')
         if model_type and 'type' in overrides.get('model', {}):
             raise ValueError(
                 f'--recipe {"+".join(recipes)}: two of them change the class of the model. Fix: leave one out'
             )
-        overrides.merge_from_dict(settings)
+        overrides.merge_from_dict(changes)
     overrides = overrides._cfg_dict.to_dict()
 
     pipeline = [dict(step) for step in cfg.train_dataloader.dataset.pipeline]
@@ -375,7 +388,8 @@ def _stems(dataset: DichotomousDataset) -> list[str]:
 def _fit_memory(plan: Plan, cfg: Config, overrides: dict, batch_size: int | None, memory: float | None) -> None:
     """Choose the largest batch that fits, with checkpointing if necessary; accumulation provides the rest of a step."""
     merged = Config(cfg._cfg_dict.to_dict())
-    merged.merge_from_dict({key: overrides[key] for key in ('model', 'train_dataloader') if key in overrides})
+    parts = {key: overrides[key] for key in ('model', 'train_dataloader') if key in overrides}
+    merged.merge_from_dict(copy.deepcopy(parts))  # mmengine removes _delete_ from what it merges
     wrapper = overrides.get('optim_wrapper', {})
     given = wrapper.get('accumulative_counts', 1) * merged.train_dataloader.batch_size
     wanted = max(1, min(batch_size or given, plan.train_images))
@@ -452,8 +466,8 @@ def score(cfg: Config, checkpoint: str | os.PathLike, folder: Path, soft: bool =
     cfg.launcher = 'none'
     measures = [*MEASURES, 'MSE'] if soft else list(MEASURES)
     cfg.test_evaluator = dict(cfg.test_evaluator, measures=measures, output_dir=str(folder / 'maps'))
-    cfg.custom_hooks = [dict(type='mmbirefnet.PretrainedCheckpointHook')]
-    cfg.default_hooks.pop('pretrained_checkpoint', None)
+    pretrained = cfg.default_hooks.pop('pretrained_checkpoint', None)
+    cfg.custom_hooks = [pretrained or dict(type='mmbirefnet.PretrainedCheckpointHook')]
     cfg.default_hooks.pop('benchmark_table', None)
     cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = None
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None

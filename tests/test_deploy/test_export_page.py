@@ -30,6 +30,18 @@ def test_commands_parse(words, monkeypatch):
     assert args.checkpoint.endswith(('.pth', 'CHECKPOINT'))
 
 
+def test_the_order_of_the_crops_reaches_the_model(monkeypatch):
+    main = runpy.run_path(str(ROOT / 'tools/export_onnx.py'))['main']
+
+    def load(*args, **options):
+        raise ValueError(options['crop_order'])
+
+    monkeypatch.setitem(main.__globals__, 'TorchBackend', load)
+    monkeypatch.setattr(sys, 'argv', ['export_onnx.py', 'c.py', 'w.pth', '-o', 'm.onnx', '--crop-order', 'columns'])
+    with pytest.raises(SystemExit, match='error: columns'):
+        main()
+
+
 def test_there_are_commands():
     assert len(COMMANDS) >= 5
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from golden import reference_state_dict
 from mmengine.config import Config
 from small_finetuning import SMALL_MODEL, write_config, write_images, write_model
 
@@ -18,6 +19,7 @@ from mmbirefnet.engine.finetune import choose_recipes, finetune, list_recipes
 from mmbirefnet.engine.training_memory import estimate_memory
 from mmbirefnet.fileio.checkpoints import read_state_dict
 from mmbirefnet.registry import MODELS
+from mmbirefnet.utils import check_fit, load_birefnet_state_dict
 
 ROOT = Path(__file__).parents[2]
 
@@ -164,6 +166,31 @@ def test_guided(small, tmp_path):
     start, trained = read_state_dict(small[1]), read_state_dict(guided.weights)
     assert {*trained} - {*start} == {'backbone.patch_embed.proj.mask_weight'}
     assert trained['backbone.patch_embed.proj.mask_weight'].abs().max() > 1e-3
+
+
+def test_other_depths_and_the_order_of_the_crops(tmp_path):
+    """A Swin-T with 8 blocks in its third stage, as FeyNobg is a Swin-L with 24. Its values are zero."""
+    state = {key: torch.zeros(()).to(value.dtype).expand(value.shape) for key, value in reference_state_dict().items()}
+    stage = 'bb.layers.2.blocks.'
+    more = {
+        key.replace(f'{stage}{i - 2}.', f'{stage}{i}.'): state[key]
+        for i in (6, 7)
+        for key in state
+        if f'{stage}{i - 2}.' in key
+    }
+    torch.save(state | more, tmp_path / 'deep.pth')
+    finetune(
+        *(write_images(tmp_path / 'data', range(4)), tmp_path / 'run', str(tmp_path / 'deep.pth'), 'full'),
+        check=False,
+        memory=1000,
+        crop_order='columns',
+        dry_run=True,
+        report=lambda line: None,
+    )
+    cfg = Config.fromfile(tmp_path / 'run/config.py')
+    assert tuple(cfg.model.backbone.arch.depths) == (2, 2, 8, 2)
+    assert cfg.default_hooks.pretrained_checkpoint.crop_order == 'columns'
+    check_fit(load_birefnet_state_dict(tmp_path / 'deep.pth'), cfg.model)
 
 
 def test_commands_of_the_page():

@@ -31,6 +31,7 @@ from mmbirefnet.engine.resume.checkpoints import (
     save_as_latest,
     save_atomically,
 )
+from mmbirefnet.engine.resume.doubled_kernels import rescale_gradients
 from mmbirefnet.fileio.checkpoints import misfit
 from mmbirefnet.registry import HOOKS
 
@@ -99,11 +100,14 @@ class AtomicCheckpointHook(CheckpointHook):
             runner.logger.warning(f'no checkpoint to resume from in {runner.work_dir}: training from {start}')
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Check that a resumed checkpoint fits the model; keep accumulated gradients until the training starts."""
+        """Check that a resumed checkpoint fits the model, convert it if it is of an older version, and keep accumulated
+        gradients until the training starts.
+        """
         if runner._resume and isinstance(runner, Runner):
             state = {key.removeprefix('module.'): value for key, value in checkpoint['state_dict'].items()}
             if problems := misfit(state, _plain(runner).state_dict()):
                 raise ValueError(f'{runner._load_from}: checkpoint of another model, cannot resume: {problems}')
+            rescale_gradients(runner, _plain(runner), checkpoint)
         self._gradients = checkpoint.pop(_GRADIENTS, {})
 
     def before_train(self, runner: Runner) -> None:

@@ -1,0 +1,109 @@
+"""Resuming trainings whose checkpoint holds deformable kernels doubled."""
+
+import mmcv.ops
+import pytest
+import torch
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import Dataset
+
+from mmbirefnet.models import DCNv2
+
+ADAMW = dict(type='AdamW', lr=0.0, betas=(0.8, 0.9), amsgrad=True)
+SGD = dict(type='SGD', lr=0.0, momentum=0.9)
+STATE = dict(AdamW=('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq'), SGD=('momentum_buffer',))
+
+
+class Images(Dataset):
+    metainfo = {}
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        return torch.randn(3, 6, 6, generator=torch.Generator().manual_seed(index))
+
+
+class Model(BaseModel):
+    """A deformable convolution between plain ones; the parameters that are not kernels of it come first and last."""
+
+    def __init__(self, conv: type, factor: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 1), conv(4, 4, 3, padding=1), nn.Conv2d(4, 1, 1))
+        nn.init.normal_(self.layers[1].conv_offset.weight, std=0.2)
+        with torch.no_grad():
+            self.layers[1].weight.mul_(factor)
+
+    def forward(self, *images, mode='tensor'):
+        return dict(loss=self.layers(torch.stack(images)).square().mean())
+
+
+def runner_of(model: Model, work_dir, optimizer: dict, counts: int = 1, **options) -> Runner:
+    return Runner(
+        model=model,
+        work_dir=str(work_dir),
+        train_dataloader=dict(
+            dataset=Images(),
+            batch_size=2,
+            num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='pseudo_collate'),
+        ),
+        train_cfg=dict(type='mmbirefnet.ResumableTrainLoop', max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(optimizer), accumulative_counts=counts),
+        default_hooks=dict(checkpoint=dict(type='mmbirefnet.AtomicCheckpointHook', interval=1, by_epoch=False)),
+        experiment_name=f'{work_dir}',
+        **options,
+    )
+
+
+def old_and_new(tmp_path, optimizer, **options):
+    """Runner that trained three iterations, and one that resumed an old training after the first of them.
+
+    The old training is of mmcv's layer, which computes masks of sigmoid(m) and whose metadata have version 2. With a
+    learning rate of 0, both compute the same function in all iterations.
+    """
+    new = runner_of(Model(DCNv2, 1), tmp_path / 'new', optimizer, **options)
+    new.train()
+    runner_of(Model(mmcv.ops.ModulatedDeformConv2dPack, 2), tmp_path / 'old', optimizer, **options).train()
+    options |= dict(resume=True, load_from=str(tmp_path / 'old/iter_1.pth'))
+    resumed = runner_of(Model(DCNv2, 1), tmp_path / 'resumed', optimizer, **options)
+    resumed.train()
+    return new, resumed
+
+
+def assert_same_state(new, resumed, keys):
+    for (name, parameter), other in zip(new.model.named_parameters(), resumed.model.parameters(), strict=True):
+        torch.testing.assert_close(other, parameter, msg=name)
+        expected, found = (
+            runner.optim_wrapper.optimizer.state[weight] for runner, weight in ((new, parameter), (resumed, other))
+        )
+        for key in keys:
+            assert expected[key].abs().max() > 0, (name, key)
+            torch.testing.assert_close(found[key], expected[key], rtol=1e-4, atol=1e-9, msg=f'{name} {key}')
+
+
+@pytest.mark.parametrize('optimizer', [ADAMW, SGD], ids=['adamw', 'sgd'])
+def test_moments_are_those_of_the_new_parameters(tmp_path, optimizer):
+    assert_same_state(*old_and_new(tmp_path, optimizer), STATE[optimizer['type']])
+
+
+def test_accumulated_gradients_are_those_of_the_new_parameters(tmp_path):
+    """The first of two batches of a step was done, so that the checkpoint holds its gradients."""
+    assert_same_state(*old_and_new(tmp_path, ADAMW, counts=2), STATE['AdamW'])
+
+
+def test_the_log_names_what_was_rescaled(tmp_path):
+    old_and_new(tmp_path, ADAMW)
+    log = '\n'.join(path.read_text() for path in (tmp_path / 'resumed').glob('*/*.log'))
+    assert log.count('held 1 deformable kernels doubled') == 1
+    log = '\n'.join(path.read_text() for path in (tmp_path / 'new').glob('*/*.log'))
+    assert 'doubled' not in log
+
+
+def test_state_of_other_optimizers_is_named(tmp_path):
+    old_and_new(tmp_path, dict(type='Adagrad', lr=0.0))
+    log = '\n'.join(path.read_text() for path in (tmp_path / 'resumed').glob('*/*.log'))
+    assert 'the optimizer keeps sum of these kernels, which was not rescaled' in log
