@@ -1,13 +1,19 @@
 """Resuming trainings whose checkpoint holds deformable kernels doubled."""
 
+from functools import partial
+from types import SimpleNamespace
+
 import mmcv.ops
 import pytest
 import torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils.data import Dataset
 
+from mmbirefnet.engine import AtomicCheckpointHook
+from mmbirefnet.engine.wrap_policy import wrap_by_name
 from mmbirefnet.models import DCNv2
 
 ADAMW = dict(type='AdamW', lr=0.0, betas=(0.8, 0.9), amsgrad=True)
@@ -107,3 +113,27 @@ def test_state_of_other_optimizers_is_named(tmp_path):
     old_and_new(tmp_path, dict(type='Adagrad', lr=0.0))
     log = '\n'.join(path.read_text() for path in (tmp_path / 'resumed').glob('*/*.log'))
     assert 'the optimizer keeps sum of these kernels, which was not rescaled' in log
+
+
+@pytest.fixture
+def process_group():
+    distributed.init_process_group('gloo', store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(torch.__version__ < '2.2', reason='FSDP of torch 2.1 needs GPUs')
+def test_fsdp_halves_the_kernels_of_a_plain_checkpoint(process_group):
+    old = Model(mmcv.ops.ModulatedDeformConv2dPack, 2)
+    checkpoint = dict(state_dict=old.state_dict())
+    policy = partial(wrap_by_name, names=['DCNv2'])
+    model = FullyShardedDataParallel(Model(DCNv2, 1), auto_wrap_policy=policy, device_id=torch.device('cpu'))
+    assert '_fsdp_wrapped_module.layers.1._fsdp_wrapped_module' in dict(model.named_modules())
+    AtomicCheckpointHook().after_load_checkpoint(SimpleNamespace(model=model, _resume=False), checkpoint)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    model.load_state_dict(checkpoint['state_dict'])
+    for name, value in model.state_dict().items():
+        expected = old.state_dict()[name] / (2 if name == 'layers.1.weight' else 1)
+        torch.testing.assert_close(value, expected, rtol=0, atol=0, msg=name)
