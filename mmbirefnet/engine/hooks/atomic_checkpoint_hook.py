@@ -31,7 +31,7 @@ from mmbirefnet.engine.resume.checkpoints import (
     save_as_latest,
     save_atomically,
 )
-from mmbirefnet.engine.resume.doubled_kernels import rescale_gradients
+from mmbirefnet.engine.resume.doubled_kernels import rescale_gradients, warn_unscaled
 from mmbirefnet.fileio.checkpoints import add_wrapped_names, misfit
 from mmbirefnet.registry import HOOKS
 
@@ -109,6 +109,8 @@ class AtomicCheckpointHook(CheckpointHook):
             if problems := misfit(state, _plain(runner).state_dict()):
                 raise ValueError(f'{runner._load_from}: checkpoint of another model, cannot resume: {problems}')
             rescale_gradients(runner, _plain(runner), checkpoint)
+        elif runner._resume:
+            warn_unscaled(runner, checkpoint)
         self._gradients = checkpoint.pop(_GRADIENTS, {})
 
     def before_train(self, runner: Runner) -> None:
