@@ -62,7 +62,7 @@ def test_scale_example(tmp_path):
     (example,) = blocks('docs/en/advanced_guides/scale.md', 'fsdp')
     path = tmp_path / 'fsdp.py'
     path.write_text(example.replace("'./", f"'{CONFIGS}/").replace("'../_base_", f"'{ROOT}/configs/_base_"))
-    assert Config.fromfile(path).strategy.type == 'FSDPStrategy'
+    assert Config.fromfile(path).strategy.type == 'mmbirefnet.ResumableFSDPStrategy'
 
 
 @pytest.mark.parametrize(
