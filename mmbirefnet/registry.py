@@ -42,4 +42,5 @@ EVALUATOR = Registry('evaluator', parent=roots.EVALUATOR, locations=['mmbirefnet
 HOOKS = Registry('hook', parent=roots.HOOKS, locations=['mmbirefnet.engine'])
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=roots.OPTIM_WRAPPERS, locations=['mmbirefnet.engine'])
 LOOPS = Registry('loop', parent=roots.LOOPS, locations=['mmbirefnet.engine'])
+STRATEGIES = Registry('strategy', parent=roots.STRATEGIES, locations=['mmbirefnet.engine'])
 VISUALIZERS = Registry('visualizer', parent=roots.VISUALIZERS, locations=['mmbirefnet.visualization'])

@@ -7,6 +7,13 @@ from . import hooks
 from .hooks import *  # noqa: F403
 from .loops import ResumableTestLoop, ResumableTrainLoop
 from .optimizers import BFloat16OptimWrapper
+from .strategies import ResumableFSDPStrategy
 
-__all__ = ['BFloat16OptimWrapper', 'ResumableTestLoop', 'ResumableTrainLoop', *hooks.__all__]
+__all__ = [
+    'BFloat16OptimWrapper',
+    'ResumableFSDPStrategy',
+    'ResumableTestLoop',
+    'ResumableTrainLoop',
+    *hooks.__all__,
+]
 __getattr__ = former_names(__name__, RENAMED)

@@ -60,8 +60,8 @@ def load_config(args: Namespace) -> Config:
 
 
 def is_fsdp(cfg: Config) -> bool:
-    """Whether ``cfg`` shards the model, with mmengine's ``FSDPStrategy``."""
-    return cfg.get('strategy', {}).get('type') == 'FSDPStrategy'
+    """Whether ``cfg`` shards the model, with ``ResumableFSDPStrategy`` or mmengine's ``FSDPStrategy``."""
+    return str(cfg.get('strategy', {}).get('type')).endswith('FSDPStrategy')
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def runner_of(cfg: Config) -> Iterator[Runner]:
     """
     _rename_hooks(cfg.get('default_hooks') or {})
     if cfg.launcher == 'none' and is_fsdp(cfg):
-        raise SystemExit('error: FSDPStrategy shards a model over processes; use tools/dist_train.sh or --launcher')
+        raise SystemExit('error: FSDP shards a model over processes; use tools/dist_train.sh or --launcher')
     if cfg.launcher != 'none' and get_device() == 'cpu':
         if cfg.launcher != 'pytorch':
             raise SystemExit(f'error: --launcher {cfg.launcher} needs GPUs; on CPUs use tools/dist_train.sh (torchrun)')

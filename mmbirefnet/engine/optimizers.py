@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
-from mmengine.runner.amp import autocast
 
 from mmbirefnet.registry import OPTIM_WRAPPERS
 
@@ -27,7 +27,8 @@ class BFloat16OptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model):
-        with super().optim_context(model), autocast(dtype=torch.bfloat16):
+        # torch.compile cannot trace mmengine's autocast.
+        with super().optim_context(model), torch.autocast(get_device(), torch.bfloat16):
             yield
 
 

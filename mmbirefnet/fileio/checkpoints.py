@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmbirefnet.fileio.atomic import replacing
 from mmbirefnet.fileio.restricted_unpickling import load_guarded
@@ -124,7 +124,27 @@ def _complete_metadata(content: object) -> None:
             if not isinstance(values.get('version'), (int, type(None))):
                 raise TypeError(f'the version of {reprlib.repr(name)} is no integer')
             # Loaders remove prefixes of wrappers from keys, but not from the metadata.
-            metadata.setdefault(_WRAPPERS.sub('', name), metadata[name])
+            metadata.setdefault(_plain_name(name), metadata[name])
+
+
+def add_wrapped_names(state_dict: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Repeat the metadata of a state dict under the names that layers have in a wrapped model.
+
+    FSDP renames the parameters while it loads them, but not the metadata, so layers would not find their version.
+
+    Args:
+        state_dict: State dict that was read by :func:`read_checkpoint`; its metadata is changed in place.
+        model: Model that will load it.
+    """
+    metadata = getattr(state_dict, '_metadata', {})
+    for name, _ in model.named_modules():
+        if (plain := _plain_name(name)) in metadata:
+            metadata.setdefault(name, metadata[plain])
+
+
+def _plain_name(name: str) -> str:
+    """Name of a layer without those of wrappers, which may come last."""
+    return _WRAPPERS.sub('', f'{name}.').removesuffix('.')
 
 
 def _with_dcn_version(state_dict: Mapping[str, Tensor], version: int) -> Mapping[str, Tensor]:

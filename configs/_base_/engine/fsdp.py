@@ -2,7 +2,7 @@
 # Add it to _base_, and start several processes. Checkpoints are complete, as without it.
 runner_type = 'FlexibleRunner'
 strategy = dict(
-    type='FSDPStrategy',
+    type='mmbirefnet.ResumableFSDPStrategy',
     model_wrapper=dict(
         type='MMFullyShardedDataParallel',
         sharding_strategy='FULL_SHARD',

@@ -31,8 +31,8 @@ from mmbirefnet.engine.resume.checkpoints import (
     save_as_latest,
     save_atomically,
 )
-from mmbirefnet.engine.resume.doubled_kernels import rescale_gradients
-from mmbirefnet.fileio.checkpoints import misfit
+from mmbirefnet.engine.resume.doubled_kernels import rescale_gradients, warn_unscaled
+from mmbirefnet.fileio.checkpoints import add_wrapped_names, misfit
 from mmbirefnet.registry import HOOKS
 
 _GRADIENTS = 'accumulated_gradients'
@@ -103,11 +103,14 @@ class AtomicCheckpointHook(CheckpointHook):
         """Check that a resumed checkpoint fits the model, convert it if it is of an older version, and keep accumulated
         gradients until the training starts.
         """
+        add_wrapped_names(checkpoint.get('state_dict', checkpoint), runner.model)
         if runner._resume and isinstance(runner, Runner):
             state = {key.removeprefix('module.'): value for key, value in checkpoint['state_dict'].items()}
             if problems := misfit(state, _plain(runner).state_dict()):
                 raise ValueError(f'{runner._load_from}: checkpoint of another model, cannot resume: {problems}')
             rescale_gradients(runner, _plain(runner), checkpoint)
+        elif runner._resume:
+            warn_unscaled(runner, checkpoint)
         self._gradients = checkpoint.pop(_GRADIENTS, {})
 
     def before_train(self, runner: Runner) -> None:

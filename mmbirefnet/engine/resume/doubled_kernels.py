@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mmengine.optim import OptimWrapperDict
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -62,6 +62,27 @@ def rescale_gradients(runner: Runner, model: nn.Module, checkpoint: dict) -> Non
         runner.logger.warning(
             f'the optimizer keeps {", ".join(sorted(unknown))} of these kernels, which was not rescaled: the next '
             'steps of these kernels are larger or smaller'
+        )
+
+
+def warn_unscaled(runner: FlexibleRunner, checkpoint: dict) -> None:
+    """Log a warning if :func:`rescale_gradients` would be needed, for runners whose optimizer state is sharded.
+
+    Args:
+        runner: Runner that resumes.
+        checkpoint: Checkpoint to resume from.
+    """
+    versions = getattr(checkpoint['state_dict'], '_metadata', {})
+    if any(
+        isinstance(layer, DCNv2)
+        and layer.mask_scale != 1
+        and versions.get(name, {}).get('version', DCN_VERSION) < DCN_VERSION
+        for name, layer in runner.model.named_modules()
+    ):
+        runner.logger.warning(
+            'the checkpoint is of a version that held the deformable kernels doubled. The kernels are converted, but '
+            'their moments in the optimizer are not, since it is sharded: the first steps of these kernels are larger. '
+            'Fix: start with load_from instead of resume, or resume without FSDP'
         )
 
 
