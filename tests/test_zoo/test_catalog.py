@@ -121,7 +121,9 @@ def test_published_scores():
     assert all(score.source for info in CATALOG.values() for score in info.scores)
 
 
-@pytest.mark.parametrize('name', ['BiRefNet_512x512', 'BiRefNet_dynamic', 'BiRefNet_dynamic-matting', 'BiRefNet-legacy'])
+@pytest.mark.parametrize(
+    'name', ['BiRefNet_512x512', 'BiRefNet_dynamic', 'BiRefNet_dynamic-matting', 'BiRefNet-legacy']
+)
 def test_training_sets_that_are_not_published(name):
     info = get_info(name)
     assert info.training_sets == ()
