@@ -6,6 +6,7 @@ After :func:`register_loaders`, runners, ``init_cfg`` and ``load_checkpoint`` us
 import logging
 import os
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urldefrag, urlparse
@@ -23,7 +24,7 @@ from mmbirefnet.fileio.downloads import download_file
 # torchvision and OpenMMLab end names of published files with the first digits of the SHA-256.
 _NAMED_HASH = re.compile(r'-([0-9a-f]{8,64})\.\w+$')
 _SHA256 = 'sha256='
-_COMPILED = '_orig_mod.'  # torch.compile adds it to every key
+_COMPILED = re.compile(r'(?:module\.)?_orig_mod\.')  # torch.compile adds it to every key
 
 
 # mmengine logs `loader.__name__[10:]`, so these names start with `load_from_`.
@@ -41,8 +42,10 @@ def load_from_local(filename: str, map_location: str | Callable | None = None) -
     if not checkpoint.keys().isdisjoint(('state_dict', 'meta')):
         state_dict_of(checkpoint, filename)
     state = checkpoint.get('state_dict')
-    if isinstance(state, dict) and state and all(str(key).startswith(_COMPILED) for key in state):
-        checkpoint['state_dict'] = {key.removeprefix(_COMPILED): value for key, value in state.items()}
+    if isinstance(state, dict) and state and all(_COMPILED.match(str(key)) for key in state):
+        plain = OrderedDict((_COMPILED.sub('', key, 1), value) for key, value in state.items())
+        plain._metadata = getattr(state, '_metadata', OrderedDict())  # layers read the version of their parameters
+        checkpoint['state_dict'] = plain
     meta = checkpoint.get('meta')
     if isinstance(meta, dict):
         meta.pop('config', None)  # Python text, which mmengine would run when it resumes; it writes `cfg` itself

@@ -1,5 +1,6 @@
 """Read parameter files in all formats, write checkpoints, and check whether parameters fit a model."""
 
+import json
 import os
 import pickle
 import re
@@ -18,6 +19,8 @@ from mmbirefnet.fileio.restricted_unpickling import load_guarded
 
 # Keys of the parameters in training checkpoints; averaged ones have priority.
 NESTS = ('state_dict_ema', 'model_ema', 'state_dict', 'model', 'model_state_dict', 'net')
+HEADER_KEY = 'mmbirefnet'
+"""Key of our facts about a model, as JSON, in the header of a ``.safetensors`` file and in ``config.json``."""
 # mmengine's key of the average beside the parameters, or of the parameters beside the average.
 AVERAGED = 'ema_state_dict'
 
@@ -205,6 +208,28 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except Exception as error:  # SafetensorError, and errors for dtypes that torch lacks, or unusual names
         raise ValueError(f'{path}: damaged, or no safetensors file ({str(error) or type(error).__name__})') from error
+
+
+def read_header(path: str | os.PathLike) -> dict:
+    """Read what this project wrote in the header of a ``.safetensors`` file; empty for other files.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    path = Path(path)
+    if path.suffix != '.safetensors' or not path.is_file():
+        return {}
+    from safetensors import safe_open
+
+    with safe_open(path, 'pt') as file:
+        text = (file.metadata() or {}).get(HEADER_KEY, '{}')
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{HEADER_KEY} in its header is no JSON ({error})') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{HEADER_KEY} in its header is {reprlib.repr(content)}, must be a JSON object')
+    return content
 
 
 def _read_pickle(path: Path, map_location: str | torch.device | Callable | None, mmap: bool) -> object:

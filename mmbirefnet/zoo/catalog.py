@@ -131,6 +131,7 @@ UNPUBLISHED = 'training data not published'
 
 CARD = 'model card on Hugging Face'
 README = "README of the authors' repository"
+CARD_OR_README = f'{CARD} or {README}'
 LAWDIS = 'table of the LawDIS paper, trained on DIS-TR'
 SECOND_HAND = 'second-hand'
 
@@ -162,7 +163,7 @@ _MODELS = (
         'birefnet[-_]general-epoch_244',
         data=MIXED_TERMS,
         training_sets=GENERAL,
-        scores=(_scores('DIS-VD', README, maxFm=0.908, wFmeasure=0.877, MAE=0.034, Smeasure=0.912, HCE=1069),),
+        scores=(_scores('DIS-VD', CARD_OR_README, maxFm=0.908, wFmeasure=0.877, MAE=0.034, Smeasure=0.912, HCE=1069),),
         sha256=('11341a6a1c12646627e8d28da025bfec8aad027929d377cbe8fd4759636cc77c',),  # the .pth of 885,082,437 bytes
     ),
     _authors(
@@ -189,8 +190,7 @@ _MODELS = (
         'birefnet_general/birefnet_swin-l_8xb4-200e_general-512x512.py',
         'birefnet.*(epoch_216|512x512)',
         finetune_config='birefnet_general/birefnet_swin-l_1xb2-20e_finetune-512x512.py',
-        data=MIXED_TERMS,
-        training_sets=GENERAL,
+        data=UNPUBLISHED,
         scores=(
             _scores('DIS-VD', CARD, maxFm=0.879, wFmeasure=0.840, MAE=0.040, Smeasure=0.888, meanEm=0.931, HCE=1526),
         ),
@@ -202,7 +202,7 @@ _MODELS = (
         finetune_config=FINETUNE_HR,
         data=MIXED_TERMS,
         training_sets=HIGH_RESOLUTION,
-        scores=(_scores('DIS-VD', README, maxFm=0.925, wFmeasure=0.894, MAE=0.026, Smeasure=0.927, HCE=881),),
+        scores=(_scores('DIS-VD', CARD_OR_README, maxFm=0.925, wFmeasure=0.894, MAE=0.026, Smeasure=0.927, HCE=881),),
     ),
     _authors(
         *('BiRefNet_HR-matting', 'matting', 'swin-l', '2048x2048', 'rows'),

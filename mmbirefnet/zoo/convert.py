@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmbirefnet.fileio.atomic import sha256_of
-from mmbirefnet.fileio.checkpoints import read_checkpoint, state_dict_of
+from mmbirefnet.fileio.checkpoints import HEADER_KEY, read_checkpoint, read_header, state_dict_of
 from mmbirefnet.imaging.settings import INPUT_SIZES, is_input_size
 
 from .catalog import EARLY_NETWORK, ModelInfo, folder_config, identify
@@ -273,19 +273,37 @@ def load_birefnet(path: str | os.PathLike, crop_order: str = AUTO, *, hash_file:
         meta['source_sha256'] = sha256_of(file)
     info = identify(path if Path(path).exists() else file, sha256=meta.get('source_sha256'))
     try:
-        _check_reference(state)
-        info = _same_backbone(info, state, file)
-        if info is not None:
-            print_log(f'{file}: recognized as {info.name}', 'current')
-            print_terms(info)
-        meta |= known_facts(info, file)
-        _check_facts(meta, 'config.json')
-        meta['crop_order'] = resolve_crop_order(state, crop_order, meta.get('crop_order'), str(file))
+        meta |= recognize(info, file, state, crop_order)
         return LoadedBiRefNet(convert_birefnet_state_dict(state, meta['crop_order']), meta, True)
     except ValueError as error:
         raise ValueError(f'{file}: {error}') from error
+
+
+def recognize(info: ModelInfo | None, file: Path, state_dict: dict[str, Tensor], crop_order: str = AUTO) -> dict:
+    """Collect the facts about a model of the reference implementation, and log them.
+
+    Args:
+        info: The released model that the file is named after, if any.
+        file: File of the parameters.
+        state_dict: Its parameters, without prefixes.
+        crop_order: See :func:`convert_birefnet_state_dict`.
+
+    Returns:
+        ``crop_order`` and, if known, ``model_name`` and ``input_size``, as in :class:`LoadedBiRefNet`.
+
+    Raises:
+        ValueError: If it is not a BiRefNet of the reference implementation, or the facts are impossible.
+    """
+    _check_reference(state_dict)
+    try:
+        info = _same_backbone(info, state_dict, file)
+        if info is not None:
+            print_log(f'{file}: recognized as {info.name}', 'current')
+            print_terms(info)
+        facts = _known_facts(info, file)
+        return facts | dict(crop_order=resolve_crop_order(state_dict, crop_order, facts.get('crop_order'), str(file)))
     except (IndexError, KeyError, RuntimeError) as error:
-        raise ValueError(f'{file}: not a whole BiRefNet checkpoint: parameters of other shapes ({error})') from error
+        raise ValueError(f'not a whole BiRefNet checkpoint: parameters of other shapes ({error})') from error
 
 
 def _same_backbone(info: ModelInfo | None, state: dict[str, Tensor], file: Path) -> ModelInfo | None:
@@ -327,15 +345,18 @@ def _check_facts(meta: dict, place: str) -> None:
             raise ValueError(f'{key} in its {place} is {reprlib.repr(meta[key])}, must be {wanted}')
 
 
-def known_facts(info: ModelInfo | None, file: Path) -> dict:
-    """Metadata of a model from the catalog, or from our ``config.json`` beside the file."""
+def _known_facts(info: ModelInfo | None, file: Path) -> dict:
+    """Metadata of a model: from the file or the ``config.json`` beside it if we wrote them, else from the catalog."""
     facts = {}
     if info is not None:
         facts = dict(model_name=info.name, input_size=info.input_size, crop_order=info.crop_order)
-    written = folder_config(file.parent).get('mmbirefnet')
-    if isinstance(written, dict):
-        facts |= {key: written[key] for key in ('input_size', 'crop_order') if key in written}
-    return {key: value for key, value in facts.items() if value is not None}
+        facts = {key: value for key, value in facts.items() if value is not None}
+    for place, written in (('config.json', folder_config(file.parent).get(HEADER_KEY)), ('header', read_header(file))):
+        if isinstance(written, dict):
+            written = {key: written[key] for key in ('input_size', 'crop_order') if written.get(key) is not None}
+            _check_facts(written, place)
+            facts |= written
+    return facts
 
 
 def load_birefnet_state_dict(path: str | os.PathLike, crop_order: str = AUTO) -> dict[str, Tensor]:

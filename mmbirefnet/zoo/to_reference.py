@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmbirefnet.fileio.atomic import replacing
-from mmbirefnet.fileio.checkpoints import DCN_VERSION, read_checkpoint
+from mmbirefnet.fileio.checkpoints import DCN_VERSION, HEADER_KEY, read_checkpoint
 from mmbirefnet.models.backbones.swin import relative_position_index
 from mmbirefnet.models.segmentors.lora import merge_adapters, read_adapters
 
@@ -164,7 +164,8 @@ def write_reference(
         src: Checkpoint of this project or of the reference implementation (whose crops by columns are converted to
             rows), or the name of a model, see :func:`mmbirefnet.zoo.download.fetch`.
         dst: A ``.pth`` or ``.safetensors`` file, or a folder as on Hugging Face: ``model.safetensors``,
-            ``config.json`` and a model card, ``README.md``. Existing files are replaced.
+            ``config.json`` and a model card, ``README.md``. Existing files are replaced. The order of the crops and
+            the input size are stored in the header of a ``.safetensors`` file; a ``.pth`` file has no place for them.
         crop_order: See :func:`mmbirefnet.utils.convert_birefnet_state_dict`.
         adapters: File of low-rank adapters to merge into the weights.
 
@@ -196,14 +197,14 @@ def write_reference(
         with replacing(dst) as temporary:
             torch.save(state, temporary)
         return [dst]
-    if dst.suffix == '.safetensors':
-        _write_safetensors(dst, state)
-        return [dst]
     facts = _facts(loaded)
+    if dst.suffix == '.safetensors':
+        _write_safetensors(dst, state, facts)
+        return [dst]
     card = _model_card(Path(src).name, facts, scores)
     paths = [dst / name for name in FILES]
-    _write_safetensors(paths[0], state)
-    config = dict(architectures=['BiRefNet'], model_type='birefnet', mmbirefnet=facts)
+    _write_safetensors(paths[0], state, facts)
+    config = dict(architectures=['BiRefNet'], model_type='birefnet', **{HEADER_KEY: facts})
     for path, text in zip(paths[1:], (json.dumps(config, indent=2) + '\n', card)):
         with replacing(path) as temporary:
             Path(temporary).write_text(text, encoding='utf-8')
@@ -225,7 +226,7 @@ def with_adapters(loaded: LoadedBiRefNet, path: str | os.PathLike) -> LoadedBiRe
     return loaded._replace(state_dict=state_dict, meta=meta)
 
 
-def _write_safetensors(path: Path, state: dict[str, Tensor]) -> None:
+def _write_safetensors(path: Path, state: dict[str, Tensor], facts: dict) -> None:
     try:
         from safetensors.torch import save_file
     except ModuleNotFoundError as error:
@@ -235,7 +236,7 @@ def _write_safetensors(path: Path, state: dict[str, Tensor]) -> None:
         ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        save_file(state, temporary, metadata={'format': 'pt'})
+        save_file(state, temporary, metadata={'format': 'pt', HEADER_KEY: json.dumps(facts)})
 
 
 def _facts(loaded: LoadedBiRefNet) -> dict:

@@ -1,5 +1,6 @@
 """Starting from checkpoints of the reference's form, and refusing what does not fit."""
 
+import json
 import logging
 from types import SimpleNamespace
 
@@ -60,6 +61,22 @@ def test_order_of_the_crops(released, swin_t, file, options, order):
     PretrainedCheckpointHook(**options).after_load_checkpoint(runner, checkpoint)
     key = 'decode_head.blocks.2.inward.conv_in.weight'
     assert torch.equal(checkpoint['state_dict'][key], convert_birefnet_state_dict(released, order)[key])
+
+
+@pytest.mark.parametrize('place', ['header', 'config.json'])
+def test_order_that_we_wrote(released, swin_t, tmp_path, place):
+    """It has priority over that of the released model with the same name."""
+    facts, folder = dict(crop_order='rows'), tmp_path / 'BiRefNet_lite'
+    folder.mkdir()
+    metadata = dict(mmbirefnet=json.dumps(facts)) if place == 'header' else None
+    save_file({'a': torch.zeros(1)}, folder / 'model.safetensors', metadata)  # the hook gets its parameters below
+    if place == 'config.json':
+        (folder / place).write_text(json.dumps(dict(mmbirefnet=facts)))
+    checkpoint, runner = dict(released), runner_of(swin_t)
+    runner._load_from = str(folder)
+    PretrainedCheckpointHook().after_load_checkpoint(runner, checkpoint)
+    key = 'decode_head.blocks.2.inward.conv_in.weight'
+    assert torch.equal(checkpoint['state_dict'][key], convert_birefnet_state_dict(released, 'rows')[key])
 
 
 def test_prefixes_of_own_checkpoints_are_stripped():

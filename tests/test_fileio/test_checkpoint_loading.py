@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import threading
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -45,9 +46,13 @@ def test_local_file(tmp_path):
     assert found['meta'] == dict(epoch=1, cfg='x = 1')  # mmengine would run `config` when it resumes
     save_file(STATE, tmp_path / 'a.safetensors')
     assert_state(load(tmp_path / 'a.safetensors')['state_dict'])
-    compiled = {f'_orig_mod.{key}': value for key, value in STATE.items()}
-    torch.save(dict(state_dict=compiled), tmp_path / 'compiled.pth')
-    assert_state(load(tmp_path / 'compiled.pth')['state_dict'])
+    for prefix in ('_orig_mod.', 'module._orig_mod.'):
+        compiled = OrderedDict((prefix + key, value) for key, value in STATE.items())
+        compiled._metadata = OrderedDict({f'{prefix}layer': dict(version=2)})
+        torch.save(dict(state_dict=compiled), tmp_path / 'compiled.pth')
+        found = load(tmp_path / 'compiled.pth')['state_dict']
+        assert_state(found)
+        assert found._metadata['layer'] == dict(version=2)  # layers convert parameters of old versions
     torch.save([1], tmp_path / 'list.pth')
     with pytest.raises(ValueError, match=r'list\.pth: no checkpoint, but a list'):
         load(tmp_path / 'list.pth')

@@ -29,6 +29,15 @@ esac
 DF = '#!/bin/sh\necho \'Filesystem blocks Used Available\'; echo "disk 0 0 ${FREE_KB:-100000000}"\n'
 
 
+# Whatever Python runs the tests, with its own headers.
+PYTHON_3_11 = """
+import sys, sysconfig
+paths = sysconfig.get_paths()
+sysconfig.get_paths = lambda: paths
+sys.version_info = (3, 11, 7)
+"""
+
+
 @pytest.fixture
 def setup(tmp_path):
     """Runs the script; returns its exit status, output and the calls of Python since the last run."""
@@ -48,7 +57,7 @@ def setup(tmp_path):
             'VENV': str(tmp_path / 'env'),
             'PYTHON': 'fakepython',
             'FAKE_VERSION': '3.11.7',
-            'PATCH': 'import sys; sys.version_info = (3, 11, 7)',
+            'PATCH': PYTHON_3_11,
             'OPS': 'work',
             'CXX': 'true',
             'CUDA_HOME': str(tmp_path / 'no-cuda'),
@@ -148,9 +157,8 @@ def test_cuda_ops_are_compiled_by_the_nvcc_of_torch(setup, tmp_path):
     assert 'FORCE_CUDA=0 CPATH= GPUS=' in calls
 
 
-NO_MODULE = """
-import importlib.util, sys
-sys.version_info = (3, 11, 7)
+NO_MODULE = f"""{PYTHON_3_11}
+import importlib.util
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name: None if name == 'ensurepip' else find(name)
 """

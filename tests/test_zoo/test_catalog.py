@@ -121,6 +121,15 @@ def test_published_scores():
     assert all(score.source for info in CATALOG.values() for score in info.scores)
 
 
+@pytest.mark.parametrize(
+    'name', ['BiRefNet_512x512', 'BiRefNet_dynamic', 'BiRefNet_dynamic-matting', 'BiRefNet-legacy']
+)
+def test_training_sets_that_are_not_published(name):
+    info = get_info(name)
+    assert info.training_sets == ()
+    assert info.licence.data == 'training data not published'
+
+
 def test_high_resolution_is_trained_without_duts():
     assert not any('DUTS' in name for name in get_info('BiRefNet_HR').training_sets)
     assert 'DIS-VD' not in {name for info in CATALOG.values() for name in info.training_sets}

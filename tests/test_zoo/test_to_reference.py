@@ -9,7 +9,7 @@ import pytest
 import torch
 from golden import model_config, reference_state_dict
 from reference_network import build, draw_all
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from mmbirefnet.fileio.checkpoints import write_checkpoint
 from mmbirefnet.models.backbones.swin import relative_position_index
@@ -145,6 +145,31 @@ def test_files(checkpoint, reference, tmp_path, suffix):
     assert_equal(found, reference)
     with pytest.raises(ValueError, match=r'a\.onnx: must be a \.pth or \.safetensors file, or a folder'):
         write_reference(checkpoint, tmp_path / 'a.onnx')
+
+
+def test_a_file_with_the_name_of_a_released_model(checkpoint, ours, tmp_path):
+    """The header states rows, although the released model of this name has columns; random weights do not tell."""
+    path = tmp_path / 'BiRefNet_lite.safetensors'
+    write_reference(checkpoint, path)
+    loaded = load_birefnet(path)
+    assert (list(loaded.meta['input_size']), loaded.meta['crop_order']) == ([1440, 2560], 'rows')
+    assert_equal(loaded.state_dict, ours)
+
+
+@pytest.mark.parametrize(
+    ('header', 'message'),
+    [
+        ('{', 'mmbirefnet in its header is no JSON'),
+        ('[' * 100_000, 'mmbirefnet in its header is no JSON'),
+        ('7', 'mmbirefnet in its header is 7, must be a JSON object'),
+        ('{"crop_order": "diagonals"}', "crop_order in its header is 'diagonals', must be 'rows' or 'columns'"),
+    ],
+)
+def test_a_damaged_header(tmp_path, header, message):
+    state = {'bb.patch_embed': torch.zeros(1), 'decoder.conv_out1.0.weight': torch.zeros(1)}
+    save_file(state, tmp_path / 'theirs.safetensors', metadata={'mmbirefnet': header})
+    with pytest.raises(ValueError, match=rf'theirs\.safetensors: {message}'):
+        load_birefnet(tmp_path / 'theirs.safetensors')
 
 
 def test_folder(checkpoint, reference, ours, tmp_path):

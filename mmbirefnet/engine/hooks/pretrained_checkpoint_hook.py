@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
@@ -10,8 +12,9 @@ from mmbirefnet.fileio.checkpoints import misfit
 from mmbirefnet.models import BiRefNet
 from mmbirefnet.registry import HOOKS
 from mmbirefnet.zoo.catalog import identify
-from mmbirefnet.zoo.convert import convert_birefnet_state_dict, is_reference, strip_prefixes
-from mmbirefnet.zoo.crop_order import AUTO, resolve_crop_order
+from mmbirefnet.zoo.convert import convert_birefnet_state_dict, is_reference, recognize, strip_prefixes
+from mmbirefnet.zoo.crop_order import AUTO
+from mmbirefnet.zoo.download import fetch, is_model_name
 
 
 @HOOKS.register_module()
@@ -42,10 +45,10 @@ class PretrainedCheckpointHook(Hook):
         try:
             if is_reference(state):
                 runner.logger.info('PretrainedCheckpointHook: converting parameters of the reference implementation')
-                info = identify(runner._load_from)
-                expected = info.crop_order if info else None
-                crop_order = resolve_crop_order(state, self.crop_order, expected, runner._load_from)
-                state = convert_birefnet_state_dict(state, crop_order)
+                source = str(runner._load_from)
+                file = fetch(source) if is_model_name(source) or Path(source).is_dir() else Path(source)
+                facts = recognize(identify(source), file, state, self.crop_order)
+                state = convert_birefnet_state_dict(state, facts['crop_order'])
             if isinstance(model, BiRefNet):
                 state = model.complete_state_dict(state)
             problems = misfit(state, model.state_dict(), self.optional)
