@@ -124,6 +124,8 @@ def _complete_metadata(content: object) -> None:
     for state_dict in (content, *(content.get(nest) for nest in (*NESTS, AVERAGED))):
         metadata = getattr(state_dict, '_metadata', {})
         for name, values in list(metadata.items()):
+            if not isinstance(name, str):
+                raise TypeError(f'the name {reprlib.repr(name)} is no text')
             if not isinstance(values.get('version'), (int, type(None))):
                 raise TypeError(f'the version of {reprlib.repr(name)} is no integer')
             # Loaders remove prefixes of wrappers from keys, but not from the metadata.
