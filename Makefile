@@ -14,7 +14,7 @@ MAKEFLAGS += --no-print-directory
 setup:
 	@tools/setup_env.sh
 
-# Lint and the quick tests: everything that a change can break, in 6 minutes on two cores.
+# Lint and the quick tests: everything that a change can break, in 7 minutes on two cores.
 test: lint
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -m 'not soak' $(PARALLEL) $(ARGS)
 
