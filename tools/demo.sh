@@ -14,7 +14,7 @@ start=$SECONDS
 step "synthetic data set in $out/data (10 s)"
 python tools/dataset_converters/make_synthetic_dis.py "$out/data" --size 384 --overwrite
 
-step "training, log in $out/train.log (about 5 minutes on 2 cores)"
+step "training, log in $out/train.log (about 6 minutes on 2 cores)"
 if ! python tools/train.py "$config" --work-dir "$out" >"$out/train.log" 2>&1; then
     tail -n 20 "$out/train.log" >&2
     echo "demo: training failed, see $out/train.log" >&2
