@@ -225,6 +225,7 @@ def test_mim_download(mim, tmp_path):
         assert Config.fromfile(tmp_path / f'{name}.py').model.type == 'mmbirefnet.BiRefNet'
 
 
+@pytest.mark.soak
 def test_mim_train_and_test(mim, tmp_path):
     options = ['--cfg-options', 'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
     options += ['train_cfg.max_epochs=1', *SHORT]

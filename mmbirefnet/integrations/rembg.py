@@ -106,11 +106,11 @@ def register(name: str, model_path: str | os.PathLike | None = None, **options) 
         (BiRefNetSession,),
         dict(name=classmethod(lambda cls, *args, **kwargs: name), defaults=options, __module__=__name__),
     )
-    # rembg uses the classes, and its command and server use the lists of names.
+    # rembg uses the classes, and its command and server use the lists of names; 2.0.69 has only the first list.
     sessions.sessions[name] = session
     sessions.sessions_class.append(session)
     sessions.sessions_names.append(name)
-    sessions.sessions_names_no_credentials.append(name)
+    getattr(sessions, 'sessions_names_no_credentials', []).append(name)
     return session
 
 
@@ -118,6 +118,7 @@ if NAME not in sessions.sessions:
     register(NAME)
 
 if __name__ == '__main__':
-    from rembg.cli import main  # after the model is registered: the command reads the names as it is imported
+    # After the model is registered: the command reads the names as it is imported. In rembg 2.0.69, the import runs it.
+    from rembg import cli
 
-    sys.exit(main())
+    sys.exit(cli.main())

@@ -37,6 +37,8 @@ SLOWEST_RATE = Fraction(1, 1001)  # frames per second; lowest rate that is measu
 MAX_RATE = 300  # frames per second; some recorders declare the resolution of their clock (1000) instead
 UNSPECIFIED = 2  # code point of an unspecified matrix, primaries or transfer (ITU-T H.273)
 BT709, SMPTE170M, BT2020_NCL, BT2020_CL = 1, 6, 9, 10
+# Metadata that are not UTF-8 are no damage. PyAV 19 always accepts them and has no such option.
+ANY_METADATA = {'metadata_errors': 'replace'} if int(av.__version__.split('.')[0]) < 19 else {}
 HDR_TRANSFERS = {ColorTrc.SMPTE2084: 'PQ', ColorTrc.ARIB_STD_B67: 'HLG'}
 # swscale's default interpolates chroma coarsely and rounds down. PyAV 17 has no names for the last two flags.
 EXACT = int(Interpolation.BICUBIC) | 0x2000 | 0x40000  # SWS_FULL_CHR_H_INT, SWS_ACCURATE_RND
@@ -392,8 +394,8 @@ def open_video(source: Path | BinaryIO, raw: RawVideo | None = None, hwaccel: HW
             format='rawvideo' if raw is not None else None,
             options=options,
             container_options=allowed,
-            metadata_errors='replace',
             hwaccel=hwaccel,
+            **ANY_METADATA,
         )
     except (av.FFmpegError, ValueError) as error:
         raise OSError(f'{name}: cannot be read as a video (empty, damaged, or of an unknown format)') from error

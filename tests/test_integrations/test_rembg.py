@@ -1,4 +1,4 @@
-"""Our models in rembg itself, which does not install beside the other requirements of the tests (the rembg page)."""
+"""Our models in rembg itself."""
 
 import io
 import json
@@ -21,7 +21,7 @@ from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.datasets.preparation.synthetic import make_sample
 from mmbirefnet.imaging.maps import to_uint8
 
-rembg = pytest.importorskip('rembg', reason='needs rembg, whose scikit-image pysodmetrics excludes')
+rembg = pytest.importorskip('rembg', reason='needs rembg')
 integration = pytest.importorskip('mmbirefnet.integrations.rembg')
 ROOT = Path(__file__).parents[2]
 
@@ -105,8 +105,7 @@ def test_example_of_the_page(onnx_model, image, tmp_path, monkeypatch):
 
 
 def test_command(onnx_model, image, tmp_path):
-    pytest.importorskip('click')
-    pytest.importorskip('filetype', reason='needs rembg[cli]')
+    pytest.importorskip('gradio', reason='needs rembg[cli]')
     extras = json.dumps(dict(model_path=str(onnx_model)))
     words = ['-m', 'mmbirefnet.integrations.rembg', 'i', '-m', 'mmbirefnet', '-om', '-x', extras]
     command = [sys.executable, *words, str(image), str(tmp_path / 'mask.png')]

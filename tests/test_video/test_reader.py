@@ -266,3 +266,13 @@ def test_names_of_every_kind(tmp_path, name):
     path = make_video(tmp_path / 'plain.mp4', 2)
     path = path.rename(tmp_path / os.fsdecode(name))
     assert len(read(path)[0]) == 2
+
+
+def test_metadata_that_are_not_utf8(tmp_path):
+    path = make_video(tmp_path / 'a.mp4', 2)
+    content = path.read_bytes()
+    for name, latin in ((b'Lavf', b'L\xe9vf'), (b'VideoHandler', b'Vid\xe9oHandler')):  # of the file, of its stream
+        assert name in content
+        content = content.replace(name, latin)
+    path.write_bytes(content)
+    assert len(read(path)[0]) == 2
