@@ -23,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmbirefnet.imaging.read import MAX_PIXELS, LoadedImage, LoadedSequence, as_sequence, open_regular_file
+from mmbirefnet.imaging.frames import as_sequence
+from mmbirefnet.imaging.read import MAX_PIXELS, LoadedImage, LoadedSequence, open_regular_file
 from mmbirefnet.imaging.sandbox_worker import ERRORS, REPLY_BYTES, TEXT
 from mmbirefnet.imaging.shared_buffer import KEPT_BYTES, SharedBuffer, memory_file
 
@@ -89,8 +90,8 @@ class ImageDecoder:
         Args:
             source: Path, or the bytes of a file.
             name: Name in messages; by default the path.
-            frames: ``'all'`` reads all frames or pages, as :func:`~mmbirefnet.imaging.read.load_frames` does, under the
-                same limits on time and pixels as one image.
+            frames: ``'all'`` reads all frames or pages, as :func:`~mmbirefnet.imaging.frames.load_frames` does, under
+                the same limits on time and pixels as one image.
 
         Raises:
             TimeoutError: Decoding took longer than ``seconds``. It is an ``OSError``.
@@ -104,7 +105,7 @@ class ImageDecoder:
         return image
 
     def count_frames(self, source: str | os.PathLike | bytes, name: str | None = None) -> int:
-        """Frames or pages of a file, as :func:`~mmbirefnet.imaging.read.count_frames`; errors as :meth:`read`."""
+        """Frames or pages of a file, as :func:`~mmbirefnet.imaging.frames.count_frames`; errors as :meth:`read`."""
         return self._ask(source, name, 'count')
 
     def _ask(self, source, name: str | None, task: str):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmbirefnet.imaging.read import TooManyPixelsError, count_frames, iter_frames, load_open_image, read_size
+from mmbirefnet.imaging.frames import count_frames, iter_frames
+from mmbirefnet.imaging.read import TooManyPixelsError, load_open_image, read_size
 from mmbirefnet.imaging.shared_buffer import SharedBuffer
 
 HEADER_BYTES = 256 * 2**20  # memory for a file's header, and beside the pixels
