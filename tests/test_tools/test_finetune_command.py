@@ -15,7 +15,8 @@ from mmengine.config import Config
 from small_finetuning import SMALL_MODEL, write_config, write_images, write_model
 
 from mmbirefnet.cli.main import main
-from mmbirefnet.engine.finetune import choose_recipes, finetune, list_recipes
+from mmbirefnet.engine.finetune import finetune
+from mmbirefnet.engine.finetune_plan import choose_recipes, list_recipes
 from mmbirefnet.engine.training_memory import estimate_memory
 from mmbirefnet.fileio.checkpoints import read_state_dict
 from mmbirefnet.registry import MODELS
