@@ -17,6 +17,7 @@ from typing import BinaryIO, TypeVar
 import cv2
 import numpy as np
 
+from mmbirefnet.fileio.atomic import already_exists
 from mmbirefnet.imaging.compose import compose, fit_background, output_kind, read_background
 from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.imaging.settings import Settings
@@ -124,7 +125,7 @@ def process_video(
         if path is not None and out.resolve() == path.resolve():
             raise ValueError(f'{out}: is also the source. Fix: choose another output file')
         if out.exists() and not overwrite:
-            raise FileExistsError(f'{out}: exists already')
+            raise already_exists(out)
     behind = read_background(GREEN if background is None else background)
     smooth = TemporalSmoother(smoothing)
     if resume and (path is None or stream is not None):
