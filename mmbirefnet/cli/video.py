@@ -109,7 +109,7 @@ def _run(args: argparse.Namespace, out: Path | BinaryIO) -> int:
             total = reader.expected_frames
     name = 'standard input' if args.input == '-' else args.input
     inferencer = inferencer_of(args)
-    with ImageProgress(total, args.quiet) as progress:
+    with ImageProgress(total, 'video', args.quiet) as progress:
         result = process_video(
             inferencer,
             source,
