@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -247,8 +248,7 @@ def score(cfg: Config, checkpoint: str | os.PathLike, folder: Path, soft: bool =
     cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = None
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     cfg.param_scheduler = None
-    cfg.experiment_name = f'{folder.name}_{id(cfg)}'
-    cfg.visualizer.name = cfg.experiment_name  # mmengine caches visualizers by name, with the folder of the first run
+    cfg.experiment_name = f'{folder.name}_{uuid4().hex}'  # mmengine caches loggers by name, with their file
     cfg.log_level = 'WARNING'
     with runner_of(cfg) as runner:
         return {key.rpartition('/')[2]: float(value) for key, value in runner.test().items()}

@@ -171,7 +171,22 @@ def make_plan(
         overrides = _merge(overrides, dict(optim_wrapper=dict(accumulative_counts=plan.accumulate)))
     merged = Config(overrides)
     merged.merge_from_dict(dict(options))
+    schedulers = merged.get('param_scheduler', cfg.get('param_scheduler'))
+    _check_schedule(merged.train_cfg.max_epochs, merged.custom_hooks, schedulers)
     return plan, merged._cfg_dict.to_dict()
+
+
+def _check_schedule(epochs: int, hooks: Sequence[dict], schedulers: Sequence[dict] | dict | None) -> None:
+    """Raise ``ValueError`` if a hook or schedule begins after the last epoch."""
+    schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers or []
+    begins = [(hook['type'], 'begin_epoch', hook.get('begin_epoch', 0)) for hook in hooks]
+    begins += [(each['type'], 'begin', each.get('begin', 0)) for each in schedulers if each.get('by_epoch', True)]
+    for kind, key, begin in begins:
+        if begin >= epochs:
+            raise ValueError(
+                f'--epochs {epochs}: the training ends before {kind} begins ({key}={begin} in the config). '
+                f'Fix: --epochs {begin + 1} or more, or a config in which it begins earlier'
+            )
 
 
 def _names(recipe: str | Sequence[str]) -> list[str]:
