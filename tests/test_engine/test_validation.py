@@ -194,9 +194,7 @@ def test_processes_with_different_numbers_of_images(tmp_path, wrapper):
     (tmp_path / 'uneven.py').write_text(UNEVEN)
     common = ENVIRONMENT | dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port(), WORLD_SIZE='2', LOCAL_RANK='0')
     ranks = [
-        start(
-            tmp_path, tmp_path / 'uneven.py', wrapper, output=f'output{rank}.txt', RANK=rank, LOCAL_RANK=rank, **common
-        )
+        start(tmp_path, tmp_path / 'uneven.py', wrapper, output=f'output{rank}.txt', RANK=rank, **common)
         for rank in '01'
     ]
     for rank in ranks:
