@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mmbirefnet.video import process_video
-from mmbirefnet.video.reader import RawVideo, VideoReader
+from mmbirefnet.video.container import RawVideo
+from mmbirefnet.video.reader import VideoReader
 from mmbirefnet.video.writer import CONTAINERS, STREAMED
 
 from .options import (

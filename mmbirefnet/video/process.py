@@ -23,7 +23,8 @@ from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.utils.deprecation import former_argument
 from mmbirefnet.utils.prefetch import prefetch
-from mmbirefnet.video.reader import Frame, RawVideo, VideoReader, is_stream
+from mmbirefnet.video.container import RawVideo, is_stream
+from mmbirefnet.video.reader import Frame, VideoReader
 from mmbirefnet.video.resume import FinishedFrames
 from mmbirefnet.video.temporal import TemporalSmoother
 from mmbirefnet.video.writer import CONTAINERS, STREAMED, check_container, write_stream, write_video

@@ -20,8 +20,9 @@ from mmbirefnet.cli.main import main
 from mmbirefnet.imaging.compose import OUTPUTS, compose
 from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.video import process_video
+from mmbirefnet.video.container import RawVideo
 from mmbirefnet.video.process import GREEN
-from mmbirefnet.video.reader import RawVideo, VideoReader
+from mmbirefnet.video.reader import VideoReader
 
 
 @pytest.fixture(autouse=True)
