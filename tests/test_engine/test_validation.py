@@ -153,6 +153,7 @@ from mmengine.model import BaseModel, MMFullyShardedDataParallel
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import nn
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.nn.parallel import DistributedDataParallel
 
 from mmbirefnet.engine import ValLossHook
@@ -172,7 +173,8 @@ rank = torch.distributed.get_rank()
 batches = [[[0], [1], [2], [3], [4]], []]  # of each process
 wrapper = DistributedDataParallel
 if sys.argv[1] == 'fsdp':  # needs as many batches in each process
-    batches, wrapper = [[[0, 2, 3, 4]], [[1]]], partial(MMFullyShardedDataParallel, device_id='cpu')
+    batches = [[[0, 2, 3, 4]], [[1]]]
+    wrapper = partial(MMFullyShardedDataParallel, device_id='cpu', auto_wrap_policy=ModuleWrapPolicy([nn.BatchNorm2d]))
 runner = SimpleNamespace(model=wrapper(Model()).eval(), val_dataloader=SimpleNamespace(dataset=range(5)))
 hook, metrics = ValLossHook(), {}
 hook.before_val_epoch(runner)
