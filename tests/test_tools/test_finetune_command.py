@@ -210,6 +210,7 @@ def test_guided(small, tmp_path):
     assert trained['backbone.patch_embed.proj.mask_weight'].abs().max() > 1e-3
 
 
+@pytest.mark.soak
 def test_other_depths_and_the_order_of_the_crops(tmp_path):
     """A Swin-T with 8 blocks in its third stage, as FeyNobg is a Swin-L with 24. Its values are zero."""
     state = {key: torch.zeros(()).to(value.dtype).expand(value.shape) for key, value in reference_state_dict().items()}

@@ -59,6 +59,7 @@ def test_kernels_of_old_checkpoints_are_halved(reference, ours):
 
 
 @pytest.mark.parametrize('name', ['pvtv2-b0', 'vgg16', 'vgg16-bn', 'r50', 'dinov3-s'])
+@pytest.mark.soak(keep=2)
 def test_round_trip_of_other_backbones(name):
     shapes, _ = build(name)
     state = draw_all(shapes)
@@ -189,6 +190,7 @@ def test_folder(checkpoint, reference, ours, tmp_path):
 
 
 @pytest.mark.parametrize('hub', [5, [1], dict(log_scalars=5), dict(log_scalars={'val/wF': 0.8, 7: 0.8})])
+@pytest.mark.soak(keep=1)
 def test_damaged_scores(ours, tmp_path, hub):
     torch.save(dict(state_dict=ours, meta={}, message_hub=hub), tmp_path / 'ours.pth')
     with pytest.raises(ValueError, match=r'ours\.pth: its message_hub, which keeps the scores, is damaged'):
@@ -207,6 +209,7 @@ def test_damaged_scores(ours, tmp_path, hub):
         ('neck.more', torch.zeros(1)),
     ],
 )
+@pytest.mark.soak(keep=2)
 def test_parameters_of_other_shapes(ours, tmp_path, key, value):
     """They are refused before a backbone of this size, or its index of positions, is made."""
     torch.save(dict(state_dict=ours | {key: value}), tmp_path / 'odd.pth')

@@ -14,7 +14,8 @@ import torch
 from deform_conv_inputs import assert_close, make_inputs, run
 
 from mmbirefnet.models.layers.dcn import torch_backend as deform_conv_torch
-from mmbirefnet.models.layers.dcn.layer import LOWEST_TRITON, DCNv2, load_backend
+from mmbirefnet.models.layers.dcn.backends import LOWEST_TRITON, load_backend
+from mmbirefnet.models.layers.dcn.layer import DCNv2
 
 SMALL = dict(n=1, channels=6, out_channels=4, size=(5, 4))
 CASES = {

@@ -1,0 +1,74 @@
+"""Backends of the deformable convolution by name."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+
+import mmcv.ops
+import torch
+from mmengine.logging import print_log
+from packaging.version import Version
+from torch import Tensor
+
+from mmbirefnet.models.layers.dcn import torch_backend as deform_conv_torch
+
+LOWEST_TRITON = '3.0'
+BACKENDS = ('auto', 'mmcv', 'torch', 'triton')
+
+
+@functools.cache
+def _triton_works(device: torch.device) -> bool:
+    """Whether a small convolution runs in Triton, which needs a recent GPU and a C compiler; logs why not."""
+    try:
+        x = torch.zeros(1, 16, 4, 4, device=device)
+        offset, mask, weight = x.new_zeros(1, 2, 4, 4), x.new_ones(1, 1, 4, 4), x.new_zeros(16, 16, 1, 1)
+        with torch.no_grad():
+            load_backend('triton')(x, offset, mask, weight)
+    except Exception as error:  # Triton, its compiler and the driver raise errors of many types
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        print_log(f"Triton does not run on {device}, so DCNv2 uses mmcv's kernel: {first}", 'current', logging.WARNING)
+        return False
+    return True
+
+
+def select_backend(name: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+    """Resolve the name of a backend for maps on a device.
+
+    ``'auto'`` is torch on the CPU; on CUDA it is Triton, or mmcv for float64 and where Triton does not run.
+
+    Raises:
+        ValueError: If there is no backend of that name.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f'backend must be one of {", ".join(map(repr, BACKENDS))}, got {name!r}')
+    if name != 'auto':
+        return name
+    if device.type != 'cuda':
+        return 'torch'
+    return 'triton' if dtype != torch.float64 and _triton_works(device) else 'mmcv'
+
+
+def load_backend(name: str) -> Callable[..., Tensor]:
+    """Load ``modulated_deform_conv2d`` of a backend.
+
+    Raises:
+        ImportError: If the backend is ``'triton'`` and Triton is missing or too old.
+    """
+    if name == 'mmcv':
+        return mmcv.ops.modulated_deform_conv2d
+    if name == 'torch':
+        return deform_conv_torch.modulated_deform_conv2d
+    try:
+        import triton
+
+        if Version(triton.__version__) < Version(LOWEST_TRITON):
+            raise ImportError(f'{triton.__version__} is installed, {LOWEST_TRITON} or newer is needed')
+        from mmbirefnet.models.layers.dcn import triton_backend as deform_conv_triton
+    except ImportError as error:
+        raise ImportError(
+            f"backend 'triton' needs the triton package, part of torch's CUDA builds for Linux ({error}); "
+            "use backend='auto' or 'mmcv' without it"
+        ) from error
+    return deform_conv_triton.modulated_deform_conv2d
