@@ -116,7 +116,7 @@ LITE_2K = (
     *('TR-humans', 'TR-AM-2k', 'TE-AM-2k', 'AIM-500', 'Human-2k_BG-20k', 'Distinctions-646_BG-20k', 'HIM2K', 'PPM-100'),
 )
 MATTING = (
-    *('TR-P3M-10k', 'TE-P3M-500-P', 'TR-humans', 'TR-AM-2k', 'AIM-500'),
+    *('TR-P3M-10k', 'TE-P3M-500-P', 'TR-humans', 'TR-AM-2k', 'TE-AM-2k', 'AIM-500'),
     *('Human-2k_BG-20k', 'Distinctions-646_BG-20k', 'HIM2K', 'PPM-100'),
 )
 
