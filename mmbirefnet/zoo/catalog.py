@@ -22,8 +22,8 @@ CHECKPOINT_SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin', '.ckpt')
 FOLDER_FILES = ('model.safetensors', 'pytorch_model.bin')
 INDEX_SUFFIX = '.index.json'
 SEVERAL_FILES = (
-    'its parameters are in several files, which is not supported. Fix: load the model with transformers and save it with '
-    'save_pretrained(FOLDER, max_shard_size="10GB")'
+    'its parameters are in several files, which is not supported. Fix: load the model with transformers and save it '
+    'with save_pretrained(FOLDER, max_shard_size="10GB")'
 )
 
 
