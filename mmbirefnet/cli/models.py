@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmbirefnet.zoo.catalog import get_info, list_models, suggest
-from mmbirefnet.zoo.download import NO_HUB, fetch, find_cached
+from mmbirefnet.zoo.download import fetch, find_cached
 
 DOWNLOAD = 'download'
 WIDTH = 200  # if the output is not a terminal; wide enough not to truncate lines
@@ -75,9 +75,13 @@ def _print_table(names: list[str]) -> None:
         console.width = WIDTH
     console.print(table)
     print('The terms of the training data may exclude commercial use even where the license of the weights allows it:')
-    print('see docs/en/user_guides/models.md')
+    print('in Python, mmbirefnet.zoo.get_info(NAME).licence has the license of the code, the weights and the data.')
     if missing:
-        print(f'The last column is unknown: {NO_HUB}', file=sys.stderr)
+        print(
+            'The last column is unknown without the package huggingface_hub, which downloads the models. '
+            "Fix: pip install 'mmbirefnet[hub]'",
+            file=sys.stderr,
+        )
 
 
 def _megabytes(path: Path | None) -> str:
