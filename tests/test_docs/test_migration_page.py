@@ -22,10 +22,10 @@ OTHERS |= {'num_workers', 'loss_cls_weight', 'checkpoint'}
 SETTINGS = """
     sys_home_dir data_root_dir task testsets training_set size dynamic_size background_color_synthesis load_all compile
     precisionHigh ms_supervision out_ref dec_ipt dec_ipt_split cxt_num mul_scl_ipt dec_att squeeze_block dec_blk
-    batch_size finetune_last_epochs lr num_workers bb lateral_channels_in_collection cxt lat_blk dec_channels_inter refine
-    progressive_ref ender scale auxiliary_classification refine_iteration freeze_bb model preproc_methods optimizer
-    lr_decay_epochs lr_decay_rate lambdas_pix_last lambdas_cls weights_root_dir weights verbose_eval only_S_MAE
-    SDPA_enabled device batch_size_valid rand_seed save_last save_step
+    batch_size finetune_last_epochs lr num_workers bb lateral_channels_in_collection cxt lat_blk dec_channels_inter
+    refine progressive_ref ender scale auxiliary_classification refine_iteration freeze_bb model preproc_methods
+    optimizer lr_decay_epochs lr_decay_rate lambdas_pix_last lambdas_cls weights_root_dir weights verbose_eval
+    only_S_MAE SDPA_enabled device batch_size_valid rand_seed save_last save_step
 """
 
 
