@@ -34,7 +34,7 @@ _REPOSITORY = r'(?P<repository>\w[\w.-]*/\w[\w.-]*)'
 _HUB_ID = re.compile(rf'{_REPOSITORY}(?:@(?P<revision>[^:]+))?(?::(?P<file>.+))?')
 _HUB_URL = re.compile(
     rf'(?i:https?://(?:huggingface\.co|hf\.co))/{_REPOSITORY}/?'
-    r'(?:(?:resolve|blob|raw|tree)/(?P<revision>[^/?]+)(?:/(?P<file>[^?]+))?)?/?(?:\?.*)?'
+    r'(?:(?:resolve|blob|raw|tree)/(?P<revision>[^/?]+)(?:/(?P<file>[^?#]+))?)?/?(?:[?#].*)?'
 )
 _AUTHORS_RELEASES = 'https://github.com/ZhengPeng7/BiRefNet/releases/'
 _SHA256 = re.compile(r'[0-9a-f]{64}')
@@ -102,7 +102,11 @@ def fetch(source: str | os.PathLike) -> Path:
         return _fetch_url(text)
     wanted = _hub_file(text, info)
     print_terms(find_info(wanted.repository))
-    return _fetch_from_hub(wanted)
+    path = _fetch_from_hub(wanted)
+    digest = re.search(r'#sha256=(\w+)$', text)
+    if digest and not (found := sha256_of(path)).startswith(digest[1].lower()):
+        raise ValueError(f'{text}: the SHA-256 of {path} is {found}. Fix: check the URL and the hash')
+    return path
 
 
 def is_model_name(text: str) -> bool:

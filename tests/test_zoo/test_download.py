@@ -90,6 +90,7 @@ def test_names_of_models(hub, machine):
         'https://huggingface.co/me/odd/resolve/main/deep/mine.safetensors?download=true': b'mine',
         'https://huggingface.co/me/both/blob/v2/x.pth': b'x',
         'https://HuggingFace.co/me/odd/tree/main': b'mine',
+        f'https://huggingface.co/me/both/blob/main/x.pth#sha256={hashlib.sha256(b"x").hexdigest()}': b'x',
     }
     hub.files['zhengpeng7/BiRefNet_HR'] = hub.files['ZhengPeng7/BiRefNet_HR']
     found = machine.fetch(*expected)
@@ -187,6 +188,7 @@ def test_errors_say_what_to_do(hub, machine):
         'me/parts': ('FileNotFoundError', 'model.safetensors.index.json, so its parameters are in several files'),
         'parts': ('FileNotFoundError', 'model.safetensors.index.json, so its parameters are in several files'),
         'me/two:../a.pth': ('ValueError', "no file here, nor the name of a model: Invalid filename '../a.pth'"),
+        f'https://hf.co/me/two/resolve/main/a.pth#sha256={"0" * 64}': ('ValueError', 'check the URL and the hash'),
         'me/two@v3': ('FileNotFoundError', 'https://huggingface.co/me/two has no revision v3'),
         'me/gone': ('FileNotFoundError', 'neither a file here, nor a repository on Hugging Face'),
         'me/two': ('FileNotFoundError', 'but a.pth, b.pth. Fix: name the file, such as me/two:a.pth'),
