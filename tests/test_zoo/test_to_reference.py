@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from golden import model_config, reference_state_dict
+from mmengine.logging import HistoryBuffer
 from reference_network import build, draw_all
 from safetensors.torch import load_file, save_file
 
@@ -187,6 +188,19 @@ def test_folder(checkpoint, reference, ours, tmp_path):
     loaded = load_birefnet(tmp_path / 'release')
     assert (list(loaded.meta['input_size']), loaded.meta['crop_order']) == ([1440, 2560], 'rows')
     assert_equal(loaded.state_dict, ours)
+
+
+def test_model_card_of_a_run(ours, tmp_path):
+    meta = dict(experiment_name='birefnet_own_20261126_120000', epoch=20, iter=500)
+    hub = dict(
+        log_scalars={'val/wFmeasure': HistoryBuffer([0.5, 0.75], [1, 1]), 'train/loss': HistoryBuffer([1.0], [1])}
+    )
+    torch.save(dict(state_dict=ours, meta=meta, message_hub=hub), tmp_path / 'epoch_20.pth')
+    write_reference(tmp_path / 'epoch_20.pth', tmp_path / 'release')
+    card = (tmp_path / 'release/README.md').read_text()
+    assert '\n| config of the training | birefnet_own |\n| epochs | 20 |\n| iterations | 500 |\n' in card
+    assert re.search(r'\| validation set \| wFmeasure \| 0\.75 \|', card)
+    assert 'train/' not in card
 
 
 @pytest.mark.parametrize('hub', [5, [1], dict(log_scalars=5), dict(log_scalars={'val/wF': 0.8, 7: 0.8})])
