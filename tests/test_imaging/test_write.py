@@ -244,7 +244,7 @@ def test_crop_to_the_object(tmp_path):
     assert box == dict(left=9, top=4, right=21, bottom=16, image_width=30, image_height=20)
     mask.unlink()
     cutout.unlink()
-    with pytest.raises(FileExistsError, match=r'a\.png\.json: exists'):
+    with pytest.raises(FileExistsError, match=r'a\.png\.json: already exists'):
         writer.write(Prediction(each, image, alpha))
     with pytest.raises(ValueError, match='crop=-1'):
         OutputWriter(tmp_path, crop=-1)
