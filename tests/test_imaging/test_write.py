@@ -286,7 +286,7 @@ def test_existing_files_inputs_and_linked_folders_are_not_replaced(prediction, t
     writer = OutputWriter(tmp_path / 'out', overwrite=False)
     writer.plan([own])
     assert writer.existing(own) == [tmp_path / 'out/a.png']
-    with pytest.raises(FileExistsError, match=r'out/a\.png: exists'):
+    with pytest.raises(FileExistsError, match=r'out/a\.png: already exists'):
         writer.write(Prediction(own, prediction.image, prediction.soft_map))
     assert (tmp_path / 'out/a.png').read_text() == 'mine'
 
