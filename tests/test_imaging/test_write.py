@@ -244,7 +244,7 @@ def test_crop_to_the_object(tmp_path):
     assert box == dict(left=9, top=4, right=21, bottom=16, image_width=30, image_height=20)
     mask.unlink()
     cutout.unlink()
-    with pytest.raises(FileExistsError, match=r'a\.png\.json: exists'):
+    with pytest.raises(FileExistsError, match=r'a\.png\.json: already exists'):
         writer.write(Prediction(each, image, alpha))
     with pytest.raises(ValueError, match='crop=-1'):
         OutputWriter(tmp_path, crop=-1)
@@ -286,7 +286,7 @@ def test_existing_files_inputs_and_linked_folders_are_not_replaced(prediction, t
     writer = OutputWriter(tmp_path / 'out', overwrite=False)
     writer.plan([own])
     assert writer.existing(own) == [tmp_path / 'out/a.png']
-    with pytest.raises(FileExistsError, match=r'out/a\.png: exists'):
+    with pytest.raises(FileExistsError, match=r'out/a\.png: already exists'):
         writer.write(Prediction(own, prediction.image, prediction.soft_map))
     assert (tmp_path / 'out/a.png').read_text() == 'mine'
 
