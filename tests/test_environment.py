@@ -134,6 +134,12 @@ def test_checkpoints_need_openmmlab(tmp_path):
     assert run_python(HIDE + code).stderr.strip().splitlines()[-1].startswith(MISSING)
 
 
+@pytest.mark.parametrize('words', [['finetune', '--help'], ['check', '.'], ['convert', 'a.pth', 'b.pth']])
+def test_commands_that_need_openmmlab_name_what_is_missing(words):
+    done = run_python(HIDE + f'from mmbirefnet.cli.main import main; sys.exit(main({words}))')
+    assert done.stderr.startswith(MISSING.replace('ImportError', 'error')), done.stderr
+
+
 @pytest.mark.soak
 def test_setup_makes_mmengine_read_its_own_checkpoints(tmp_path):
     """With stock tools, which import this package only when they meet its scope in a config."""

@@ -14,7 +14,7 @@ _MODULES = {
     'Settings': 'mmbirefnet.imaging.settings',
     'compare': 'mmbirefnet.apis.comparison',
     'estimate_foreground': 'mmbirefnet.imaging.foreground',
-    'load_frames': 'mmbirefnet.imaging.read',
+    'load_frames': 'mmbirefnet.imaging.frames',
     'load_image': 'mmbirefnet.imaging.read',
     'remove_background': 'mmbirefnet.apis.cutout',
 }

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mmbirefnet.apis.inferencer import BiRefNetInferencer
-from mmbirefnet.fileio.atomic import replacing
+from mmbirefnet.fileio.atomic import already_exists, replacing
 from mmbirefnet.imaging.comparison import ComparedImage, build_comparison, encode_version
 from mmbirefnet.imaging.compose import cut_out
 from mmbirefnet.imaging.read import LoadedImage
@@ -115,7 +115,7 @@ def compare(
     if longest < 1:
         raise ValueError(f'longest={longest!r}, must be 1 or more')
     if out.exists() and not overwrite:
-        raise FileExistsError(f'{out}: exists already')
+        raise already_exists(out)
     sources = list_sources(inputs)
     originals: dict[Source, bytes] = {}
     sizes: dict[Source, tuple[int, int]] = {}

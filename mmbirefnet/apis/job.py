@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,6 +23,7 @@ from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.imaging.sources import Source
 from mmbirefnet.imaging.write import OutputWriter
 from mmbirefnet.utils.prefetch import BoundedWorkers
+from mmbirefnet.utils.process_guard import is_running
 
 if TYPE_CHECKING:
     from mmbirefnet.apis.inferencer import BiRefNetInferencer, Prediction
@@ -50,13 +53,14 @@ class Report:
     model: str | None = None
     images: list[dict] = field(default_factory=list)
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the report as JSON, and replace an older one.
+    def save(self, path: str | os.PathLike, **further) -> None:
+        """Write the report as JSON, with ``further`` entries, and replace an older one.
 
         Raises:
             OSError: If it cannot be written.
         """
-        content = json.dumps(asdict(self), indent=1)  # as ASCII, with escapes also for names that are not UTF-8
+        # As ASCII, with escapes also for names that are not UTF-8.
+        content = json.dumps(asdict(self) | further, indent=1)
         try:
             with replacing(path, sync=False) as temporary:
                 temporary.write_text(f'{content}\n')
@@ -288,8 +292,17 @@ class Share(NamedTuple):
         return cls(*map(int, values))
 
     def begin(self, folder: Path) -> None:
-        """Delete the report of an earlier run for this rank."""
+        """Delete the reports that earlier jobs left behind: of this rank, and of jobs of this machine that have ended.
+
+        A job has ended if its launcher, the parent of its processes, no longer runs. Other reports stay, since they may
+        belong to a job that is still running.
+        """
         self._file(folder, self.rank).unlink(missing_ok=True)
+        for file in folder.glob('.report-*-of-*.json'):
+            with suppress(OSError, ValueError, KeyError, TypeError):  # removed by another process, or not ours
+                launcher = json.loads(file.read_bytes())['launcher']
+                if launcher['host'] == socket.gethostname() and not is_running(launcher['pid']):
+                    file.unlink(missing_ok=True)
 
     def join(self, folder: Path, report: Report) -> Report | None:
         """Write the report of this process to a shared folder, and combine all reports if it is the last one.
@@ -298,15 +311,17 @@ class Share(NamedTuple):
             In the process that ends last, the report of all processes (the files are then removed); otherwise ``None``.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        report.save(self._file(folder, self.rank))
+        launcher = dict(host=socket.gethostname(), pid=os.getppid())
+        report.save(self._file(folder, self.rank), launcher=launcher)
         files = [self._file(folder, rank) for rank in range(self.size)]
         try:
-            parts = [Report(**json.loads(file.read_bytes())) for file in files]
+            contents = [json.loads(file.read_bytes()) for file in files]
         except FileNotFoundError:  # a process is still running, or the last one has removed the files
             return None
-        for file in files:
+        for file, content in zip(files, contents):
             file.unlink(missing_ok=True)
-        return Report.joined(parts)
+            content.pop('launcher', None)
+        return Report.joined([Report(**content) for content in contents])
 
     def _file(self, folder: Path, rank: int) -> Path:
         return folder / f'.report-{rank}-of-{self.size}.json'

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         failures.append(f'failed: {source.name}: {str(error).removeprefix(f"{source.name}: ")}')
 
     with (
-        ImageProgress(len(sources) * len(models), args.quiet) as progress,
+        ImageProgress(len(sources) * len(models), 'comparing', args.quiet) as progress,
         ImageDecoder(2, DECODE_SECONDS, max_pixels=MAX_PIXELS) as decoder,
         log_to_stderr(),
     ):

@@ -302,7 +302,7 @@ def _print_report(job: ImageJob, left_out: list[Path], failures: Failures) -> No
 
 
 def _cut(job: ImageJob, sources: list[Source], stop: threading.Event | None = None, quiet: bool = False) -> None:
-    with ImageProgress(len(sources), quiet) as progress:
+    with ImageProgress(len(sources), 'cutting', quiet) as progress:
         job.on_done = progress.advance
         for _ in job.run(sources):
             if stop is not None and stop.is_set():

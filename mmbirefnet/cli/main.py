@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from mmbirefnet.environment import REQUIREMENTS, check_versions
 from mmbirefnet.utils.console import escape_unprintable
 from mmbirefnet.version import __version__
 
@@ -57,10 +58,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         part.add_arguments(subparser)
         return part.run(subparser.parse_args(argv[1:]))
     except (OSError, ValueError, ImportError, RuntimeError) as error:
-        print(f'error: {error}', file=sys.stderr)
+        print(f'error: {_with_fix(error)}', file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _with_fix(error: Exception) -> Exception:
+    """Replace the error of a missing package by that of the version check, which has the pip command."""
+    if isinstance(error, ModuleNotFoundError) and error.name in REQUIREMENTS:
+        try:
+            check_versions()
+        except ImportError as found:
+            return found
+    return error
 
 
 if __name__ == '__main__':

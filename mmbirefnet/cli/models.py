@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mmbirefnet.zoo.catalog import get_info, list_models, suggest
-from mmbirefnet.zoo.download import NO_HUB, fetch, find_cached
+from mmbirefnet.zoo.download import fetch, find_cached
 
 DOWNLOAD = 'download'
 WIDTH = 200  # if the output is not a terminal; wide enough not to truncate lines
+MIN_WIDTH = 80  # of the table; a narrower terminal breaks its lines instead of losing columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,9 +60,9 @@ def _download(names: list[str]) -> int:
 
 
 def _print_table(names: list[str]) -> None:
-    table = Table(box=SIMPLE, pad_edge=False)
-    for title in ('name', 'task', 'input size', 'backbone', 'license of the weights', 'in the cache'):
-        table.add_column(title, no_wrap=title == 'name')
+    table = Table(box=SIMPLE, pad_edge=False, show_edge=False, collapse_padding=True)
+    for title in ('name', 'task', 'size', 'backbone', 'license of the weights', 'cached'):
+        table.add_column(title, no_wrap=' ' not in title)
     missing = False
     for info in map(get_info, names):
         try:
@@ -71,13 +72,16 @@ def _print_table(names: list[str]) -> None:
         license = f'{info.licence.weights}, non-commercial' if info.non_commercial else info.licence.weights
         table.add_row(info.name, info.task, info.size, info.backbone, license, cached)
     console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH
+    console.width = max(console.width, MIN_WIDTH) if console.is_terminal else WIDTH
     console.print(table)
     print('The terms of the training data may exclude commercial use even where the license of the weights allows it:')
-    print('see docs/en/user_guides/models.md')
+    print('in Python, mmbirefnet.zoo.get_info(NAME).licence has the license of the code, the weights and the data.')
     if missing:
-        print(f'The last column is unknown: {NO_HUB}', file=sys.stderr)
+        print(
+            'The last column is unknown without the package huggingface_hub, which downloads the models. '
+            "Fix: pip install 'mmbirefnet[hub]'",
+            file=sys.stderr,
+        )
 
 
 def _megabytes(path: Path | None) -> str:

@@ -18,13 +18,14 @@ class ImageProgress:
 
     Args:
         total: Number of images.
+        task: Text before the bar.
         quiet: Whether to show no bar.
         console: Console to draw on instead.
     """
 
-    def __init__(self, total: int, quiet: bool = False, console: Console | None = None) -> None:
+    def __init__(self, total: int, task: str, quiet: bool = False, console: Console | None = None) -> None:
         console = console or Console(stderr=True)
-        columns = (TextColumn('cutting'), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+        columns = (TextColumn(task), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=console, disable=quiet or not total or not console.is_terminal)
         self._task = self._progress.add_task('', total=total)
 

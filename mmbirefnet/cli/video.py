@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mmbirefnet.video import process_video
-from mmbirefnet.video.reader import RawVideo, VideoReader
+from mmbirefnet.video.container import RawVideo
+from mmbirefnet.video.reader import VideoReader
 from mmbirefnet.video.writer import CONTAINERS, STREAMED
 
 from .options import (
@@ -109,7 +110,7 @@ def _run(args: argparse.Namespace, out: Path | BinaryIO) -> int:
             total = reader.expected_frames
     name = 'standard input' if args.input == '-' else args.input
     inferencer = inferencer_of(args)
-    with ImageProgress(total, args.quiet) as progress:
+    with ImageProgress(total, 'video', args.quiet) as progress:
         result = process_video(
             inferencer,
             source,

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
+import torch
 import torch.distributed
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -68,6 +70,8 @@ def is_fsdp(cfg: Config) -> bool:
 def runner_of(cfg: Config) -> Iterator[Runner]:
     """Build the runner of ``cfg``, within a process group if there are several processes.
 
+    Afterwards, also after an error, float32 matrix products have their former precision (``MatmulPrecisionHook``).
+
     Without an accelerator, the processes communicate over gloo. mmengine's ``init_dist`` selects a CUDA device for
     every backend, and its ``wrap_model`` passes one to DistributedDataParallel. An existing process group and
     ``device_ids=None`` prevent both.
@@ -76,6 +80,9 @@ def runner_of(cfg: Config) -> Iterator[Runner]:
         SystemExit: If another launcher than torchrun starts processes on CPUs, or if FSDP has only one process.
     """
     _rename_hooks(cfg.get('default_hooks') or {})
+    if cfg.get('visualizer'):
+        # mmengine caches visualizers by name, with the folder of the first run of this process.
+        cfg.visualizer.name = f'visualizer_{uuid4().hex}'
     if cfg.launcher == 'none' and is_fsdp(cfg):
         raise SystemExit('error: FSDP shards a model over processes; use tools/dist_train.sh or --launcher')
     if cfg.launcher != 'none' and get_device() == 'cpu':
@@ -99,6 +106,7 @@ def runner_of(cfg: Config) -> Iterator[Runner]:
                 state_dict_config=dict(type='FullStateDictConfig', rank0_only=True),
                 optim_state_dict_config=dict(type='FullOptimStateDictConfig', rank0_only=True),
             )
+    precision = torch.get_float32_matmul_precision()
     try:
         yield RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     except SystemExit:  # stopped by a signal; all ranks stop after this iteration
@@ -111,6 +119,8 @@ def runner_of(cfg: Config) -> Iterator[Runner]:
             f'{error} Fix: num_workers=0 of the data loader shows the cause; too little /dev/shm or memory asks for '
             'fewer workers, slow files for a longer default_hooks.worker_guard.timeout (seconds)'
         ) from error
+    finally:
+        torch.set_float32_matmul_precision(precision)  # mmengine calls no hook after an error
     _leave_process_group()
 
 

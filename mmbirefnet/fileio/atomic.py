@@ -64,18 +64,23 @@ def publish(temporary: str | os.PathLike, path: str | os.PathLike, overwrite: bo
         _sync(path.parent)
 
 
+def already_exists(path: str | os.PathLike) -> FileExistsError:
+    """The error for a file that exists and must not be replaced."""
+    return FileExistsError(f'{path}: already exists')
+
+
 def _claim(temporary: Path, path: Path) -> None:
     """Rename a file to ``path`` unless ``path`` exists, in one atomic step."""
     try:
         os.link(temporary, path)
         temporary.unlink()
     except FileExistsError:
-        raise FileExistsError(f'{path}: exists already') from None
+        raise already_exists(path) from None
     except OSError:  # a file system without hard links: reserve the name with an empty file, which is then replaced
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:
-            raise FileExistsError(f'{path}: exists already') from None
+            raise already_exists(path) from None
 
 
 def _sync(path: Path) -> None:

@@ -3,6 +3,7 @@
 After :func:`register_loaders`, runners, ``init_cfg`` and ``load_checkpoint`` use them for paths and URLs.
 """
 
+import hashlib
 import logging
 import os
 import re
@@ -60,7 +61,7 @@ def load_from_http(
     Args:
         filename: URL.
         map_location: See ``torch.load``.
-        model_dir: Folder of downloads; by default ``checkpoints`` in the folder of ``torch.hub``.
+        model_dir: Folder of downloads; by default as in :func:`download`.
         progress: Whether to show a progress bar.
     """
     return load_from_local(str(download(filename, model_dir or '', progress)), map_location)
@@ -72,19 +73,24 @@ def download(url: str, folder: str = '', progress: bool = False) -> Path:
     Args:
         url: URL. The SHA-256 of the file, or its first 8 or more digits, may be the end of the name (``-795e9634.pth``,
             as in torchvision and OpenMMLab), or follow as ``#sha256=…``. Without either, a warning is logged.
-        folder: Folder of downloads, absolute or relative to ``checkpoints`` in the folder of ``torch.hub``.
+        folder: Folder of downloads. By default it is below ``checkpoints`` in the folder of ``torch.hub``: files with a
+            hash in their name are in ``checkpoints`` itself, as ``torch.hub`` does it, other files in a folder for each
+            location, because files of different locations often have the same name.
         progress: Whether to show a progress bar.
 
     Returns:
         Path of the file.
 
     Raises:
-        ValueError: If the hash of the file is wrong.
+        ValueError: If the hash of the file is wrong, or the URL names no file.
         OSError: If the file cannot be downloaded.
     """
     url, fragment = urldefrag(url)
-    path = Path(torch.hub.get_dir(), 'checkpoints', folder, Path(urlparse(url).path).name)
-    named = _NAMED_HASH.search(path.name)
+    name = Path(urlparse(url).path).name
+    if name in ('', '..'):
+        raise ValueError(f'{url}: this URL has no name of a file')
+    named = _NAMED_HASH.search(name)
+    path = Path(torch.hub.get_dir(), 'checkpoints', folder or ('' if named else _location(url)), name)
     digest = fragment.removeprefix(_SHA256).lower() if fragment.startswith(_SHA256) else named[1] if named else None
     if int(os.environ.get('LOCAL_RANK', get_dist_info()[0])) == 0 and not path.is_file():
         print_log(f'downloading {url} to {path}', 'current')
@@ -92,6 +98,13 @@ def download(url: str, folder: str = '', progress: bool = False) -> Path:
     barrier()
     _check_digest(path, digest, url)
     return path
+
+
+def _location(url: str) -> str:
+    """Name of the folder for files of a location; files of different queries are different files."""
+    location, _, query = url.partition('//')[2].partition('?')
+    folder = re.sub(r'[^\w./-]|\.\.', '_', location.rpartition('/')[0])
+    return f'{folder}/{hashlib.sha256(query.encode()).hexdigest()[:16]}' if query else folder
 
 
 def _check_digest(path: Path, wanted: str | None, url: str) -> None:

@@ -36,7 +36,14 @@ def download_file(url: str, path: Path, progress: bool = False) -> None:
     Raises:
         OSError: If the file cannot be downloaded, is truncated, or does not fit on the disk; the message gives the fix.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path.with_name(f'.{path.name}.lock'), 'ab'):
+            pass
+    except OSError as error:
+        raise OSError(
+            f'{url}: cannot be saved ({error}). Fix: set TORCH_HOME to a folder that you may write to'
+        ) from error
     with FileLock(path.with_name(f'.{path.name}.lock')):
         if path.is_file():
             return
@@ -45,6 +52,8 @@ def download_file(url: str, path: Path, progress: bool = False) -> None:
         except (OSError, http.client.HTTPException, ValueError) as error:
             arrived = sum(each.stat().st_size for each in _partial_files(path))
             again = f'run it again, which goes on after {arrived} bytes' if arrived else 'run it again'
+            if getattr(error, 'errno', None) == errno.ENOSPC:
+                again = f'make space there and {again}'
             raise OSError(
                 f'{url}: cannot be downloaded ({error or type(error).__name__}). Fix: {again}, or put the file at '
                 f'{path}'
@@ -65,6 +74,8 @@ def _download(url: str, path: Path, progress: bool) -> None:
         _restart(url, path, progress, partial)
         return
     with answer:
+        if answer.headers.get_content_type() == 'text/html':
+            raise ValueError('the server answers with a web page; give the URL of the file itself')
         target = _partial_name(path, answer)
         if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
             if target != partial or not (answer.headers['Content-Range'] or '').startswith(f'bytes {start}-'):

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 
 from mmbirefnet.imaging.formats import IMAGE_SUFFIXES
+from mmbirefnet.imaging.frames import load_frames
 from mmbirefnet.imaging.maps import to_uint8
-from mmbirefnet.imaging.read import LoadedImage, LoadedSequence, load_frames, load_image
+from mmbirefnet.imaging.read import LoadedImage, LoadedSequence, load_image
 from mmbirefnet.imaging.sources import Source
 
 if TYPE_CHECKING:

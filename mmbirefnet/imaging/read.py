@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import re
-import struct
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,22 +15,15 @@ import numpy as np
 from PIL import Image
 
 from mmbirefnet.imaging.color_profiles import color_space, to_srgb
+from mmbirefnet.imaging.file_structure import jpeg_ends, orientation_of, read_png_exif
 from mmbirefnet.imaging.formats import FORMATS
 
 VISIBLE_BEHIND = 128  # gray level behind transparent pixels in the model's input
 MAX_PIXELS = 178_956_970  # where Pillow's default limit raises an error
 MAX_SIDE = 2**20  # pixels; OpenCV's limit
 _TILE_PIXELS = 2**22  # a TIFF's tile may have as many, or four times those of its image
-MAX_FRAMES = 2000  # of an animation, pages of a file
-# A further image of a JPEG, HEIF or PSD file is a preview, another view or a layer; of an icon, another size.
-_SEQUENCE_FORMATS = ('GIF', 'PNG', 'WEBP', 'AVIF', 'TIFF')
-_SUBFILE_TYPE, _REDUCED_OR_MASK = 254, 0b101  # TIFF tag, and its bits for pages that only accompany another
 _AVIF_BRANDS = (b'avif', b'avis')
 _HEIF_BRANDS = (b'heic', b'heix', b'hevc', b'hevx', b'heim', b'heis', b'mif1', b'msf1')
-_JPEG_START = b'\xff\xd8'
-_JPEG_MARKER = re.compile(rb'\xff[^\x00\x01\xff\xd0-\xd7]')  # not: stuffing, fill bytes, markers without a segment
-_JPEG_END = 0xD9
-_ORIENTATION = 0x0112  # EXIF tag
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # EXIF orientation: flip code of OpenCV, after a transpose from 5 on
 _limit_lock = threading.Lock()
 
@@ -102,7 +92,7 @@ class LoadedSequence:
 def load_image(
     source, name: str | None = None, channel_order: str = 'bgr', max_pixels: int | None = None
 ) -> LoadedImage:
-    """Read an image; of several frames or pages, the first (see :func:`load_frames`).
+    """Read an image; of several frames or pages, the first (see :func:`~mmbirefnet.imaging.frames.load_frames`).
 
     16-bit channels are scaled to 8 bits. CMYK, Lab and gray images with a color profile go through it to sRGB; RGB
     stays as it is, beside its profile. Only the formats of :data:`~mmbirefnet.imaging.formats.FORMATS` are opened.
@@ -126,8 +116,8 @@ def load_image(
         return _from_array(source, name or 'array', channel_order)
     if isinstance(source, Image.Image):
         name = name or getattr(source, 'filename', '') or 'PIL image'
-        with _named_errors(name):
-            return _from_pil(source, name, None)
+        with named_errors(name):
+            return image_from_pil(source, name, None)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         with open_regular_file(path) as file:
@@ -139,103 +129,9 @@ def load_image(
     raise TypeError(f'an image is a path, bytes, file, PIL image or array, not {type(source).__name__}')
 
 
-def load_frames(
-    source: str | os.PathLike | bytes, name: str | None = None, max_pixels: int | None = None
-) -> LoadedImage | LoadedSequence:
-    """Read all frames of an animation (GIF, PNG, WebP, AVIF) or all pages of a TIFF file.
-
-    Every frame is complete: frames that are stored as changes of the previous one are composed. The default image of a
-    PNG that is not part of its animation, and a TIFF's thumbnails and masks, are left out.
-
-    Args:
-        source: Path, or bytes of a file.
-        name: Name in messages.
-        max_pixels: Most pixels of all frames together; ``None`` for Pillow's limit.
-
-    Returns:
-        The image that :func:`load_image` returns for a file with one frame.
-
-    Raises:
-        OSError, ValueError: As :func:`load_image`.
-    """
-    path = None if isinstance(source, bytes) else Path(source)
-    name = name or str(path or 'bytes')
-    with open_source(source) as file:
-        frames, durations, plays = zip(*iter_frames(file, name, path, max_pixels))
-    return as_sequence(frames, durations, plays[0], name, path)
-
-
 def open_source(source: str | os.PathLike | bytes) -> io.BufferedIOBase:
     """Open a path or the bytes of a file for reading; errors as :func:`open_regular_file`."""
     return io.BytesIO(source) if isinstance(source, bytes) else open_regular_file(Path(source))
-
-
-def as_sequence(frames, durations, plays: int, name: str, path: Path | None) -> LoadedImage | LoadedSequence:
-    """Join the frames of :func:`iter_frames` to a sequence; one frame is an image."""
-    if len(frames) == 1:
-        return frames[0]
-    return LoadedSequence(list(frames), None if durations[0] is None else list(durations), plays, name, path)
-
-
-def iter_frames(
-    file, name: str, path: Path | None = None, max_pixels: int | None = None, allocate: Callable = np.empty
-) -> Iterator[tuple[LoadedImage, float | None, int]]:
-    """Yield each frame of an open file, the milliseconds that it is shown, and how often the animation is played.
-
-    Args:
-        allocate: As in :func:`load_open_image`.
-    """
-    with _named_errors(name), _open(file, name, max_pixels) as image:
-        indices = _frame_indices(image, name, max_pixels)
-        if len(indices) > 1:
-            if image.format == 'PNG':
-                _read_png_exif(image, name)
-            for index in indices:
-                image.seek(index)
-                frame = _from_pil(image, name, path, max_pixels)  # some plugins set the duration as they decode
-                yield frame, None if image.format == 'TIFF' else float(image.info.get('duration', 0)), _plays(image)
-            return
-    file.seek(0)
-    yield load_open_image(file, name, path, max_pixels, allocate), None, 0
-
-
-def count_frames(file, name: str, max_pixels: int | None = None) -> int:
-    """Frames or pages in an open file that :func:`iter_frames` yields, from its headers; errors as there."""
-    with _named_errors(name), _open(file, name, max_pixels) as image:
-        return len(_frame_indices(image, name, max_pixels))
-
-
-def _frame_indices(image: Image.Image, name: str, max_pixels: int | None) -> list[int]:
-    """Which frames of an open image are shown."""
-    if image.format not in _SEQUENCE_FORMATS or not getattr(image, 'is_animated', False):
-        return [0]
-    if image.n_frames > MAX_FRAMES:
-        raise TooManyPixelsError(f'{name}: {image.n_frames} frames; at most {MAX_FRAMES} are read')
-    indices = list(range(int(getattr(image, 'default_image', False)), image.n_frames))
-    pixels = len(indices) * image.width * image.height
-    if image.format == 'TIFF':
-        indices, pixels = [], 0
-        for index in range(image.n_frames):
-            image.seek(index)
-            if not indices or not image.tag_v2.get(_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK:
-                _check_tile(image, name)
-                indices.append(index)
-                pixels += image.width * image.height
-        image.seek(0)
-    if pixels > (limit := MAX_PIXELS if max_pixels is None else max_pixels):
-        raise TooManyPixelsError(
-            f'{name}: {len(indices)} frames have {pixels} pixels together, more than the limit of {limit} (max_pixels, '
-            "--max-pixels). Fix: read the first alone (frames='first', --frames first)"
-        )
-    return indices
-
-
-def _plays(image: Image.Image) -> int:
-    """How often an animation is played; a GIF's file counts the repetitions after the first time."""
-    loop = image.info.get('loop')
-    if image.format == 'GIF':
-        return 1 if loop is None else loop and loop + 1
-    return loop or 0
 
 
 def open_regular_file(path: Path) -> io.BufferedReader:
@@ -258,10 +154,10 @@ def open_regular_file(path: Path) -> io.BufferedReader:
 
 def read_size(file, name: str, max_pixels: int | None = None) -> tuple[int, int]:
     """(H, W) of the image in an open file, EXIF orientation applied, from its header; errors as :func:`load_image`."""
-    with _named_errors(name), _open(file, name, max_pixels) as image:
+    with named_errors(name), open_image(file, name, max_pixels) as image:
         if image.format == 'PNG':
-            _read_png_exif(image, name, check=False)
-        return image.size if _orientation(image) >= 5 else image.size[::-1]
+            read_png_exif(image, name, check=False)
+        return image.size if orientation_of(image) >= 5 else image.size[::-1]
 
 
 def load_open_image(
@@ -273,12 +169,12 @@ def load_open_image(
         allocate: Returns an array of a given shape and dtype, where the pixels of opaque JPEG and PNG images go. Other
             images come in arrays of their own.
     """
-    with _named_errors(name), _open(file, name, max_pixels) as image:
+    with named_errors(name), open_image(file, name, max_pixels) as image:
         if image.format == 'PNG':
-            _read_png_exif(image, name)
+            read_png_exif(image, name)
         if _is_plain(image):
             return _from_opencv(image, name, path, allocate)
-        return _from_pil(image, name, path, max_pixels)
+        return image_from_pil(image, name, path, max_pixels)
 
 
 def _is_plain(image: Image.Image) -> bool:
@@ -309,48 +205,10 @@ def _from_opencv(image: Image.Image, name: str, path: Path | None, allocate: Cal
         raise
     if pixels is None:
         raise OSError(f'{name}: truncated or damaged image')
-    pixels = _upright(pixels, _orientation(image))
+    pixels = _upright(pixels, orientation_of(image))
     # Not in place: OpenCV would copy the pixels first, into memory that is slower to get than NumPy's.
     rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=allocate(pixels.shape, np.uint8))
     return LoadedImage(rgb, None, image.info.get('icc_profile') or None, name, path)
-
-
-def jpeg_ends(data: bytes) -> bool:
-    """Whether the first image of a JPEG file reaches its end marker (ITU-T T.81, annex B)."""
-    position = len(_JPEG_START)
-    while match := _JPEG_MARKER.search(data, position):
-        position = match.end()
-        if data[position - 1] == _JPEG_END:
-            return True
-        position += int.from_bytes(data[position : position + 2], 'big')
-    return False
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8. The other tags are not read: they may be damaged."""
-    if hasattr(image, 'tag_v2'):
-        value = image.tag_v2.get(_ORIENTATION, 1)
-    else:
-        value = _exif_orientation(image.info.get('exif') or b'')
-    return value if value in range(1, 9) else 1
-
-
-def _exif_orientation(exif: bytes) -> int:
-    """The orientation in the first directory of an EXIF segment (TIFF 6.0, section 2); 1 if there is none."""
-    exif = exif.removeprefix(b'Exif\0\0')
-    order = {b'II': '<', b'MM': '>'}.get(exif[:2])
-    if order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(f'{order}4xI', exif)
-        (count,) = struct.unpack_from(f'{order}H', exif, start)
-        for position in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind = struct.unpack_from(f'{order}HH', exif, position)
-            if tag == _ORIENTATION:
-                return struct.unpack_from(order + ('I' if kind == 4 else 'H'), exif, position + 8)[0]
-    except struct.error:
-        pass
-    return 1
 
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
@@ -361,7 +219,7 @@ def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 @contextmanager
-def _named_errors(name: str) -> Iterator[None]:
+def named_errors(name: str) -> Iterator[None]:
     """Raise Pillow's errors again as ``OSError`` or ``ValueError`` that name the image."""
     try:
         yield
@@ -378,8 +236,8 @@ def _named_errors(name: str) -> Iterator[None]:
         raise kind(f'{name}: damaged or unreadable image ({error})') from error
 
 
-def _open(file, name: str, max_pixels: int | None) -> Image.Image:
-    """Read an image's header, by a plugin of ``FORMATS`` only."""
+def open_image(file, name: str, max_pixels: int | None) -> Image.Image:
+    """Read an image's header, by a plugin of ``FORMATS`` only; errors as :func:`load_image`."""
     head = file.read(16)
     file.seek(0)
     if head.startswith(b'%!PS'):
@@ -396,11 +254,12 @@ def _open(file, name: str, max_pixels: int | None) -> Image.Image:
             f'{name}: not an image that can be read (empty, damaged, or of a format outside {", ".join(FORMATS)})'
         ) from error
     _check_pixels(image.size, name, max_pixels)
-    _check_tile(image, name)
+    check_tile(image, name)
     return image
 
 
-def _check_tile(image: Image.Image, name: str) -> None:
+def check_tile(image: Image.Image, name: str) -> None:
+    """Raise ``OSError`` if a TIFF's tile is far larger than its image, since a whole tile is decoded at once."""
     tile = [getattr(image, 'tag_v2', {}).get(tag, 0) for tag in (322, 323)]  # TileWidth, TileLength
     if np.prod(tile, dtype=float) > max(_TILE_PIXELS, 4 * image.width * image.height):
         raise OSError(f'{name}: damaged image ({tile[0]}x{tile[1]} tiles in {image.width}x{image.height} pixels)')
@@ -473,37 +332,16 @@ def _pillow_limit(max_pixels: int | None) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _read_png_exif(image: Image.Image, name: str, check: bool = True) -> None:
-    """Add a PNG's EXIF to its ``info``, which may follow the rows, where Pillow reads it after decoding only.
-
-    Raises:
-        OSError: If ``check`` is on and the rows differ from their checksums, which Pillow does not verify, or the end
-            is missing.
-    """
-    file, kind = image.fp, b''
-    position = file.tell()
-    file.seek(8)
-    while kind != b'IEND' and len(head := file.read(8)) == 8:
-        length, kind = struct.unpack('>I4s', head)
-        if kind == b'eXIf':
-            image.info['exif'] = file.read(length)
-            file.seek(4, io.SEEK_CUR)
-        elif kind not in (b'IDAT', b'fdAT') or not check:
-            file.seek(length + 4, io.SEEK_CUR)
-        elif zlib.crc32(file.read(length), zlib.crc32(kind)).to_bytes(4, 'big') != file.read(4):
-            raise OSError(f'{name}: damaged or truncated image (checksum of its rows)')
-    if check and kind != b'IEND':
-        raise OSError(f'{name}: truncated image (its last part is missing)')
-    file.seek(position)
-
-
-def _from_pil(image: Image.Image, name: str, path: Path | None = None, max_pixels: int | None = None) -> LoadedImage:
+def image_from_pil(
+    image: Image.Image, name: str, path: Path | None = None, max_pixels: int | None = None
+) -> LoadedImage:
+    """Decode the current frame of an opened image with Pillow; errors as :func:`load_image`."""
     image.load()
     _check_pixels(image.size, name, max_pixels)  # an icon's image may be larger than the size in its directory
     if image.mode == 'P' and not image.getpalette():
         raise OSError(f'{name}: damaged image (it has no palette)')
     profile = image.info.get('icc_profile') or None
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     image = _eight_bits(image, name)
     alpha = None
     if image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or image.has_transparency_data:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import mmap
 import os
 import signal
 import socket
@@ -25,30 +23,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mmbirefnet.imaging.read import (
-    MAX_PIXELS,
-    LoadedImage,
-    LoadedSequence,
-    TooManyPixelsError,
-    as_sequence,
-    count_frames,
-    iter_frames,
-    load_open_image,
-    open_regular_file,
-    read_size,
-)
+from mmbirefnet.imaging.frames import as_sequence
+from mmbirefnet.imaging.read import MAX_PIXELS, LoadedImage, LoadedSequence, open_regular_file
+from mmbirefnet.imaging.sandbox_worker import ERRORS, REPLY_BYTES, TEXT
+from mmbirefnet.imaging.shared_buffer import KEPT_BYTES, SharedBuffer, memory_file
 
 START_SECONDS = 60  # a worker imports for about 0.3 s; on a machine under load much longer
-HEADER_BYTES = 256 * 2**20  # memory for a file's header, and beside the pixels
-PIXEL_BYTES = 64  # memory for a pixel: JPEG 2000 takes the most
-KEPT_BYTES = 64 * 2**20  # shared memory that a worker keeps for its next image: 22 megapixels
-_REPLY_BYTES = 2**18  # the sizes and times of 2000 frames
-_TEXT = 1000  # characters of a message
 _START = (
     'import json, sys; sys.path[:] = json.loads(sys.argv[1]); '
-    'from mmbirefnet.imaging.sandbox import run_worker; run_worker(int(sys.argv[2]), int(sys.argv[3]))'
+    'from mmbirefnet.imaging.sandbox_worker import run_worker; run_worker(int(sys.argv[2]), int(sys.argv[3]))'
 )
-_ERRORS = {'OSError': OSError, 'ValueError': ValueError, 'TooManyPixelsError': TooManyPixelsError}
 _decoders: weakref.WeakSet[ImageDecoder] = weakref.WeakSet()
 
 
@@ -106,8 +90,8 @@ class ImageDecoder:
         Args:
             source: Path, or the bytes of a file.
             name: Name in messages; by default the path.
-            frames: ``'all'`` reads all frames or pages, as :func:`~mmbirefnet.imaging.read.load_frames` does, under the
-                same limits on time and pixels as one image.
+            frames: ``'all'`` reads all frames or pages, as :func:`~mmbirefnet.imaging.frames.load_frames` does, under
+                the same limits on time and pixels as one image.
 
         Raises:
             TimeoutError: Decoding took longer than ``seconds``. It is an ``OSError``.
@@ -121,12 +105,12 @@ class ImageDecoder:
         return image
 
     def count_frames(self, source: str | os.PathLike | bytes, name: str | None = None) -> int:
-        """Frames or pages of a file, as :func:`~mmbirefnet.imaging.read.count_frames`; errors as :meth:`read`."""
+        """Frames or pages of a file, as :func:`~mmbirefnet.imaging.frames.count_frames`; errors as :meth:`read`."""
         return self._ask(source, name, 'count')
 
     def _ask(self, source, name: str | None, task: str):
         if isinstance(source, (bytes, bytearray, memoryview)):
-            name, file = name or 'bytes', _memory_file()
+            name, file = name or 'bytes', memory_file()
             file.write(source)
             file.flush()
         elif isinstance(source, (str, os.PathLike)):
@@ -197,7 +181,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self.usable = False
-        self.buffer: _Buffer | None = None
+        self.buffer: SharedBuffer | None = None
         self.socket, theirs = socket.socketpair()
         command = (sys.executable, '-c', _START, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid()))
         settings = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
@@ -223,7 +207,7 @@ class _Worker:
                 if not isinstance(error, OSError):
                     raise
                 messages.seek(0)
-                reason = messages.read()[-_TEXT:].decode(errors='replace').strip() or repr(error)
+                reason = messages.read()[-TEXT:].decode(errors='replace').strip() or repr(error)
                 raise RuntimeError(f'the process that decodes images does not start: {reason}') from error
         self.usable = True
 
@@ -231,12 +215,12 @@ class _Worker:
         self, file: int, name: str, seconds: float, memory: int, max_pixels: int, task: str
     ) -> LoadedImage | LoadedSequence | int:
         end = time.monotonic() + seconds
-        request = dict(name=name[-_TEXT:], seconds=seconds, memory=memory, max_pixels=max_pixels, task=task)
+        request = dict(name=name[-TEXT:], seconds=seconds, memory=memory, max_pixels=max_pixels, task=task)
         self.usable = False  # until the answer has arrived: after an exception the state of the worker is unknown
         try:
             files = [file]
             if self.buffer is None:
-                self.buffer = _Buffer.new()
+                self.buffer = SharedBuffer.new()
                 files.append(self.buffer.file)
             socket.send_fds(self.socket, [json.dumps(request).encode() + b'\n'], files)
             reply = self._receive(end)
@@ -258,9 +242,9 @@ class _Worker:
         data = b''
         while not data.endswith(b'\n'):
             self.socket.settimeout(max(1e-3, end - time.monotonic()))
-            part = self.socket.recv(_REPLY_BYTES)
+            part = self.socket.recv(REPLY_BYTES)
             data += part
-            if not part or len(data) > _REPLY_BYTES:
+            if not part or len(data) > REPLY_BYTES:
                 raise ConnectionError('the process ended')
         return json.loads(data)
 
@@ -296,12 +280,12 @@ class _Worker:
         self.socket.close()
 
 
-def _image_of(reply: dict, buffer: _Buffer, name: str, max_pixels: int) -> LoadedImage | LoadedSequence | int:
+def _image_of(reply: dict, buffer: SharedBuffer, name: str, max_pixels: int) -> LoadedImage | LoadedSequence | int:
     if (kind := reply.get('error')) == 'MemoryError':
         raise OSError(f'{name}: decoding needs more memory than allowed for {reply["size"]}, and was stopped')
     if kind:
         # The worker names the image as it was asked to, at most shortened.
-        raise _ERRORS.get(kind, OSError)(reply['message'])
+        raise ERRORS.get(kind, OSError)(reply['message'])
     if 'count' in reply:
         return reply['count']
     shapes = reply['shapes']
@@ -319,160 +303,3 @@ def _image_of(reply: dict, buffer: _Buffer, name: str, max_pixels: int) -> Loade
         frames.append(LoadedImage(rgb.reshape(height, width, 3), opacity, icc.tobytes() or None, name))
     durations, plays = zip(*reply['times'])
     return as_sequence(frames, durations, plays[0], name, None)
-
-
-class _Buffer:
-    """Memory that two processes share: one writes arrays to it, the other takes them.
-
-    The kernel zeroes new memory, and each process maps it page by page, which takes longer than copying an image. So
-    a buffer is used for one image after another.
-
-    Args:
-        file: Descriptor, which is closed with the buffer.
-    """
-
-    def __init__(self, file: int) -> None:
-        self.file, self.used = file, 0
-        self._map = mmap.mmap(file, os.fstat(file).st_size)
-
-    @classmethod
-    def new(cls) -> _Buffer:
-        """A buffer of ``KEPT_BYTES`` that cannot be made smaller: reading what is cut off would end the process."""
-        with _memory_file() as memory:
-            memory.truncate(KEPT_BYTES)
-            if hasattr(os, 'memfd_create'):
-                import fcntl
-
-                fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
-            return cls(os.dup(memory.fileno()))
-
-    def empty(self, shape, dtype=np.uint8) -> np.ndarray:
-        """An array behind those that were added; the buffer grows where it must."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        if (end := self.used + size) > len(self._map):
-            os.ftruncate(self.file, 2 * end)  # pages that are not written to take no memory
-            self._map = mmap.mmap(self.file, 2 * end)
-        return np.frombuffer(self._map, dtype, size, self.used).reshape(shape)
-
-    def add(self, array: np.ndarray) -> None:
-        """Put an array behind the others, or keep it there if it is the one that :meth:`empty` returned."""
-        place = self.empty(array.shape)
-        if array.ctypes.data != place.ctypes.data:
-            place[...] = array
-        self.used += array.nbytes
-
-    def take(self, size: int) -> np.ndarray:
-        """The first bytes, which what is written to the buffer later leaves as they are."""
-        if size <= KEPT_BYTES:
-            return np.frombuffer(self._map, np.uint8, size).copy()
-        return np.frombuffer(mmap.mmap(self.file, size, access=mmap.ACCESS_COPY), np.uint8)  # closed with the array
-
-    def close(self) -> None:
-        os.close(self.file)
-
-
-def _memory_file():
-    """An open file without a name, in memory where the system can."""
-    if not hasattr(os, 'memfd_create'):
-        return tempfile.TemporaryFile()
-    return os.fdopen(os.memfd_create('image', os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), 'w+b')
-
-
-def run_worker(descriptor: int, parent: int) -> None:
-    """What a worker process does: answer requests on a socket until its other end closes or the parent ends."""
-    import resource
-    import select
-
-    import cv2
-    from PIL import Image
-
-    from mmbirefnet.imaging.formats import FORMATS
-
-    cv2.setNumThreads(1)
-    Image.init()
-    Image.ID[:] = [
-        format for format in Image.ID if format in FORMATS
-    ]  # no other plugin, also in libraries that open images
-    for format in set(Image.OPEN) - set(FORMATS):
-        del Image.OPEN[format]
-    with socket.socket(fileno=descriptor) as channel:
-        channel.sendall(b'{}\n')
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders print what they dislike in a file
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        base = _allocated()
-        buffer = None
-        while True:
-            while not select.select([channel], [], [], 1.0)[0]:
-                if os.getppid() != parent:  # a fork of the parent may still hold the socket open
-                    return
-            data, files, _, _ = socket.recv_fds(channel, _REPLY_BYTES, 2)
-            if not data:
-                return
-            while not data.endswith(b'\n'):
-                data += channel.recv(_REPLY_BYTES)
-            if files[1:]:
-                if buffer is not None:
-                    buffer.close()
-                buffer = _Buffer(files[1])
-            reply = _decode(files[0], buffer, base, **json.loads(data))
-            channel.sendall(json.dumps(reply).encode() + b'\n')
-
-
-def _decode(
-    descriptor: int, buffer: _Buffer, base: int, name: str, seconds: float, memory: int, max_pixels: int, task: str
-) -> dict:
-    """Answer one request, with the pixels in the buffer.
-
-    Args:
-        task: ``'first'`` or ``'all'`` frames, or ``'count'`` for their number.
-    """
-    import resource
-
-    from PIL import Image
-
-    def allow(bytes_: int) -> None:
-        resource.setrlimit(resource.RLIMIT_DATA, (base + min(memory, bytes_), resource.RLIM_INFINITY))
-
-    # If the parent is killed meanwhile, this process ends by itself.
-    used = time.process_time()
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used + seconds) + 2, resource.RLIM_INFINITY))
-    Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)  # Pillow's errors begin at twice this, for images inside images too
-    size = 'its header'
-    with os.fdopen(descriptor, 'rb') as file, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter('always')
-        warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-        try:
-            allow(HEADER_BYTES)
-            height, width = read_size(file, name, max_pixels)
-            size = f'{width}x{height} pixels'
-            allow(HEADER_BYTES + PIXEL_BYTES * width * height)
-            file.seek(0)
-            if task == 'count':
-                return dict(count=count_frames(file, name, max_pixels), warnings=[])
-            shapes, times, buffer.used = [], [], 0
-            frames = iter_frames(file, name, None, max_pixels, buffer.empty)
-            if task == 'first':
-                frames = [(load_open_image(file, name, None, max_pixels, buffer.empty), None, 0)]
-            for image, *shown in frames:
-                profile = np.frombuffer(image.icc_profile or b'', np.uint8)
-                for part in (image.rgb, image.alpha, profile):
-                    if part is not None and part.size:
-                        buffer.add(part)
-                shapes.append((*image.size, int(image.alpha is not None), len(profile)))
-                times.append(shown)
-        except MemoryError:
-            return dict(error='MemoryError', size=size)
-        except Exception as error:
-            kinds = ('TooManyPixelsError', 'ValueError')
-            kind = next((kind for kind in kinds if isinstance(error, _ERRORS[kind])), 'OSError')
-            return dict(error=kind, message=str(error)[: 2 * _TEXT])
-    texts = [str(warning.message)[:_TEXT] for warning in caught[:5]]
-    return dict(shapes=shapes, times=times, warnings=texts)
-
-
-def _allocated() -> int:
-    """Bytes of this process that count for ``RLIMIT_DATA``."""
-    try:
-        return int(Path('/proc/self/statm').read_text().split()[5]) * mmap.PAGESIZE
-    except OSError:
-        return 0

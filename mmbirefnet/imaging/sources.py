@@ -15,15 +15,8 @@ import numpy as np
 from PIL import Image
 
 from mmbirefnet.imaging.formats import FORMATS, IMAGE_SUFFIXES
-from mmbirefnet.imaging.read import (
-    LoadedImage,
-    LoadedSequence,
-    count_frames,
-    has_image_signature,
-    load_frames,
-    load_image,
-    open_source,
-)
+from mmbirefnet.imaging.frames import count_frames, load_frames
+from mmbirefnet.imaging.read import LoadedImage, LoadedSequence, has_image_signature, load_image, open_source
 from mmbirefnet.imaging.urls import MAX_BYTES, has_scheme, is_url, read_url
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from mmbirefnet.fileio.atomic import replacing
+from mmbirefnet.fileio.atomic import already_exists, replacing
 from mmbirefnet.imaging.compose import compose_all, opacity, output_kind, read_background
 from mmbirefnet.imaging.maps import box_of_object
 from mmbirefnet.imaging.read import MAX_SIDE, LoadedSequence, available_formats
@@ -184,7 +184,7 @@ class OutputWriter:
                 raise ValueError(f'{path}: is an input, which is not overwritten; choose another output folder')
             for file in (path,) if self.crop is None else (path, _box_file(path)):
                 if not self.overwrite and os.path.lexists(file):
-                    raise FileExistsError(f'{file}: exists already')
+                    raise already_exists(file)
             if not self.single_file and not path.parent.resolve().is_relative_to(self.out_dir.resolve()):
                 raise ValueError(f'{path}: lies outside {self.out_dir}, where a link leads')
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+import time
 from functools import partial
 
 import uvicorn
@@ -18,6 +20,7 @@ ANSWER_SECONDS = 120.0  # time limit for a client to read its answer
 STALL_SECONDS = 20.0  # time limit for each part of the answer
 PART = 2**16  # bytes per part of the answer
 SHUTDOWN_SECONDS = 300
+LOG_SECONDS = 60.0  # time between two equal warnings in the log
 
 
 class Connections:
@@ -137,6 +140,30 @@ class Connection(asyncio.Protocol):
         self.is_waiting = False
 
 
+class LimitWarnings(logging.Filter):
+    """Passes each warning at most once in ``LOG_SECONDS``, with the number of those that were left out.
+
+    uvicorn logs a warning for every malformed request, so clients could fill the log.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, tuple[float, int]] = {}  # message: time when it was logged, number left out since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        now, message = time.monotonic(), record.getMessage()
+        last, left_out = self._last.get(record.msg, (-LOG_SECONDS, 0))
+        if now - last < LOG_SECONDS:
+            self._last[record.msg] = last, left_out + 1
+            return False
+        self._last[record.msg] = now, 0
+        if left_out:
+            record.msg, record.args = '%s (and %d more since the last such line)', (message, left_out)
+        return True
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Open a listening socket; port 0 takes a free one.
 
@@ -166,6 +193,9 @@ def configure(app: FastAPI) -> uvicorn.Config:
         log_config=None,  # uvicorn's default would close the log files of other modules
     )
     config.load()
+    logger = logging.getLogger('uvicorn.error')
+    logger.filters = [each for each in logger.filters if not isinstance(each, LimitWarnings)]  # of an earlier service
+    logger.addFilter(LimitWarnings())
     config.http_protocol_class = partial(connections.make, config.http_protocol_class)
     return config
 

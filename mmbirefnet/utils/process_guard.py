@@ -1,4 +1,4 @@
-"""Make worker processes ignore a job-wide SIGTERM and exit when their parent dies."""
+"""Make worker processes ignore a job-wide SIGTERM and exit when their parent dies; check that a process runs."""
 
 import os
 import signal
@@ -18,6 +18,19 @@ def guard_process() -> None:
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_watch, args=(os.getppid(),), name='process_guard', daemon=True).start()
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of this machine runs; ``True`` if that is unknown, as on Windows."""
+    if os.name == 'nt':  # os.kill would end it
+        return True
+    try:
+        os.kill(pid, 0)  # sends no signal
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def _watch(parent: int) -> None:

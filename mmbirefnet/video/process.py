@@ -17,12 +17,14 @@ from typing import BinaryIO, TypeVar
 import cv2
 import numpy as np
 
+from mmbirefnet.fileio.atomic import already_exists
 from mmbirefnet.imaging.compose import compose, fit_background, output_kind, read_background
 from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.imaging.settings import Settings
 from mmbirefnet.utils.deprecation import former_argument
 from mmbirefnet.utils.prefetch import prefetch
-from mmbirefnet.video.reader import Frame, RawVideo, VideoReader, is_stream
+from mmbirefnet.video.container import RawVideo, is_stream
+from mmbirefnet.video.reader import Frame, VideoReader
 from mmbirefnet.video.resume import FinishedFrames
 from mmbirefnet.video.temporal import TemporalSmoother
 from mmbirefnet.video.writer import CONTAINERS, STREAMED, check_container, write_stream, write_video
@@ -124,7 +126,7 @@ def process_video(
         if path is not None and out.resolve() == path.resolve():
             raise ValueError(f'{out}: is also the source. Fix: choose another output file')
         if out.exists() and not overwrite:
-            raise FileExistsError(f'{out}: exists already')
+            raise already_exists(out)
     behind = read_background(GREEN if background is None else background)
     smooth = TemporalSmoother(smoothing)
     if resume and (path is None or stream is not None):

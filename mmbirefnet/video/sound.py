@@ -10,7 +10,7 @@ from pathlib import Path
 
 import av
 
-from .reader import main_stream, open_video, origin, packets
+from .container import main_stream, open_video, origin, packets
 from .timeline import Timeline
 
 # Codecs to copy, by suffix: those that players of the format decode. None: all that the muxer accepts.

@@ -20,6 +20,11 @@ SIDE_RANGE = (256, 2304)  # sides in the training of the models of dynamic size,
 CHECKPOINT_SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin', '.ckpt')
 # Names of parameter files in a Hugging Face folder, in order of priority.
 FOLDER_FILES = ('model.safetensors', 'pytorch_model.bin')
+INDEX_SUFFIX = '.index.json'
+SEVERAL_FILES = (
+    'its parameters are in several files, which is not supported. Fix: load the model with transformers and save it '
+    'with save_pretrained(FOLDER, max_shard_size="10GB")'
+)
 
 
 class Licence(NamedTuple):
@@ -116,7 +121,7 @@ LITE_2K = (
     *('TR-humans', 'TR-AM-2k', 'TE-AM-2k', 'AIM-500', 'Human-2k_BG-20k', 'Distinctions-646_BG-20k', 'HIM2K', 'PPM-100'),
 )
 MATTING = (
-    *('TR-P3M-10k', 'TE-P3M-500-P', 'TR-humans', 'TR-AM-2k', 'AIM-500'),
+    *('TR-P3M-10k', 'TE-P3M-500-P', 'TR-humans', 'TR-AM-2k', 'TE-AM-2k', 'AIM-500'),
     *('Human-2k_BG-20k', 'Distinctions-646_BG-20k', 'HIM2K', 'PPM-100'),
 )
 
@@ -475,6 +480,8 @@ def find_checkpoint(path: str | os.PathLike) -> Path:
     for name in FOLDER_FILES:
         if (path / name).is_file():
             return path / name
+    for index in path.glob(f'*{INDEX_SUFFIX}'):
+        raise FileNotFoundError(f'{path}: this folder has {index.name}, so {SEVERAL_FILES}')
     raise FileNotFoundError(f'{path}: this folder has no {" or ".join(FOLDER_FILES)}')
 
 

@@ -11,6 +11,7 @@ import functools
 import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -19,6 +20,8 @@ from mmbirefnet.fileio.atomic import sha256_of
 from mmbirefnet.zoo.catalog import (
     CHECKPOINT_SUFFIXES,
     FOLDER_FILES,
+    INDEX_SUFFIX,
+    SEVERAL_FILES,
     ModelInfo,
     find_checkpoint,
     find_info,
@@ -30,7 +33,8 @@ _URL = re.compile(r'https?://', re.IGNORECASE)
 _REPOSITORY = r'(?P<repository>\w[\w.-]*/\w[\w.-]*)'
 _HUB_ID = re.compile(rf'{_REPOSITORY}(?:@(?P<revision>[^:]+))?(?::(?P<file>.+))?')
 _HUB_URL = re.compile(
-    rf'https?://(?:huggingface\.co|hf\.co)/{_REPOSITORY}/?(?:(?:resolve|blob)/(?P<revision>[^/?]+)/(?P<file>[^?]+))?(?:\?.*)?'
+    rf'(?i:https?://(?:huggingface\.co|hf\.co))/{_REPOSITORY}/?'
+    r'(?:(?:resolve|blob|raw|tree)/(?P<revision>[^/?]+)(?:/(?P<file>[^?#]+))?)?/?(?:[?#].*)?'
 )
 _AUTHORS_RELEASES = 'https://github.com/ZhengPeng7/BiRefNet/releases/'
 _SHA256 = re.compile(r'[0-9a-f]{64}')
@@ -75,7 +79,7 @@ def fetch(source: str | os.PathLike) -> Path:
     Raises:
         FileNotFoundError: If the file, model or repository does not exist; the message lists similar names.
         ConnectionError: If the download fails; the message explains how to use a local file.
-        PermissionError: If its terms must be accepted first.
+        PermissionError: If its terms must be accepted first, or the cache cannot be written.
         OSError: If the disk is full.
         ImportError: If huggingface_hub is not installed.
         ValueError: If the SHA-256 of the file differs from the known one.
@@ -98,7 +102,11 @@ def fetch(source: str | os.PathLike) -> Path:
         return _fetch_url(text)
     wanted = _hub_file(text, info)
     print_terms(find_info(wanted.repository))
-    return _fetch_from_hub(wanted)
+    path = _fetch_from_hub(wanted)
+    digest = re.search(r'#sha256=(\w+)$', text)
+    if digest and not (found := sha256_of(path)).startswith(digest[1].lower()):
+        raise ValueError(f'{text}: the SHA-256 of {path} is {found}. Fix: check the URL and the hash')
+    return path
 
 
 def is_model_name(text: str) -> bool:
@@ -158,17 +166,23 @@ def _fetch_from_hub(wanted: _HubFile) -> Path:
             path = _download(wanted._replace(file=file))
         except MissingFileError:
             continue
-        with contextlib.suppress(MissingFileError):  # written by mmbirefnet.zoo.to_reference, with the input size
+        except NotCachedError:
+            if cached := _find_in_snapshot(wanted):
+                return cached
+            raise
+        with contextlib.suppress(MissingFileError, NotCachedError):  # has the input size, or the original model
             _download(wanted._replace(file='config.json'))
         return path
     try:
         files = _hub(wanted.name).list_repo_files(wanted.repository, revision=wanted.revision)
     except Exception as error:
         raise _explain(error, wanted) from error
-    found = [file for suffix in CHECKPOINT_SUFFIXES for file in files if file.endswith(suffix)]
-    preferred = [file for file in found if Path(file).suffix == Path(found[0]).suffix]
+    for file in files:
+        if file.endswith(INDEX_SUFFIX):
+            raise FileNotFoundError(f'{wanted.name}: {wanted.page} has {file}, so {SEVERAL_FILES}')
+    preferred = _preferred(files)
     if len(preferred) != 1:
-        fix = f'Fix: name the file, such as {wanted.repository}:{found[0]}' if found else 'None is a checkpoint'
+        fix = f'Fix: name the file, such as {wanted.repository}:{preferred[0]}' if preferred else 'None is a checkpoint'
         listed = ', '.join(files) or 'no files'
         raise FileNotFoundError(
             f'{wanted.name}: {wanted.page} has neither {" nor ".join(FOLDER_FILES)}, but {listed}. {fix}'
@@ -176,8 +190,29 @@ def _fetch_from_hub(wanted: _HubFile) -> Path:
     return _download(wanted._replace(file=preferred[0]))
 
 
+def _preferred(files: Iterable[str]) -> list[str]:
+    """Checkpoints of the preferred format."""
+    return next((found for suffix in CHECKPOINT_SUFFIXES if (found := [f for f in files if f.endswith(suffix)])), [])
+
+
+def _find_in_snapshot(wanted: _HubFile) -> Path | None:
+    """Find the checkpoint of a repository among its files in the cache; ``None`` if there is none, or several."""
+    hub = _hub(wanted.name)
+    try:
+        folder = hub.snapshot_download(wanted.repository, revision=wanted.revision, local_files_only=True)
+    except hub.errors.LocalEntryNotFoundError:
+        return None
+    files = [os.path.relpath(path, folder) for path in Path(folder).rglob('*')]
+    found = [file for file in FOLDER_FILES if file in files][:1] or _preferred(files)
+    return Path(folder, found[0]) if len(found) == 1 else None
+
+
 class MissingFileError(FileNotFoundError):
     """Raised if a repository lacks a file."""
+
+
+class NotCachedError(ConnectionError):
+    """Raised if a file is not in the cache, and there is no network."""
 
 
 def _download(wanted: _HubFile) -> Path:
@@ -230,7 +265,7 @@ def _explain(error: Exception, wanted: _HubFile) -> Exception:
         reason = (
             'HF_HUB_OFFLINE is set, and it is not in the cache' if offline else f'no network, or {endpoint} is down'
         )
-        return ConnectionError(f'{name}: cannot be downloaded: {reason}. {wanted.bring_a_file}')
+        return NotCachedError(f'{name}: cannot be downloaded: {reason}. {wanted.bring_a_file}')
     if isinstance(error, errors.EntryNotFoundError):
         return MissingFileError(f'{name}: {wanted.page} has no file {wanted.file}')
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -238,9 +273,9 @@ def _explain(error: Exception, wanted: _HubFile) -> Exception:
             f'{name}: no space left for {wanted.file} in {constants.HF_HUB_CACHE}. Fix: make space there, or set '
             'HF_HOME to a folder on another disk'
         )
-    if isinstance(error, errors.HFValidationError):
+    if isinstance(error, ValueError):
         return ValueError(f'{name}: no file here, nor the name of a model: {error}')
-    if isinstance(error, PermissionError):
+    if isinstance(error, OSError) and error.filename:  # not an error of the network
         return PermissionError(f'{name}: {error}. Fix: set HF_HOME to a folder that you may write to')
     reason = ' '.join(str(error).split()) or type(error).__name__
     return ConnectionError(
@@ -258,6 +293,4 @@ def _fetch_url(url: str) -> Path:
             'yourself and give its path'
         ) from error
     known = identify(url).sha256 if url.startswith(_AUTHORS_RELEASES) and url.endswith('.pth') and identify(url) else ()
-    # One folder per location, since files of different locations often have the same name.
-    folder = re.sub(r'[^\w./-]', '_', url.partition('//')[2].partition('#')[0].partition('?')[0]).rpartition('/')[0]
-    return download(f'{url}#sha256={known[0]}' if known else url, folder=folder, progress=sys.stderr.isatty())
+    return download(f'{url}#sha256={known[0]}' if known else url, progress=sys.stderr.isatty())

@@ -201,7 +201,7 @@ def write_reference(
     if dst.suffix == '.safetensors':
         _write_safetensors(dst, state, facts)
         return [dst]
-    card = _model_card(Path(src).name, facts, scores)
+    card = _model_card(Path(src).name, facts, _training(loaded.meta), scores)
     paths = [dst / name for name in FILES]
     _write_safetensors(paths[0], state, facts)
     config = dict(architectures=['BiRefNet'], model_type='birefnet', **{HEADER_KEY: facts})
@@ -275,7 +275,21 @@ def _scores(src: str | os.PathLike, loaded: LoadedBiRefNet) -> list[tuple[str, s
         raise ValueError(f'its message_hub, which keeps the scores, is damaged ({error})') from error
 
 
-def _model_card(name: str, facts: dict, scores: list[tuple[str, str, float, str]]) -> str:
+def _training(meta: dict) -> list[tuple[str, str]]:
+    """Rows of property and value, from the metadata that mmengine saves in the checkpoint of a run."""
+    rows = []
+    name = re.sub(r'_\d{8}_\d{6}$', '', str(meta.get('experiment_name', '')))  # without the time of its start
+    if re.fullmatch(r'[\w.-]+', name):
+        rows.append(('config of the training', name))
+    for key, title in (('epoch', 'epochs'), ('iter', 'iterations')):
+        if isinstance(meta.get(key), int) and meta[key] > 0:
+            rows.append((title, str(meta[key])))
+    return rows
+
+
+def _model_card(
+    name: str, facts: dict, training: list[tuple[str, str]], scores: list[tuple[str, str, float, str]]
+) -> str:
     size = facts.get('input_size')
     sizes = (
         "the image's own size" if size == 'image' else f'{size[1]}x{size[0]} (width x height)' if size else 'unknown'
@@ -302,6 +316,7 @@ def _model_card(name: str, facts: dict, scores: list[tuple[str, str, float, str]
         f'| input size of the training | {sizes} |',
         "| crops of the inward reference | by rows, as in the reference implementation's present code |",
         '| normalization | RGB in [0, 1], mean 0.485, 0.456, 0.406, standard deviation 0.229, 0.224, 0.225 |',
+        *(f'| {title} | {value} |' for title, value in training),
         *table,
     ]
     return '\n'.join(lines) + '\n'

@@ -5,7 +5,7 @@ import http.server
 import json
 import threading
 from contextlib import contextmanager
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
 
 COMMIT = '0123456789abcdef0123456789abcdef01234567'
 
@@ -52,7 +52,7 @@ def run_hub():
             self.answer()
 
         def answer(self):
-            path = urlparse(self.path).path
+            path = unquote(urlparse(self.path).path)
             hub.requests.append((self.command, path, self.headers.get('Range')))
             parts = path.strip('/').split('/')
             if parts[:2] == ['api', 'models']:

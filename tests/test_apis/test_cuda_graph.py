@@ -81,7 +81,9 @@ def test_a_model_that_cannot_be_captured_goes_on(forward, monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 @pytest.mark.parametrize('dtype', ['float32', 'float16'])
-def test_predictions_of_a_graph_on_a_gpu(trained_checkpoint, dtype):
+def test_predictions_of_a_graph_on_a_gpu(trained_checkpoint, dtype, monkeypatch):
+    # The search before the capture may choose algorithms with TF32, which cuDNN uses by default.
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
     graphed = TorchBackend(*trained_checkpoint, device='cuda', dtype=dtype)
     plain = TorchBackend(*trained_checkpoint, device='cuda', dtype=dtype, cuda_graph=False)
     generator = torch.Generator().manual_seed(0)

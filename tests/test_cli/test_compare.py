@@ -122,7 +122,7 @@ def test_python(images, tmp_path):
     assert compare(inferencers, ['in/half.png'], tmp_path / 'new/page.html', longest=50).read_text().count('webp') == 4
     page = (tmp_path / 'new/page.html').read_text()
     assert page.count('</script>') == 1
-    with pytest.raises(FileExistsError, match=r'page\.html: exists already'):
+    with pytest.raises(FileExistsError, match=r'page\.html: already exists'):
         compare(inferencers, 'in', tmp_path / 'new/page.html', overwrite=False)
     with pytest.raises(ValueError, match='BiRefNet: is given twice. Fix: .* BiRefNet@2048'):
         compare(['BiRefNet', 'BiRefNet'], 'in', 'x.html')

@@ -131,7 +131,7 @@ def test_existing_files(backend, folder, tmp_path, capsys):
     mine.write_text('mine')
     assert run('in', '-o', 'out') == 1
     assert mine.read_text() == 'mine'
-    assert 'in/a.png: out/a_png.png: exists already (--overwrite or --skip-existing)' in capsys.readouterr().err
+    assert 'in/a.png: out/a_png.png: already exists (--overwrite or --skip-existing)' in capsys.readouterr().err
     backend.shapes.clear()
     assert run('in', '-o', 'out', '--skip-existing') == 0
     assert '0 written, 3 skipped, 0 failed' in capsys.readouterr().out
@@ -315,11 +315,12 @@ def test_watch_waits_until_a_file_stays_the_same(backend, folder, monkeypatch):
 def test_progress_shows_images_per_second():
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100)
-    with ImageProgress(4, console=console) as progress:
+    with ImageProgress(4, 'comparing', console=console) as progress:
         for _ in range(4):
             time.sleep(0.01)
             progress.advance()
     shown = screen.getvalue()
+    assert 'comparing' in shown
     assert '4/4' in shown
     assert 'img/s' in shown
     assert float(shown.rsplit(' img/s', 1)[0].split()[-1].split('m')[-1]) > 1

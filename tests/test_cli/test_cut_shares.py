@@ -91,6 +91,26 @@ def test_report_is_joined(cut, images, tmp_path, size):
     assert not list((tmp_path / 'out').glob('.report*'))
 
 
+def test_reports_of_jobs_that_ended_are_deleted(cut, tmp_path):
+    """Those of jobs that may still run, here or on another machine, and of other programs, stay."""
+    code = (
+        'from pathlib import Path; from mmbirefnet.apis.job import Report, Share; '
+        f'print(Share(2, 4).join(Path({str(tmp_path / "out")!r}), Report()))'
+    )
+    launch = f'import subprocess, sys; subprocess.run([sys.executable, "-c", {code!r}], check=True)'
+    subprocess.run([sys.executable, '-c', launch], check=True)
+    left = tmp_path / 'out/.report-2-of-4.json'
+    content = json.loads(left.read_text())
+    running = dict(content, launcher=dict(content['launcher'], pid=os.getpid()))
+    elsewhere = dict(content, launcher=dict(content['launcher'], host='elsewhere'))
+    kept = {'.report-0-of-3.json': running, '.report-1-of-3.json': elsewhere, '.report-2-of-3.json': [1]}
+    for name, report in kept.items():
+        (tmp_path / 'out' / name).write_text(json.dumps(report))
+    for rank in range(2):
+        cut(torchrun(rank, 2))
+    assert {path.name for path in (tmp_path / 'out').glob('.report*')} == {*kept}
+
+
 def test_environments():
     assert Share.from_environment({}) == (0, 1, 0)
     assert Share.from_environment({'SLURM_PROCID': '0', 'SLURM_NTASKS': '8'}) == (0, 1, 0)  # a batch script

@@ -22,7 +22,8 @@ from mmbirefnet import remove_background
 from mmbirefnet.apis import BiRefNetInferencer, MaskInferencer
 from mmbirefnet.cli import cut, main
 from mmbirefnet.fileio.checkpoints import write_checkpoint
-from mmbirefnet.imaging.read import LoadedSequence, load_frames
+from mmbirefnet.imaging.frames import load_frames
+from mmbirefnet.imaging.read import LoadedSequence
 from mmbirefnet.registry import MODELS
 
 DURATIONS = [50, 70, 200]

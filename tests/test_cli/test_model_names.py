@@ -117,9 +117,21 @@ def test_models(hub, capsys):
     assert captured.err.startswith('failed: BiRefNet_none: neither a file here nor a released model; did you mean')
     main(['models', 'lite-2k'])
     size = len(hub.files['ZhengPeng7/BiRefNet']['model.safetensors']) / 1e6
-    assert f'MIT                      {size:.0f} MB' in capsys.readouterr().out
+    assert re.search(rf'MIT +{size:.0f} MB', capsys.readouterr().out)
     main(['models', 'rmbg'])
     assert 'CC BY-NC 4.0, non-commercial' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('columns', ['40', '80'])
+def test_narrow_terminals_lose_no_column(hub, monkeypatch, capsys, columns):
+    monkeypatch.setenv('COLUMNS', columns)
+    monkeypatch.setenv('FORCE_COLOR', '1')  # as on a terminal
+    assert main(['models']) == 0
+    text = re.sub(r'\x1b\[\d*m', '', capsys.readouterr().out)
+    assert '…' not in text
+    assert re.search(r'^BiRefNet_dynamic-matting +matting +own size +swin-l +MIT +no', text, re.M)
+    assert re.search(r'^RMBG-2.0 +general +1024x1024 +swin-l +CC BY-NC 4.0', text, re.M)
+    assert max(map(len, text.splitlines()[:-3])) <= 80
 
 
 @pytest.mark.parametrize(

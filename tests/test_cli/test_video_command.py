@@ -20,8 +20,9 @@ from mmbirefnet.cli.main import main
 from mmbirefnet.imaging.compose import OUTPUTS, compose
 from mmbirefnet.imaging.read import LoadedImage
 from mmbirefnet.video import process_video
+from mmbirefnet.video.container import RawVideo
 from mmbirefnet.video.process import GREEN
-from mmbirefnet.video.reader import RawVideo, VideoReader
+from mmbirefnet.video.reader import VideoReader
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ def test_writes_the_video_and_prints_its_name(source, tmp_path, capsys):
     assert seen
     assert np.abs(frame[80:, 80:].reshape(-1, 3).mean(0)[::-1] - (0, 177, 64)).max() < 12
     assert main(['video', str(source), '-o', str(out), '--no-sound']) == 2
-    assert 'exists already' in capsys.readouterr().err
+    assert 'already exists' in capsys.readouterr().err
     assert main(['video', str(source), '-o', str(out), '--save', 'mask', '--overwrite', '--no-sound']) == 0
 
 

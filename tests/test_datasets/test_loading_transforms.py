@@ -8,6 +8,7 @@ from PIL import Image
 from mmbirefnet.datasets.transforms import LoadImage, LoadMask
 from mmbirefnet.datasets.transforms.decode import read_mask
 from mmbirefnet.imaging import read
+from mmbirefnet.imaging.file_structure import jpeg_ends
 
 RNG = np.random.default_rng(0)
 COLOR = cv2.resize(RNG.integers(0, 256, (6, 8, 3), np.uint8), (40, 30), interpolation=cv2.INTER_CUBIC)
@@ -92,8 +93,8 @@ class TestLoadImage:
     def test_jpeg_is_followed_to_its_end(self, options):
         """Whatever OpenCV makes of it: older versions fill up a truncated JPEG."""
         data = encoded(Image.fromarray(COLOR), format='jpeg', quality=95, **options)
-        assert read.jpeg_ends(data)
-        assert not any(read.jpeg_ends(data[:length]) for length in range(2, len(data)))
+        assert jpeg_ends(data)
+        assert not any(jpeg_ends(data[:length]) for length in range(2, len(data)))
 
     def test_bytes_behind_the_end_do_no_harm(self, tmp_path):
         (tmp_path / 'a.jpg').write_bytes(encoded(Image.fromarray(COLOR), format='jpeg') + b'\0' * 100)

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from small_training import make_runner
+from mmengine.runner import Runner
+from small_training import Stop, make_runner
 
 from mmbirefnet.engine import MatmulPrecisionHook
+from mmbirefnet.engine.launch import runner_of
 from mmbirefnet.registry import HOOKS
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -37,6 +39,25 @@ def test_precision_is_set_during_a_run(config, precision, tmp_path):
     try:
         make_runner(tmp_path / 'work', hook, Look(), train_cfg=dict(max_epochs=1)).train()
         assert set(seen) == {precision}
+        assert torch.get_float32_matmul_precision() == 'medium'
+    finally:
+        torch.set_float32_matmul_precision('highest')
+
+
+def test_precision_is_restored_after_an_error(tmp_path, monkeypatch):
+    hook = MatmulPrecisionHook('high')
+
+    class Fail(MatmulPrecisionHook):
+        def before_run(self, runner):
+            assert torch.get_float32_matmul_precision() == 'high'
+            raise Stop
+
+    runner = make_runner(tmp_path / 'work', hook, Fail())
+    monkeypatch.setattr(Runner, 'from_cfg', lambda cfg: runner)
+    torch.set_float32_matmul_precision('medium')
+    try:
+        with pytest.raises(Stop), runner_of(Config(dict(launcher='none'))) as built:
+            built.train()
         assert torch.get_float32_matmul_precision() == 'medium'
     finally:
         torch.set_float32_matmul_precision('highest')

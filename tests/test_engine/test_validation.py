@@ -143,6 +143,69 @@ def test_classes_are_resized_to_the_nearest_and_padding_is_ignored():
     assert found.tolist() == [[[0, 0, 7, 7, 255]] * 2 + [[3, 3, 255, 255, 255]] * 2 + [[255] * 5] * 2][0:1]
 
 
+UNEVEN = """
+import sys
+from functools import partial
+from types import SimpleNamespace
+
+import torch
+from mmengine.model import BaseModel, MMFullyShardedDataParallel
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import nn
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+from torch.nn.parallel import DistributedDataParallel
+
+from mmbirefnet.engine import ValLossHook
+
+
+class Model(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)  # its buffers are broadcast in each forward pass of the wrapper
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return dict(loss=self.norm(inputs).mean())
+
+
+torch.distributed.init_process_group('gloo')
+rank = torch.distributed.get_rank()
+batches = [[[0], [1], [2], [3], [4]], []]  # of each process
+wrapper = DistributedDataParallel
+if sys.argv[1] == 'fsdp':  # needs as many batches in each process
+    batches = [[[0, 2, 3, 4]], [[1]]]
+    wrapper = partial(MMFullyShardedDataParallel, device_id='cpu', auto_wrap_policy=ModuleWrapPolicy([nn.BatchNorm2d]))
+runner = SimpleNamespace(model=wrapper(Model()).eval(), val_dataloader=SimpleNamespace(dataset=range(5)))
+hook, metrics = ValLossHook(), {}
+hook.before_val_epoch(runner)
+with torch.no_grad():
+    for batch in batches[rank]:
+        images = [torch.full((1, 2, 2), float(value)) for value in batch]
+        samples = [SegDataSample(gt_sem_seg=PixelData(data=torch.zeros(1, 2, 2))) for _ in batch]
+        hook.after_val_iter(runner, 0, dict(inputs=images, data_samples=samples))
+hook.after_val_epoch(runner, metrics)
+print('loss', metrics['loss'])
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.soak(keep=1)
+@pytest.mark.parametrize('wrapper', ['ddp', 'fsdp'])
+def test_processes_with_different_numbers_of_images(tmp_path, wrapper):
+    """Five and none, or four and one in a batch."""
+    (tmp_path / 'uneven.py').write_text(UNEVEN)
+    common = ENVIRONMENT | dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port(), WORLD_SIZE='2', LOCAL_RANK='0')
+    ranks = [
+        start(tmp_path, tmp_path / 'uneven.py', wrapper, output=f'output{rank}.txt', RANK=rank, **common)
+        for rank in '01'
+    ]
+    for rank in ranks:
+        finish(rank)
+    for rank in '01':
+        (line,) = [line for line in (tmp_path / f'output{rank}.txt').read_text().splitlines() if 'loss' in line]
+        assert float(line.split()[1]) == pytest.approx(2, rel=1e-4)  # mean of 0 to 4
+
+
 def test_images_without_masks_are_named():
     with pytest.raises(ValueError, match=r'b\.png: no mask; ValLossHook needs masks'):
         with_mask_of_size(SegDataSample(metainfo=dict(img_path='b.png')), (4, 4))

@@ -34,7 +34,7 @@ def test_without_replacing(links, tmp_path, monkeypatch):
     path = tmp_path / 'file'
     with replacing(path, overwrite=False) as temporary:
         temporary.write_text('first')
-    with pytest.raises(FileExistsError, match='file: exists already'), replacing(path, overwrite=False) as temporary:
+    with pytest.raises(FileExistsError, match='file: already exists'), replacing(path, overwrite=False) as temporary:
         temporary.write_text('second')
     assert path.read_text() == 'first'
     (tmp_path / 'link').symlink_to(tmp_path / 'nowhere')

@@ -95,6 +95,22 @@ def test_download_without_a_hash_is_logged(site, monkeypatch):
     assert said[-1].endswith(f'{url}/plain.pth#sha256={digest}')
 
 
+def test_files_of_the_same_name_have_different_folders(site):
+    folder, url, _ = site
+    for name, value in (('a', 1.0), ('b', 2.0)):
+        (folder / name).mkdir()
+        torch.save(dict(value=torch.tensor(value)), folder / name / 'epoch_1.pth')
+    assert [load(f'{url}/{name}/epoch_1.pth')['value'].item() for name in 'ab'] == [1.0, 2.0]
+
+
+def test_web_page_is_no_checkpoint(site):
+    folder, url, cache = site
+    (folder / 'login.html').write_text('<html>')
+    with pytest.raises(OSError, match='the server answers with a web page; give the URL of the file itself'):
+        load(f'{url}/login.html')
+    assert not list(cache.rglob('login.html'))
+
+
 @pytest.mark.parametrize(
     ('name', 'names'),
     [('torchvision://net', 'get_torchvision_models'), ('open-mmlab://net', 'get_external_models')],

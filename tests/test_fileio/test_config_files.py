@@ -130,6 +130,7 @@ def test_malformed_options_are_rejected(word, message, capsys):
 
 
 @pytest.mark.parametrize('folder', ["it's", 'my set', 'a, b', 'quote "x"', '$HOME {{x}}', 'back\\slash'])
+@pytest.mark.soak(keep=2)
 def test_any_data_root_from_the_environment(monkeypatch, folder):
     monkeypatch.setenv('MMBIREFNET_DATA', f'/data/{folder}')
     for name in (

@@ -59,10 +59,18 @@ def test_several_at_once_download_it_once(hub, tmp_path):
 
 def test_no_space(hub, tmp_path, monkeypatch):
     monkeypatch.setattr('shutil.disk_usage', lambda _: (0, 0, 0) and type('Usage', (), dict(free=299_999)))
-    with pytest.raises(OSError, match=r'no space for 300000 bytes in .*Fix: run it again, or put the file at'):
+    with pytest.raises(
+        OSError, match=r'no space for 300000 bytes in .*Fix: make space there and run it again, or put the file at'
+    ):
         download_file(hub.address, tmp_path / 'net.pth')
 
 
 def test_no_server(tmp_path):
     with pytest.raises(OSError, match=re.escape('http://127.0.0.1:9/net.pth: cannot be downloaded (')):
         download_file('http://127.0.0.1:9/net.pth', tmp_path / 'net.pth')
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(OSError, match=r'cannot be saved \(.*Fix: set TORCH_HOME to a folder that you may write to'):
+        download_file('http://127.0.0.1:9/net.pth', tmp_path / 'file/net.pth')

@@ -20,7 +20,8 @@ from bad_files import POSTSCRIPT, iptc, slow_jpeg
 from PIL import Image, ImageCms
 
 from mmbirefnet.imaging.read import TooManyPixelsError, load_image
-from mmbirefnet.imaging.sandbox import KEPT_BYTES, ImageDecoder
+from mmbirefnet.imaging.sandbox import ImageDecoder
+from mmbirefnet.imaging.shared_buffer import KEPT_BYTES
 
 WHOLE = bad_files.intact_images()
 
@@ -339,7 +340,7 @@ def test_workers_end_with_their_parent(tmp_path):
 
 def test_workers_import_neither_torch_nor_openmmlab():
     script = (
-        'import sys, mmbirefnet\nbefore = set(sys.modules)\nimport cv2, mmbirefnet.imaging.sandbox\n'
+        'import sys, mmbirefnet\nbefore = set(sys.modules)\nimport cv2, mmbirefnet.imaging.sandbox_worker\n'
         "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
     )
     imported = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True).stdout.split()

@@ -310,7 +310,7 @@ def test_a_file_that_appears_during_the_write_is_kept(prediction, tmp_path, monk
         return encode(*words)
 
     monkeypatch.setattr(write, 'encode_image', encode_while_another_writes)
-    with pytest.raises(FileExistsError, match=r'a\.png: exists already'):
+    with pytest.raises(FileExistsError, match=r'a\.png: already exists'):
         writer.write(prediction)
     assert target.read_text() == 'theirs'
     assert list(target.parent.iterdir()) == [target]

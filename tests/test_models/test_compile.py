@@ -63,6 +63,15 @@ def step(model: nn.Module, forward) -> dict[str, torch.Tensor]:
     return results | dict(model.named_buffers())
 
 
+def test_training_of_the_backbone_is_one_graph():
+    backbone = build().train().backbone
+    compiled = torch.compile(backbone.forward, backend='eager', dynamic=False, fullgraph=True)
+    torch.manual_seed(0)
+    expected = backbone(x := image(0, 2, 64, 64).double())
+    torch.manual_seed(0)
+    torch.testing.assert_close(compiled(x), expected)
+
+
 @pytest.mark.parametrize('with_cp', [False, True])
 def test_training_step(with_cp):
     results = []

@@ -24,7 +24,8 @@ from red import TakesRed, red_square
 from mmbirefnet.apis import BiRefNetInferencer, Settings
 from mmbirefnet.cli import cut, main
 from mmbirefnet.fileio.checkpoints import read_state_dict
-from mmbirefnet.imaging.sandbox import HEADER_BYTES, ImageDecoder
+from mmbirefnet.imaging.sandbox import ImageDecoder
+from mmbirefnet.imaging.sandbox_worker import HEADER_BYTES
 from mmbirefnet.server.app import create_app
 from mmbirefnet.server.limits import Limits
 from mmbirefnet.video.reader import VideoReader

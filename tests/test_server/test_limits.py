@@ -17,6 +17,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import httpx
@@ -582,6 +583,20 @@ def test_eight_clients_at_the_limits_stay_within_the_memory(square, fields):
         assert peak - before < bounds['memory'], f'{(peak - before) / 2**20:.0f} MiB'
         print(f'{(peak - before) / 2**20:.0f} of {bounds["memory"] / 2**20:.0f} MiB')
         assert post(address, square).status_code == 200
+
+
+def test_malformed_requests_do_not_flood_the_log(monkeypatch, caplog):
+    """One line a minute, with the number of those that were left out."""
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=1000.0)
+    monkeypatch.setattr(running, 'time', clock)
+    with service() as address:
+        for _ in range(20):
+            raw(address, b'GET\r\n\r\n')
+        clock.now += 61
+        raw(address, b'GET\r\n\r\n')
+    lines = [record.getMessage() for record in caplog.records if record.name == 'uvicorn.error']
+    malformed = 'Invalid HTTP request received.'
+    assert lines == [malformed, f'{malformed} (and 19 more since the last such line)']
 
 
 @pytest.mark.soak

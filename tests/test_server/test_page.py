@@ -297,6 +297,7 @@ def test_accessibility(browser, scheme, width):
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
+@pytest.mark.soak(keep=1)
 def test_page_fits_a_phone(browser, scheme):
     with service() as (host, port):
         page = browser.new_page(viewport={'width': 320, 'height': 640}, color_scheme=scheme)

@@ -181,6 +181,7 @@ COMMAND = 'from mmbirefnet.cli.main import main; main(["cut", "a.png", "-o", "ou
 
 
 @pytest.mark.parametrize('entry', [*(f'tools/{name}' for name in TOOLS), 'demo/image_demo.py', COMMAND])
+@pytest.mark.soak(keep=3)
 def test_idle_threads_sleep(entry, tmp_path):
     """The variable is set before torch, which reads it, is imported; a user's own value stays."""
     (tmp_path / 'torch').mkdir()

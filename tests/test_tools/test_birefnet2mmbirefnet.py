@@ -179,6 +179,7 @@ def test_convert_safetensors(main, reference, tmp_path, capsys):
     ('backbone', 'untrained'),
     [('pvtv2-b0', 'pretrained'), ('r50', 'init_cfg'), ('vgg16-bn', 'init_cfg'), ('dinov3-s', 'pretrained')],
 )
+@pytest.mark.soak(keep=1)
 def test_other_backbones(main, tmp_path, capsys, backbone, untrained):
     with torch.device('meta'):
         shapes, _ = build(backbone)
@@ -230,6 +231,7 @@ def dilated(reference: dict) -> dict:
         (dilated, 'model.decode_head.aspp_cfg.dilations=(1,6,12,18)'),
     ],
 )
+@pytest.mark.soak(keep=1)
 def test_options_of_ablations(main, reference, tmp_path, capsys, change, option):
     torch.save(change(without(reference, 'cls_head')), tmp_path / 'ablation.pth')
     main([str(tmp_path / 'ablation.pth'), str(tmp_path / 'out.pth')])

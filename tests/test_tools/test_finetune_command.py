@@ -5,6 +5,7 @@ import importlib
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,8 @@ from mmengine.config import Config
 from small_finetuning import SMALL_MODEL, write_config, write_images, write_model
 
 from mmbirefnet.cli.main import main
-from mmbirefnet.engine.finetune import choose_recipes, finetune, list_recipes
+from mmbirefnet.engine.finetune import finetune
+from mmbirefnet.engine.finetune_plan import choose_recipes, list_recipes
 from mmbirefnet.engine.training_memory import estimate_memory
 from mmbirefnet.fileio.checkpoints import read_state_dict
 from mmbirefnet.registry import MODELS
@@ -94,6 +96,46 @@ def test_inverted_masks_stop_it(small, tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.parametrize(
+    ('option', 'value', 'name'),
+    [
+        ('custom_hooks', [dict(type='EMAHook', begin_epoch=2)], 'EMAHook begins (begin_epoch=2'),
+        ('param_scheduler', [dict(type='LinearLR', begin=1, end=3)], 'LinearLR begins (begin=1'),
+    ],
+)
+def test_schedules_begin_before_the_last_epoch(small, tmp_path, option, value, name):
+    config, checkpoint = small
+    data = write_images(tmp_path / 'data', range(4))
+    late = write_config(tmp_path / 'late.py', base=config, more=f'{option} = {value!r}\n')
+
+    def plan(epochs):
+        return finetune(
+            *(data, tmp_path / 'run', str(checkpoint)),
+            config=late,
+            epochs=epochs,
+            check=False,
+            dry_run=True,
+            report=lambda line: None,
+        )
+
+    with pytest.raises(ValueError, match=re.escape(f'--epochs 1: the training ends before {name} in the config)')):
+        plan(1)
+    assert plan(3).epochs == 3
+
+
+@pytest.mark.soak
+def test_again_into_a_folder_that_was_removed(small, tmp_path):
+    data = write_images(tmp_path / 'data', range(4))
+    for _ in range(2):
+        result = finetune(
+            *(data, tmp_path / 'run', str(small[1])), config=small[0], epochs=1, check=False, report=lambda line: None
+        )
+        (scalars,) = tmp_path.glob('run/work_dir/*/vis_data/scalars.json')
+        assert 'loss' in scalars.read_text()
+        assert Path(result.weights).exists()
+        shutil.rmtree(tmp_path / 'run')
+
+
 @pytest.mark.soak
 def test_memory_decides_the_batch(small, tmp_path):
     """The batch gets smaller, then activations are computed again; the step keeps its images."""
@@ -168,6 +210,7 @@ def test_guided(small, tmp_path):
     assert trained['backbone.patch_embed.proj.mask_weight'].abs().max() > 1e-3
 
 
+@pytest.mark.soak
 def test_other_depths_and_the_order_of_the_crops(tmp_path):
     """A Swin-T with 8 blocks in its third stage, as FeyNobg is a Swin-L with 24. Its values are zero."""
     state = {key: torch.zeros(()).to(value.dtype).expand(value.shape) for key, value in reference_state_dict().items()}

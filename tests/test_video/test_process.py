@@ -188,7 +188,7 @@ def test_few_frames_in_memory(inferencer, tmp_path, monkeypatch):
         ('video', 'a.mp4', {'background': 'no-such-color'}, ValueError, 'no-such-color'),
         ('video', 'a.mp4', {'background': 'red', 'save': 'mask'}, ValueError, "background='red'"),
         ('video', 'in.mp4', {}, ValueError, 'is also the source'),
-        ('video', 'there.mp4', {'overwrite': False}, FileExistsError, 'there.mp4: exists already'),
+        ('video', 'there.mp4', {'overwrite': False}, FileExistsError, 'there.mp4: already exists'),
     ],
 )
 def test_errors(inferencer, tmp_path, content, out, options, error, message):

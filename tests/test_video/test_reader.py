@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from videos import BLUE, RED, constant_frame, make_video, red_square_frame
 
-from mmbirefnet.video import reader
-from mmbirefnet.video.reader import ColorTags, VideoReader, cut_off
+from mmbirefnet.video import container, reader
+from mmbirefnet.video.container import cut_off
+from mmbirefnet.video.reader import ColorTags, VideoReader
 from mmbirefnet.video.timeline import MAX_GAP
 
 
@@ -256,7 +257,8 @@ def test_sound_alone_and_large_frames_are_named(tmp_path, monkeypatch):
     make_video(tmp_path / 'sound.mp4', 0, sound='aac')
     with pytest.raises(OSError, match=r'sound\.mp4: cannot be read as a video \(it has no video stream'):
         VideoReader(tmp_path / 'sound.mp4')
-    monkeypatch.setattr(reader, 'MAX_PIXELS', 96 * 128 - 1)
+    for module in (container, reader):
+        monkeypatch.setattr(module, 'MAX_PIXELS', 96 * 128 - 1)
     with pytest.raises((OSError, ValueError), match=r'in\.mp4'):
         VideoReader(make_video(tmp_path / 'in.mp4', 2))
 

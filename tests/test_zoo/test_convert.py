@@ -163,6 +163,7 @@ def test_load_takes_both_forms(tmp_path, reference, converted):
         ('model_name', 7),
     ],
 )
+@pytest.mark.soak(keep=3)
 def test_wrong_metadata_is_rejected(tmp_path, reference, converted, fact, value):
     """In the meta of a checkpoint, or in the config.json beside one."""
     ours = {key: value.new_ones(()).expand(value.shape) for key, value in converted.items()}
@@ -263,6 +264,7 @@ DILATED = dict(conv_cfg=None, kernel_sizes=(1, 3, 3, 3), dilations=(1, 6, 12, 18
     ],
     ids=str,
 )
+@pytest.mark.soak(keep=4)
 def test_infer_options(options):
     cfg = model_config()
     if 'multi_scale_input' in options:

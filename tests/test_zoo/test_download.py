@@ -89,6 +89,8 @@ def test_names_of_models(hub, machine):
         'https://huggingface.co/me/both': b'safe',
         'https://huggingface.co/me/odd/resolve/main/deep/mine.safetensors?download=true': b'mine',
         'https://huggingface.co/me/both/blob/v2/x.pth': b'x',
+        'https://HuggingFace.co/me/odd/tree/main': b'mine',
+        f'https://huggingface.co/me/both/blob/main/x.pth#sha256={hashlib.sha256(b"x").hexdigest()}': b'x',
     }
     hub.files['zhengpeng7/BiRefNet_HR'] = hub.files['ZhengPeng7/BiRefNet_HR']
     found = machine.fetch(*expected)
@@ -140,17 +142,39 @@ def test_without_network(hub, machine, tmp_path):
         'Python weights=)'
     )
     reason = 'BiRefNet_lite: cannot be downloaded: no network, or http://127.0.0.1:9 is down. '
-    assert second == ['ConnectionError', reason + bring]
+    assert second == ['NotCachedError', reason + bring]
     (first, second) = machine.fetch('BiRefNet', 'BiRefNet_lite', HF_HUB_OFFLINE='1')
     assert Path(first[1]).read_bytes() == b'general'
     reason = 'BiRefNet_lite: cannot be downloaded: HF_HUB_OFFLINE is set, and it is not in the cache. '
-    assert second == ['ConnectionError', reason + bring]
+    assert second == ['NotCachedError', reason + bring]
     (tmp_path / 'BiRefNet_lite').mkdir()  # as the message says
     (tmp_path / 'BiRefNet_lite/model.safetensors').write_bytes(b'brought')
     assert machine.fetch('BiRefNet_lite', **nowhere) == [['path', 'BiRefNet_lite/model.safetensors']]
 
 
+def test_cached_files_of_any_name_need_no_network(hub, machine):
+    hub.files['me/pickle'] = {'pytorch_model.bin': b'pickle'}
+    hub.files['me/odd'] = {'mine.safetensors': b'mine', 'README.md': b''}
+    hub.files['me/plain'] = {'model.safetensors': b'plain'}  # without config.json
+    names = ('me/pickle', 'me/odd', 'me/plain')
+    online = machine.fetch(*names)
+    assert [Path(path).read_bytes() for _, path in online] == [b'pickle', b'mine', b'plain']
+    assert machine.fetch(*names, HF_HUB_OFFLINE='1') == online
+
+
+def test_errors_of_the_cache_name_the_folder(hub, machine, tmp_path):
+    hub.files['me/model'] = {'model.safetensors': b'safe'}
+    (tmp_path / 'file').touch()
+    ((kind, message),) = machine.fetch('me/model', HF_HUB_CACHE=str(tmp_path / 'file'))
+    assert kind == 'PermissionError'
+    assert f'{tmp_path / "file"}' in message
+    assert message.endswith('Fix: set HF_HOME to a folder that you may write to')
+
+
 def test_errors_say_what_to_do(hub, machine):
+    hub.files['me/parts'] = {'model.safetensors.index.json': b'{}', 'model-00001-of-00002.safetensors': b''}
+    (machine.folder / 'parts').mkdir()
+    (machine.folder / 'parts/model.safetensors.index.json').touch()
     hub.files['briaai/RMBG-2.0'] = {'model.safetensors': b'gated'}
     hub.gated.add('briaai/RMBG-2.0')
     hub.files['me/two'] = {'a.pth': b'a', 'b.pth': b'b'}
@@ -161,6 +185,10 @@ def test_errors_say_what_to_do(hub, machine):
             'terms have to be accepted first. Fix: log in at https://huggingface.co/briaai/RMBG-2.0',
         ),
         'me/two:c.pth': ('MissingFileError', 'https://huggingface.co/me/two has no file c.pth'),
+        'me/parts': ('FileNotFoundError', 'model.safetensors.index.json, so its parameters are in several files'),
+        'parts': ('FileNotFoundError', 'model.safetensors.index.json, so its parameters are in several files'),
+        'me/two:../a.pth': ('ValueError', "no file here, nor the name of a model: Invalid filename '../a.pth'"),
+        f'https://hf.co/me/two/resolve/main/a.pth#sha256={"0" * 64}': ('ValueError', 'check the URL and the hash'),
         'me/two@v3': ('FileNotFoundError', 'https://huggingface.co/me/two has no revision v3'),
         'me/gone': ('FileNotFoundError', 'neither a file here, nor a repository on Hugging Face'),
         'me/two': ('FileNotFoundError', 'but a.pth, b.pth. Fix: name the file, such as me/two:a.pth'),
@@ -273,4 +301,10 @@ def test_url(tmp_path, monkeypatch):
             fetch(f'{url}/b/model.pth#sha256={digest}')
         with pytest.raises(OSError, match=r'c/model\.pth: cannot be downloaded .*404'):
             fetch(f'{url}/c/model.pth')
+        paths = {fetch(f'{url}/a/model.pth{query}') for query in ('', '?id=1', '?id=2')}
+        assert len(paths) == 3
+        outside = fetch(f'{url}/a/../../../a/model.pth').resolve()
+        assert outside.is_relative_to(tmp_path / 'home/hub/checkpoints')
+        with pytest.raises(ValueError, match='no name of a file'):
+            fetch(f'{url}/')
         server.shutdown()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from golden import model_config, reference_state_dict
+from mmengine.logging import HistoryBuffer
 from reference_network import build, draw_all
 from safetensors.torch import load_file, save_file
 
@@ -59,6 +60,7 @@ def test_kernels_of_old_checkpoints_are_halved(reference, ours):
 
 
 @pytest.mark.parametrize('name', ['pvtv2-b0', 'vgg16', 'vgg16-bn', 'r50', 'dinov3-s'])
+@pytest.mark.soak(keep=2)
 def test_round_trip_of_other_backbones(name):
     shapes, _ = build(name)
     state = draw_all(shapes)
@@ -188,7 +190,21 @@ def test_folder(checkpoint, reference, ours, tmp_path):
     assert_equal(loaded.state_dict, ours)
 
 
+def test_model_card_of_a_run(ours, tmp_path):
+    meta = dict(experiment_name='birefnet_own_20261126_120000', epoch=20, iter=500)
+    hub = dict(
+        log_scalars={'val/wFmeasure': HistoryBuffer([0.5, 0.75], [1, 1]), 'train/loss': HistoryBuffer([1.0], [1])}
+    )
+    torch.save(dict(state_dict=ours, meta=meta, message_hub=hub), tmp_path / 'epoch_20.pth')
+    write_reference(tmp_path / 'epoch_20.pth', tmp_path / 'release')
+    card = (tmp_path / 'release/README.md').read_text()
+    assert '\n| config of the training | birefnet_own |\n| epochs | 20 |\n| iterations | 500 |\n' in card
+    assert re.search(r'\| validation set \| wFmeasure \| 0\.75 \|', card)
+    assert 'train/' not in card
+
+
 @pytest.mark.parametrize('hub', [5, [1], dict(log_scalars=5), dict(log_scalars={'val/wF': 0.8, 7: 0.8})])
+@pytest.mark.soak(keep=1)
 def test_damaged_scores(ours, tmp_path, hub):
     torch.save(dict(state_dict=ours, meta={}, message_hub=hub), tmp_path / 'ours.pth')
     with pytest.raises(ValueError, match=r'ours\.pth: its message_hub, which keeps the scores, is damaged'):
@@ -207,6 +223,7 @@ def test_damaged_scores(ours, tmp_path, hub):
         ('neck.more', torch.zeros(1)),
     ],
 )
+@pytest.mark.soak(keep=2)
 def test_parameters_of_other_shapes(ours, tmp_path, key, value):
     """They are refused before a backbone of this size, or its index of positions, is made."""
     torch.save(dict(state_dict=ours | {key: value}), tmp_path / 'odd.pth')

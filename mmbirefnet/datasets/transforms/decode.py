@@ -11,7 +11,8 @@ from mmengine import fileio
 from mmengine.fileio import LocalBackend
 from PIL import Image
 
-from mmbirefnet.imaging.read import available_formats, jpeg_ends, load_image, open_regular_file, read_size
+from mmbirefnet.imaging.file_structure import jpeg_ends
+from mmbirefnet.imaging.read import available_formats, load_image, open_regular_file, read_size
 
 _JPEG_START = b'\xff\xd8'
 _PNG_START = b'\x89PNG\r\n\x1a\n'

@@ -96,5 +96,5 @@ class MatmulPrecisionHook(Hook):
         torch.set_float32_matmul_precision(self.precision)
 
     def after_run(self, runner: Runner) -> None:
-        """Restore the former precision of the process."""
+        """Restore the former precision of the process; after an error, ``engine.launch.runner_of`` does."""
         torch.set_float32_matmul_precision(self._former)

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from itertools import chain, zip_longest
 from statistics import fmean
 
+import torch
 import torch.nn.functional as F
-from mmengine.dist import all_gather_object
+from mmengine.dist import all_gather_object, all_reduce
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, PixelData
 from mmseg.structures import SegDataSample
+from torch.nn.parallel import DistributedDataParallel
 
 from mmbirefnet.registry import HOOKS
 
@@ -45,12 +47,22 @@ class ValLossHook(Hook):
         outputs: Sequence[BaseDataElement] | None = None,
     ) -> None:
         """Compute the losses of a batch, image by image; gradients are disabled in validation."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        forward = runner.model
+        model = forward.module if is_model_wrapper(forward) else forward
         data = model.data_preprocessor(data_batch, False)
-        for image, sample in zip(data['inputs'], data['data_samples']):
-            losses = runner.model(image[None], [with_mask_of_size(sample, image.shape[1:])], mode='loss')
-            _, values = model.parse_losses(losses)
-            self._losses.append({name: value.item() for name, value in values.items()})
+        images = list(zip(data['inputs'], data['data_samples']))
+        rounds = len(images)
+        # A wrapper's forward pass may wait for the other processes, which may have fewer images (round_up=False).
+        if isinstance(forward, DistributedDataParallel):
+            forward = model  # mmengine's validation does not use the wrapper either
+        elif forward is not model:
+            rounds = _largest(rounds)
+        for index in range(rounds):
+            image, sample = images[min(index, len(images) - 1)]
+            losses = forward(image[None], [with_mask_of_size(sample, image.shape[1:])], mode='loss')
+            if index < len(images):
+                _, values = model.parse_losses(losses)
+                self._losses.append({name: value.item() for name, value in values.items()})
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Average over the images of all processes, without repeated images of the last batch."""
@@ -58,6 +70,13 @@ class ValLossHook(Hook):
         images = [losses for losses in chain.from_iterable(rounds) if losses is not None]
         images = images[: len(runner.val_dataloader.dataset)]
         metrics.update({name: fmean(losses[name] for losses in images) for name in images[0]})
+
+
+def _largest(number: int) -> int:
+    """The largest of the numbers of all processes."""
+    numbers = torch.tensor(number)
+    all_reduce(numbers, 'max')
+    return int(numbers)
 
 
 def with_mask_of_size(sample: SegDataSample, size: Sequence[int]) -> SegDataSample:

@@ -66,8 +66,8 @@ def recompute(module: nn.Module, function: Callable[..., Tensor], *inputs: Tenso
         *inputs: Its inputs, which are kept.
         random: Whether it uses random numbers, which the second pass then reproduces.
     """
-    needed = module.training and torch.is_grad_enabled() and not inside_checkpoint.get()
-    if not needed or is_compiling():
+    # Asked first, since torch.compile cannot trace context variables.
+    if is_compiling() or not module.training or not torch.is_grad_enabled() or inside_checkpoint.get():
         return function(*inputs)
     return checkpoint(
         function,

@@ -13,13 +13,19 @@ except ImportError:  # torch < 2.3, whose tracer supports this function
 __all__ = ['is_compiling', 'uncompiled']
 
 
+_uncompiled: dict[Callable, Callable] = {}
+
+
 def uncompiled(function: Callable) -> Callable:
     """``torch.compiler.disable`` as a decorator that does not import the compiler, which takes a second."""
 
     @functools.wraps(function)
     def call(*args, **kwargs):
-        if is_compiling():
-            return torch.compiler.disable(function)(*args, **kwargs)
-        return function(*args, **kwargs)
+        if not is_compiling():
+            return function(*args, **kwargs)
+        # A new function for each call would be compiled around again.
+        if function not in _uncompiled:
+            _uncompiled[function] = torch.compiler.disable(function)
+        return _uncompiled[function](*args, **kwargs)
 
     return call
