@@ -3,6 +3,7 @@
 import re
 
 import cv2
+import mmengine.hub
 import numpy as np
 import pytest
 import torch
@@ -80,6 +81,19 @@ def test_mmengine(hub, trained_checkpoint, released):
     assert all(torch.equal(found[key], expected[key]) for key in expected)
     found = CheckpointLoader.load_checkpoint('BiRefNet_lite-2K', map_location='cpu')['state_dict']
     assert found.keys() == reference_state_dict().keys()
+
+
+@pytest.mark.soak
+def test_hub_of_mmengine_loads_released_models(hub, released):
+    config = 'mmbirefnet::birefnet_general/birefnet_swin-t_8xb4-250e_general-2560x1440.py'
+    found = mmengine.hub.get_model(config, pretrained=True).state_dict()
+    expected = load_birefnet_state_dict(released, 'columns')
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    url = (
+        'https://huggingface.co/ZhengPeng7/BiRefNet_lite-2K/resolve/main/model.safetensors?download=true#/a.safetensors'
+    )
+    assert CheckpointLoader.load_checkpoint(url)['state_dict'].keys() == reference_state_dict().keys()
 
 
 @pytest.mark.soak
