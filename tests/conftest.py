@@ -9,6 +9,8 @@ from filelock import FileLock
 from mmengine.config import utils as config_utils
 from mmengine.registry import DefaultScope
 
+# The import of rembg or PyMatting makes numba set the threads of OpenMP, also torch's, by default to one per core.
+os.environ.setdefault('NUMBA_NUM_THREADS', os.environ.get('OMP_NUM_THREADS', '1'))
 # For each config with a base in another package, mmengine reads all metafiles of that package: half a second.
 config_utils.load = functools.cache(config_utils.load)
 

@@ -7,6 +7,7 @@ Filter" (2015). Closed-form matting: Levin et al., "A Closed-Form Solution to Na
 from __future__ import annotations
 
 import itertools
+import os
 
 import cv2
 import numpy as np
@@ -97,6 +98,9 @@ def _guided_filter(image: np.ndarray, soft_map: np.ndarray, band: np.ndarray) ->
 
 def _closed_form(image: np.ndarray, soft_map: np.ndarray, band: np.ndarray) -> np.ndarray:
     """Alpha of the band by PyMatting, all other pixels known; only the part around the band is solved."""
+    # Its import makes numba set the threads of OpenMP, also torch's, by default to one per core.
+    if threads := os.environ.get('OMP_NUM_THREADS'):
+        os.environ.setdefault('NUMBA_NUM_THREADS', threads)
     try:
         from pymatting import estimate_alpha_cf
     except ImportError as error:

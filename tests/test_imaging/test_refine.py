@@ -1,5 +1,7 @@
 """Refinement against a plain transcription of the guided filter, and on composites of known alpha."""
 
+import os
+import subprocess
 import sys
 
 import cv2
@@ -94,6 +96,23 @@ def test_closed_form_lowers_the_error():
     image, alpha = composite((120, 160), 3)
     soft_map = coarsen(alpha)
     assert sad(refine_map(image, soft_map, 'closed-form'), alpha) < 0.7 * sad(soft_map, alpha)
+
+
+def test_closed_form_keeps_the_number_of_threads():
+    """The import of PyMatting sets torch's threads, too."""
+    pytest.importorskip('pymatting')
+    code = (
+        'import numpy as np, torch\n'
+        'from mmbirefnet.imaging.refine import refine_map\n'
+        'soft_map = np.linspace(-5, 6, 64, dtype=np.float32).clip(0, 1)[:, None].repeat(64, 1)\n'
+        'refine_map((255 * soft_map[..., None]).repeat(3, 2).astype(np.uint8), soft_map, "closed-form")\n'
+        'print(torch.get_num_threads())'
+    )
+    without = {name: value for name, value in os.environ.items() if name != 'NUMBA_NUM_THREADS'}
+    run = subprocess.run(
+        [sys.executable, '-c', code], env=without | {'OMP_NUM_THREADS': '1'}, capture_output=True, text=True
+    )
+    assert run.stdout.split()[-1:] == ['1'], run.stderr
 
 
 def test_closed_form_needs_a_package(monkeypatch):
