@@ -1,10 +1,16 @@
-"""Interface between the inferencer and the model."""
+"""Interface between the inferencer and the model, and the choice of the implementation."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
+from mmbirefnet.zoo.catalog import CHECKPOINT_SUFFIXES
+from mmbirefnet.zoo.download import is_model_name
+from mmbirefnet.zoo.weights import find_weights
 
 
 class Backend(Protocol):
@@ -34,3 +40,42 @@ class Backend(Protocol):
             Probability of the foreground, float32 ``(N, H, W)``.
         """
         ...
+
+
+def is_checkpoint(model: str | os.PathLike) -> bool:
+    """Whether this is a checkpoint, its folder, or the name of a model, instead of a config."""
+    path = Path(model)
+    return (
+        path.suffix.lower() in CHECKPOINT_SUFFIXES
+        or path.is_dir()
+        or (not path.exists() and is_model_name(os.fspath(model)))
+    )
+
+
+def make_backend(model, weights, device, dtype, fuse, providers, crop_order) -> Backend:
+    """Load a model for :class:`~mmbirefnet.apis.BiRefNetInferencer`, which has these arguments."""
+    if model is None:
+        weights = find_weights(weights)
+        if weights.suffix == '.onnx':
+            model = weights
+    if isinstance(model, (str, os.PathLike)) and Path(model).suffix == '.onnx':
+        from .onnx_backend import OnnxBackend
+
+        if dtype != 'float32':
+            raise ValueError(f'dtype={dtype!r}: the dtype of an ONNX model is fixed ({model}). Fix: leave out dtype')
+        if providers is None and device is not None:
+            providers = _providers(device)
+        return OnnxBackend(model, providers)
+    import mmbirefnet.registry  # noqa: F401  checks the installed packages
+
+    from .torch_backend import TorchBackend
+
+    return TorchBackend(model, weights, device, dtype, fuse, crop_order)
+
+
+def _providers(device) -> list[str]:
+    if str(device) == 'cpu':
+        return ['CPUExecutionProvider']
+    if str(device) in ('cuda', 'cuda:0'):
+        return ['CUDAExecutionProvider', 'CPUExecutionProvider']
+    raise ValueError(f'device={str(device)!r}: an ONNX model runs on cpu or cuda. Fix: set providers=…')

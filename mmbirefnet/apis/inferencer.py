@@ -25,14 +25,11 @@ from mmbirefnet.imaging.tiles import predict_in_tiles
 from mmbirefnet.imaging.urls import MAX_BYTES
 from mmbirefnet.utils.deprecation import former_argument, warn_renamed
 from mmbirefnet.utils.prefetch import prefetch
-from mmbirefnet.zoo.catalog import CHECKPOINT_SUFFIXES
-from mmbirefnet.zoo.download import is_model_name
-from mmbirefnet.zoo.weights import find_weights
+
+from .backend import Backend, is_checkpoint, make_backend
 
 if TYPE_CHECKING:
     from mmbirefnet.imaging.sandbox import ImageDecoder
-
-    from .backend import Backend
 
 OnError = Callable[[Source, Exception], None]
 
@@ -91,7 +88,7 @@ class BiRefNetInferencer:
         providers: list | None = None,
         crop_order: str = 'auto',
     ) -> None:
-        if isinstance(model, (str, os.PathLike)) and not weights and _is_checkpoint(model):
+        if isinstance(model, (str, os.PathLike)) and not weights and is_checkpoint(model):
             model, weights = None, model
         self.backend = backend or make_backend(model, weights, device, dtype, fuse, providers, crop_order)
 
@@ -490,43 +487,6 @@ def check_frames(frames: str) -> None:
     """Raise ``ValueError`` if ``frames`` is invalid."""
     if frames not in ('first', 'all'):
         raise ValueError(f"frames={frames!r}, must be 'first' or 'all'")
-
-
-def _is_checkpoint(model: str | os.PathLike) -> bool:
-    path = Path(model)
-    return (
-        path.suffix.lower() in CHECKPOINT_SUFFIXES
-        or path.is_dir()
-        or (not path.exists() and is_model_name(os.fspath(model)))
-    )
-
-
-def make_backend(model, weights, device, dtype, fuse, providers, crop_order):
-    if model is None:
-        weights = find_weights(weights)
-        if weights.suffix == '.onnx':
-            model = weights
-    if isinstance(model, (str, os.PathLike)) and Path(model).suffix == '.onnx':
-        from .onnx_backend import OnnxBackend
-
-        if dtype != 'float32':
-            raise ValueError(f'dtype={dtype!r}: the dtype of an ONNX model is fixed ({model}). Fix: leave out dtype')
-        if providers is None and device is not None:
-            providers = _providers(device)
-        return OnnxBackend(model, providers)
-    import mmbirefnet.registry  # noqa: F401  checks the installed packages
-
-    from .torch_backend import TorchBackend
-
-    return TorchBackend(model, weights, device, dtype, fuse, crop_order)
-
-
-def _providers(device) -> list[str]:
-    if str(device) == 'cpu':
-        return ['CPUExecutionProvider']
-    if str(device) in ('cuda', 'cuda:0'):
-        return ['CUDAExecutionProvider', 'CPUExecutionProvider']
-    raise ValueError(f'device={str(device)!r}: an ONNX model runs on cpu or cuda. Fix: set providers=…')
 
 
 def _channels(image: LoadedImage) -> np.ndarray:
