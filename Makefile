@@ -4,8 +4,8 @@
 VENV ?= .venv
 export VENV PYTHON TORCH TORCHVISION MMCV MMENGINE MMSEG MMPRETRAIN CUDA_OPS MAX_JOBS
 RUN = $(VENV)/bin/python
-# Each process of the tests takes 2.5 GB. On two cores others work while some wait for their children.
-PARALLEL ?= -n 4 --dist worksteal
+# Each process of the tests takes 2.5 GB. On two cores the third works while others wait for their children.
+PARALLEL ?= -n 3 --dist worksteal
 MAKEFLAGS += --no-print-directory
 
 .PHONY: setup test test-soak demo lint docs clean
