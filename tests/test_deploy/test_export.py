@@ -115,7 +115,7 @@ def test_grid_sample_form_by_the_tool(export):
     onnx.checker.check_model(proto, full_check=True)
     kinds = {node.op_type for node in proto.graph.node}
     assert 'GridSample' in kinds
-    assert 'DeformConv' not in kinds
+    assert kinds.isdisjoint({'DeformConv', 'SequenceAt', 'Shape'})  # other runtimes lack some of them
     assert {(opset.domain, opset.version) for opset in proto.opset_import} == {('', 18)}
     (batch, *_) = proto.graph.input[0].type.tensor_type.shape.dim
     assert batch.dim_value == 1
