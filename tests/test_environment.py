@@ -93,7 +93,7 @@ def run_python(code, *paths):
         ('__init__.py', 'raise ImportError("libGL.so.1: cannot open")', 'opencv-python-headless'),
     ],
 )
-@pytest.mark.soak(keep=1)
+@pytest.mark.soak
 def test_setup_names_unusable_mmcv(tmp_path, module, code, expected):
     folder = tmp_path / 'mmcv'
     folder.mkdir()

@@ -123,6 +123,7 @@ def test_analyze_logs(run, trained, tmp_path):
     assert all(np.isfinite(losses))
 
 
+@pytest.mark.soak
 def test_publish_model_of_mmseg(run, trained, trained_checkpoint, tmp_path):
     run(mmseg, 'misc/publish_model.py', trained / 'epoch_1.pth', tmp_path / 'model.pth')
     until = time.monotonic() + 20  # the tool does not wait for its mv
@@ -133,6 +134,7 @@ def test_publish_model_of_mmseg(run, trained, trained_checkpoint, tmp_path):
     assert_works(trained_checkpoint.config, published[0])
 
 
+@pytest.mark.soak
 def test_publish_model_of_mmpretrain(run, trained, trained_checkpoint, tmp_path):
     run(mmpretrain, 'model_converters/publish_model.py', trained / 'epoch_1.pth', tmp_path / 'out.pth')
     (published,) = tmp_path.glob('out_*.pth')
@@ -140,6 +142,7 @@ def test_publish_model_of_mmpretrain(run, trained, trained_checkpoint, tmp_path)
     assert_works(trained_checkpoint.config, published)
 
 
+@pytest.mark.soak
 def test_published_keys_of_mmengine(trained, trained_checkpoint):
     (published,) = trained.glob('epoch_1-*.pth')
     assert set(torch.load(published)) == {'meta', 'state_dict'}
@@ -164,6 +167,7 @@ def test_tta(run, data, trained_checkpoint, tmp_path, monkeypatch):
         assert np.abs(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) / 255 - expected).max() < 2 / 255
 
 
+@pytest.mark.soak
 def test_visualization_cam(run, trained_checkpoint, tmp_path):
     cam = pytest.importorskip('pytorch_grad_cam', reason="needs grad-cam<1.5, as mmsegmentation's tool does")
     if 'use_cuda' not in inspect.signature(cam.GradCAM).parameters:
@@ -214,6 +218,7 @@ def mim(data, tmp_path_factory):
     return run
 
 
+@pytest.mark.soak
 def test_mim_download(mim, tmp_path):
     stand_in = 'download_from_file = lambda url, path, **options: open(path, "w").write(url)'
     code = f'import importlib; tool = importlib.import_module("mim.commands.download"); tool.{stand_in}\n'

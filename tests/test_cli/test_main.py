@@ -1,5 +1,6 @@
 """The command as installed, its sub-commands, and the demo, on a trained checkpoint."""
 
+import gc
 import os
 import runpy
 import subprocess
@@ -15,6 +16,7 @@ from pico import iou
 from PIL import Image
 
 from mmbirefnet.cli import main
+from mmbirefnet.cli.options import without_garbage_collection
 from mmbirefnet.datasets.preparation.synthetic import make_sample
 from mmbirefnet.utils import load_birefnet_state_dict
 from mmbirefnet.version import __version__
@@ -100,3 +102,19 @@ def test_help_on_an_ascii_terminal(words):
 def test_console_script_is_declared():
     setup = (ROOT / 'setup.py').read_text('utf-8')
     assert "'console_scripts': ['mmbirefnet = mmbirefnet.cli.main:main']" in setup
+
+
+@pytest.mark.parametrize('error', [None, OSError('no such model')])
+def test_garbage_is_collected_again_once_the_model_is_loaded(error):
+    before = gc.get_freeze_count()
+    try:
+        with without_garbage_collection():
+            assert not gc.isenabled()
+            loaded = [[]]
+            if error:
+                raise error
+    except OSError:
+        pass
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > before
+    assert not any(each is loaded for each in gc.get_objects())

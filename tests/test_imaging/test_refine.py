@@ -98,6 +98,7 @@ def test_closed_form_lowers_the_error():
     assert sad(refine_map(image, soft_map, 'closed-form'), alpha) < 0.7 * sad(soft_map, alpha)
 
 
+@pytest.mark.soak
 def test_closed_form_keeps_the_number_of_threads():
     """The import of PyMatting sets torch's threads, too."""
     pytest.importorskip('pymatting')

@@ -18,7 +18,10 @@ from mmbirefnet.imaging.read import LoadedImage
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 sync_api = pytest.importorskip('playwright.sync_api')
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='needs chromium (Debian, Ubuntu: apt install chromium)')
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.skipif(CHROMIUM is None, reason='needs chromium (Debian, Ubuntu: apt install chromium)'),
+]
 RGB, _ = red_square(192, 256)
 
 

@@ -103,7 +103,7 @@ def test_inverted_masks_stop_it(small, tmp_path):
         ('param_scheduler', [dict(type='LinearLR', begin=1, end=3)], 'LinearLR begins (begin=1'),
     ],
 )
-@pytest.mark.soak(keep=1)
+@pytest.mark.soak
 def test_schedules_begin_before_the_last_epoch(small, tmp_path, option, value, name):
     config, checkpoint = small
     data = write_images(tmp_path / 'data', range(4))

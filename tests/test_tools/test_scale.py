@@ -188,7 +188,7 @@ def test_checkpoint_holds_the_ema(train, tool, folder, monkeypatch):
         ('linear', ['train_dataloader.batch_size=2'], 1e-3 / 16),
     ],
 )
-@pytest.mark.soak(keep=1)
+@pytest.mark.soak
 def test_learning_rate_follows_the_batch(tool, folder, monkeypatch, rule, options, lr):
     """base_batch_per_gpu 4 and base_batch_size 32, as in the schedules."""
     schedule = Config.fromfile(ROOT / 'configs/_base_/schedules/adamw_500e.py').auto_scale_lr

@@ -12,7 +12,7 @@ from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.datasets.transforms import CoarseMask, PackDichotomousInputs
 from mmbirefnet.registry import MODELS
 
-ITERATIONS, BATCH, RATE = 200, 4, 2e-3
+ITERATIONS, BATCH, RATE = 100, 4, 3e-3
 DEGRADED = dict(prob=0.4, drop=0.1, select=1.0)
 
 
