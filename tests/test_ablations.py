@@ -72,6 +72,7 @@ def test_every_ablation_of_the_paper_is_there():
 
 
 @pytest.mark.parametrize('path', ABLATIONS, ids=name_of)
+@pytest.mark.soak(keep=2)
 def test_ablation(path, full):
     gone, lost = GONE[name_of(path)]
     model = small_model(path)

@@ -296,7 +296,7 @@ for config in CONFIGS:
 
 
 @pytest.mark.parametrize('kind', sorted(KINDS))
-@pytest.mark.soak(keep=4)
+@pytest.mark.soak(keep=2)
 def test_forward_pass(kind):
     """Each architecture of these: maps of an image's own size that depend on the image."""
     for path in {architecture(path): path for path in KINDS[kind]}.values():

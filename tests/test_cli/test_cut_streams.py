@@ -101,6 +101,7 @@ def test_standard_input_to_a_folder(backend, monkeypatch):
     assert np.array_equal(np.asarray(Image.open('out/stdin.png'))[..., 3], square(1)[..., 0])
 
 
+@pytest.mark.soak
 def test_a_pipe_holds_the_image_alone(tmp_path):
     """With a real model, whose logger writes to the standard output by default."""
     (tmp_path / 'pico.py').write_text(pico.CONFIG)

@@ -62,7 +62,7 @@ def test_inferencer(hub, trained_checkpoint, image):
 
 
 @pytest.mark.parametrize('arguments', [('BiRefNet_lite-2K',), (None, 'ZhengPeng7/BiRefNet_lite-2K'), ()])
-@pytest.mark.soak(keep=1)
+@pytest.mark.soak
 def test_inferencer_without_a_config(hub, released, arguments):
     backend = BiRefNetInferencer(*arguments, device='cpu', fuse=False, crop_order='rows').backend
     expected = ('BiRefNet_lite-2K', (1440, 2560)) if arguments else ('BiRefNet', (1024, 1024))

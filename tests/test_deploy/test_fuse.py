@@ -110,6 +110,7 @@ def test_same_logits_at_any_size(size, log):
     ],
     ids=str,
 )
+@pytest.mark.soak(keep=2)
 def test_same_logits_of_other_heads(head, log):
     fused = assert_same_logits(trained(config(**head)), image(0, 2, 64, 32))
     assert not any(isinstance(module, _BatchNorm) for module in fused.modules())

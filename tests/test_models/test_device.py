@@ -54,7 +54,7 @@ def test_inference(form, backend, monkeypatch):
     assert logits.device.type == 'cuda'
 
 
-@pytest.mark.soak(keep=1)
+@pytest.mark.soak
 def test_training(backend, monkeypatch):
     model = build(backend).train()
     with FakeTensorMode():

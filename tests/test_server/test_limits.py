@@ -414,6 +414,7 @@ def test_copies_of_a_model_work_at_once(square):
     assert [backend.calls for backend in backends] == [2, 2]
 
 
+@pytest.mark.soak
 def test_own_size_of_a_dynamic_model_is_in_the_cost():
     class Dynamic(TakesRed):
         side_range = (256, 2304)

@@ -18,6 +18,7 @@ DATA, SCALE = (
 CONFIGS = ROOT / 'configs/birefnet'
 
 
+@pytest.mark.soak
 def test_data_commands(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'tools').symlink_to(ROOT / 'tools')

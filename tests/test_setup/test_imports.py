@@ -125,6 +125,7 @@ def test_imports_leave_out(code, modules):
     assert imported_by(code, modules) == []
 
 
+@pytest.mark.soak
 def test_the_registry_imports_little_and_adafactor_when_it_is_built(tmp_path):
     (tmp_path / 'transformers.py').write_text(
         'from torch.optim import SGD\n\n\nclass Adafactor(SGD):\n    """Stands for the optimizer of transformers."""\n'

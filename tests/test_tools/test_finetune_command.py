@@ -165,6 +165,7 @@ def test_memory_decides_the_batch(small, tmp_path):
         plan(0.5, 'd')
 
 
+@pytest.mark.soak
 def test_memory_grows_with_the_area(small):
     model = Config.fromfile(small[0]).model
     per_pixel = [estimate_memory(model, side=side)[1] for side in (128, 256)]

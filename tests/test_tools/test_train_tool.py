@@ -11,6 +11,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from mmbirefnet.engine import BFloat16OptimWrapper, launch
 
 
+@pytest.mark.soak
 def test_data_root_option_reaches_the_data_sets(tool, tiny_config, tiny_data):
     runner = tool('train', tiny_config, '--cfg-options', f'data_root={tiny_data}', 'train_dataloader.batch_size=2')
     assert runner.cfg.test_dataloader.dataset.data_root == str(tiny_data)

@@ -23,7 +23,7 @@ def config(name: str) -> Config:
 
 
 @pytest.mark.parametrize('row', table(NAME, 'backbone'), ids=lambda row: row[0])
-@pytest.mark.soak(keep=8)
+@pytest.mark.soak(keep=3)
 def test_parameters(row):
     name, whole, trained, backbone, _, channels, network, _ = row
     cfg = config(name).model
@@ -67,6 +67,7 @@ def test_convnext_example_of_the_page(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('row', table(NAME, '`type`'), ids=lambda row: row[0].strip('`'))
+@pytest.mark.soak(keep=3)
 def test_other_backbones(row):
     kind, arguments, channels = row
     backbone = MODELS.build(eval(f'dict(type={kind.strip("`")!r}, {arguments.strip("`")})'))

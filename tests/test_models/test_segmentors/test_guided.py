@@ -193,6 +193,7 @@ class TestInferencer:
         both = inferencer(image, guide=mask, input_size=(96, 128), flip=True)
         np.testing.assert_allclose(both, (straight + mirrored[:, ::-1]) / 2, atol=1e-5)
 
+    @pytest.mark.soak
     def test_folder_of_masks(self, inferencer, image, mask, tmp_path):
         for name in ('images', 'masks'):
             (tmp_path / name).mkdir()

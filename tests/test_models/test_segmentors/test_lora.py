@@ -47,6 +47,7 @@ def logits(model):
     return model(torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(2)), mode='tensor')
 
 
+@pytest.mark.soak
 def test_starts_from_the_plain_model(models):
     plain, adapted = models
     torch.testing.assert_close(logits(adapted), logits(plain))
