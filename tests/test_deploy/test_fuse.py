@@ -91,6 +91,7 @@ def test_golden_logits(seed, size):
 
 
 @pytest.mark.parametrize('size', [(32, 32), (64, 160), (96, 32)])
+@pytest.mark.soak(keep=1)
 def test_same_logits_at_any_size(size, log):
     fused = assert_same_logits(trained(config()), image(0, 3, *size))
     assert not any(isinstance(module, _BatchNorm) for module in fused.modules())

@@ -43,6 +43,7 @@ def assert_close(ours: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype)
 @pytest.mark.parametrize('dtype', DTYPES)
 @pytest.mark.parametrize('form', [copy.deepcopy, fuse], ids=['plain', 'fused'])
 @torch.no_grad()
+@pytest.mark.soak(keep=2)
 def test_inference(form, dtype):
     model, x = form(build(type='BN')).eval(), image(0, 2, 64, 96)
     expected = model(x, mode='tensor')

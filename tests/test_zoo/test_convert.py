@@ -232,6 +232,7 @@ def includes(config: dict, part: dict) -> bool:
 
 
 @pytest.mark.parametrize(('arch', 'c1'), [('t', 96), ('s', 96), ('b', 128), ('l', 192)])
+@pytest.mark.soak(keep=2)
 def test_infer_the_backbone(arch, c1):
     (path,) = CONFIGS.glob(f'birefnet_swin-{arch}_8xb4-*_dis5k-1024x1024.py')
     cfg = Config.fromfile(path).model

@@ -24,6 +24,7 @@ def random_weights() -> dict:
 
 @pytest.mark.parametrize(('seed', 'size'), [(41, (128, 160)), (42, (64, 224))])
 @torch.no_grad()
+@pytest.mark.soak(keep=1)
 def test_logits_of_columns(random_weights, seed, size):
     """Those that the reference's code of September 2024 computes from the same parameters."""
     expected = np.load(GOLDEN / 'forward_swin_t_columns.npz')[f'logits_seed{seed}_{size[0]}x{size[1]}']

@@ -140,6 +140,7 @@ def checkpoint(ours, tmp_path_factory):
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+@pytest.mark.soak(keep=1)
 def test_files(checkpoint, reference, tmp_path, suffix):
     path = tmp_path / 'new' / f'theirs{suffix}'
     assert write_reference(checkpoint, path) == [path]

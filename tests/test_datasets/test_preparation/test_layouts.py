@@ -26,6 +26,7 @@ def touch(folder, *names):
 
 
 @pytest.mark.parametrize('index', range(len(LAYOUTS)), ids=lambda index: LAYOUTS[index].set_path)
+@pytest.mark.soak(keep=10)
 def test_known_layouts_are_found(tmp_path, index):
     layout = LAYOUTS[index]
     stem = layout.stems.replace('*', '7')

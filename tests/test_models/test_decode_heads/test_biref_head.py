@@ -325,6 +325,7 @@ def test_gradient_supervision_without_the_image_warns():
     ids=['resnet', 'convnext'],
 )
 @pytest.mark.parametrize('multi_scale_input', [True, False])
+@pytest.mark.soak(keep=2)
 def test_on_another_backbone(backbone, channels, multi_scale_input):
     channels = [c * (1 + multi_scale_input) for c in channels]
     cfg = config()

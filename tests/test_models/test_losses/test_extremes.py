@@ -28,6 +28,7 @@ MASKS = dict(
 
 @pytest.mark.parametrize('name', losses.__all__)
 @pytest.mark.parametrize('mask', MASKS)
+@pytest.mark.soak(keep=15)
 def test_finite(name, mask):
     loss, target = MODELS.build(dict(type=f'mmbirefnet.{name}')), MASKS[mask]
     sign = 2 * (target > 0.4) - 1

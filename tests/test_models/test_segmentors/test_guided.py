@@ -181,6 +181,7 @@ class TestInferencer:
     @pytest.mark.parametrize(
         'options', [dict(flip=True), dict(scales=(1.0, 1.5)), dict(tile=64), dict(box=(10, 10, 90, 80))]
     )
+    @pytest.mark.soak(keep=1)
     def test_without_effect_with_zero_weights(self, models, image, mask, options):
         """Every way that images go through passes the mask along, in its place."""
         inferencer, plain = BiRefNetInferencer(models[1]), BiRefNetInferencer(models[0])
