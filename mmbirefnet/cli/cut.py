@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -30,7 +27,7 @@ from .options import (
     set_threads,
     settings_of,
 )
-from .progress import ImageProgress
+from .watch import check_folders, cut_images, stopped_by_signals, watch
 
 DECODE_SECONDS = 30
 
@@ -191,7 +188,7 @@ def _run(args: argparse.Namespace, stream: BinaryIO | None) -> int:
     if args.watch is None:
         sources = find([_standard_input() if name == '-' else name for name in args.inputs], left_out=left_out)
     else:
-        _check_folders(args.inputs, args.out, args.watch)
+        check_folders(args.inputs, args.out, args.watch)
     decoder = ImageDecoder(args.workers, DECODE_SECONDS, max_pixels=max_pixels) if args.sandbox else None
     if share.size > 1:
         share.begin(args.out)
@@ -218,11 +215,11 @@ def _run(args: argparse.Namespace, stream: BinaryIO | None) -> int:
         try:
             if args.watch is not None:
                 print(f'watching {", ".join(args.inputs)}', flush=True)
-                with _stopped_by_signals() as stop:
+                with stopped_by_signals() as stop:
                     watch(job, args.inputs, args.watch, stop, args.quiet, find)
             else:
                 wanted = sources[share.rank :: share.size]
-                _cut(job, job.plan(sources, wanted, args.limit), quiet=args.quiet or share.rank > 0)
+                cut_images(job, job.plan(sources, wanted, args.limit), quiet=args.quiet or share.rank > 0)
         finally:
             if share.size > 1:
                 print(f'process {share.rank} of {share.size}: ', end='')
@@ -301,27 +298,6 @@ def _print_report(job: ImageJob, left_out: list[Path], failures: Failures) -> No
     failures.print()
 
 
-def _cut(job: ImageJob, sources: list[Source], stop: threading.Event | None = None, quiet: bool = False) -> None:
-    with ImageProgress(len(sources), 'cutting', quiet) as progress:
-        job.on_done = progress.advance
-        for _ in job.run(sources):
-            if stop is not None and stop.is_set():
-                break
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """Yield an event that is set by Ctrl-C and SIGTERM, instead of their default actions."""
-    stop = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
-    try:
-        yield stop
-    finally:
-        for number, handler in zip(numbers, before):
-            signal.signal(number, handler)
-
-
 def _writer_of(args: argparse.Namespace, max_pixels: int, stream: BinaryIO | None) -> OutputWriter:
     suffix = args.out.suffix.lower()
     if suffix in IMAGE_SUFFIXES and suffix.lstrip('.') not in FORMATS:
@@ -345,70 +321,3 @@ def _writer_of(args: argparse.Namespace, max_pixels: int, stream: BinaryIO | Non
         crop=args.crop,
         stream=stream,
     )
-
-
-def _check_folders(inputs: list[str], out: Path, interval: float) -> None:
-    if not 0 < interval < float('inf'):
-        raise ValueError(f'--watch {interval}: must be more than 0 seconds')
-    for name in inputs:
-        if not Path(name).is_dir():
-            raise ValueError(f'{name}: is not a folder, and --watch needs folders')
-        if Path(name).resolve() == out.resolve():
-            raise ValueError(f'-o {out}: is one of the watched folders. Fix: name another folder')
-
-
-def watch(
-    job: ImageJob,
-    folders: list[str],
-    interval: float,
-    stop: threading.Event,
-    quiet: bool = False,
-    find: Callable[..., list[Source]] = list_sources,
-) -> None:
-    """Process the images in the folders, and new and changed ones, until ``stop`` is set.
-
-    An image is processed when its size and time have not changed for ``interval`` seconds, so that no file is read
-    while it is being written. Images whose output existed at the start are skipped, unless it may be overwritten.
-
-    Args:
-        job: Job with a writer.
-        folders: Folders to watch.
-        interval: Seconds between two searches.
-        stop: Event that ends the loop.
-        quiet: Whether to show no progress bar.
-        find: Lists the images in the folders, like :func:`~mmbirefnet.imaging.sources.list_sources`.
-    """
-    writer = job.writer
-    handled: dict[Path, tuple] = {}
-    before: dict[Path, tuple] = {}
-    job.skip_existing = not writer.overwrite
-    while not stop.is_set():
-        sources = _look(find, folders, writer.out_dir)
-        now = {source.path: file_state(source.path) for source in sources}
-        ready = [s for s in sources if before.get(s.path) == now[s.path] != handled.get(s.path)]
-        if ready:
-            changed = [source for source in ready if source.path in handled]
-            _cut(job, job.plan(sources, [source for source in ready if source.path not in handled]), stop, quiet)
-            skip, overwrite = job.skip_existing, writer.overwrite
-            job.skip_existing, writer.overwrite = False, True  # files written in this run may be replaced
-            _cut(job, job.plan(sources, changed), stop, quiet)
-            job.skip_existing, writer.overwrite = skip, overwrite
-            handled.update((source.path, now[source.path]) for source in ready)
-        before = now
-        stop.wait(interval)
-
-
-def _look(find: Callable[..., list[Source]], folders: list[str], out_dir: Path) -> list[Source]:
-    try:
-        return find(folders, out_dir=out_dir)
-    except FileNotFoundError:  # no image in the folders yet
-        return []
-
-
-def file_state(path: Path) -> tuple | None:
-    """Modification time and size of a file; ``None`` if it does not exist."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size

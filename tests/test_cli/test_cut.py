@@ -17,6 +17,7 @@ from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.apis.job import ImageJob
 from mmbirefnet.cli import cut, main
 from mmbirefnet.cli.progress import ImageProgress
+from mmbirefnet.cli.watch import watch
 from mmbirefnet.imaging.write import OutputWriter
 
 
@@ -288,7 +289,7 @@ def test_watch(backend, folder, tmp_path, capsys):
     assert status == 1
     captured = capsys.readouterr()
     assert '4 written, 1 skipped, 1 failed' in captured.out
-    assert 'failed:' not in captured.err  # each is told once, when it happens
+    assert 'failed:' not in captured.err  # each is reported once, when it happens
     assert written(out)['new.png'][3] == 90
     assert written(out)['sub/deep/c.png'][0] == 7
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -304,10 +305,10 @@ def test_watch_waits_until_a_file_stays_the_same(backend, folder, monkeypatch):
             stop.set()
         return (len(looks), 0) if path.name == 'a.png' else (0, 0)
 
-    monkeypatch.setattr(cut, 'file_state', state)
+    monkeypatch.setattr('mmbirefnet.cli.watch.file_state', state)
     writer = OutputWriter('out', 'mask', overwrite=False)
     job = ImageJob(BiRefNetInferencer(backend=backend), writer, on_error=lambda *_: None)
-    cut.watch(job, ['in'], 0.001, stop)
+    watch(job, ['in'], 0.001, stop)
     assert job.report.written == 2
     assert sorted(writer.out_dir.rglob('a_*')) == [writer.out_dir / 'a_jpg.png']
 
