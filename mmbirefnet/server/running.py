@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CONNECTIONS = 128
-BACKLOG = 32  # connections that the event loop accepts at once
+BACKLOG = 24  # connections that the event loop accepts in one round
+ROUNDS = 3  # in which it accepts others before a surplus connection is closed
 FILES = 64  # file descriptors reserved for everything but connections
 HEADER_SECONDS = 10.0
 ANSWER_SECONDS = 120.0  # time limit for a client to read its answer
@@ -207,11 +208,12 @@ def _most_connections() -> int:
     except ImportError:  # Windows
         return CONNECTIONS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = CONNECTIONS + BACKLOG + FILES
+    reserved = ROUNDS * BACKLOG + FILES
+    needed = CONNECTIONS + reserved
     if soft < needed and soft != resource.RLIM_INFINITY:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return CONNECTIONS if soft == resource.RLIM_INFINITY else max(8, min(CONNECTIONS, soft - BACKLOG - FILES))
+    return CONNECTIONS if soft == resource.RLIM_INFINITY else max(8, min(CONNECTIONS, soft - reserved))
 
 
 def serve(app: FastAPI, listener: socket.socket) -> None:

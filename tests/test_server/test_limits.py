@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import logging
+import os
 import re
 import resource
 import signal
@@ -601,11 +602,15 @@ def test_malformed_requests_do_not_flood_the_log(monkeypatch, caplog):
 
 
 @pytest.mark.soak
+@pytest.mark.skipif(not MEASURABLE, reason='reads /proc, which is of Linux')
 def test_few_file_descriptors_do_not_flood_the_log(square):
     limit = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))  # noqa: E731
     with server_process(0, stderr=subprocess.PIPE, preexec_fn=limit) as (process, address), ExitStack() as stack:
+        most = 0
         for _ in range(300):
             stack.enter_context(socket.create_connection(address))
+            most = max(most, len(os.listdir(f'/proc/{process.pid}/fd')))
+        assert most < 90
         assert post(address, square).status_code == 200
         process.kill()
         assert process.stderr.read().count('\n') < 10
