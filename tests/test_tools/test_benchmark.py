@@ -83,7 +83,8 @@ def test_inference(toy, dcn):
     steps = toy('--dcn', dcn)
     assert steps.model.conv.backend == dcn
     before = steps.model.conv.weight.clone()
-    assert 0.05 <= steps() < 1
+    start = time.perf_counter()
+    assert 0.05 <= steps() <= time.perf_counter() - start
     resident = steps.model.resident  # before libraries that counting the work imports
     result = steps.finish()
     pixels, taps = 2 * 8 * 16, 3 * 9
@@ -93,7 +94,7 @@ def test_inference(toy, dcn):
     # The kernel counts some pages late.
     assert -(2**24) < result['peak_memory'] - resident < 2**29
     assert result['modules'].keys() == {'conv', 'conv.conv_offset', 'sleep'}
-    assert 0.05 <= result['modules']['sleep'] < 1
+    assert 0.05 <= result['modules']['sleep'] <= time.perf_counter() - start
     assert torch.equal(steps.model.conv.weight, before)
 
 
