@@ -176,7 +176,7 @@ def test_parameters_of_another_model(tmp_path, small_state):
 
 @pytest.mark.soak
 def test_parameters_of_many_other_models(tmp_path, small_state):
-    mutated_parameters(tmp_path, small_state, range(100, 200))
+    mutated_parameters(tmp_path, small_state, range(100, 300))
 
 
 @pytest.fixture(scope='module')
@@ -216,7 +216,7 @@ def test_conversion_of_another_model(tmp_path, released, convert):
 
 @pytest.mark.soak
 def test_conversion_of_many_other_models(tmp_path, released, convert):
-    mutated_conversions(tmp_path, released, convert, range(100, 140))
+    mutated_conversions(tmp_path, released, convert, range(100, 180))
 
 
 @pytest.mark.soak
