@@ -57,7 +57,7 @@ def no_fsync(monkeypatch):
 
 @pytest.fixture(scope='session')
 def trained_checkpoint(tmp_path_factory):
-    """A tiny BiRefNet that works on drawn objects, trained once a test run (15 s of one core).
+    """A tiny BiRefNet that works on drawn objects, trained once a test run (about 20 s of one core).
 
     A pair ``(config, checkpoint)`` of paths, with these names: a config that the tools and ``BiRefNetInferencer`` take,
     whose test pipeline resizes to 96x96, and a ``.pth`` in this project's form. ``make_sample(0, 'DIS-VD', index,

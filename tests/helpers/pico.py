@@ -57,7 +57,7 @@ class TrainedCheckpoint(NamedTuple):
 
 
 def train(folder: Path) -> TrainedCheckpoint:
-    """Train for some fifteen seconds of one core, unless done; mean IoU on drawings of other sets 0.75."""
+    """Train for about twenty seconds of one core, unless done; mean IoU on drawings of other sets 0.75."""
     config, checkpoint = folder / 'birefnet_pico.py', folder / 'birefnet_pico.pth'
     if checkpoint.exists():
         return TrainedCheckpoint(config, checkpoint)
