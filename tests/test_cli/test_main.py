@@ -1,5 +1,6 @@
 """The command as installed, its sub-commands, and the demo, on a trained checkpoint."""
 
+import argparse
 import gc
 import os
 import runpy
@@ -16,7 +17,7 @@ from pico import iou
 from PIL import Image
 
 from mmbirefnet.cli import main
-from mmbirefnet.cli.options import without_garbage_collection
+from mmbirefnet.cli.options import add_model_arguments, inferencer_of, without_garbage_collection
 from mmbirefnet.datasets.preparation.synthetic import make_sample
 from mmbirefnet.utils import load_birefnet_state_dict
 from mmbirefnet.version import __version__
@@ -118,3 +119,12 @@ def test_garbage_is_collected_again_once_the_model_is_loaded(error):
     assert gc.isenabled()
     assert gc.get_freeze_count() > before
     assert not any(each is loaded for each in gc.get_objects())
+
+
+def test_models_are_loaded_without_garbage_collection(monkeypatch):
+    enabled = []
+    monkeypatch.setattr('mmbirefnet.cli.options.BiRefNetInferencer', lambda *_, **__: enabled.append(gc.isenabled()))
+    parser = argparse.ArgumentParser()
+    add_model_arguments(parser)
+    inferencer_of(parser.parse_args([]))
+    assert enabled == [False]
