@@ -110,6 +110,7 @@ def finetune(
     if check:
         _check(folder, report)
     checkpoint, base, settings = _find_model(model, config, crop_order)
+    check_options(read_config(base), options or {})
     plan, overrides = make_plan(
         *(folder, checkpoint, base, settings, recipe, old_data, old_share, epochs, batch_size, memory, options or {})
     )
@@ -118,7 +119,6 @@ def finetune(
     overrides['work_dir'] = str(out / 'work_dir')
     _write_config(path, base, overrides, plan)
     cfg = read_config(path)
-    check_options(cfg, options or {})
     for line in _describe(plan, path):
         report(line)
     if dry_run:

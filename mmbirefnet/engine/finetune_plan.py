@@ -157,6 +157,7 @@ def make_plan(
     )
     overrides['custom_hooks'] = [
         *cfg.get('custom_hooks', []),
+        *overrides.get('custom_hooks', []),
         dict(type='mmbirefnet.FirstBatchHook'),
         dict(type='mmbirefnet.ValLossHook'),
         dict(

@@ -39,6 +39,8 @@ def page(browser):
         page = browser.new_page(viewport={'width': 900, 'height': 800})
         errors = []
         page.on('pageerror', lambda error: errors.append(error))
+        # The first listener makes Chromium report file choosers; the call does not wait until it does.
+        page.on('filechooser', lambda chooser: None)
         page.goto(f'http://{host}:{port}/')
         yield page
         page.close()

@@ -199,6 +199,27 @@ def test_recipes_are_configs(small, tmp_path):
         finetune(data, tmp_path / 'x', str(small[1]), 'lora+guided', **options)
 
 
+def test_recipe_keeps_its_hooks(small, tmp_path, monkeypatch):
+    recipe = tmp_path / 'averaged.py'
+    recipe.write_text("custom_hooks = [dict(type='EMAHook', momentum=0.01)]\n")
+    monkeypatch.setattr('mmbirefnet.engine.finetune_plan.list_recipes', lambda: {'averaged': recipe})
+    data = write_images(tmp_path / 'data', range(4))
+    options = dict(config=small[0], check=False, memory=1000, dry_run=True, report=lambda line: None)
+    finetune(data, tmp_path / 'run', str(small[1]), 'averaged', **options)
+    hooks = Config.fromfile(tmp_path / 'run/config.py').custom_hooks
+    assert [hook.type.removeprefix('mmbirefnet.') for hook in hooks] == [
+        'EMAHook', 'FirstBatchHook', 'ValLossHook', 'EarlyStoppingHook',
+    ]  # fmt: skip
+
+
+def test_unknown_option_is_found_before_anything_is_written(small, tmp_path):
+    data = write_images(tmp_path / 'data', range(4))
+    options = {'optim_wraper.optimizer.lr': 1}
+    with pytest.raises(ValueError, match='there is no setting optim_wraper; is it optim_wrapper'):
+        finetune(data, tmp_path / 'run', str(small[1]), config=small[0], check=False, options=options)
+    assert not (tmp_path / 'run').exists()
+
+
 @pytest.mark.soak
 def test_guided(small, tmp_path):
     """The scores before are those of the plain model, and the weights of the mask are trained."""
