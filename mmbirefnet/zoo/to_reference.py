@@ -314,7 +314,7 @@ def _model_card(
         '|---|---|',
         f'| backbone | {facts["backbone"]} |',
         f'| input size of the training | {sizes} |',
-        "| crops of the inward reference | by rows, as in the current reference implementation |",
+        '| crops of the inward reference | by rows, as in the current reference implementation |',
         '| normalization | RGB in [0, 1], mean 0.485, 0.456, 0.406, standard deviation 0.229, 0.224, 0.225 |',
         *(f'| {title} | {value} |' for title, value in training),
         *table,
