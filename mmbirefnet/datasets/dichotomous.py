@@ -89,7 +89,7 @@ class DichotomousDataset(BaseSegDataset):
         if self.sets == [] or (data_root is None and self.sets is None):
             raise ValueError(f'{name}: give data_root, or the names of sets, or both')
         if self.sets is not None and len(set(self.sets)) != len(self.sets):
-            raise ValueError(f'{name}: a set is listed twice in sets={self.sets}; RepeatDataset repeats data')
+            raise ValueError(f'{name}: a set is listed twice in sets={self.sets}. Fix: repeat data with RepeatDataset')
         if not with_masks and not test_mode:
             raise ValueError(f'{name}: with_masks=False is for test_mode=True; training needs masks')
         if kwargs.get('reduce_zero_label'):

@@ -75,7 +75,7 @@ def _download(url: str, path: Path, progress: bool) -> None:
         return
     with answer:
         if answer.headers.get_content_type() == 'text/html':
-            raise ValueError('the server answers with a web page; give the URL of the file itself')
+            raise ValueError('the server sends a web page; give the URL of the file itself')
         target = _partial_name(path, answer)
         if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
             if target != partial or not (answer.headers['Content-Range'] or '').startswith(f'bytes {start}-'):

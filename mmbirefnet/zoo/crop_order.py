@@ -149,7 +149,7 @@ def resolve_crop_order(
     if expected not in (None, detection.order):
         print_log(
             f'{name}: crops by {detection.order}, as the weights show ({detection}), although the catalog expects '
-            f'{expected}. Check that the file is the model that it is named after; crop_order (--crop-order) decides',
+            f'{expected}. Check that the file is the model that it is named after, or set crop_order (--crop-order)',
             'current',
             logging.WARNING,
         )

@@ -180,7 +180,7 @@ def pack(
         FileNotFoundError, ValueError, OSError: If a set or file is missing or damaged. ``check_dataset.py`` lists all.
     """
     if os.path.exists(out):
-        raise FileExistsError(f'{out}: exists; remove it or choose another folder')
+        raise FileExistsError(f'{out}: already exists. Fix: remove it or choose another folder')
     sets = find_sets(root, names)
     missing = [name for name, path in sets.items() if path is None]
     if missing:

@@ -69,8 +69,8 @@ def newest_checkpoint(*folders: str | os.PathLike) -> str | None:
         _warn(path, f'checksum of {broken}')
     if damaged:
         raise ValueError(
-            f'all checkpoints to resume from are damaged: {", ".join(map(str, damaged))}; '
-            'move them away to train from the start'
+            f'all checkpoints to resume from are damaged: {", ".join(map(str, damaged))}. '
+            'Fix: move them away to train from the start'
         )
     return None
 

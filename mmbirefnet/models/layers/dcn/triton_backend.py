@@ -297,7 +297,9 @@ def modulated_deform_conv2d(
             "weights; backend 'torch' takes float64"
         )
     if not x.is_cuda and isinstance(columns_kernel, triton.JITFunction):
-        raise RuntimeError(f"backend 'triton' needs CUDA tensors, got {x.device.type}; use backend 'torch' or 'auto'")
+        raise RuntimeError(
+            f"backend 'triton' needs CUDA tensors, got {x.device.type}. Fix: use backend 'torch' or 'auto'"
+        )
     geometry = Geometry.of(x, offset, mask, weight, stride, padding, dilation, groups, deform_groups)
     x = x.contiguous(memory_format=torch.channels_last)
     offset, mask = offset.contiguous(), mask.contiguous()
