@@ -243,10 +243,12 @@ class DichotomousDataset(BaseSegDataset):
                 continue
             key, path = (root, name[: -len(suffix)]), fileio.join_path(folder, name)
             if key in found:
-                raise ValueError(f'two files of one stem: {found[key]} and {path}')
+                raise ValueError(f'two files with one stem: {found[key]} and {path}')
             found[key] = path
         if ignored:
-            print_log(f'{folder}: not used, for their suffix, {_some(ignored, "file")}', 'current', logging.WARNING)
+            print_log(
+                f'{folder}: not used because of their suffix: {_some(ignored, "file")}', 'current', logging.WARNING
+            )
         if not found:
             raise ValueError(f'{folder}: no file that ends with {", ".join(suffixes)}')
         return dict(sorted(found.items()))

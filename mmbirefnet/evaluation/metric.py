@@ -167,7 +167,7 @@ class DichotomousMetric(BaseMetric):
         self.results.extend(self._pool.finish())
         ranks = dist.get_world_size()
         if ranks > 1:
-            # mmengine zips the lists of the ranks, which would cut all to the length of the shortest.
+            # mmengine zips the lists of the ranks, which would truncate all to the length of the shortest.
             longest = torch.tensor(len(self.results))
             dist.all_reduce(longest, 'max')
             self.results += [None] * (int(longest) - len(self.results))

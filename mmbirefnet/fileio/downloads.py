@@ -51,7 +51,7 @@ def download_file(url: str, path: Path, progress: bool = False) -> None:
             _download(url, path, progress)
         except (OSError, http.client.HTTPException, ValueError) as error:
             arrived = sum(each.stat().st_size for each in _partial_files(path))
-            again = f'run it again, which goes on after {arrived} bytes' if arrived else 'run it again'
+            again = f'run it again, which continues after {arrived} bytes' if arrived else 'run it again'
             if getattr(error, 'errno', None) == errno.ENOSPC:
                 again = f'make space there and {again}'
             raise OSError(

@@ -82,7 +82,7 @@ def strip_prefixes(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         while key.startswith(PREFIXES):
             key = key.split('.', 1)[1]
         if key in stripped:
-            raise ValueError(f'{key} is there twice, with one of the prefixes {", ".join(PREFIXES)} and without')
+            raise ValueError(f'{key} occurs twice, with one of the prefixes {", ".join(PREFIXES)} and without')
         stripped[key] = value
     if hasattr(state_dict, '_metadata'):  # also contains names without prefixes, see read_checkpoint
         stripped._metadata = state_dict._metadata

@@ -137,7 +137,7 @@ def test_without_network(hub, machine, tmp_path):
     (first, second) = machine.fetch('BiRefNet', 'BiRefNet_lite', **nowhere)
     assert Path(first[1]).read_bytes() == b'general'
     bring = (
-        'How to bring a file: download https://huggingface.co/ZhengPeng7/BiRefNet_lite/resolve/main/model.safetensors '
+        'To use a local file: download https://huggingface.co/ZhengPeng7/BiRefNet_lite/resolve/main/model.safetensors '
         'elsewhere, copy it to this machine as BiRefNet_lite/model.safetensors, and give that path (--checkpoint, in '
         'Python weights=)'
     )
