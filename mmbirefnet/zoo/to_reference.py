@@ -189,7 +189,7 @@ def write_reference(
     except ValueError as error:
         raise ValueError(f'{src}: {error}') from error
     except (IndexError, RuntimeError) as error:  # parameters that cannot be put together
-        raise ValueError(f'{src}: not a whole BiRefNet: parameters of other shapes ({error})') from error
+        raise ValueError(f'{src}: not a complete BiRefNet: parameters of other shapes ({error})') from error
     # Without copies, each part would be saved with the whole tensor.
     state = {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
     if dst.suffix == '.pth':

@@ -26,7 +26,7 @@ from mmbirefnet.models.layers.dcn.geometry import Geometry
 from mmbirefnet.models.layers.dcn.torch_backend import kernel_matrices, merge_groups, split_groups
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-# Columns of one chunk: with a quarter of it a forward pass took 1.1 to 1.7 times as long; more is no faster.
+# Columns of one chunk: with a quarter of this, a forward pass took 1.1 to 1.7 times as long; more is not faster.
 COLUMN_BYTES = 256 * 2**20
 BLOCK_P = 32
 
