@@ -18,7 +18,7 @@ GIB = 2**30
 
 
 def available_gib() -> float:
-    """GiB that training may use: most of the free memory of the GPU, or 60 % of the memory of the machine."""
+    """GiB that training may use: 95 % of the free memory of the GPU, or 60 % of the memory of the machine."""
     if torch.cuda.is_available():
         return 0.95 * torch.cuda.mem_get_info()[0] / GIB
     return 0.6 * os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / GIB
