@@ -103,8 +103,8 @@ def read_checkpoint(
         _complete_metadata(content)
     except (AttributeError, TypeError) as error:
         raise ValueError(
-            f'{path}: the metadata of its parameters (_metadata) are damaged ({error}). Fix: save the state dict '
-            'again, without them'
+            f'{path}: the metadata of its parameters (_metadata) is damaged ({error}). Fix: save the state dict '
+            'again, without it'
         ) from error
     return content
 
@@ -113,7 +113,7 @@ def _complete_metadata(content: object) -> None:
     """Complete the metadata of state dicts, so that every layer finds the version of its parameters.
 
     Raises:
-        AttributeError, TypeError: If the metadata do not have the format of PyTorch.
+        AttributeError, TypeError: If the metadata does not have the format of PyTorch.
     """
     if not isinstance(content, dict):
         return

@@ -253,7 +253,7 @@ def load_birefnet(path: str | os.PathLike, crop_order: str = AUTO, *, hash_file:
 
     Raises:
         FileNotFoundError, ImportError, ValueError: As in :func:`~mmbirefnet.fileio.checkpoints.read_checkpoint`.
-        ValueError: If it is not a BiRefNet, or its metadata are impossible.
+        ValueError: If it is not a BiRefNet, or its metadata is invalid.
     """
     file = fetch(path)
     content = read_checkpoint(file, mmap=True)
