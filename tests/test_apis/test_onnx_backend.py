@@ -124,7 +124,7 @@ def test_metadata_come_back_as_written():
     ('change', 'message'),
     [
         (dict(format_version='2'), r"format version '2', this mmbirefnet reads up to 1\. Fix: update mmbirefnet"),
-        (dict(mean='[1, 2]'), r'metadata is damaged \(mean must be 3 numbers, found .*\)\. Fix: export the model again'),
+        (dict(mean='[1, 2]'), r'metadata is damaged \(mean must be 3 numbers, found .*\)\. Fix: export the model'),
         (dict(input_size='32'), 'metadata is damaged'),
         (dict(std='nonsense'), 'metadata is damaged'),
         (dict(std=None), "metadata is damaged .'mmbirefnet.std'"),
