@@ -305,6 +305,6 @@ def test_url(tmp_path, monkeypatch):
         assert len(paths) == 3
         outside = fetch(f'{url}/a/../../../a/model.pth').resolve()
         assert outside.is_relative_to(tmp_path / 'home/hub/checkpoints')
-        with pytest.raises(ValueError, match='no name of a file'):
+        with pytest.raises(ValueError, match='does not end with the name of a file'):
             fetch(f'{url}/')
         server.shutdown()
