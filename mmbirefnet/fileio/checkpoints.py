@@ -209,8 +209,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             raise ValueError(f'a header of {header} bytes, more than {_LARGEST_HEADER}')
         return load_file(path)
     except Exception as error:  # SafetensorError, and errors for dtypes that torch lacks, or unusual names
-        reason = str(error) or type(error).__name__
-        raise ValueError(f'{path}: damaged, or not a safetensors file ({reason})') from error
+        raise ValueError(
+            f'{path}: damaged, or not a safetensors file ({str(error) or type(error).__name__})'
+        ) from error
 
 
 def read_header(path: str | os.PathLike) -> dict:
