@@ -3,10 +3,10 @@
 
 VENV ?= .venv
 export VENV PYTHON TORCH TORCHVISION MMCV MMENGINE MMSEG MMPRETRAIN CUDA_OPS MAX_JOBS
-# Empty: Python keeps compiled modules, so that the hundreds of processes of the tests do not compile them again.
+# Empty, so that Python caches compiled modules and the hundreds of test processes do not compile them again.
 export PYTHONDONTWRITEBYTECODE =
 RUN = $(VENV)/bin/python
-# Each process of the tests takes 2.5 GB. On two cores the third works while others wait for their children.
+# Each test process needs 2.5 GB. On two cores, the third one works while others wait for their children.
 PARALLEL ?= -n 3 --dist worksteal
 MAKEFLAGS += --no-print-directory
 
@@ -24,7 +24,7 @@ test: lint
 test-soak: setup docs
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -m soak $(PARALLEL) $(ARGS)
 
-# The site, in docs/_build/html. A warning is an error.
+# The site, in docs/_build/html. Warnings are errors.
 docs: setup
 	$(RUN) -m sphinx -W --keep-going -q docs/en docs/_build/html
 

@@ -167,7 +167,7 @@ def page(**options) -> str:
 
 
 def read_costs() -> dict[str, list[str]]:
-    """Costs on the present page, by the link to the config."""
+    """Costs on the existing page, by the link to the config."""
     rows = [line.strip('| ').split(' | ') for line in PAGE.read_text('utf-8').splitlines() if line.startswith('| [`')]
     return {row[0]: row[2:] for row in rows}
 

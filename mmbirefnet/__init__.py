@@ -56,7 +56,7 @@ def setup() -> None:
     register_safe_globals()
     register_loaders()
     register_loader()
-    # The name of a module: mmengine searches beside it, since an editable distribution is somewhere else.
+    # A module instead of the distribution: mmengine searches beside it, but an editable distribution is elsewhere.
     MODULE2PACKAGE.setdefault('mmbirefnet', 'mmbirefnet.registry')
 
 

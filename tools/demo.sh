@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes a synthetic data set, trains a small BiRefNet on it, tests it, and draws a contact sheet of the held-out images.
+# Generates a synthetic data set, trains and tests a small BiRefNet, and draws a contact sheet of the held-out images.
 # Usage: tools/demo.sh [FOLDER]   (work_dirs/demo)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the virtual environment: torch, the OpenMMLab packages, mmcv's ops compiled against that torch, this project.
-# Run by `make setup`, `make test` and `make demo`. A step that is done is not done again until one of its pins, or of
-# those before it, changes; an interrupted set-up goes on with the step it stopped in.
+# Run by `make setup`, `make test` and `make demo`. A finished step runs again only if one of its pins, or a pin of an
+# earlier step, changes. An interrupted set-up continues with the step that it stopped in.
 #
 # Variables: VENV (.venv), PYTHON (the first suitable one of python3, python3.11, python3.12, python3.10), TORCH,
 # TORCHVISION, MMCV, MMENGINE, MMSEG, MMPRETRAIN (versions), CUDA_OPS (auto, 1, 0: compile mmcv's CUDA ops),
@@ -31,13 +31,13 @@ fail() {
     exit 1
 }
 
-# ---- what has to be there before anything is downloaded ----
+# ---- requirements, checked before anything is downloaded ----
 
-# Prints why the Python $1 is not suitable; nothing if it is.
+# Prints why the Python $1 is not suitable, or nothing if it is.
 python_problem() {
     command -v "$1" >/dev/null || { echo "there is no $1" && return; }
     "$1" - "$python_min" "$python_max" 2>/dev/null <<'PY' || echo "$1 does not run"
-import importlib.util, os, sys, sysconfig  # no f-strings: an old Python has to get as far as its version
+import importlib.util, os, sys, sysconfig  # no f-strings, so that old versions of Python reach the version check
 
 low, high = (tuple(map(int, bound.split('.'))) for bound in sys.argv[1:])
 header = os.path.join(sysconfig.get_paths()['include'], 'Python.h')
@@ -61,7 +61,7 @@ find_python() {
         fi
         first=${first:-$problem}
     done
-    fail "needs Python $python_min to $python_max with venv and headers, but $first; name another by PYTHON=..."
+    fail "needs Python $python_min to $python_max with venv and headers, but $first; choose another with PYTHON=..."
 }
 
 check_compiler() {
@@ -79,7 +79,7 @@ check_cuda() {
     [[ $cuda_ops == [01] ]] || fail "CUDA_OPS is auto, 1 or 0, not '$cuda_ops'"
     nvcc=$(command -v nvcc || command -v "$home/bin/nvcc" || true)
     if [[ $cuda_ops == 1 && -z $nvcc ]]; then
-        fail "mmcv's CUDA ops need nvcc, which is not in PATH nor in $home/bin; install the CUDA toolkit of torch's CUDA version or set CUDA_OPS=0"
+        fail "mmcv's CUDA ops need nvcc, which is neither in PATH nor in $home/bin; install the CUDA toolkit of torch's CUDA version or set CUDA_OPS=0"
     fi
 }
 
@@ -87,7 +87,7 @@ check_space() { # check_space FOLDER GIGABYTES
     local folder=$1 free
     while [[ ! -d $folder ]]; do folder=$(dirname "$folder"); done
     free=$(($(df -Pk "$folder" | awk 'NR == 2 {print $4}') / 1048576))
-    ((free >= $2)) || fail "needs $2 GB in $folder, $free GB are free; name another folder by ${3}=..."
+    ((free >= $2)) || fail "needs $2 GB in $folder, $free GB are free; choose another folder with ${3}=..."
 }
 
 # ---- steps ----
@@ -105,7 +105,7 @@ step() { # step NAME TITLE COMMAND
     mkdir -p "$stamps"
     (while sleep 60 >/dev/null 2>&1; do echo "setup       ... $(((SECONDS - began) / 60)) min"; done) &
     beat=$!
-    set +e # a subshell that is part of a condition would not stop at its first error
+    set +e # as part of a condition, the subshell would ignore set -e
     (set -e; "$3") >>"$log" 2>&1
     status=$?
     set -e
@@ -135,7 +135,7 @@ pip() { "$py" -m pip --disable-pip-version-check --no-input "$@"; }
 
 make_venv() {
     [[ -x $py ]] || "$PYTHON" -m venv "$venv"
-    pip --version || "$py" -m ensurepip # where making the environment was interrupted
+    pip --version || "$py" -m ensurepip # pip is missing if creating the environment was interrupted
     pip install -c $constraints 'setuptools>=78.1.1,<82' wheel ninja psutil packaging
 }
 
@@ -143,7 +143,7 @@ install_torch() { pip install -c $constraints "torch==$torch" "torchvision==$tor
 
 install_openmmlab() {
     pip install -c $constraints "mmengine==$mmengine" "mmsegmentation==$mmseg" "mmpretrain==$mmpretrain" ftfy regex
-    # opencv-python needs libGL, which servers often lack; its headless twin, of the same version, does not.
+    # opencv-python needs libGL, which servers often lack; the headless package of the same version does not.
     "$py" -c 'import cv2' || pip install -c $constraints --force-reinstall --no-deps opencv-python-headless
     "$py" -c 'import cv2'
 }
@@ -161,10 +161,10 @@ install_mmcv() {
         local site runtime
         runtime=$("$py" -c 'import torch; print(torch.version.cuda or "none")')
         "$nvcc" --version | grep -q "release ${runtime%%.*}\." || {
-            echo "$nvcc is not of torch's CUDA version, $runtime; put the right one first in PATH or set CUDA_OPS=0"
+            echo "$nvcc does not have torch's CUDA version, $runtime; put one that does first in PATH, or set CUDA_OPS=0"
             return 1
         }
-        # cusparse.h and its like: in pip's packages where the toolkit was installed without them
+        # If the toolkit was installed without headers such as cusparse.h, pip's CUDA packages have them.
         site=$("$py" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
         export CPATH="${CPATH:+$CPATH:}$site/nvidia/cu${runtime%%.*}/include"
     else
@@ -172,7 +172,7 @@ install_mmcv() {
     fi
     pip uninstall --yes mmcv
     pip install -c $constraints --no-build-isolation "mmcv==$mmcv"
-    # pip's cache knows mmcv's version, not the torch that it was compiled for
+    # pip's cache distinguishes versions of mmcv, but not the torch that they were compiled for.
     ops_work || pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps "mmcv==$mmcv"
     ops_work
     echo "$target" >"$built"
@@ -180,7 +180,7 @@ install_mmcv() {
 
 install_project() { pip install -c $constraints --no-build-isolation -e '.[tests]'; }
 
-# ---- here it begins ----
+# ---- main ----
 
 began=$SECONDS count=0 chain= reason= beat=
 trap '[[ -z $beat ]] || kill $beat 2>/dev/null || true' EXIT
@@ -194,7 +194,7 @@ if [[ -n $version && -n ${PYTHON:-} ]]; then
 elif [[ -z $version && -n $(ls -A "$venv" 2>/dev/null) ]]; then
     reason='has no working Python'
 fi
-if [[ -n $reason && ! -d $stamps ]]; then # not made by this script, so not its to remove
+if [[ -n $reason && ! -d $stamps ]]; then # not created by this script, which therefore must not remove it
     fail "$venv $reason; remove it, or choose another folder with VENV=..."
 fi
 for name in venv torch openmmlab mmcv project; do chain=$(chained_key $name); done
@@ -217,14 +217,14 @@ if [[ -n $reason ]]; then
 fi
 
 cores=$(getconf _NPROCESSORS_ONLN)
-memory=$(awk '/MemAvailable/ {print int($2 / 2097152)}' /proc/meminfo 2>/dev/null || echo "$cores") # 2 GB a compiler
+memory=$(awk '/MemAvailable/ {print int($2 / 2097152)}' /proc/meminfo 2>/dev/null || echo "$cores") # 2 GB per compiler
 jobs=${MAX_JOBS:-$((memory < 1 ? 1 : memory < cores ? memory : cores))}
 minutes=$(((cuda_ops == 1 ? 70 : 22) / jobs + 1))
-echo "setup: Python $version, torch $torch, mmcv $mmcv in $venv; about $((minutes + 4)) minutes in all"
+echo "setup: Python $version, torch $torch, mmcv $mmcv in $venv; about $((minutes + 4)) minutes in total"
 chain=
 step venv 'a virtual environment with the build tools; about 15 s' make_venv
-step torch "torch $torch and torchvision $torchvision; about 3 GB to download, 2 minutes or as long as that takes" install_torch
+step torch "torch $torch and torchvision $torchvision; about 3 GB to download, 2 minutes or more" install_torch
 step openmmlab "mmengine $mmengine, mmsegmentation $mmseg, mmpretrain $mmpretrain; about 1 minute" install_openmmlab
-step mmcv "mmcv $mmcv, its ops compiled by $jobs jobs; about $minutes minutes, seconds where pip has kept them" install_mmcv
+step mmcv "mmcv $mmcv, its ops compiled by $jobs jobs; about $minutes minutes, or seconds if pip has cached them" install_mmcv
 step project 'this project, editable, with pytest and ruff; about 20 s' install_project
 echo "setup: ready in $(((SECONDS - began) / 60)) min $(((SECONDS - began) % 60)) s"

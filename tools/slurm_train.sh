@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train as a Slurm job. Usage: tools/slurm_train.sh PARTITION JOB_NAME CONFIG [options of train.py]
-# GPUS in all (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), SRUN_ARGS: more arguments of srun.
+# Variables: GPUS in total (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), SRUN_ARGS (more arguments of srun).
 set -euo pipefail
 if (($# < 3)); then
     echo "usage: $0 PARTITION JOB_NAME CONFIG [options of train.py]" >&2

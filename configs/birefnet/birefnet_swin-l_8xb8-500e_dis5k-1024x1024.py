@@ -1,4 +1,4 @@
-# The reference's present recipe: 8 images per GPU, bfloat16, TF32, torch.compile.
+# The reference's current recipe: 8 images per GPU, bfloat16, TF32, torch.compile.
 # For other configs: docs/en/advanced_guides/scale.md.
 _base_ = './birefnet_swin-l_8xb4-500e_dis5k-1024x1024.py'
 train_dataloader = dict(batch_size=8)

@@ -17,7 +17,7 @@ class GraphedForward:
 
     BiRefNet launches more than a thousand kernels for an image. At batch size 1 the CPU takes longer to launch them
     than the GPU to run them; a graph launches all of them at once. If the pass cannot be captured, for example for lack
-    of memory, a warning says so, and it is called as before.
+    of memory, a warning is logged, and the pass runs without a graph.
 
     Args:
         forward: Function of one tensor whose control flow does not depend on values, and whose parameters stay in

@@ -23,7 +23,7 @@ STRIDE = 32
 class OnnxBackend:
     """A BiRefNet in an ONNX file: uint8 images in, probabilities out.
 
-    Files of ``tools/export_onnx.py`` contain metadata that describe input and output. Other files, such as the
+    Files of ``tools/export_onnx.py`` contain metadata that describes input and output. Other files, such as the
     released BiRefNet files, must have one input ``(N, 3, H, W)``, RGB images normalized with ImageNet's mean and
     standard deviation, and one output ``(N, 1, H, W)``. An output named ``output_image`` or ``logits`` contains logits,
     and one named ``alphas`` probabilities; for other names, pass ``output``.
@@ -80,7 +80,7 @@ class OnnxBackend:
             raise ValueError(f'{self.path}: {error}') from error
         given = [name for name, value in (('output', output), ('mean', mean), ('std', std)) if value is not None]
         if found is not None and given:
-            raise ValueError(f'{self.path}: its metadata contain {", ".join(given)}. Fix: do not pass it')
+            raise ValueError(f'{self.path}: its metadata contains {", ".join(given)}. Fix: do not pass it')
         self.metadata = found or _assume(self.path, self._output.name, output, mean, std)
         self.input_size = tuple(size) if self.fixed_size else self.metadata.input_size
         self._mean, self._scale = (

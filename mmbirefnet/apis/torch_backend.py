@@ -111,7 +111,7 @@ class TorchBackend:
             model = fuse_model(model, inplace=not given)
         self.takes_guide = isinstance(model, GuidedBiRefNet)
         self.model = model.to(self.device).eval()
-        # Models of others may decide by values, which a graph cannot.
+        # Other models may have control flow that depends on values, which a graph cannot capture.
         graphed = cuda_graph and self.device.type == 'cuda' and isinstance(model, BiRefNet)
         self._forward = GraphedForward(self._logits) if graphed else self._logits
         mean, std, order = get_normalization(model)

@@ -293,7 +293,7 @@ def _print_report(job: ImageJob, left_out: list[Path], failures: Failures) -> No
     report = job.report
     rate = f', {report.written / report.seconds:.2f} images/s' if report.written and report.seconds else ''
     counts = f'{report.written} written, {report.skipped} skipped, {report.failed} failed{rate}'
-    encoding = sys.stdout.encoding or 'utf-8'  # which may lack characters of file names
+    encoding = sys.stdout.encoding or 'utf-8'  # may lack characters of file names
     print((counts + describe_left_out(left_out)).encode(encoding, 'backslashreplace').decode(encoding))
     failures.print()
 

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--memory',
         type=float,
         metavar='GIB',
-        help='memory that training may use (default: what the GPU has free, or 60 %% of the memory of the machine)',
+        help='memory limit of training (default: 95 %% of the free memory of the GPU, or 60 %% of the machine memory)',
     )
     add_crop_order_argument(parser)
     parser.add_argument('--no-check', action='store_true', help='train even if the data has problems')

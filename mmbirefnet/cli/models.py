@@ -14,8 +14,8 @@ from mmbirefnet.zoo.catalog import get_info, list_models, suggest
 from mmbirefnet.zoo.download import fetch, find_cached
 
 DOWNLOAD = 'download'
-WIDTH = 200  # if the output is not a terminal; wide enough not to truncate lines
-MIN_WIDTH = 80  # of the table; a narrower terminal breaks its lines instead of losing columns
+WIDTH = 200  # width of the table if the output is not a terminal; wide enough not to truncate lines
+MIN_WIDTH = 80  # smallest width of the table; a narrower terminal breaks its lines instead of losing columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -209,17 +209,17 @@ def inferencer_of(args: argparse.Namespace) -> BiRefNetInferencer:
 
 @contextlib.contextmanager
 def log_to_stderr() -> Iterator[None]:
-    """Make mmengine's logger write to stderr permanently: it is created, and keeps its stream, with the first model."""
+    """Make mmengine's logger write to stderr: it is created with the first model, and keeps its stream."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 
 
 @contextlib.contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Import packages and load models, which the process keeps to its end, without a search for garbage among them.
+    """Disable garbage collection in the block, which imports packages and loads models.
 
-    The searches took a quarter of the CPU time of ``mmbirefnet cut`` for one small image. Later ones leave out all that
-    was made here.
+    Collections there free nothing, since the process keeps these objects until it ends, but they took a quarter of the
+    CPU time of ``mmbirefnet cut`` for one small image. Later collections ignore the objects created in the block.
     """
     gc.disable()
     try:

@@ -21,11 +21,11 @@ _UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30}
 _LIMITS = {
     '--max-pixels': ('megapixels', float, 'MP', 'largest image, in megapixels'),
     '--max-size': ('input_size', int, 'N', 'longest side of the model input, in pixels'),
-    '--max-work': ('work', float, 'MP', 'model input per image in megapixels, summed over scales, tiles and passes'),
+    '--max-work': ('work', float, 'MP', 'model input per request in megapixels, summed over views, tiles and passes'),
     '--queue': ('queue', int, 'N', 'number of requests that wait or are processed; further ones get status 429'),
     '--upload-seconds': ('upload_seconds', float, 'S', 'time limit of an upload, in seconds'),
     '--decode-seconds': ('decode_seconds', float, 'S', 'time limit for decoding an image, in seconds'),
-    '--seconds': ('seconds', float, 'S', 'time limit from upload to answer, in seconds'),
+    '--seconds': ('seconds', float, 'S', 'time limit from upload to response, in seconds'),
     '--decoders': ('decoders', int, 'N', 'number of processes that decode images'),
     '--batch': ('batch', int, 'N', 'number of waiting requests that are predicted as one batch'),
 }

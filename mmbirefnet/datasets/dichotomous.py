@@ -89,7 +89,7 @@ class DichotomousDataset(BaseSegDataset):
         if self.sets == [] or (data_root is None and self.sets is None):
             raise ValueError(f'{name}: give data_root, or the names of sets, or both')
         if self.sets is not None and len(set(self.sets)) != len(self.sets):
-            raise ValueError(f'{name}: a set is listed twice in sets={self.sets}; RepeatDataset repeats data')
+            raise ValueError(f'{name}: a set is listed twice in sets={self.sets}. Fix: repeat data with RepeatDataset')
         if not with_masks and not test_mode:
             raise ValueError(f'{name}: with_masks=False is for test_mode=True; training needs masks')
         if kwargs.get('reduce_zero_label'):
@@ -243,10 +243,12 @@ class DichotomousDataset(BaseSegDataset):
                 continue
             key, path = (root, name[: -len(suffix)]), fileio.join_path(folder, name)
             if key in found:
-                raise ValueError(f'two files of one stem: {found[key]} and {path}')
+                raise ValueError(f'two files with one stem: {found[key]} and {path}')
             found[key] = path
         if ignored:
-            print_log(f'{folder}: not used, for their suffix, {_some(ignored, "file")}', 'current', logging.WARNING)
+            print_log(
+                f'{folder}: not used because of their suffix: {_some(ignored, "file")}', 'current', logging.WARNING
+            )
         if not found:
             raise ValueError(f'{folder}: no file that ends with {", ".join(suffixes)}')
         return dict(sorted(found.items()))

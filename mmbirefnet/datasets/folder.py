@@ -63,7 +63,9 @@ class FolderDataset(DichotomousDataset):
             )
         items = super().load_data_list()
         if len(items) < 2:
-            raise ValueError(f'{self.data_root}: one image can be trained on or held out, not both; add images')
+            raise ValueError(
+                f'{self.data_root}: only one image, which cannot be split into train and val. Fix: add images'
+            )
         stems = [self.stem_of(item['img_path']) for item in items]
         held_out = held_out_stems(stems, self.held_out)
         return [item for stem, item in zip(stems, items) if (stem in held_out) == (self.split == 'val')]

@@ -1,4 +1,4 @@
-"""Fused and exported models for inference."""
+"""Fuse and export models for inference."""
 
 import mmbirefnet.registry  # noqa: F401  checks the packages before they are imported
 

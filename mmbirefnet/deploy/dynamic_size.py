@@ -1,6 +1,6 @@
 """Trace a model at one image size into a graph for any size.
 
-With symbolic sizes, ``torch.export`` needs hours for the windows of Swin. Instead, each part that depends on the size
+With symbolic sizes, ``torch.export`` takes hours for the windows of Swin. Instead, each part that depends on the size
 becomes one operator, whose ONNX form (:mod:`.onnx_operators`) reads the size at run time. The rest of the graph
 (convolutions, linear layers, norms, elementwise operators) works for any size.
 """

@@ -88,7 +88,7 @@ def fuse(model: BiRefNet, inplace: bool = False) -> BiRefNet:
         plain[f"{type(fused.backbone).__name__} is not mmbirefnet's SwinTransformer"].append('backbone')
     for reason, (first, *others) in plain.items():
         more = f' and {len(others)} more' if others else ''
-        print_log(f'fuse: left as in training: {first}{more}: {reason}', 'current', logging.WARNING)
+        print_log(f'fuse: not fused: {first}{more}: {reason}', 'current', logging.WARNING)
     return fused
 
 

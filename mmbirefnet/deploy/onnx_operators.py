@@ -121,7 +121,7 @@ def resize(x, image, stride):
 
 
 def image_to_patches(image, grid):
-    """``mmbirefnet::image_to_patches`` as :func:`mmbirefnet.models.layers.reference.image_to_patches`."""
+    """``mmbirefnet::image_to_patches``, as in :func:`mmbirefnet.models.layers.reference.image_to_patches`."""
     n, height, width = _sizes(image, 0, 2, 3)
     channels, (height, width) = image.shape[1], (op.Div(side, _ints(grid)) for side in (height, width))
     patches = op.Reshape(image, _shape(n, channels, grid, height, grid, width))

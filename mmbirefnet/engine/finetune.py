@@ -90,7 +90,7 @@ def finetune(
         old_share: Share of ``old_data`` in an epoch, in (0, 1).
         epochs: Number of epochs; by default chosen from the number of images.
         batch_size: Images per step of the optimizer; by default that of the config.
-        memory: Memory limit in GiB; by default the free memory of the GPU, or 60 % of the memory of the machine.
+        memory: Memory limit in GiB; by default 95 % of the free memory of the GPU, or 60 % of the machine memory.
         check: Whether to check the data first, and to stop at problems that ruin a training.
         crop_order: Order of the crops that a released model was trained with, see
             :func:`mmbirefnet.utils.convert_birefnet_state_dict`.

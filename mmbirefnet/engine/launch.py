@@ -116,8 +116,8 @@ def runner_of(cfg: Config) -> Iterator[Runner]:
         if 'DataLoader' not in str(error):
             raise
         raise RuntimeError(
-            f'{error} Fix: num_workers=0 of the data loader shows the cause; too little /dev/shm or memory asks for '
-            'fewer workers, slow files for a longer default_hooks.worker_guard.timeout (seconds)'
+            f'{error} Fix: set num_workers=0 of the data loader to see the cause. If /dev/shm or memory is too small, '
+            'use fewer workers; if files are slow, raise default_hooks.worker_guard.timeout (seconds)'
         ) from error
     finally:
         torch.set_float32_matmul_precision(precision)  # mmengine calls no hook after an error

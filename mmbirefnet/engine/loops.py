@@ -88,7 +88,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         """Train on the ``idx``-th batch of the epoch."""
         for error in unreadable_in(data_batch):
             self._unreadable += 1
-            self.runner.logger.error(f'left out, another image in its place: {error}')
+            self.runner.logger.error(f'replaced by another image: {error}')
         seed_generators(self._seed, _ITERATION, self._iter, get_rank())
         super().run_iter(idx, data_batch)
 

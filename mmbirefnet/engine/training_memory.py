@@ -18,7 +18,7 @@ GIB = 2**30
 
 
 def available_gib() -> float:
-    """GiB that training may use: most of the free memory of the GPU, or 60 % of the memory of the machine."""
+    """GiB that training may use: 95 % of the free memory of the GPU, or 60 % of the memory of the machine."""
     if torch.cuda.is_available():
         return 0.95 * torch.cuda.mem_get_info()[0] / GIB
     return 0.6 * os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / GIB
@@ -49,9 +49,9 @@ class _LiveBytes(TorchDispatchMode):
 def estimate_memory(model: dict, amp: bool = False, side: int = 256) -> tuple[float, float]:
     """Memory of training with AdamW: bytes of any step, and bytes per pixel of a batch.
 
-    The first is four values for each trained parameter (itself, its gradient, two moments), one for each frozen one,
-    and 1 GiB for libraries. The second is the memory that a forward pass on one image keeps for the backward pass, plus
-    a quarter for the backward pass itself.
+    The first number is four values for each trained parameter (itself, its gradient, two moments), one for each frozen
+    parameter, and 1 GiB for libraries. The second number is the memory that a forward pass on one image keeps for the
+    backward pass, plus a quarter for the backward pass itself.
 
     Args:
         model: Config of the model.

@@ -12,7 +12,7 @@ def wrap_by_name(module: nn.Module, recurse: bool, nonwrapped_numel: int, names:
 
     Args:
         module: A module of the model.
-        recurse: Whether the question is if to descend into ``module``, instead of if to wrap it.
+        recurse: If true, return whether to descend into ``module``; otherwise whether to wrap it.
         nonwrapped_numel: Number of its parameters that are not wrapped yet.
         names: Class names of the modules to wrap.
     """

@@ -43,7 +43,7 @@ def list_images(folder: str | Path) -> dict[str, Path]:
     stems, _ = list_folder(str(folder))
     for names in stems.values():
         if len(names) > 1:
-            raise ValueError(f'two files of one stem: {folder / names[0]} and {folder / names[1]}')
+            raise ValueError(f'two files with one stem: {folder / names[0]} and {folder / names[1]}')
     if not stems:
         raise ValueError(f'{folder}: no image files')
     return {stem: folder / name for stem, (name,) in stems.items()}

@@ -167,7 +167,7 @@ class DichotomousMetric(BaseMetric):
         self.results.extend(self._pool.finish())
         ranks = dist.get_world_size()
         if ranks > 1:
-            # mmengine zips the lists of the ranks, which would cut all to the length of the shortest.
+            # mmengine zips the lists of the ranks, which would truncate all to the length of the shortest.
             longest = torch.tensor(len(self.results))
             dist.all_reduce(longest, 'max')
             self.results += [None] * (int(longest) - len(self.results))
@@ -268,7 +268,7 @@ def to_mask(annotation: torch.Tensor | np.ndarray) -> np.ndarray:
     if annotation.dtype != np.bool_ and annotation.max(initial=0) > 1:
         raise ValueError(
             'gt_sem_seg: expected float values in [0, 1] or labels 0 and 1, '
-            f'got {annotation.dtype} up to {annotation.max()}: load the mask with mmbirefnet.LoadMask'
+            f'got {annotation.dtype} up to {annotation.max()}. Fix: load the mask with mmbirefnet.LoadMask'
         )
     return annotation.astype(bool)
 
@@ -282,8 +282,8 @@ def to_alpha(annotation: torch.Tensor | np.ndarray) -> np.ndarray:
     annotation = annotation.detach().cpu().numpy() if isinstance(annotation, torch.Tensor) else annotation
     if not np.issubdtype(annotation.dtype, np.floating):
         raise ValueError(
-            f'gt_sem_seg: soft_masks=True expects float values in [0, 1], got {annotation.dtype}: load the mask with '
-            'mmbirefnet.LoadMask'
+            f'gt_sem_seg: soft_masks=True expects float values in [0, 1], got {annotation.dtype}. '
+            'Fix: load the mask with mmbirefnet.LoadMask'
         )
     return annotation.reshape(annotation.shape[-2:]).astype(np.float32)
 

@@ -55,7 +55,7 @@ class TableRow:
     method: str
     scores: Mapping[str, float] = field(default_factory=dict)
     note: str = ''
-    """Source of a published row, or what is missing."""
+    """Source of a published row, or a note about missing data."""
 
 
 def task_of(sets: Sequence[str]) -> str | None:

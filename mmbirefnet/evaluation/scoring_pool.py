@@ -115,8 +115,8 @@ class ScoringPool:
             running = [call.name for call in (oldest, *self.pending) if self._pids[call.slot]] or [name]
             self._shut_down()
             raise RuntimeError(
-                f'a worker died that scored {" or ".join(running)}, most often for lack of memory: '
-                f'set num_workers of the metric below {self._workers}'
+                f'a worker died that scored {" or ".join(running)}, most often for lack of memory. '
+                f'Fix: set num_workers of the metric below {self._workers}'
             ) from error
         except FutureTimeoutError:
             if future.done():  # an error of the function

@@ -37,7 +37,7 @@ def load_from_local(filename: str, map_location: str | Callable | None = None) -
     """
     checkpoint = read_checkpoint(os.path.expanduser(filename), map_location)
     if not isinstance(checkpoint, dict):
-        raise ValueError(f'{filename}: no checkpoint, but a {type(checkpoint).__name__}')
+        raise ValueError(f'{filename}: not a checkpoint, but a {type(checkpoint).__name__}')
     if Path(filename).suffix == '.safetensors':
         return dict(state_dict=checkpoint)
     if not checkpoint.keys().isdisjoint(('state_dict', 'meta')):
@@ -88,7 +88,7 @@ def download(url: str, folder: str = '', progress: bool = False) -> Path:
     url, fragment = urldefrag(url)
     name = Path(urlparse(url).path).name
     if name in ('', '..'):
-        raise ValueError(f'{url}: this URL has no name of a file')
+        raise ValueError(f'{url}: this URL does not end with the name of a file')
     named = _NAMED_HASH.search(name)
     path = Path(torch.hub.get_dir(), 'checkpoints', folder or ('' if named else _location(url)), name)
     digest = fragment.removeprefix(_SHA256).lower() if fragment.startswith(_SHA256) else named[1] if named else None
@@ -111,8 +111,8 @@ def _check_digest(path: Path, wanted: str | None, url: str) -> None:
     found = sha256_of(path)
     if wanted is None:
         print_log(
-            f'{path}: there is nothing to check the download against; once it is known to be good, '
-            f'name it {url}#{_SHA256}{found}',
+            f'{path}: the download cannot be checked, since its hash is unknown. Once you know that it is good, '
+            f'use the URL {url}#{_SHA256}{found}',
             'current',
             logging.WARNING,
         )

@@ -92,19 +92,19 @@ def read_checkpoint(
     content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pickle(path, map_location, mmap)
     try:
         wrong = _not_finite(content)
-    except (RuntimeError, NotImplementedError) as error:  # meta tensors, and dtypes without arithmetic
-        raise ValueError(f'{path}: holds tensors that are no parameters ({error})') from error
+    except (RuntimeError, NotImplementedError) as error:  # for meta tensors, and dtypes without arithmetic
+        raise ValueError(f'{path}: holds tensors that are not parameters ({error})') from error
     if wrong:
         raise ValueError(
-            f'{path}: {len(wrong)} parameters hold NaN or Inf, such as {", ".join(wrong[:3])}: of a training that '
-            'diverged, or damaged; take another checkpoint'
+            f'{path}: {len(wrong)} parameters hold NaN or Inf, such as {", ".join(wrong[:3])}: the training '
+            'diverged, or the file is damaged. Fix: use another checkpoint'
         )
     try:
         _complete_metadata(content)
     except (AttributeError, TypeError) as error:
         raise ValueError(
-            f'{path}: the metadata of its parameters (_metadata) are damaged ({error}). Fix: save the state dict '
-            'again, without them'
+            f'{path}: the metadata of its parameters (_metadata) is damaged ({error}). Fix: save the state dict '
+            'again, without it'
         ) from error
     return content
 
@@ -113,13 +113,13 @@ def _complete_metadata(content: object) -> None:
     """Complete the metadata of state dicts, so that every layer finds the version of its parameters.
 
     Raises:
-        AttributeError, TypeError: If the metadata do not have the format of PyTorch.
+        AttributeError, TypeError: If the metadata does not have the format of PyTorch.
     """
     if not isinstance(content, dict):
         return
     meta = content.get('meta')
     if 'state_dict' in content and isinstance(meta, dict) and 'converted_from' in meta:
-        # Without metadata, a version converted it that doubled the kernels; later ones write metadata.
+        # Without metadata, it was converted by a version that doubled the kernels; later versions write metadata.
         content['state_dict'] = _with_dcn_version(content['state_dict'], _DOUBLED_DCN_VERSION)
     for state_dict in (content, *(content.get(nest) for nest in (*NESTS, AVERAGED))):
         metadata = getattr(state_dict, '_metadata', {})
@@ -148,7 +148,7 @@ def add_wrapped_names(state_dict: Mapping[str, Tensor], model: nn.Module) -> Non
 
 
 def _plain_name(name: str) -> str:
-    """Name of a layer without those of wrappers, which may come last."""
+    """Name of a layer without the names of wrappers, which may also be at its end."""
     return _WRAPPERS.sub('', f'{name}.').removesuffix('.')
 
 
@@ -199,7 +199,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
     except ModuleNotFoundError as error:
         raise ImportError(
-            f'{path}: reading .safetensors needs the package safetensors, one of the optional extras: '
+            f'{path}: reading .safetensors needs the package safetensors. Fix: '
             'pip install safetensors (or "mmbirefnet[optional]")'
         ) from error
     try:
@@ -209,7 +209,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             raise ValueError(f'a header of {header} bytes, more than {_LARGEST_HEADER}')
         return load_file(path)
     except Exception as error:  # SafetensorError, and errors for dtypes that torch lacks, or unusual names
-        raise ValueError(f'{path}: damaged, or no safetensors file ({str(error) or type(error).__name__})') from error
+        raise ValueError(
+            f'{path}: damaged, or not a safetensors file ({str(error) or type(error).__name__})'
+        ) from error
 
 
 def read_header(path: str | os.PathLike) -> dict:
@@ -246,8 +248,8 @@ def _read_pickle(path: Path, map_location: str | torch.device | Callable | None,
             reason = f' ({error})' if str(error) and 'weights_only' not in str(error) else ''
             raise ValueError(f'{path}: damaged, or no PyTorch checkpoint{reason}') from error
         raise ValueError(
-            f'{path}: holds objects ({refused[1]}) besides tensors, which could run any code and are not unpickled; '
-            'save the state dict alone'
+            f'{path}: holds objects ({refused[1]}) besides tensors, which could run any code and are not unpickled. '
+            'Fix: save the state dict alone'
         ) from error
     except Exception as error:  # torch raises many types of errors for damaged files
         raise ValueError(f'{path}: damaged, or no PyTorch checkpoint ({str(error) or type(error).__name__})') from error

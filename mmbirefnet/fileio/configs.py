@@ -47,7 +47,7 @@ class ConfigOptions(argparse.Action):
         for word in values:
             key, equals, value = word.partition('=')
             if not (key and equals):
-                parser.error(f'{option_string}: expected KEY=VALUE, found {word!r}; put quotes around blanks')
+                parser.error(f'{option_string}: expected KEY=VALUE, found {word!r}. Fix: put quotes around blanks')
             try:
                 options[key] = parse_value(value, is_path=f'.{key}'.endswith(tuple(f'.{name}' for name in _PATHS)))
             except RecursionError:
@@ -120,11 +120,11 @@ def read_config(path: str | os.PathLike) -> Config:
         raise FileNotFoundError(f'{path}: no such config')
     if os.path.splitext(path)[1] != '.py':
         # mmengine reads YAML with a loader that can create any object, and follows `_base_` in JSON to Python files.
-        raise ValueError(f'{path}: a config must be a Python file (.py); YAML and JSON would run code as well')
+        raise ValueError(f'{path}: a config must be a Python file (.py); YAML and JSON configs could run code too')
     try:
         return Config.fromfile(path)
     except FileNotFoundError as error:
-        raise ValueError(f'{path}: {error} (one that it is based on)') from error
+        raise ValueError(f'{path}: {error} (a base config)') from error
     except Exception as error:  # a config can raise any exception
         raise ValueError(f'{path}: {type(error).__name__}: {error}') from error
 
@@ -144,8 +144,8 @@ def check_options(cfg: Config, options: Mapping[str, object]) -> None:
             continue
         if name in cfg:
             raise ValueError(
-                f'{option}: {name} is a variable of the config, which was used when it was read; change what it goes '
-                'into, such as train_dataloader.dataset.pipeline, or write a config that is based on it'
+                f'{option}: {name} is a variable that only the config itself uses while it is read. Fix: change the '
+                'setting that it is used for, such as train_dataloader.dataset.pipeline, or write a config based on it'
             )
         close = get_close_matches(name, known)
         raise ValueError(f'{option}: there is no setting {name}{"; is it " + " or ".join(close) if close else ""}')

@@ -51,7 +51,7 @@ def download_file(url: str, path: Path, progress: bool = False) -> None:
             _download(url, path, progress)
         except (OSError, http.client.HTTPException, ValueError) as error:
             arrived = sum(each.stat().st_size for each in _partial_files(path))
-            again = f'run it again, which goes on after {arrived} bytes' if arrived else 'run it again'
+            again = f'run it again, which continues after {arrived} bytes' if arrived else 'run it again'
             if getattr(error, 'errno', None) == errno.ENOSPC:
                 again = f'make space there and {again}'
             raise OSError(
@@ -75,7 +75,7 @@ def _download(url: str, path: Path, progress: bool) -> None:
         return
     with answer:
         if answer.headers.get_content_type() == 'text/html':
-            raise ValueError('the server answers with a web page; give the URL of the file itself')
+            raise ValueError('the server sends a web page; give the URL of the file itself')
         target = _partial_name(path, answer)
         if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
             if target != partial or not (answer.headers['Content-Range'] or '').startswith(f'bytes {start}-'):

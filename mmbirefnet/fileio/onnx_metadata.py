@@ -65,7 +65,7 @@ class OnnxMetadata:
             return None
         if not re.fullmatch('[0-9]{1,9}', version) or int(version) > FORMAT_VERSION:
             raise ValueError(
-                f'its metadata have format version {version!r}, this mmbirefnet reads up to {FORMAT_VERSION}: '
+                f'its metadata has format version {version!r}, this mmbirefnet reads up to {FORMAT_VERSION}. Fix: '
                 'update mmbirefnet, or export the model again'
             )
         try:
@@ -93,7 +93,7 @@ class OnnxMetadata:
             if not isinstance(meta.dynamic_size, bool):
                 raise ValueError(f'dynamic_size={meta.dynamic_size}, must be true or false')
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise ValueError(f'its metadata are damaged ({error}): export the model again') from error
+            raise ValueError(f'its metadata is damaged ({error}). Fix: export the model again') from error
         if meta.output not in OUTPUTS or meta.channel_order not in CHANNEL_ORDERS:
-            raise ValueError(f'its metadata name an unknown output {meta.output!r} or order {meta.channel_order!r}')
+            raise ValueError(f'its metadata has an unknown output {meta.output!r} or order {meta.channel_order!r}')
         return meta

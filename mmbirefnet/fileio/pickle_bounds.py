@@ -1,4 +1,4 @@
-"""Check memory and time to load a checkpoint by reading its pickles, without creating objects.
+"""Check how much memory and time loading a checkpoint needs, by reading its pickles without creating objects.
 
 A few kilobytes can require gigabytes (a view that repeats one number, a compressed archive) or years (forty levels of
 objects that contain the next one twice). ``torch.load`` creates all of it, also with ``weights_only=True``.
@@ -17,7 +17,7 @@ from typing import BinaryIO
 MOST_OPERATIONS = 1_000_000  # a Swin-L with optimizer and averages needs less than 200,000
 MOST_PARTS = 20_000_000  # shared objects count for each use
 DEEPEST = 200
-LARGEST_ARGUMENT = 1 << 20  # of a function that could make room for so many
+LARGEST_ARGUMENT = 1 << 20  # elements that an argument of a function may request
 SMALL = 1 << 20  # elements; views with no more may overlap themselves
 LARGEST_REPEATED = 1 << 26  # elements of a view that repeats stored values, such as a parameter of one value
 # Bytes per element, by the storage type in a pickle.
@@ -30,7 +30,7 @@ _ELEMENT_SIZES = {
     **dict.fromkeys(('QUInt4x2Storage', 'QUInt2x4Storage', 'UntypedStorage'), 1),
 }
 _LEGACY_HEADERS = 3  # pickles before the content: magic number, version, machine
-_HARMLESS = (None, 'OrderedDict', 'Counter', 'set')  # functions whose arguments are not sizes
+_HARMLESS = (None, 'OrderedDict', 'Counter', 'set')  # functions that do not interpret arguments as sizes
 _CONSTANTS = {
     **dict.fromkeys(('NONE', 'NEWTRUE', 'NEWFALSE')),
     **dict.fromkeys(('EMPTY_TUPLE', 'EMPTY_LIST', 'EMPTY_DICT', 'EMPTY_SET'), ()),
@@ -197,7 +197,7 @@ def _check_sharing(objects: list[_Object]) -> None:
                     if id(part) not in counts:
                         waiting.append(part)
                     elif counts[id(part)] is None:
-                        raise pickle.UnpicklingError('an object that is in itself')
+                        raise pickle.UnpicklingError('an object contains itself')
                 continue
             waiting.pop()
             parts = 1 + len(each.parts) + sum(counts[id(part)][0] for part in inner)

@@ -15,12 +15,12 @@ def color_space(profile: bytes | None) -> str:
 
 
 def to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
-    """Convert an image from its profile, Lab without one, to sRGB; as it is, with a warning, if that fails."""
+    """Convert an image from its profile (Lab if it has none) to sRGB; if that fails, return it with a warning."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile('LAB')
         return ImageCms.profileToProfile(image, source, ImageCms.createProfile('sRGB'), outputMode='RGB')
     except (ImageCms.PyCMSError, OSError) as error:
-        warnings.warn(f'{name}: color profile that does not fit its {image.mode} pixels: {error}', stacklevel=2)
+        warnings.warn(f'{name}: the color profile does not fit the {image.mode} pixels: {error}', stacklevel=2)
         return image
 
 
@@ -38,5 +38,5 @@ def convert_profile(pixels: np.ndarray, source: bytes | None, target: bytes | No
         ]
         return np.asarray(ImageCms.profileToProfile(Image.fromarray(pixels), *profiles))
     except (ImageCms.PyCMSError, OSError) as error:
-        warnings.warn(f'the background keeps its colors: a color profile cannot be used ({error})', stacklevel=2)
+        warnings.warn(f'the background is not converted: a color profile cannot be used ({error})', stacklevel=2)
         return pixels

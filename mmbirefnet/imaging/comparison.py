@@ -1,4 +1,4 @@
-"""A page to compare predictions with sliders: one HTML file with everything in it, which needs no server."""
+"""A page that compares predictions with sliders: one self-contained HTML file, which needs no server."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class ComparedImage(NamedTuple):
 
     name: str
     size: tuple[int, int]
-    """(H, W) of what was encoded."""
+    """(H, W) of the encoded images."""
     original: bytes
     cutouts: list[bytes | None]
-    """One for each version; ``None`` where there is none."""
+    """One for each version; ``None`` for versions that failed."""
     notes: list[str]
     """Text for each version."""
 
@@ -63,7 +63,7 @@ def build_comparison(versions: list[str], images: Iterable[ComparedImage]) -> st
             for image in images
         ],
     )
-    text = json.dumps(data).replace('<', '\\u003c')  # an end of the script in a name would end it
+    text = json.dumps(data).replace('<', '\\u003c')  # so that no name contains the end tag of the script
     return _TEMPLATE.read_text('utf-8').replace(_PLACE, text)
 
 

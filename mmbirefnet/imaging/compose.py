@@ -119,7 +119,7 @@ def opacity(image: LoadedImage, soft_map: np.ndarray) -> np.ndarray:
 
 
 def composite(cutout: np.ndarray, background: np.ndarray | tuple[int, int, int]) -> np.ndarray:
-    """A cut-out on a background, uint8 ``(H, W, 3)``.
+    """Put a cut-out on a background: uint8 ``(H, W, 3)``.
 
     Args:
         cutout: uint8 RGBA ``(H, W, 4)``.
@@ -133,13 +133,13 @@ def composite(cutout: np.ndarray, background: np.ndarray | tuple[int, int, int])
 def read_background(
     background, channel_order: str = 'bgr', max_pixels: int | None = None
 ) -> LoadedImage | tuple[int, int, int]:
-    """A color or an image to be put behind cut-outs.
+    """Read a color or an image to put behind cut-outs.
 
     Args:
         background: Color as text, see :func:`parse_color`, (red, green, blue), or any source of :func:`load_image`;
             ``None`` for white.
-        channel_order: Of an array.
-        max_pixels: Largest image; see :func:`load_image`.
+        channel_order: Order of the channels of an array.
+        max_pixels: Largest image, in pixels; see :func:`load_image`.
 
     Raises:
         ValueError: If it is neither an opaque color nor a file.
@@ -159,7 +159,7 @@ def read_background(
 
 
 def parse_color(text: str) -> tuple[int, int, int]:
-    """(red, green, blue) in 0..255 of a color in the notations of CSS: ``'#rrggbb'``, ``'rgb(…)'``, a name.
+    """Parse a color in a CSS notation (``'#rrggbb'``, ``'rgb(…)'``, a name) to (red, green, blue) in 0..255.
 
     Raises:
         ValueError: If it is not a color, a value is out of range, or the color is not opaque.
@@ -173,7 +173,7 @@ def parse_color(text: str) -> tuple[int, int, int]:
     if color[3:] not in ((), (255,)):
         raise ValueError(
             f'background={text!r} is not opaque. Fix: give the color without alpha, or write the cut-out, which is '
-            'transparent itself'
+            'already transparent'
         )
     return color[:3]
 
@@ -181,11 +181,11 @@ def parse_color(text: str) -> tuple[int, int, int]:
 def fit_background(
     background: LoadedImage | tuple[int, int, int], size: tuple[int, int], icc_profile: bytes | None = None
 ) -> tuple[int, int, int] | np.ndarray:
-    """The background at size (H, W): an image covers it, its center kept; a color stays one.
+    """Resize a background image to cover the size, and crop it around its center; a color is not resized.
 
     Args:
         background: The image, or a color in sRGB.
-        size: (H, W).
+        size: (H, W) in pixels.
         icc_profile: RGB color profile to convert it to; ``None`` for sRGB.
     """
     if not isinstance(background, LoadedImage):

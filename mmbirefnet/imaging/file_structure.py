@@ -54,11 +54,11 @@ def _exif_orientation(exif: bytes) -> int:
 
 
 def read_png_exif(image: Image.Image, name: str, check: bool = True) -> None:
-    """Add a PNG's EXIF to its ``info``, which may follow the rows, where Pillow reads it after decoding only.
+    """Add the EXIF of a PNG to its ``info``: if it follows the pixels, Pillow reads it only after decoding.
 
     Raises:
-        OSError: If ``check`` is on and the rows differ from their checksums, which Pillow does not verify, or the end
-            is missing.
+        OSError: If ``check`` is on, and the pixel data differs from its checksums, which Pillow does not verify, or the
+            end of the file is missing.
     """
     file, kind = image.fp, b''
     position = file.tell()
@@ -71,7 +71,7 @@ def read_png_exif(image: Image.Image, name: str, check: bool = True) -> None:
         elif kind not in (b'IDAT', b'fdAT') or not check:
             file.seek(length + 4, io.SEEK_CUR)
         elif zlib.crc32(file.read(length), zlib.crc32(kind)).to_bytes(4, 'big') != file.read(4):
-            raise OSError(f'{name}: damaged or truncated image (checksum of its rows)')
+            raise OSError(f'{name}: damaged or truncated image (checksum of the pixel data)')
     if check and kind != b'IEND':
-        raise OSError(f'{name}: truncated image (its last part is missing)')
+        raise OSError(f'{name}: truncated image (its end is missing)')
     file.seek(position)

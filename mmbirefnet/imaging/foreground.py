@@ -1,6 +1,6 @@
-"""Foreground colors behind a soft map, so that a cut-out has no fringe of its old background.
+"""Estimate foreground colors from an image and its alpha, so that a cut-out has no fringe of the old background.
 
-Blur-fusion of Forte, "Approximate Fast Foreground Color Estimation" (ICIP 2021).
+The method is blur-fusion (Forte, "Approximate Fast Foreground Color Estimation", ICIP 2021).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from types import ModuleType
 import cv2
 import numpy as np
 
-SIDES = (90, 6)  # of the box blur of both passes, in pixels
+SIDES = (90, 6)  # sides of the box blur in the first and the second pass, in pixels
 EPS = 1e-5
-TILE = 1024  # side of the parts that are estimated one at a time, which bounds memory to some 120 MiB
+TILE = 1024  # side of a tile, in pixels; processing one tile at a time bounds memory to about 120 MiB
 
 
 def estimate_foreground(image: np.ndarray, alpha: np.ndarray, sides: tuple[int, ...] = SIDES, device=None):
-    r"""Colors F of the foreground in I = alpha F + (1 - alpha) B, in two passes.
+    r"""Estimate the colors F of the foreground in I = alpha F + (1 - alpha) B, in two passes.
 
     Each pass blurs the estimates of foreground and background, weighted with alpha and 1 - alpha, and adds to the
     foreground its share of the residual of the mixture (Eqs. 3 to 6 of Forte, 2021): first with a large box, then with
@@ -26,21 +26,21 @@ def estimate_foreground(image: np.ndarray, alpha: np.ndarray, sides: tuple[int, 
     Args:
         image: uint8 ``(H, W, 3)``, channels in any order, or float32 in [0, 1].
         alpha: float32 ``(H, W)`` in [0, 1], or uint8.
-        sides: Sides of the box blur, one a pass.
-        device: Where torch computes it, for example ``'cuda'``; ``None`` for OpenCV on the CPU.
+        sides: Sides of the box blur in pixels, one for each pass.
+        device: Torch device of the computation, for example ``'cuda'``; ``None`` for OpenCV on the CPU.
 
     Returns:
-        Of the image's type and shape. Where alpha is 1 it is the image.
+        Array with the dtype and shape of the image. Where alpha is 1, it equals the image.
 
     Raises:
-        ValueError: Image and alpha are of different sizes, or of other types.
+        ValueError: If image and alpha differ in size, or have another dtype.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.shape[:2] != alpha.shape:
         raise ValueError(f'image must be (H, W, 3) and alpha (H, W), not {image.shape} and {alpha.shape}')
     if image.dtype not in (np.uint8, np.float32) or alpha.dtype not in (np.uint8, np.float32):
         raise ValueError(f'image and alpha must be uint8 or float32, not {image.dtype} and {alpha.dtype}')
     estimate = _estimate_opencv if device is None else _estimate_torch
-    # Pixels farther away than the blurs reach together cannot change a tile.
+    # Pixels farther away than the sum of the blur radii do not affect a tile.
     reach = sum(side // 2 for side in sides)
     result = np.empty_like(image)
     for top, left in itertools.product(range(0, image.shape[0], TILE), range(0, image.shape[1], TILE)):
@@ -55,7 +55,7 @@ def estimate_foreground(image: np.ndarray, alpha: np.ndarray, sides: tuple[int, 
 
 
 def _fuse(image, foreground, background, alpha, blur):
-    """One pass; on numpy arrays and torch tensors alike.
+    """Run one pass, on NumPy arrays or torch tensors.
 
     Returns:
         The foreground, and the blurred background.

@@ -1,10 +1,10 @@
-"""The image formats that are opened, for training, inference and the service alike."""
+"""The image formats that training, inference and the service can open."""
 
 from __future__ import annotations
 
-# Pillow's name: suffixes. Left out are plugins that start programs (EPS), that pass their content to another plugin
-# (IPTC), or that only name a format without decoding it. HEIF needs the package pillow-heif. TGA comes last: its files
-# have no signature, so that its plugin looks at everything that the others refuse.
+# Suffixes by Pillow's name of the format. Excluded are plugins that start programs (EPS), that pass their content to
+# another plugin (IPTC), or that only identify a format without decoding it. HEIF needs the package pillow-heif. TGA
+# comes last: its files have no signature, so its plugin tries every file that the others reject.
 FORMATS = {
     'JPEG': ('.jpg', '.jpeg', '.jpe', '.jfif', '.mpo'),
     'PNG': ('.png', '.apng'),

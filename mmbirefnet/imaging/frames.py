@@ -23,10 +23,10 @@ from mmbirefnet.imaging.read import (
     open_source,
 )
 
-MAX_FRAMES = 2000  # of an animation, pages of a file
-# A further image of a JPEG, HEIF or PSD file is a preview, another view or a layer; of an icon, another size.
+MAX_FRAMES = 2000  # largest number of frames of an animation, or pages of a file
+# Further images in a JPEG, HEIF or PSD file are previews, other views or layers; those in an icon are other sizes.
 _SEQUENCE_FORMATS = ('GIF', 'PNG', 'WEBP', 'AVIF', 'TIFF')
-_SUBFILE_TYPE, _REDUCED_OR_MASK = 254, 0b101  # TIFF tag, and its bits for pages that only accompany another
+_SUBFILE_TYPE, _REDUCED_OR_MASK = 254, 0b101  # TIFF tag, and its bits for thumbnails and masks of other pages
 
 
 def load_frames(
@@ -35,15 +35,15 @@ def load_frames(
     """Read all frames of an animation (GIF, PNG, WebP, AVIF) or all pages of a TIFF file.
 
     Every frame is complete: frames that are stored as changes of the previous one are composed. The default image of a
-    PNG that is not part of its animation, and a TIFF's thumbnails and masks, are left out.
+    PNG that is not part of its animation, and the thumbnails and masks of a TIFF, are skipped.
 
     Args:
         source: Path, or bytes of a file.
         name: Name in messages.
-        max_pixels: Most pixels of all frames together; ``None`` for Pillow's limit.
+        max_pixels: Largest number of pixels of all frames together; ``None`` for Pillow's limit.
 
     Returns:
-        The image that :func:`~mmbirefnet.imaging.read.load_image` returns for a file with one frame.
+        The sequence; for a file with one frame, the image that :func:`~mmbirefnet.imaging.read.load_image` returns.
 
     Raises:
         OSError, ValueError: As :func:`~mmbirefnet.imaging.read.load_image`.
@@ -65,7 +65,7 @@ def as_sequence(frames, durations, plays: int, name: str, path: Path | None) -> 
 def iter_frames(
     file, name: str, path: Path | None = None, max_pixels: int | None = None, allocate: Callable = np.empty
 ) -> Iterator[tuple[LoadedImage, float | None, int]]:
-    """Yield each frame of an open file, the milliseconds that it is shown, and how often the animation is played.
+    """Yield each frame of an open file, its duration in milliseconds, and the number of plays of the animation.
 
     Args:
         allocate: As in :func:`~mmbirefnet.imaging.read.load_open_image`.
@@ -85,13 +85,13 @@ def iter_frames(
 
 
 def count_frames(file, name: str, max_pixels: int | None = None) -> int:
-    """Frames or pages in an open file that :func:`iter_frames` yields, from its headers; errors as there."""
+    """Count the frames or pages that :func:`iter_frames` yields, from the headers of an open file; same errors."""
     with named_errors(name), open_image(file, name, max_pixels) as image:
         return len(_frame_indices(image, name, max_pixels))
 
 
 def _frame_indices(image: Image.Image, name: str, max_pixels: int | None) -> list[int]:
-    """Which frames of an open image are shown."""
+    """Indices of the frames that :func:`iter_frames` yields."""
     if image.format not in _SEQUENCE_FORMATS or not getattr(image, 'is_animated', False):
         return [0]
     if image.n_frames > MAX_FRAMES:
@@ -110,13 +110,13 @@ def _frame_indices(image: Image.Image, name: str, max_pixels: int | None) -> lis
     if pixels > (limit := MAX_PIXELS if max_pixels is None else max_pixels):
         raise TooManyPixelsError(
             f'{name}: {len(indices)} frames have {pixels} pixels together, more than the limit of {limit} (max_pixels, '
-            "--max-pixels). Fix: read the first alone (frames='first', --frames first)"
+            "--max-pixels). Fix: read only the first one (frames='first', --frames first)"
         )
     return indices
 
 
 def _plays(image: Image.Image) -> int:
-    """How often an animation is played; a GIF's file counts the repetitions after the first time."""
+    """Number of plays of an animation; a GIF file stores the number of repetitions after the first play."""
     loop = image.info.get('loop')
     if image.format == 'GIF':
         return 1 if loop is None else loop and loop + 1

@@ -1,4 +1,4 @@
-"""Operations on soft maps that need numpy and OpenCV alone."""
+"""Operations on soft maps that need only NumPy and OpenCV."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ import numpy as np
 
 from mmbirefnet.imaging.settings import Settings
 
-_COLUMN_COST = 3  # of a value that is interpolated along a row, relative to one along a column
-OBJECT = 0.5  # from here on a pixel counts as part of an object
-VISIBLE = 0.05  # alpha from which on a crop keeps a pixel
+_COLUMN_COST = 3  # cost of interpolating a value along a row, relative to along a column
+OBJECT = 0.5  # threshold above which a pixel belongs to an object
+VISIBLE = 0.05  # smallest alpha of a pixel that a crop must contain
 _SPECK = 0.1  # share of the largest component; smaller components do not widen the crop of the second pass
-_MOST = 0.8  # of the image's sides: a crop above this shows the model little more
+_MOST = 0.8  # share of the image's sides; a larger crop would show the model little more detail
 
 
 def resize_map(soft_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear resize with aligned corners, as the network itself resizes.
+    """Resize bilinearly with aligned corners, as in the network.
 
     No mode of ``cv2.resize`` does this, and ``cv2.remap`` rounds positions to 1/32 of a pixel.
 
     Args:
         soft_map: float32 ``(h, w)``.
-        size: Wanted (H, W) in pixels.
+        size: Target (H, W) in pixels.
 
     Returns:
         float32 ``(H, W)``.
     """
     (h, w), (height, width) = soft_map.shape, size
-    # The map between the two passes may be larger than both ends: 1024 rows of a million columns, for one row.
+    # Choose the cheaper order: the intermediate map may be far larger than input and output, for example 1024 rows of
+    # a million columns where the output has one row.
     columns_first = _COLUMN_COST * h * width + height * width <= height * w + _COLUMN_COST * height * width
     passes = ((1, width), (0, height)) if columns_first else ((0, height), (1, width))
     for axis, length in passes:
@@ -53,29 +54,29 @@ def _interpolate(values: np.ndarray, length: int, axis: int) -> np.ndarray:
 
 
 def to_uint8(soft_map: np.ndarray) -> np.ndarray:
-    """Gray levels, uint8 = trunc(probability * 255), as the benchmark's maps are written."""
+    """Convert to gray levels, uint8 = trunc(probability * 255), as in the benchmark."""
     return (soft_map * 255).astype(np.uint8)
 
 
 def crop_of_box(
     box: Sequence[float], margin: float, size: tuple[int, int], name: str
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """The part of an image that the model gets, and the box itself, as (rows, columns).
+    """Return the crop of an image for the model, and the box without margin, each as (rows, columns).
 
     Args:
-        box: (left, top, right, bottom) in pixels; parts outside the image are cut off.
-        margin: Share of the box's sides that is added on each side, as far as the image goes.
+        box: (left, top, right, bottom) in pixels; clipped to the image.
+        margin: Context on each side, as a fraction of the sides of the box; clipped to the image.
         size: (H, W) of the image.
-        name: Of the image, for the error.
+        name: Name of the image in messages.
 
     Raises:
-        ValueError: The box lies outside the image.
+        ValueError: If the box lies outside the image.
     """
     (left, top, right, bottom), (height, width) = box, size
 
     def clip(extra: float) -> tuple[slice, slice]:
         dx, dy = extra * (right - left), extra * (bottom - top)
-        # Clipped before they are rounded: a margin may be infinite.
+        # Clip before rounding, since a margin may be infinite.
         rows = slice(math.floor(max(0, top - dy)), math.ceil(min(height, bottom + dy)))
         return rows, slice(math.floor(max(0, left - dx)), math.ceil(min(width, right + dx)))
 
@@ -90,7 +91,7 @@ def process_map(soft_map: np.ndarray, settings: Settings) -> np.ndarray:
 
     Args:
         soft_map: float32 ``(H, W)`` in [0, 1].
-        settings: Their ``threshold`` is also the level from which on pixels form components; 0.5 without one.
+        settings: The operations. Pixels above ``threshold`` (0.5 by default) form the components.
 
     Returns:
         float32 ``(H, W)`` in [0, 1].
@@ -110,23 +111,23 @@ def process_map(soft_map: np.ndarray, settings: Settings) -> np.ndarray:
     if settings.grow:
         side = 2 * abs(settings.grow) + 1
         disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-        # Outside the image lies neither object nor background.
+        # OpenCV's default border neither grows nor shrinks the object from outside the image.
         soft_map = (cv2.dilate if settings.grow > 0 else cv2.erode)(soft_map, disk)
     if settings.feather:
         soft_map = cv2.GaussianBlur(soft_map, (0, 0), settings.feather, borderType=cv2.BORDER_REPLICATE)
-        np.clip(soft_map, 0, 1, out=soft_map)  # the kernel's rounded weights may sum to more than 1
+        np.clip(soft_map, 0, 1, out=soft_map)  # the sum of the rounded kernel weights may exceed 1
     return 1 - soft_map if settings.invert else soft_map
 
 
 def remove_small_components(soft_map: np.ndarray, min_area: float, threshold: float = OBJECT) -> np.ndarray:
-    """Set components to 0 that are smaller than ``min_area``, each with the soft edge around it.
+    """Set components that are smaller than ``min_area`` to 0, including the soft edge around each.
 
-    Components are 8-connected pixels above the threshold; every other pixel belongs to the nearest of them.
+    Components are 8-connected pixels above the threshold; every other pixel belongs to the nearest component.
 
     Args:
         soft_map: float32 ``(H, W)``.
-        min_area: In pixels from 1 on, below 1 as a share of all pixels.
-        threshold: Pixels above it are counted.
+        min_area: Area in pixels, or if below 1 as a fraction of all pixels.
+        threshold: Pixels above this value form components, and count for their area.
     """
     limit = min_area if min_area >= 1 else min_area * soft_map.size
     return _remove_components(soft_map, threshold, lambda areas: areas < limit)
@@ -140,7 +141,7 @@ def keep_largest_component(soft_map: np.ndarray, threshold: float = OBJECT) -> n
 def _remove_components(
     soft_map: np.ndarray, threshold: float, choose: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Set the components to 0 that ``choose`` returns True for, given the areas of all in pixels."""
+    """Set the components to 0 for which ``choose`` returns True, given the areas of all components in pixels."""
     inside = soft_map > threshold
     count, labels, stats, _ = cv2.connectedComponentsWithStats(inside.view(np.uint8), connectivity=8)
     if count == 1:
@@ -148,7 +149,8 @@ def _remove_components(
     removed = np.concatenate([[False], choose(stats[1:, cv2.CC_STAT_AREA])])  # the first is the background
     if not removed.any():
         return soft_map
-    # Numbers the zeros of its input, the nearest of which each pixel gets; then from pixel number to component.
+    # Number the pixels of all components, and give each pixel of the map the number of the nearest one. Then translate
+    # these numbers to components.
     _, nearest = cv2.distanceTransformWithLabels(
         (~inside).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
@@ -168,15 +170,15 @@ def fill_holes(soft_map: np.ndarray, threshold: float = OBJECT) -> np.ndarray:
 
 
 def box_to_predict_again(soft_map: np.ndarray, margin: float) -> tuple[slice, slice] | None:
-    """(rows, columns) of the object with a margin, for a second prediction.
+    """Return (rows, columns) of the object with a margin, for a second prediction.
 
     Args:
-        soft_map: float32 ``(H, W)`` in [0, 1]. Pixels above half its maximum, at most 0.5, are the object: the map of a
-            small object may be weak. Components below a tenth of the largest do not count.
-        margin: Share of the box's sides that is added on each side, as far as the image goes.
+        soft_map: float32 ``(H, W)`` in [0, 1]. The object is where it reaches half its maximum, but at most 0.5, since
+            small objects may have low values. Components below a tenth of the largest are ignored.
+        margin: Context on each side, as a fraction of the sides of the box; clipped to the image.
 
     Returns:
-        ``None`` if nothing is visible, or if the box is most of the image: both sides above 80 % of it.
+        The box; ``None`` if nothing is visible, or if both sides of the box exceed 80 % of those of the image.
     """
     height, width = soft_map.shape
     level = min(OBJECT, float(soft_map.max()) / 2)
@@ -193,13 +195,13 @@ def box_to_predict_again(soft_map: np.ndarray, margin: float) -> tuple[slice, sl
 
 
 def blend_crop(soft_map: np.ndarray, crop_map: np.ndarray, box: tuple[slice, slice], margin: float) -> None:
-    """Put the map of a crop into the map of the whole, in place; it fades in over the margin.
+    """Blend the map of a crop into the map of the image, in place; it fades in over the margin.
 
     Args:
         soft_map: float32 ``(H, W)``.
         crop_map: float32 ``(h, w)``, for ``box``.
-        box: (rows, columns) of the crop, whose margin is ``margin`` times the object's sides; a side of the box that
-            lies on the image's border does not fade.
+        box: (rows, columns) of the crop. On the border of the image, the map of the crop does not fade.
+        margin: Margin of the crop, as a fraction of the sides of the object.
     """
     weights = []
     for side, length in zip(box, soft_map.shape):
@@ -216,11 +218,11 @@ def blend_crop(soft_map: np.ndarray, crop_map: np.ndarray, box: tuple[slice, sli
 
 
 def box_of_object(alpha: np.ndarray, margin: float = 0) -> tuple[slice, slice]:
-    """(rows, columns) around all that is visible, the whole image if nothing is.
+    """Return (rows, columns) around all visible pixels; the whole image if there are none.
 
     Args:
-        alpha: float32 ``(H, W)`` in [0, 1]; a pixel counts from 0.05 on, so that a haze does not.
-        margin: Share of the box's sides that is added on each side, as far as the image goes.
+        alpha: float32 ``(H, W)`` in [0, 1]; pixels of 0.05 or more are visible, so a faint haze is ignored.
+        margin: Context on each side, as a fraction of the sides of the box; clipped to the image.
     """
     left, top, width, height = cv2.boundingRect((alpha >= VISIBLE).view(np.uint8))
     if not width:

@@ -1,4 +1,4 @@
-"""Masks that come with images: one for all, or a folder with one for each."""
+"""Masks in files: one for all images, or a folder with one for each."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from mmbirefnet.imaging.sources import Source
 if TYPE_CHECKING:
     from mmbirefnet.imaging.sandbox import ImageDecoder
 
-ASPECT_TOLERANCE = 0.01  # relative difference of the aspect ratios of an image and a smaller or larger mask
+ASPECT_TOLERANCE = 0.01  # largest relative difference between the aspect ratios of an image and a mask of another size
 
 
 class MaskFiles:
     """Reads the mask of an image.
 
-    A mask is an image: its gray level counts, or, of a file with transparency such as a cut-out, its opacity. One of
-    another size is resized, bilinearly.
+    A mask is a gray image, or the alpha of an image with transparency, such as a cut-out. A mask of another size is
+    resized to the image.
 
     Args:
-        masks: Mask for all images, as :func:`~mmbirefnet.imaging.read.load_image` takes it; or a folder, where each
-            image's mask has its path below the folder of the images, with any suffix.
+        masks: Mask for all images, in any form that :func:`~mmbirefnet.imaging.read.load_image` accepts; or a folder,
+            in which each mask has the relative path of its image, with any suffix.
         decoder: Reads files in worker processes; ``None`` reads them in this process.
-        channel_order: Of a mask that is an array with colors.
+        channel_order: Order of the channels of a mask that is an array with colors.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
@@ -47,13 +47,13 @@ class MaskFiles:
                 raise FileNotFoundError(f'{masks}: no such file or folder of masks')
 
     def maps(self, source: Source, image: LoadedImage | LoadedSequence) -> list[np.ndarray]:
-        """The mask of each frame of an image, float32 ``(H, W)`` in [0, 1] at the image's size.
+        """Return the mask of each frame of an image, float32 ``(H, W)`` in [0, 1] at the size of the image.
 
         A sequence has one mask for all frames, or a sequence of masks.
 
         Raises:
             OSError: If the mask is missing or cannot be read.
-            ValueError: If there are several masks, or it does not fit the image.
+            ValueError: If there are several masks, or the mask does not fit the image.
         """
         mask = self._read(source)
         masks = mask.frames if isinstance(mask, LoadedSequence) else [mask]
@@ -65,7 +65,7 @@ class MaskFiles:
         return [_fit(mask, frame) for mask, frame in zip(masks, image.frames)]
 
     def attach(self, source: Source, image: LoadedImage | LoadedSequence) -> LoadedImage | LoadedSequence:
-        """The image with the mask as its coarse mask (``guide``).
+        """Return the image with the mask as its coarse mask (``guide``).
 
         Raises:
             OSError, ValueError: As :meth:`maps`.
@@ -84,7 +84,7 @@ class MaskFiles:
         return load_image(content, 'mask', self.channel_order)
 
     def _find(self, folder: Path, source: Source) -> Path:
-        """The mask of the same path and stem, of the same suffix if there are several."""
+        """Find the mask with the same relative path and stem; if there are several, the one with the same suffix."""
         stem = folder / source.key.with_suffix('')
         found = sorted(
             path
@@ -96,7 +96,7 @@ class MaskFiles:
         if not found:
             raise FileNotFoundError(f'{source.name}: no mask {stem}.*')
         if len(found) > 1:
-            raise ValueError(f'{source.name}: several masks: {", ".join(map(str, found))}. Fix: leave one')
+            raise ValueError(f'{source.name}: several masks: {", ".join(map(str, found))}. Fix: keep only one of them')
         return found[0]
 
 

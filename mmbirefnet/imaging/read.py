@@ -1,4 +1,4 @@
-"""Images of every kind as 8-bit RGB, upright, with their alpha and color profile."""
+"""Read images of all formats as upright 8-bit RGB, with their alpha and color profile."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from mmbirefnet.imaging.file_structure import jpeg_ends, orientation_of, read_pn
 from mmbirefnet.imaging.formats import FORMATS
 
 VISIBLE_BEHIND = 128  # gray level behind transparent pixels in the model's input
-MAX_PIXELS = 178_956_970  # where Pillow's default limit raises an error
+MAX_PIXELS = 178_956_970  # number of pixels above which Pillow raises an error by default
 MAX_SIDE = 2**20  # pixels; OpenCV's limit
-_TILE_PIXELS = 2**22  # a TIFF's tile may have as many, or four times those of its image
+_TILE_PIXELS = 2**22  # largest tile of a TIFF file; tiles of up to four times the pixels of the image are allowed too
 _AVIF_BRANDS = (b'avif', b'avis')
 _HEIF_BRANDS = (b'heic', b'heix', b'hevc', b'hevx', b'heim', b'heis', b'mif1', b'msf1')
-_FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # EXIF orientation: flip code of OpenCV, after a transpose from 5 on
+_FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # OpenCV's flip code by EXIF orientation; from 5 on, after a transpose
 _limit_lock = threading.Lock()
 
 
@@ -39,7 +39,7 @@ class LoadedImage:
     Attributes:
         rgb: uint8 ``(H, W, 3)``, EXIF orientation applied.
         alpha: Opacity, uint8 ``(H, W)``; ``None`` for an image that is opaque throughout.
-        icc_profile: RGB color profile that ``rgb`` is meant in; ``None`` stands for sRGB.
+        icc_profile: RGB color profile of ``rgb``; ``None`` stands for sRGB.
         name: Name in messages: its path, or a description of the source.
         path: The file it was read from.
         guide: Coarse mask for a model that takes one, uint8 ``(H, W)``; ``None`` for none.
@@ -58,7 +58,7 @@ class LoadedImage:
         return self.rgb.shape[:2]
 
     def visible(self) -> np.ndarray:
-        """What is seen of it, uint8 ``(H, W, 3)``: over gray where it is transparent, where colors may be anything."""
+        """Composite the image on gray: uint8 ``(H, W, 3)``. The colors of transparent pixels are arbitrary."""
         if self.alpha is None:
             return self.rgb
         alpha = self.alpha[..., None].astype(np.float32) / 255
@@ -71,8 +71,8 @@ class LoadedSequence:
 
     Attributes:
         frames: The images; two or more.
-        durations: Milliseconds that each frame is shown; ``None`` for pages.
-        plays: How often an animation is played; 0 for forever.
+        durations: Duration of each frame in milliseconds; ``None`` for pages.
+        plays: Number of plays of an animation; 0 for endless.
         name: Name in messages.
         path: The file it was read from.
     """
@@ -92,23 +92,24 @@ class LoadedSequence:
 def load_image(
     source, name: str | None = None, channel_order: str = 'bgr', max_pixels: int | None = None
 ) -> LoadedImage:
-    """Read an image; of several frames or pages, the first (see :func:`~mmbirefnet.imaging.frames.load_frames`).
+    """Read an image; of a file with several frames or pages, the first.
 
-    16-bit channels are scaled to 8 bits. CMYK, Lab and gray images with a color profile go through it to sRGB; RGB
-    stays as it is, beside its profile. Only the formats of :data:`~mmbirefnet.imaging.formats.FORMATS` are opened.
+    16-bit channels are scaled to 8 bits. CMYK, Lab, and gray images with a color profile are converted to sRGB. RGB is
+    not converted; its profile is kept. Only the formats of :data:`~mmbirefnet.imaging.formats.FORMATS` are opened. See
+    :func:`~mmbirefnet.imaging.frames.load_frames` for all frames.
 
     Args:
         source: Path, bytes of a file, open binary file, PIL image, or array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or
             ``(H, W, 4)`` of uint8, uint16, or floating point in [0, 1].
         name: Name in messages.
-        channel_order: Of arrays with colors: ``'bgr'`` as OpenCV and mmseg have them, or ``'rgb'``.
+        channel_order: Order of the channels of arrays: ``'bgr'`` as in OpenCV and mmseg, or ``'rgb'``.
         max_pixels: Largest image that is decoded from a file; ``None`` for Pillow's limit, 179 million pixels.
 
     Raises:
-        FileNotFoundError, OSError: The file is missing, damaged, truncated, or not an image.
-        TooManyPixelsError: The file declares more than ``max_pixels``. It is a ``ValueError``.
-        ValueError: The array is none of the above.
-        TypeError: ``source`` is something else.
+        FileNotFoundError, OSError: If the file is missing, damaged, truncated, or not an image.
+        TooManyPixelsError: If the file declares more than ``max_pixels``. It is a ``ValueError``.
+        ValueError: If an array has another shape, another dtype, or values out of range.
+        TypeError: If ``source`` has another type.
     """
     if isinstance(source, LoadedImage):
         return source
@@ -138,12 +139,12 @@ def open_regular_file(path: Path) -> io.BufferedReader:
     """Open a file for reading.
 
     Raises:
-        FileNotFoundError, OSError: It is missing, empty, or not a regular file.
+        FileNotFoundError, OSError: If it is missing, empty, or not a regular file.
     """
     if not path.exists():
         raise FileNotFoundError(f'{path}: no such file')
-    if not path.is_file():  # opening a pipe would wait for its other end
-        raise OSError(f'{path}: a folder, or something else that is no file')
+    if not path.is_file():  # opening a pipe would block
+        raise OSError(f'{path}: is not a regular file')
     if not path.stat().st_size:
         raise OSError(f'{path}: empty file')
     try:
@@ -153,7 +154,7 @@ def open_regular_file(path: Path) -> io.BufferedReader:
 
 
 def read_size(file, name: str, max_pixels: int | None = None) -> tuple[int, int]:
-    """(H, W) of the image in an open file, EXIF orientation applied, from its header; errors as :func:`load_image`."""
+    """Read (H, W) from the header of an open file, with EXIF orientation applied; errors as :func:`load_image`."""
     with named_errors(name), open_image(file, name, max_pixels) as image:
         if image.format == 'PNG':
             read_png_exif(image, name, check=False)
@@ -166,8 +167,8 @@ def load_open_image(
     """Read an image from an open file; errors as :func:`load_image`.
 
     Args:
-        allocate: Returns an array of a given shape and dtype, where the pixels of opaque JPEG and PNG images go. Other
-            images come in arrays of their own.
+        allocate: Returns an array of a given shape and dtype, to which the pixels of opaque JPEG and PNG images are
+            written. Other images are returned in new arrays.
     """
     with named_errors(name), open_image(file, name, max_pixels) as image:
         if image.format == 'PNG':
@@ -178,9 +179,9 @@ def load_open_image(
 
 
 def _is_plain(image: Image.Image) -> bool:
-    """Whether OpenCV reads the image: opaque gray or RGB in JPEG or PNG, without a profile that is to be applied.
+    """Whether OpenCV reads the image: opaque gray or RGB in JPEG or PNG, without a profile that must be applied.
 
-    The reference trains and evaluates on what OpenCV decodes, and two builds of libjpeg may differ by a level.
+    The reference trains and evaluates on pixels that OpenCV decodes, and builds of libjpeg may differ by a gray level.
     """
     return (
         image.format in ('JPEG', 'MPO', 'PNG')
@@ -206,13 +207,13 @@ def _from_opencv(image: Image.Image, name: str, path: Path | None, allocate: Cal
     if pixels is None:
         raise OSError(f'{name}: truncated or damaged image')
     pixels = _upright(pixels, orientation_of(image))
-    # Not in place: OpenCV would copy the pixels first, into memory that is slower to get than NumPy's.
+    # Not in place: OpenCV would first copy the pixels to memory that takes longer to allocate than NumPy's.
     rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=allocate(pixels.shape, np.uint8))
     return LoadedImage(rgb, None, image.info.get('icc_profile') or None, name, path)
 
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn stored pixels ``(H, W)`` or ``(H, W, C)`` to their EXIF orientation."""
+    """Apply the EXIF orientation to stored pixels ``(H, W)`` or ``(H, W, C)``."""
     if orientation >= 5:
         array = cv2.transpose(array)
     return cv2.flip(array, _FLIPS[orientation]) if orientation in _FLIPS else array
@@ -220,7 +221,7 @@ def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
 
 @contextmanager
 def named_errors(name: str) -> Iterator[None]:
-    """Raise Pillow's errors again as ``OSError`` or ``ValueError`` that name the image."""
+    """Convert Pillow's errors to ``OSError`` or ``ValueError`` with the name of the image."""
     try:
         yield
     except Image.DecompressionBombError as error:
@@ -229,7 +230,7 @@ def named_errors(name: str) -> Iterator[None]:
         ) from error
     except (MemoryError, TooManyPixelsError):
         raise
-    except Exception as error:  # Pillow raises half a dozen types for damaged files
+    except Exception as error:  # Pillow raises many types of errors for damaged files
         if str(error).startswith(f'{name}: '):
             raise
         kind = ValueError if isinstance(error, ValueError) else OSError
@@ -237,11 +238,11 @@ def named_errors(name: str) -> Iterator[None]:
 
 
 def open_image(file, name: str, max_pixels: int | None) -> Image.Image:
-    """Read an image's header, by a plugin of ``FORMATS`` only; errors as :func:`load_image`."""
+    """Read the header of an image, only with plugins for ``FORMATS``; errors as :func:`load_image`."""
     head = file.read(16)
     file.seek(0)
     if head.startswith(b'%!PS'):
-        raise OSError(f'{name}: PostScript is a program, which is not run; convert it to an image')
+        raise OSError(f'{name}: PostScript is a program, which is not run. Fix: convert it to an image')
     if _is_heif(head):
         _register_heif(name)
     if head[4:8] == b'ftyp' and head[8:12] in _AVIF_BRANDS and 'AVIF' not in available_formats():
@@ -259,20 +260,20 @@ def open_image(file, name: str, max_pixels: int | None) -> Image.Image:
 
 
 def check_tile(image: Image.Image, name: str) -> None:
-    """Raise ``OSError`` if a TIFF's tile is far larger than its image, since a whole tile is decoded at once."""
+    """Raise ``OSError`` if the tiles of a TIFF are far larger than the image, since a whole tile is decoded at once."""
     tile = [getattr(image, 'tag_v2', {}).get(tag, 0) for tag in (322, 323)]  # TileWidth, TileLength
     if np.prod(tile, dtype=float) > max(_TILE_PIXELS, 4 * image.width * image.height):
         raise OSError(f'{name}: damaged image ({tile[0]}x{tile[1]} tiles in {image.width}x{image.height} pixels)')
 
 
 def available_formats() -> list[str]:
-    """Those of ``FORMATS`` that this build of Pillow opens."""
+    """Names of the ``FORMATS`` that this build of Pillow can open."""
     Image.init()
     return [format for format in FORMATS if format in Image.OPEN]
 
 
 def has_image_signature(path: Path) -> bool:
-    """Whether a file begins as an image of ``FORMATS`` does; formats without a signature are not recognized."""
+    """Whether a file begins with the signature of one of ``FORMATS``; some formats have none."""
     try:
         with open_regular_file(path) as file:
             head = file.read(16)
@@ -282,9 +283,9 @@ def has_image_signature(path: Path) -> bool:
 
 
 def suffix_of(head: bytes) -> str | None:
-    """The usual suffix of an image that begins with these bytes, 16 or more; ``None`` if it is not recognized."""
+    """Usual suffix of an image that begins with these bytes (at least 16); ``None`` if it is not recognized."""
     head = head[:16]
-    if len(head) < 16:  # some plugins expect whole numbers
+    if len(head) < 16:  # some plugins unpack numbers from the header
         return None
     if _is_heif(head):
         return '.heic'
@@ -320,7 +321,7 @@ def _check_pixels(size: tuple[int, int], name: str, max_pixels: int | None) -> N
 
 @contextmanager
 def _pillow_limit(max_pixels: int | None) -> Iterator[None]:
-    """Lift Pillow's limit, which is one for the process, while a header is read; ours is checked after it."""
+    """Disable Pillow's limit, which is global, while a header is read; our own limit is checked afterwards."""
     if max_pixels is None:
         yield
         return
@@ -337,7 +338,7 @@ def image_from_pil(
 ) -> LoadedImage:
     """Decode the current frame of an opened image with Pillow; errors as :func:`load_image`."""
     image.load()
-    _check_pixels(image.size, name, max_pixels)  # an icon's image may be larger than the size in its directory
+    _check_pixels(image.size, name, max_pixels)  # the image of an icon may be larger than its header declares
     if image.mode == 'P' and not image.getpalette():
         raise OSError(f'{name}: damaged image (it has no palette)')
     profile = image.info.get('icc_profile') or None
@@ -348,7 +349,7 @@ def image_from_pil(
         image = image.convert('RGBA')
         alpha = np.array(image.getchannel('A'))
         alpha = None if alpha.min() == 255 else _upright(alpha, orientation)
-        # A gray image's profile is one of one channel.
+        # The profile of a gray image has one channel.
         image = image.convert('L' if color_space(profile) == 'GRAY' else 'RGB')
     elif image.mode == 'P':
         image = image.convert('RGB')

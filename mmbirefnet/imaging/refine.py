@@ -1,4 +1,4 @@
-"""Finer edges of a soft map from the colors of its image, where the map is uncertain.
+"""Refine the uncertain edges of a soft map with the colors of its image.
 
 Guided filter: He et al., "Guided Image Filtering" (TPAMI 2013), with the subsampling of He and Sun, "Fast Guided
 Filter" (2015). Closed-form matting: Levin et al., "A Closed-Form Solution to Natural Image Matting" (TPAMI 2008).
@@ -13,18 +13,18 @@ import cv2
 import numpy as np
 
 METHODS = ('guided', 'closed-form')
-CERTAIN = 0.05  # alpha up to here is background, and from 1 minus this on foreground
-BAND = 640  # pixels at that distance from uncertain ones are refined too: the image's longer side over this
-RADIUS = 20  # of the guided filter's windows: the image's longer side over this
-EPS = 1e-5  # of the guided filter, for colors in [0, 1]
-LONGEST = 1024  # side of the image that the guided filter's coefficients are computed at
-UNCERTAIN_WEIGHT = 0.01  # of the map's uncertain pixels against that of certain ones
+CERTAIN = 0.05  # alpha up to this is certain background, and from 1 minus this on certain foreground
+BAND = 640  # longer side of the image divided by the width by which the uncertain band is dilated
+RADIUS = 20  # longer side of the image divided by the radius of the guided filter's windows
+EPS = 1e-5  # regularization of the guided filter, for colors in [0, 1]
+LONGEST = 1024  # longer side of the image at which the coefficients of the guided filter are computed
+UNCERTAIN_WEIGHT = 0.01  # weight of uncertain pixels in the fit of the guided filter; certain pixels have 1
 
 
 def refine_map(image: np.ndarray, soft_map: np.ndarray, method: str) -> np.ndarray:
     """Estimate alpha again in the uncertain band of a map; all other pixels keep their value.
 
-    The band is where alpha lies between 0.05 and 0.95, and the pixels near it.
+    The band consists of the pixels whose alpha is between 0.05 and 0.95, and of pixels near them.
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.
@@ -37,7 +37,7 @@ def refine_map(image: np.ndarray, soft_map: np.ndarray, method: str) -> np.ndarr
 
     Raises:
         ValueError: If there is no such method.
-        ImportError: If pymatting is missing.
+        ImportError: If pymatting is needed and not installed.
     """
     if method not in METHODS:
         raise ValueError(f'refine={method!r}, must be one of {", ".join(METHODS)}')
@@ -45,16 +45,16 @@ def refine_map(image: np.ndarray, soft_map: np.ndarray, method: str) -> np.ndarr
     uncertain = (soft_map > CERTAIN) & (soft_map < 1 - CERTAIN)
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2)
     band = cv2.dilate(uncertain.view(np.uint8), disk) > 0
-    if not band.any() or band.all():  # there is nothing to refine, or nothing to learn from
+    if not band.any() or band.all():  # nothing to refine, or no certain pixels to fit
         return soft_map
     alpha = (_guided_filter if method == 'guided' else _closed_form)(image, soft_map, band)
     return np.where(band, np.clip(alpha, 0, 1), soft_map).astype(np.float32)
 
 
 def _guided_filter(image: np.ndarray, soft_map: np.ndarray, band: np.ndarray) -> np.ndarray:
-    """alpha = a · I + b, with a and b the means of a least-squares fit in each window (Eqs. 19 to 21 of He et al.).
+    """Compute alpha = a · I + b, with a and b averaged over fits in windows (Eqs. 19 to 21 of He et al.).
 
-    The fit counts the band's pixels less, as it is their alpha that is to be found.
+    Pixels of the band have a small weight in the least-squares fits, since their alpha is to be estimated.
     """
     height, width = soft_map.shape
     scale = min(1.0, LONGEST / max(height, width))
@@ -80,7 +80,7 @@ def _guided_filter(image: np.ndarray, soft_map: np.ndarray, band: np.ndarray) ->
         mean(colors[i] * colors[j]) - means[i] * means[j] + EPS * (i == j)
         for i, j in itertools.combinations_with_replacement(range(3), 2)
     )
-    # The adjugate of the symmetric covariance matrix, row by row, and its determinant.
+    # Adjugate of the symmetric covariance matrix, row by row; the determinant follows.
     rows = (
         (gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb),
         (gb * rb - rg * bb, rr * bb - rb * rb, rb * rg - rr * gb),
@@ -97,8 +97,8 @@ def _guided_filter(image: np.ndarray, soft_map: np.ndarray, band: np.ndarray) ->
 
 
 def _closed_form(image: np.ndarray, soft_map: np.ndarray, band: np.ndarray) -> np.ndarray:
-    """Alpha of the band by PyMatting, all other pixels known; only the part around the band is solved."""
-    # Its import makes numba set the threads of OpenMP, also torch's, by default to one per core.
+    """Estimate alpha in the band with PyMatting; all other pixels are known, and only their bounding box is solved."""
+    # Importing PyMatting makes numba set the number of OpenMP threads, torch's included, to one per core by default.
     if threads := os.environ.get('OMP_NUM_THREADS'):
         os.environ.setdefault('NUMBA_NUM_THREADS', threads)
     try:

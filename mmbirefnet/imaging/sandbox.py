@@ -1,8 +1,8 @@
-"""Decoding of untrusted image files in worker processes, under limits on time, memory and pixels.
+"""Decode untrusted image files in worker processes, under limits on time, memory and pixels.
 
-A defect in a decoder can then neither hang nor end the process that asks, nor fill its memory. A worker is a Python
-process in a session of its own that imports Pillow, OpenCV and NumPy only. It gets an open file as a descriptor over a
-socket and returns the pixels in shared memory, which is used again for its next image.
+So a defect in a decoder cannot hang or crash the calling process, or fill its memory. A worker is a Python process in a
+session of its own, which imports only Pillow, OpenCV and NumPy. It receives the descriptor of an open file over a
+socket, and returns the pixels in shared memory, which is reused for its next image.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mmbirefnet.imaging.read import MAX_PIXELS, LoadedImage, LoadedSequence, ope
 from mmbirefnet.imaging.sandbox_worker import ERRORS, REPLY_BYTES, TEXT
 from mmbirefnet.imaging.shared_buffer import KEPT_BYTES, SharedBuffer, memory_file
 
-START_SECONDS = 60  # a worker imports for about 0.3 s; on a machine under load much longer
+START_SECONDS = 60  # time limit for the imports of a worker: about 0.3 s, but much longer on a busy machine
 _START = (
     'import json, sys; sys.path[:] = json.loads(sys.argv[1]); '
     'from mmbirefnet.imaging.sandbox_worker import run_worker; run_worker(int(sys.argv[2]), int(sys.argv[3]))'
@@ -37,22 +37,22 @@ _decoders: weakref.WeakSet[ImageDecoder] = weakref.WeakSet()
 
 
 class ImageDecoder:
-    """Reads image files in worker processes; may be called by several threads.
+    """Reads image files in worker processes; several threads may call it.
 
-    Workers start when they are first needed and are used again; each keeps up to 64 MiB of shared memory, as memory is
-    slow to get. One that exceeds a limit or crashes is killed with all processes it started, and the next image gets a
-    new one.
+    Workers start when they are first needed, and are reused. Each keeps up to 64 MiB of shared memory, since allocating
+    memory is slow. A worker that exceeds a limit or crashes is killed, together with all processes that it started, and
+    a new one decodes the next image.
 
     Args:
-        workers: Processes, and so images that are decoded at once; further calls wait.
-        seconds: Time to decode an image, by the clock.
-        memory: Bytes that a worker may allocate for an image at most. Small images get less: 256 MiB and 64 bytes a
-            pixel.
-        max_pixels: Largest image.
+        workers: Number of processes, and thus of images that are decoded at once; further calls wait.
+        seconds: Time limit for decoding an image (wall-clock time).
+        memory: Largest number of bytes that a worker may allocate for an image. Small images have a lower limit: 64
+            bytes per pixel plus 256 MiB.
+        max_pixels: Largest image, in pixels.
 
     Raises:
-        ValueError: An option is not positive.
-        OSError: The system has no POSIX processes and sockets (Windows).
+        ValueError: If an option is not positive.
+        OSError: If the system has no POSIX processes and sockets (Windows).
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ImageDecoder:
         self._finalizer = weakref.finalize(self, _kill_all, self._all, os.getpid())
 
     def _forget_parent(self) -> None:
-        """In a forked process: leave the parent's workers to the parent."""
+        """Give up the workers in a forked process, since they belong to the parent."""
         self._finalizer.detach()
         for worker in self._all:
             worker.forget()
@@ -94,18 +94,18 @@ class ImageDecoder:
                 the same limits on time and pixels as one image.
 
         Raises:
-            TimeoutError: Decoding took longer than ``seconds``. It is an ``OSError``.
-            OSError: The file is missing, damaged or not an image, or decoding it crashed or took too much memory.
-            TooManyPixelsError: It has more than ``max_pixels``. It is a ``ValueError``.
-            ValueError: Its pixels are out of range, or the decoder is closed.
-            TypeError: ``source`` is neither a path nor bytes.
+            TimeoutError: If decoding takes longer than ``seconds``. It is an ``OSError``.
+            OSError: If the file is missing, damaged or not an image, or decoding it crashes or needs too much memory.
+            TooManyPixelsError: If the image has more than ``max_pixels``. It is a ``ValueError``.
+            ValueError: If pixel values are out of range, or the decoder is closed.
+            TypeError: If ``source`` is neither a path nor bytes.
         """
         image = self._ask(source, name, frames)
         image.path = Path(source) if isinstance(source, (str, os.PathLike)) else None
         return image
 
     def count_frames(self, source: str | os.PathLike | bytes, name: str | None = None) -> int:
-        """Frames or pages of a file, as :func:`~mmbirefnet.imaging.frames.count_frames`; errors as :meth:`read`."""
+        """Count frames or pages like :func:`~mmbirefnet.imaging.frames.count_frames`; errors as :meth:`read`."""
         return self._ask(source, name, 'count')
 
     def _ask(self, source, name: str | None, task: str):
@@ -130,7 +130,7 @@ class ImageDecoder:
                 raise ValueError('the image decoder is closed')
             while self._idle:
                 worker = self._idle.pop()
-                if worker.process.poll() is None:  # the system may have ended it, short of memory
+                if worker.process.poll() is None:  # the system may have killed it for lack of memory
                     return worker
                 self._all.discard(worker)
                 worker.kill()
@@ -148,7 +148,7 @@ class ImageDecoder:
                 worker.kill()
 
     def close(self) -> None:
-        """End all workers; images that are being decoded raise ``OSError``."""
+        """End all workers; calls that wait for an image raise ``OSError``."""
         with self._lock:
             self.closed = True
             self._idle.clear()
@@ -177,7 +177,7 @@ if hasattr(os, 'register_at_fork'):
 
 
 class _Worker:
-    """The asking side of one worker process, for one thread at a time."""
+    """The parent's side of one worker process; used by one thread at a time."""
 
     def __init__(self) -> None:
         self.usable = False
@@ -185,11 +185,11 @@ class _Worker:
         self.socket, theirs = socket.socketpair()
         command = (sys.executable, '-c', _START, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid()))
         settings = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
-        # Large pages: an image's memory is then there in tens of page faults instead of thousands.
+        # With large pages, the memory of an image needs tens of page faults instead of thousands.
         tunables = (os.environ.get('GLIBC_TUNABLES'), 'glibc.malloc.hugetlb=1')
         settings['GLIBC_TUNABLES'] = ':'.join(filter(None, tunables))
         with theirs, tempfile.TemporaryFile() as messages:
-            # A session of its own: Ctrl-C does not reach it, and killing its group takes all that it started.
+            # In a session of its own, Ctrl-C does not reach it, and its whole process group can be killed.
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -208,7 +208,7 @@ class _Worker:
                     raise
                 messages.seek(0)
                 reason = messages.read()[-TEXT:].decode(errors='replace').strip() or repr(error)
-                raise RuntimeError(f'the process that decodes images does not start: {reason}') from error
+                raise RuntimeError(f'the process that decodes images did not start: {reason}') from error
         self.usable = True
 
     def read(
@@ -216,7 +216,7 @@ class _Worker:
     ) -> LoadedImage | LoadedSequence | int:
         end = time.monotonic() + seconds
         request = dict(name=name[-TEXT:], seconds=seconds, memory=memory, max_pixels=max_pixels, task=task)
-        self.usable = False  # until the answer has arrived: after an exception the state of the worker is unknown
+        self.usable = False  # until the reply has arrived: after an exception, the state of the worker is unknown
         try:
             files = [file]
             if self.buffer is None:
@@ -263,16 +263,16 @@ class _Worker:
             self.buffer = None
 
     def forget(self) -> None:
-        """In a forked process: close the parent's descriptors."""
+        """Close the descriptors in a forked process; the parent keeps its own."""
         self.socket.close()
         self._drop_buffer()
 
     def kill(self) -> None:
-        """End the process and all that it started."""
+        """Kill the process and all processes that it started."""
         self.usable = False
         with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)  # a thread that waits for an answer gets its end
-        # The group has the process's id, which stays taken until the process is waited for.
+            self.socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits for a reply
+        # The group has the id of the process, which is not reused until the process is waited for.
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -284,7 +284,7 @@ def _image_of(reply: dict, buffer: SharedBuffer, name: str, max_pixels: int) -> 
     if (kind := reply.get('error')) == 'MemoryError':
         raise OSError(f'{name}: decoding needs more memory than allowed for {reply["size"]}, and was stopped')
     if kind:
-        # The worker names the image as it was asked to, at most shortened.
+        # The message contains the name of the image, which may be truncated.
         raise ERRORS.get(kind, OSError)(reply['message'])
     if 'count' in reply:
         return reply['count']

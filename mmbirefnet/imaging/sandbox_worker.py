@@ -16,15 +16,15 @@ from mmbirefnet.imaging.frames import count_frames, iter_frames
 from mmbirefnet.imaging.read import TooManyPixelsError, load_open_image, read_size
 from mmbirefnet.imaging.shared_buffer import SharedBuffer
 
-HEADER_BYTES = 256 * 2**20  # memory for a file's header, and beside the pixels
-PIXEL_BYTES = 64  # memory for a pixel: JPEG 2000 takes the most
-REPLY_BYTES = 2**18  # the sizes and times of 2000 frames
-TEXT = 1000  # characters of a message
+HEADER_BYTES = 256 * 2**20  # memory limit for reading a header, and in addition to that for the pixels
+PIXEL_BYTES = 64  # memory limit per pixel; JPEG 2000 needs the most
+REPLY_BYTES = 2**18  # largest reply: sizes and times of 2000 frames
+TEXT = 1000  # largest number of characters of a message
 ERRORS = {'OSError': OSError, 'ValueError': ValueError, 'TooManyPixelsError': TooManyPixelsError}
 
 
 def run_worker(descriptor: int, parent: int) -> None:
-    """What a worker process does: answer requests on a socket until its other end closes or the parent ends."""
+    """Answer requests on a socket until its other end is closed or the parent has ended."""
     import resource
     import select
 
@@ -42,7 +42,7 @@ def run_worker(descriptor: int, parent: int) -> None:
         del Image.OPEN[format]
     with socket.socket(fileno=descriptor) as channel:
         channel.sendall(b'{}\n')
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders print what they dislike in a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders print warnings about files
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         base = _allocated()
         buffer = None
@@ -66,7 +66,7 @@ def run_worker(descriptor: int, parent: int) -> None:
 def _decode(
     descriptor: int, buffer: SharedBuffer, base: int, name: str, seconds: float, memory: int, max_pixels: int, task: str
 ) -> dict:
-    """Answer one request, with the pixels in the buffer.
+    """Answer one request; the pixels are written to the buffer.
 
     Args:
         task: ``'first'`` or ``'all'`` frames, or ``'count'`` for their number.
@@ -78,10 +78,10 @@ def _decode(
     def allow(bytes_: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (base + min(memory, bytes_), resource.RLIM_INFINITY))
 
-    # If the parent is killed meanwhile, this process ends by itself.
+    # If the parent is killed meanwhile, this limit ends the process.
     used = time.process_time()
     resource.setrlimit(resource.RLIMIT_CPU, (int(used + seconds) + 2, resource.RLIM_INFINITY))
-    Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)  # Pillow's errors begin at twice this, for images inside images too
+    Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)  # Pillow raises errors above twice this, also for nested images
     size = 'its header'
     with os.fdopen(descriptor, 'rb') as file, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
@@ -116,7 +116,7 @@ def _decode(
 
 
 def _allocated() -> int:
-    """Bytes of this process that count for ``RLIMIT_DATA``."""
+    """Number of bytes of this process that count towards ``RLIMIT_DATA``."""
     try:
         return int(Path('/proc/self/statm').read_text().split()[5]) * mmap.PAGESIZE
     except OSError:

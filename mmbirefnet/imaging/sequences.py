@@ -1,4 +1,4 @@
-"""Animations and pages as files, with complete frames and their durations."""
+"""Encode animations and multi-page files, with complete frames and their durations."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-ANIMATIONS = {'GIF': 10, 'WEBP': 1, 'PNG': 1, 'AVIF': 1}  # Pillow's format: its unit of time in milliseconds
-GIF_OPAQUE = 128  # alpha from here on; a GIF's pixels are opaque or transparent
-_TRANSPARENT = 255  # index in the palette
-_WEBP_FLAGS, _WEBP_ALPHA = 20, 0x10  # offset in an animated file, and bit (WebP container specification, VP8X)
+ANIMATIONS = {'GIF': 10, 'WEBP': 1, 'PNG': 1, 'AVIF': 1}  # unit of time in milliseconds, by Pillow's name of the format
+GIF_OPAQUE = 128  # smallest alpha of opaque pixels in GIF, whose pixels are opaque or transparent
+_TRANSPARENT = 255  # index of the transparent color in the palette
+_WEBP_FLAGS, _WEBP_ALPHA = 20, 0x10  # offset of the flags in an animated file, and alpha bit (WebP container, VP8X)
 
 
 def encode_sequence(
@@ -24,17 +24,18 @@ def encode_sequence(
 ) -> bytes:
     """Encode an animation, or the pages of a TIFF file.
 
-    Frames replace each other whole, so that nothing of a frame shows through the transparency of the next. Equal frames
-    that follow one another become one that is shown for as long.
+    Each frame replaces the previous one completely, so that no frame shows through transparent pixels of the next.
+    Consecutive equal frames become one frame with the sum of their durations.
 
     Args:
-        frames: uint8 arrays as :func:`~mmbirefnet.imaging.write.encode_image` takes them; of an animation, all of one
+        frames: uint8 arrays as for :func:`~mmbirefnet.imaging.write.encode_image`; those of an animation have one
             shape.
-        codec: ``'TIFF'``, or a key of ``ANIMATIONS``. A GIF has 256 colors a frame, and alpha becomes 0 below 128 and
-            255 from there on.
-        options: Of Pillow's ``save``.
-        durations: Milliseconds a frame; their sums are rounded to the format's unit, so that the whole keeps its time.
-        plays: How often an animation is played; 0 for forever. AVIF has no such number.
+        codec: ``'TIFF'``, or a key of ``ANIMATIONS``. A GIF has 256 colors per frame, and alpha becomes 0 below 128,
+            otherwise 255.
+        options: Options of Pillow's ``save``.
+        durations: Duration of each frame in milliseconds. Cumulative sums are rounded to the unit of the format, so
+            that rounding errors do not add up.
+        plays: Number of plays of an animation; 0 for endless. AVIF cannot store it.
         icc_profiles: Color profile of each frame.
     """
     images = [to_palette(pixels) if codec == 'GIF' else Image.fromarray(pixels) for pixels in frames]
@@ -55,15 +56,15 @@ def encode_sequence(
     images[0].save(file, codec, **options)
     content = bytearray(file.getvalue())
     if codec == 'WEBP' and any(pixels.ndim == 3 and pixels.shape[2] == 4 for pixels in frames):
-        # libwebp stores the changed part of a frame, and flags the file as opaque if these parts are.
+        # libwebp stores only the changed part of each frame, and marks the file as opaque if all these are opaque.
         content[_WEBP_FLAGS] |= _WEBP_ALPHA
     return bytes(content)
 
 
 def to_palette(pixels: np.ndarray) -> Image.Image:
-    """An image with a palette, for GIF: 256 colors, or 255 and one that is transparent. Gray images stay as they are.
+    """Convert to a palette image for GIF: 256 colors, or 255 and a transparent one. Gray images are not converted.
 
-    Colors are exact where there are no more than these, otherwise those of a median cut.
+    Colors are exact if the image has no more than that; otherwise a median cut chooses them.
     """
     if pixels.ndim == 2:
         return Image.fromarray(pixels)
@@ -83,6 +84,6 @@ def to_palette(pixels: np.ndarray) -> Image.Image:
 
 
 def _rounded(durations: Sequence[float], unit: int) -> list[int]:
-    """Durations in multiples of a unit, whose sums stay within half a unit."""
+    """Round durations to multiples of a unit; cumulative sums change by at most half a unit."""
     ends = np.rint(np.cumsum(durations) / unit) * unit
     return np.diff(ends, prepend=0).astype(int).tolist()

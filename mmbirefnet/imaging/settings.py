@@ -1,4 +1,4 @@
-"""Options of a prediction, checked."""
+"""Options of a prediction, with checks."""
 
 from __future__ import annotations
 
@@ -10,48 +10,50 @@ import numpy as np
 
 from mmbirefnet.imaging.refine import METHODS
 
-MOST_PIXELS = 500  # to grow or feather by: the work grows with it
-STRIDE = 32  # heights and widths that a model takes are multiples of it
-LONGEST_SIDE = 2**15  # of a model's input, in pixels
+MOST_PIXELS = 500  # largest grow and feather, since their cost grows with the distance
+STRIDE = 32  # height and width of the model input are multiples of this
+LONGEST_SIDE = 2**15  # longest side of the model input, in pixels
 LARGEST_BATCH = 2**16
-FARTHEST = 1e9  # pixels, of a box: larger numbers would overflow where margins are added
+FARTHEST = 1e9  # largest coordinate of a box, in pixels; larger ones would overflow when margins are added
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How maps are predicted.
+    """Options of a prediction.
 
     Attributes:
-        input_size: Size the image is resized to for the model: ``None`` for the one it was trained at, pixels of a
-            square, (height, width), or ``'image'`` for the image's own, rounded to multiples of 32. Models of dynamic
-            size take the image's own by default, within the range of sides that they were trained at.
-        max_size: At the image's own size, the longer side is at most this many pixels; the aspect ratio is kept.
-        batch_size: Images that the model is given at once, where their input sizes agree.
-        flip: Average with the map of the mirrored image.
-        scales: Factors of the input size, whose maps are averaged.
-        box: (left, top, right, bottom) in pixels of the upright image: the object is searched for inside it, and the
-            map is 0 outside.
-        margin: Width of the border around the box that the model also gets, as a share of the box's sides.
-        threshold: Makes the map binary: 1 where it exceeds this.
-        min_area: Removes components that are smaller: in pixels from 1 on, below 1 as a share of the image.
+        input_size: Size that the image is resized to for the model: ``None`` for the size that the model was trained
+            at, the side of a square, (height, width), or ``'image'`` for the size of the image, rounded to multiples of
+            32. In pixels. By default, models of dynamic size use the size of the image, within the range of sides that
+            they were trained at.
+        max_size: Limit for the longer side at the size of the image, in pixels; the aspect ratio is kept.
+        batch_size: Images per batch; images of different input sizes are in different batches.
+        flip: Whether to average with the prediction of the mirrored image.
+        scales: Factors of the input size. The predictions are averaged.
+        box: (left, top, right, bottom) in pixels of the upright image: the map is 0 outside.
+        margin: Context around the box that the model sees, as a fraction of the sides of the box.
+        threshold: Makes the map binary: 1 where it exceeds this value.
+        min_area: Removes components with a smaller area: in pixels, or if below 1 as a fraction of the image.
         levels: (low, high): the map becomes 0 up to ``low``, 1 from ``high`` on, and linear between.
         largest: Whether to keep only the largest component.
-        fill_holes: Whether to set what an object encloses to 1.
-        grow: Pixels that the object grows by; a negative number shrinks it.
+        fill_holes: Whether to fill holes in objects.
+        grow: Pixels to grow the object by; a negative number shrinks it.
         feather: Standard deviation, in pixels, of a Gaussian that softens the edge; 0 for none.
-        invert: Whether to exchange object and background.
-        refine: Refines uncertain edges by the colors of the image: ``'guided'`` or ``'closed-form'``, see
-            :func:`~mmbirefnet.imaging.refine.refine_map`; ``None`` does not.
-        tile: Largest side that the model is given, in multiples of 32. An image with a longer side is predicted at its
-            own size (with ``input_size`` at that size) in overlapping tiles; smaller images are predicted as without.
-        tile_overlap: Pixels that neighboring tiles share, blended in the middle half; by default a quarter of ``tile``.
-        two_pass: Whether to locate the object first, and to predict it again in a crop with ``margin`` around it.
+        invert: Whether to swap object and background.
+        refine: Refines uncertain edges with the colors of the image: ``'guided'`` or ``'closed-form'``, see
+            :func:`~mmbirefnet.imaging.refine.refine_map`; ``None`` for no refinement.
+        tile: Side of tiles in pixels, a multiple of 32. Images with a longer side are predicted at their original size
+            (or at ``input_size``) in overlapping tiles; other images are predicted whole.
+        tile_overlap: Pixels that neighboring tiles share; they are blended over its middle half. By default a quarter
+            of ``tile``.
+        two_pass: For small objects in large images: whether to locate the object first, and to predict it again in a
+            crop with ``margin`` around it.
 
     The operations on the map are applied in this order: refine, levels, min_area, largest, fill_holes, threshold, grow,
     feather, invert.
 
     Raises:
-        ValueError: If an option is out of its range.
+        ValueError: If an option is invalid.
     """
 
     input_size: int | Sequence[int] | str | None = None
@@ -128,13 +130,13 @@ class Settings:
     def sizes(
         self, image: tuple[int, int], trained: tuple[int, int], side_range: tuple[int, int] | None = None
     ) -> list[tuple[int, int]]:
-        """Input sizes (H, W), one for each scale.
+        """Compute the input sizes (H, W), one for each scale.
 
         Args:
-            image: (H, W) of the image, or of the part that the model gets.
+            image: (H, W) of the image, or of the crop for the model.
             trained: (H, W) that the model was trained at.
-            side_range: Shortest and longest side, for a model that was trained at dynamic size; it is run at the size
-                of ``image`` then, unless ``input_size`` is given.
+            side_range: Shortest and longest side, for a model that was trained at dynamic size. It runs at the size of
+                ``image`` unless ``input_size`` is given.
         """
         if self.input_size is None and self.tile is not None and max(image) > self.tile:
             base = image
@@ -151,7 +153,7 @@ class Settings:
 
 
 def parse_size(text: str) -> int | tuple[int, int] | str:
-    """An ``input_size`` from text: ``'1024'``, ``'1024x2048'`` (height x width), or ``'image'``.
+    """Parse an ``input_size``: ``'1024'``, ``'1024x2048'`` (height x width), or ``'image'``.
 
     Raises:
         ValueError: If it is none of these.
@@ -168,7 +170,7 @@ def parse_size(text: str) -> int | tuple[int, int] | str:
 
 
 def _own_size(image: tuple[int, int], shortest: int, longest: int) -> tuple[float, float]:
-    """Size of an image with its sides in a range; the aspect ratio is kept unless it does not fit the range."""
+    """Size of an image, scaled so that its sides are in a range; the aspect ratio is kept if possible."""
     scale = min(longest / max(image), max(1.0, shortest / min(image)))
     return tuple(min(max(side * scale, shortest), longest) for side in image)
 
@@ -181,7 +183,7 @@ INPUT_SIZES = f"'image', or pixels or (height, width) in multiples of {STRIDE}, 
 
 
 def is_input_size(size: object) -> bool:
-    """Whether it is what ``input_size`` may be."""
+    """Whether a value is a valid ``input_size``."""
     if size is None or isinstance(size, str):
         return size in (None, 'image')
     sides = (size, size) if isinstance(size, Integral) else size
@@ -197,12 +199,12 @@ def _is_integer(value, low: float, high: float = float('inf')) -> bool:
 
 
 def _is_number(value, low: float, high: float = float('inf')) -> bool:
-    """Whether it is a finite number in a range."""
+    """Whether a value is a finite number in a range."""
     return isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high and value < float('inf')
 
 
 def _are(values, fit: Callable[..., bool], count: int | None = None) -> bool:
-    """Whether it is a sequence of values that fit, ``count`` of them or at least one."""
+    """Whether a value is a sequence with only items that fit: ``count`` items, or at least one by default."""
     if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
         return False
     if getattr(values, 'ndim', 1) != 1:

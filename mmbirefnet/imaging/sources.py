@@ -1,4 +1,4 @@
-"""The inputs of an inferencer (paths, folders, globs, URLs, arrays, PIL images, lists) as a list of sources."""
+"""Convert inputs of an inferencer (paths, folders, globs, URLs, arrays, PIL images, lists) to a list of sources."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SEQUENCE_SUFFIXES = (*FORMATS['GIF'], *FORMATS['WEBP'], *FORMATS['TIFF'], *FORM
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file on the web, downloaded when it is read; arguments as for :func:`~mmbirefnet.imaging.urls.read_url`."""
+    """A file at a URL, downloaded when it is read; arguments as for :func:`~mmbirefnet.imaging.urls.read_url`."""
 
     url: str
     max_bytes: int = MAX_BYTES
@@ -47,7 +47,7 @@ class Source:
 
     Attributes:
         content: A path, a :class:`RemoteFile`, or an image in memory.
-        key: Path of its outputs relative to the output folder: its path below the given folder.
+        key: Path below the input folder, which is also that of its outputs below the output folder.
         name: Name in messages.
     """
 
@@ -57,7 +57,7 @@ class Source:
 
     @property
     def path(self) -> Path | None:
-        """The file, for one on disk."""
+        """Path of a file on disk; ``None`` for other sources."""
         return self.content if isinstance(self.content, Path) else None
 
     def read(
@@ -70,10 +70,10 @@ class Source:
         """Read the image; errors as :func:`load_image`.
 
         Args:
-            channel_order: Of arrays.
-            decoder: Decodes files and bytes in worker processes; ``None`` for this process.
-            max_pixels: Largest image decoded in this process.
-            frames: ``'all'`` reads all frames of an animation and all pages of a TIFF file, ``'first'`` the first.
+            channel_order: Order of the channels of arrays.
+            decoder: Decodes files and bytes in worker processes; ``None`` decodes them in this process.
+            max_pixels: Largest image to decode in this process, in pixels.
+            frames: ``'all'`` reads all frames of an animation and all pages of a TIFF file, ``'first'`` only the first.
         """
         name = None if self.path else self.name
         content = self.content.read() if isinstance(self.content, RemoteFile) else self.content
@@ -85,9 +85,9 @@ class Source:
         return load_image(content, name, channel_order, max_pixels)
 
     def is_sequence(self, decoder: ImageDecoder | None = None, max_pixels: int | None = None) -> bool:
-        """Whether it is a file with several frames or pages, from its headers.
+        """Whether the headers of a file declare several frames or pages.
 
-        Files on the web, files whose format keeps its suffix anyway, and files that cannot be read are not looked at.
+        False for URLs, for files that cannot be read, and for suffixes for which the answer does not matter.
         """
         content = self.content
         if not isinstance(content, (Path, bytes)) or self.key.suffix.lower() not in _SEQUENCE_SUFFIXES:
@@ -107,7 +107,7 @@ def is_video(item: object) -> bool:
 
 
 def is_single(inputs: object) -> bool:
-    """Whether ``inputs`` stands for one image, not for a list of them."""
+    """Whether ``inputs`` is one image instead of several."""
     if isinstance(inputs, (str, os.PathLike)):
         return is_url(inputs) or (not Path(inputs).is_dir() and not _is_glob(inputs))
     return isinstance(inputs, (np.ndarray, Image.Image, LoadedImage, Source, bytes)) or hasattr(inputs, 'read')
@@ -126,26 +126,26 @@ def list_sources(
 ) -> list[Source]:
     """List the sources of ``inputs``; files of folders and globs are sorted, and none is listed twice.
 
-    Folders are searched for files of ``IMAGE_SUFFIXES``, and for files without a suffix that begin as an image does. A
-    file that is named itself is taken whatever its suffix and name, and if it does not exist: reading it raises the
-    error.
+    In folders and globs, files with a suffix in ``IMAGE_SUFFIXES`` are used, and files without a suffix that begin with
+    the signature of an image. Files that are named explicitly are always listed, even if they do not exist; reading
+    them raises the error.
 
     Args:
-        inputs: Path, folder, glob (``**`` for sub-folders), URL, array, PIL image, or a list of them.
-        out_dir: Folder below which nothing is searched: that of the outputs.
-        left_out: Gets the files of folders and globs that are not images by their suffix; hidden files are not named.
-        recursive: Whether to search the sub-folders of folders.
-        include: Patterns with ``*``, ``?`` and ``[…]``; of folders and globs, only files that match one of them are
-            taken. A pattern with a slash is compared with the path below the folder, any other with the file's name.
-        exclude: Patterns of files that are left alone.
-        max_bytes: Largest file that is read from a URL.
-        allow_private_urls: Whether a URL may lead to an address that is not public, see
+        inputs: Path, folder, glob (``**`` for subfolders), URL, array, PIL image, or a list of them.
+        out_dir: Output folder, which is not searched.
+        left_out: List to which other files of folders and globs are appended, except hidden ones.
+        recursive: Whether to search subfolders.
+        include: Patterns with ``*``, ``?`` and ``[…]``: in folders and globs, only files that match one of them are
+            used. A pattern with a slash is compared with the path below the folder, any other with the file name.
+        exclude: Patterns of files to leave out.
+        max_bytes: Largest file to read from a URL, in bytes.
+        allow_private_urls: Whether URLs may have addresses that are not public, see
             :func:`mmbirefnet.imaging.urls.read_url`.
 
     Raises:
-        FileNotFoundError: A folder or glob holds no image that the patterns allow.
-        ValueError: A folder is that of the outputs, or a URL does not begin with ``http://`` or ``https://``.
-        TypeError: ``inputs`` is none of these.
+        FileNotFoundError: If a folder or glob contains no image that the patterns allow.
+        ValueError: If a folder is the output folder, or a URL does not begin with ``http://`` or ``https://``.
+        TypeError: If ``inputs`` has another type.
     """
     items = [inputs] if is_single(inputs) or isinstance(inputs, (str, os.PathLike)) else inputs
     if not isinstance(items, Iterable):
@@ -179,7 +179,7 @@ def _texts(option: str, patterns: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Search:
-    """How folders and globs are searched; fields as the arguments of :func:`list_sources`."""
+    """Searches folders and globs; its fields are arguments of :func:`list_sources`."""
 
     out_dir: Path | None
     recursive: bool
@@ -198,7 +198,7 @@ class _Search:
             yield from (Path(folder, name) for name in sorted(files) if not name.startswith('.'))
 
     def images(self, paths: Iterable[Path], root: Path) -> list[Path]:
-        """Those of the files that the patterns allow and that are images; the others are added to ``left_out``."""
+        """Return the images that the patterns allow; files that are not images are added to ``left_out``."""
         found = []
         for path in paths:
             key = path.relative_to(root).as_posix()
@@ -210,11 +210,11 @@ class _Search:
         return found
 
     def nothing(self, problem: str) -> FileNotFoundError:
-        """The error for a folder or glob without an image."""
+        """Return the error for a folder or glob without an image."""
         if self.include or self.exclude:
             problem += f' (include: {", ".join(self.include) or "all"}; exclude: {", ".join(self.exclude) or "none"})'
         if not self.recursive:
-            problem += ', sub-folders not searched'
+            problem += ', subfolders not searched'
         return FileNotFoundError(f'{problem}{describe_left_out(self.left_out)}')
 
 
@@ -239,7 +239,7 @@ def _expand(item, index: int, keep_folder: bool, search: _Search) -> Iterator[So
     elif Path(item).is_dir():
         root = Path(item)
         if search.out_dir is not None and root.resolve() == search.out_dir.resolve():
-            raise ValueError(f'{root}: is the output folder too; name another for the output')
+            raise ValueError(f'{root}: is also the output folder. Fix: choose another output folder')
         found = search.images(search.walk(root), root)
         if not found:
             raise search.nothing(f'{root}: no images in this folder')
@@ -262,7 +262,7 @@ def _expand(item, index: int, keep_folder: bool, search: _Search) -> Iterator[So
 
 
 def describe_left_out(paths: list[Path], most: int = 10) -> str:
-    """``'; left out, not an image by its suffix: …'`` with the count and the first names; empty if there are none."""
+    """Text ``'; left out, not an image by its suffix: …'`` with the count and the first names; empty without files."""
     if not paths:
         return ''
     names = ', '.join(map(str, paths[:most])) + (', …' if len(paths) > most else '')
@@ -270,7 +270,7 @@ def describe_left_out(paths: list[Path], most: int = 10) -> str:
 
 
 def _is_glob(item) -> bool:
-    # A file may well be called a[1].jpg, and a URL may have a question mark.
+    # A file may be named a[1].jpg, and a URL may contain a question mark.
     return not is_url(item) and glob.has_magic(str(item)) and not Path(item).exists()
 
 

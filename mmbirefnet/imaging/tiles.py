@@ -1,4 +1,4 @@
-"""Large inputs in overlapping tiles, whose predictions are blended."""
+"""Predict large inputs in overlapping tiles, and blend the predictions."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def predict_in_tiles(
 ) -> np.ndarray:
     """Predict an image tile by tile.
 
-    Where two tiles overlap, the second fades in over the middle half of the overlap. So no tile counts within a quarter
-    of the overlap of a border that it has inside the image, and a model whose output depends only on pixels up to
-    ``overlap / 4`` away predicts the same as for the whole image.
+    Where two tiles overlap, the second fades in over the middle half of the overlap. So a tile has no weight within a
+    quarter of the overlap from its inner borders, and a model whose output depends only on pixels up to ``overlap / 4``
+    away predicts the same as for the whole image.
 
     Args:
-        predict: From uint8 ``(1, h, w, C)`` to float32 ``(1, h, w)``.
+        predict: Function from uint8 ``(1, h, w, C)`` to float32 ``(1, h, w)``.
         image: uint8 ``(H, W, C)``, sides in multiples of 32.
-        tile: Largest side of a tile, in multiples of 32.
-        overlap: Pixels that neighboring tiles share at least; at most ``tile - 32``.
+        tile: Largest side of a tile in pixels, a multiple of 32.
+        overlap: Smallest number of pixels that neighboring tiles share; at most ``tile - 32``.
 
     Returns:
         float32 ``(H, W)``.
@@ -38,7 +38,7 @@ def predict_in_tiles(
 
 
 def count_tiles(size: tuple[int, int], tile: int, overlap: int) -> int:
-    """Number of tiles that an image of this size (H, W) is predicted in; arguments as :func:`predict_in_tiles`."""
+    """Number of tiles for an image of this size (H, W); other arguments as in :func:`predict_in_tiles`."""
     rows, columns = (len(_starts(length, tile, overlap)) for length in size)
     return rows * columns
 
@@ -49,7 +49,7 @@ def _starts(length: int, tile: int, overlap: int) -> list[int]:
 
 
 def _windows(length: int, tile: int, overlap: int) -> list[tuple[slice, np.ndarray]]:
-    """Windows along an axis, and the weights of their pixels, float32; the weights at a pixel sum to 1.
+    """Windows along an axis with float32 weights of their pixels; the weights of each pixel sum to 1.
 
     Windows start at multiples of 32, so that a network sees the same grid in a tile as in the whole image.
     """

@@ -1,4 +1,4 @@
-"""Reading files from the web, with limits that hold for URLs you do not trust."""
+"""Read files from URLs, with limits that make it safe for untrusted URLs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SECONDS = 30.0
 
 
 def is_url(source: object) -> bool:
-    """Whether it is text that begins with ``http://`` or ``https://``."""
+    """Whether a value is a string that begins with ``http://`` or ``https://``."""
     return isinstance(source, str) and bool(re.match('https?://', source, re.IGNORECASE))
 
 
 def has_scheme(source: object) -> bool:
-    """Whether it is text that begins as a URL of any kind does."""
+    """Whether a value is a string that begins with the scheme of any URL, such as ``ftp://``."""
     return isinstance(source, str) and re.match(r'[a-z][a-z0-9+.-]+://', source, re.IGNORECASE) is not None
 
 
@@ -31,16 +31,16 @@ def read_url(url: str, *, max_bytes: int = MAX_BYTES, seconds: float = SECONDS, 
 
     Args:
         url: ``http://`` or ``https://``; redirects are followed to these only.
-        max_bytes: Largest file.
-        seconds: Longest time for all of it.
-        allow_private: Whether addresses that are not public (this machine, its network, those of cloud services for
-            their machines) may be read. Each connection is checked, after redirects too. Proxies of the environment
-            are used only if this is set, because the address behind a proxy cannot be checked.
+        max_bytes: Largest file, in bytes.
+        seconds: Time limit for the whole download.
+        allow_private: Whether to allow addresses that are not public, such as this machine, its network, and metadata
+            services of clouds. Each connection is checked, also after redirects. Proxies from the environment are used
+            only if this is set, because the address behind a proxy cannot be checked.
 
     Raises:
         ValueError: If it is another kind of URL, or the file is larger than ``max_bytes``.
-        PermissionError: If the address is private and that is not allowed.
-        OSError: If it cannot be read.
+        PermissionError: If the address is not public, and ``allow_private`` is false.
+        OSError: If the file cannot be read.
     """
     if not is_url(url):
         raise ValueError(f'{url}: not a URL that begins with http:// or https://')
@@ -71,13 +71,13 @@ def _read(response: http.client.HTTPResponse, url: str, max_bytes: int, deadline
             raise ValueError(too_large)
         if time.monotonic() > deadline:
             raise TimeoutError('it takes too long')
-    if response.length:  # bytes that are missing
+    if response.length:  # number of missing bytes
         raise OSError(f'{url}: cut off after {len(content)} bytes')
     return bytes(content)
 
 
 def _connect_to_public(address: tuple[str, int], timeout=None, source_address=None) -> socket.socket:
-    """Like ``socket.create_connection``, but connects to the checked address without looking the name up again."""
+    """Like ``socket.create_connection``, but connects to the checked address without a second DNS lookup."""
     found = [info[4] for info in socket.getaddrinfo(*address, type=socket.SOCK_STREAM)]
     for ip, *_ in found:
         checked = ipaddress.ip_address(ip.partition('%')[0])
@@ -114,7 +114,7 @@ class _PublicHTTPSHandler(urllib.request.HTTPSHandler):
 
 
 def _opener(allow_private: bool) -> urllib.request.OpenerDirector:
-    """For http and https alone: urllib's own opener would follow a redirect to ftp."""
+    """Build an opener only for http and https: urllib's default opener would follow a redirect to ftp."""
     opener = urllib.request.OpenerDirector()
     kinds = [urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPRedirectHandler]
     kinds += [urllib.request.HTTPErrorProcessor, urllib.request.UnknownHandler]

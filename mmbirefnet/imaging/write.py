@@ -1,4 +1,4 @@
-"""Writing masks, cut-outs and images on a new background, under names that do not collide."""
+"""Write masks, cut-outs and composites under names that do not collide."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mmbirefnet.imaging.sequences import ANIMATIONS, encode_sequence, to_palette
 from mmbirefnet.imaging.sources import Source
 from mmbirefnet.utils.deprecation import former_argument
 
-# Suffix: Pillow's format and the options it is written with.
+# Pillow's format and its options, by suffix.
 FORMATS = {
     'png': ('PNG', dict(compress_level=4)),
     'apng': ('PNG', dict(compress_level=4)),
@@ -32,7 +32,7 @@ FORMATS = {
     'jpeg': ('JPEG', dict(quality=95, subsampling=0)),
     'gif': ('GIF', {}),
     'avif': ('AVIF', dict(quality=90, subsampling='4:4:4')),
-    'heic': ('HEIF', dict(quality=90)),  # 4:2:0, since most viewers of HEIC read nothing else
+    'heic': ('HEIF', dict(quality=90)),  # 4:2:0, since most HEIC viewers support only that
     'heif': ('HEIF', dict(quality=90)),
 }
 LOSSLESS = {'WEBP': dict(lossless=True, exact=True)}  # for masks and cut-outs
@@ -43,16 +43,16 @@ LONGEST_SIDES = {
     'GIF': 65535,
     'AVIF': 65535,
     'HEIF': 16384,
-}  # pixels that a file of the format can have
+}  # longest side of an image in each format, in pixels
 
 
 class OutputWriter:
     """Writes the files of predictions.
 
-    Call :meth:`plan` with all sources first: names are unique only then.
+    Call :meth:`plan` with all sources first, which makes the names unique.
 
     Args:
-        out_dir: Folder; everything is written below it. With ``single_file`` the file itself.
+        out_dir: Output folder. With ``single_file``, the output file.
         save: One or several of ``'mask'``, ``'cutout'`` and ``'composite'``; several are written to one folder each,
             ``<out_dir>/<name>``. By default the cut-out, or the composite if there is a background.
         estimate_foreground: Whether to estimate the object's own colors at the edges.
@@ -60,18 +60,18 @@ class OutputWriter:
         format: Suffix of all files. By default png for masks and cut-outs, and the format of the input for composites,
             animations and files with pages.
         overwrite: Whether to replace files that exist.
-        single_file: Write the one source's one kind to ``out_dir``, which names a file.
+        single_file: Whether ``out_dir`` is a file, for one output of one source.
         device: Torch device that estimates foreground colors; ``None`` for OpenCV on the CPU.
-        max_pixels: Largest background image; see :func:`~mmbirefnet.imaging.read.load_image`.
-        crop: Crops files to the object, with this share of the box's sides as a margin, and writes the box to
+        max_pixels: Largest background image, in pixels; see :func:`~mmbirefnet.imaging.read.load_image`.
+        crop: Crops files to the object, with a margin given as a fraction of its sides, and writes the box to
             ``<file>.json``; ``None`` does not crop. All frames of an animation are cropped to one box.
         stream: Open binary file to write to instead, for one source and one output. ``out_dir`` is its name in
             messages.
         foreground: Former name of ``estimate_foreground``.
 
     Raises:
-        ValueError: An option is none of those possible, or the format cannot hold a cut-out's alpha.
-        OSError: The background cannot be read.
+        ValueError: If an option is invalid, or the format cannot store the alpha of a cut-out.
+        OSError: If the background cannot be read.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class OutputWriter:
         if background is not None and 'composite' not in self._kinds.values():
             raise ValueError(f'background={background!r} is for composite, which is not in save={self.save}')
         if len(self.save) > 1 and (single_file or stream is not None):
-            raise ValueError(f'{out_dir}: one file cannot hold {" and ".join(self.save)}; name a folder')
+            raise ValueError(f'{out_dir}: one file cannot hold {" and ".join(self.save)}. Fix: name a folder')
         if single_file:
             suffix = self.out_dir.suffix.lower().lstrip('.')
             if self.format not in (None, suffix):
@@ -118,7 +118,7 @@ class OutputWriter:
         if self.format in ('heic', 'heif'):
             _register_heif()
         if self.format in WITHOUT_ALPHA and 'cutout' in self.save:
-            raise ValueError(f"format='{self.format}' cannot hold the alpha of a cut-out; png, webp and tif can")
+            raise ValueError(f"format='{self.format}' cannot hold the alpha of a cut-out. Fix: use png, webp or tif")
         if crop is not None and not 0 <= crop < float('inf'):
             raise ValueError(f'crop={crop!r}, must be 0 or more')
         self.crop = crop
@@ -128,11 +128,11 @@ class OutputWriter:
         self._inputs: set[str] = set()
 
     def plan(self, sources: Sequence[Source], sequences: Collection[Source] = ()) -> None:
-        """Choose the names of all outputs: the source's, and its suffix too where two sources differ in that alone.
+        """Choose the names of all outputs: the stem of each source, plus its suffix if only the suffixes differ.
 
         Args:
-            sources: All of them.
-            sequences: Those that are animations or pages, which keep their format if no other is given.
+            sources: All sources.
+            sequences: Sources with several frames or pages, which keep their format unless one is given.
         """
         self._sequences = sequences
         stems = [_relative(source.key).with_suffix('') for source in sources]
@@ -155,41 +155,41 @@ class OutputWriter:
         self._inputs = {os.path.realpath(source.path) for source in sources if source.path}
 
     def targets(self, source: Source) -> dict[str, Path]:
-        """The file of each kind that :meth:`write` makes of a planned source."""
+        """Return the files that :meth:`write` creates for a planned source, by kind."""
         if self.single_file or self.stream is not None:
             return {self.save[0]: self.out_dir}
         stem = self._stems[source]
         folders = [self.out_dir / kind if len(self.save) > 1 else self.out_dir for kind in self.save]
-        # Not with_suffix: the stem may have dots.
+        # Not with_suffix, since the stem may contain dots.
         return {
             kind: folder / stem.with_name(f'{stem.name}.{self._suffix(kind, source)}')
             for kind, folder in zip(self.save, folders)
         }
 
     def existing(self, source: Source) -> list[Path]:
-        """Those of its targets that exist, including broken links."""
+        """Return the targets of a source that exist, including broken links."""
         if self.stream is not None:
             return []
         return [path for path in self.targets(source).values() if os.path.lexists(path)]
 
     def check(self, source: Source) -> None:
-        """Raise an error if the source's outputs cannot be written, before anything is computed.
+        """Check that the outputs of a source can be written, before anything is computed.
 
         Raises:
-            FileExistsError: A target exists and may not be replaced.
-            ValueError: A target is an input, or lies outside the output folder because of a link.
+            FileExistsError: If a target exists and may not be replaced.
+            ValueError: If a target is an input, or is outside the output folder because of a link.
         """
         for path in self.targets(source).values() if self.stream is None else ():
             if os.path.realpath(path) in self._inputs:
-                raise ValueError(f'{path}: is an input, which is not overwritten; choose another output folder')
+                raise ValueError(f'{path}: is an input, which is never overwritten. Fix: choose another output folder')
             for file in (path,) if self.crop is None else (path, _box_file(path)):
                 if not self.overwrite and os.path.lexists(file):
                     raise already_exists(file)
             if not self.single_file and not path.parent.resolve().is_relative_to(self.out_dir.resolve()):
-                raise ValueError(f'{path}: lies outside {self.out_dir}, where a link leads')
+                raise ValueError(f'{path}: lies outside {self.out_dir}, because a link leads there')
 
     def write(self, prediction) -> list[Path]:
-        """Write a prediction's files; each appears whole or not at all.
+        """Write the files of a prediction; each is written completely or not at all.
 
         Raises:
             OSError, ValueError: As :meth:`check`, and if a file cannot be written.
@@ -227,7 +227,7 @@ class OutputWriter:
         return list(targets.values())
 
     def _boxes(self, frames, maps, animated: bool) -> list[tuple[slice, slice]]:
-        """The part of each frame that is kept, (rows, columns)."""
+        """Return the crop of each frame, (rows, columns)."""
         if self.crop is None:
             return [(slice(None), slice(None))] * len(frames)
         opacities = [opacity(frame, alpha) for frame, alpha in zip(frames, maps)]
@@ -236,7 +236,7 @@ class OutputWriter:
         return [box_of_object(alpha, self.crop) for alpha in opacities]
 
     def _save_boxes(self, path: Path, frames, boxes) -> None:
-        """Where the file's pixels lie in the image, in a file beside it: an object, or a list for different pages."""
+        """Write the box of the crop in the image to a JSON file: an object, or a list if the boxes of pages differ."""
         found = [
             dict(left=columns.start, top=rows.start, right=columns.stop, bottom=rows.stop)
             | dict(image_width=frame.size[1], image_height=frame.size[0])
@@ -268,8 +268,8 @@ def save_image(
 
     Raises:
         FileExistsError: If ``overwrite`` is off and the file exists, even if it appeared a moment ago.
-        OSError: If it cannot be written; no part of it is left then.
-        ValueError: If the format cannot hold an image of this size.
+        OSError: If it cannot be written; no partial file is left.
+        ValueError: If the format does not support an image of this size.
     """
     _save(encode_image(pixels, path.suffix.lower().lstrip('.'), icc_profile, lossless, str(path)), path, overwrite)
 
@@ -288,17 +288,17 @@ def _save(content: bytes, path: Path, overwrite: bool) -> None:
 def encode_image(
     pixels: np.ndarray, format: str, icc_profile: bytes | None = None, lossless: bool = True, name: str = 'image'
 ) -> bytes:
-    """An image as a file's bytes.
+    """Encode an image as the content of a file.
 
     Args:
         pixels: uint8 ``(H, W)``, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA.
         format: One of ``FORMATS``.
         icc_profile: Color profile to embed.
-        lossless: Keep every value exactly, where the format can.
+        lossless: Whether to keep all values exactly, if the format supports it.
         name: Name in messages.
 
     Raises:
-        ValueError: If the format cannot hold an image of this size.
+        ValueError: If the format does not support an image of this size.
     """
     codec, options = _options(pixels, format, lossless, name)
     if icc_profile:
@@ -321,14 +321,17 @@ def encode_frames(
     lossless: bool = True,
     name: str = 'image',
 ) -> bytes:
-    """An animation, or with ``tif`` pages, as a file's bytes; arguments as for :func:`encode_image` and
-    :func:`~mmbirefnet.imaging.sequences.encode_sequence`, errors as for the former."""
+    """Encode an animation, or with ``tif`` pages, as the content of a file.
+
+    Arguments are those of :func:`encode_image` and :func:`~mmbirefnet.imaging.sequences.encode_sequence`, errors those
+    of the former.
+    """
     (*_, (codec, options)) = [_options(frame, format, lossless, name) for frame in frames]
     return encode_sequence(frames, codec, options, durations, plays, icc_profiles)
 
 
 def _options(pixels: np.ndarray, format: str, lossless: bool, name: str) -> tuple[str, dict]:
-    """Pillow's format and options for an image, whose size is checked."""
+    """Return Pillow's format and options for an image, after checking its size."""
     codec, options = FORMATS[format]
     if codec == 'HEIF':
         _register_heif()
@@ -354,16 +357,16 @@ def _check_sequence(format: str, sequence: LoadedSequence) -> None:
         what, fit = ('frames', 'gif, webp, apng or avif') if animated else ('pages', 'tif')
         raise ValueError(
             f'{sequence.name}: {len(sequence.frames)} {what}, which {format} cannot hold. Fix: --format {fit}, or '
-            "--frames first (frames='first') for the first alone"
+            "--frames first (frames='first') for only the first"
         )
 
 
 def _relative(key: Path) -> Path:
-    """A path that stays below the folder it is put in."""
+    """Return a relative path that cannot leave the folder that it is joined to."""
     normal = Path(os.path.normpath(key))
     return Path(normal.name) if normal.is_absolute() or '..' in normal.parts else normal
 
 
 def _folded(stem: Path) -> str:
-    """Key that is equal for names that are the same file on case-insensitive file systems."""
+    """Return a key that is equal for names of the same file on case-insensitive file systems."""
     return str(stem).casefold()

@@ -52,11 +52,11 @@ class Format(str, Enum):
 
 
 class Refine(str, Enum):
-    guided = 'guided'  # closed-form matting takes up to 15 minutes a megapixel
+    guided = 'guided'  # closed-form matting takes up to 15 minutes per megapixel
 
 
 class Problem(BaseModel):
-    """Answer to a request that failed."""
+    """Body of the response to a request that failed."""
 
     detail: str
 

@@ -53,7 +53,7 @@ class Limits:
         memory: Bytes that all requests together may use, in addition to the memory of the idle service.
         decoders: Number of processes that decode images.
         decode_seconds: Time limit for decoding one image.
-        seconds: Time limit from the end of an upload to the answer.
+        seconds: Time limit from the end of an upload to the response.
         batch: Number of waiting requests with equal settings that are predicted as one batch.
 
     Raises:

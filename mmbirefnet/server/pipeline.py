@@ -50,7 +50,7 @@ class Job:
         mask_name: File name of the mask.
         guide: Function that returns the bytes of a coarse mask file, for a model with guidance.
         guide_name: File name of the coarse mask.
-        end: Deadline of the answer, as a value of ``time.monotonic()``.
+        end: Deadline of the response, as a value of ``time.monotonic()``.
         request: ID of the request, for the log.
         abandoned: Set when the client has disconnected or the deadline has passed.
     """

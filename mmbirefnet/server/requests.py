@@ -54,10 +54,10 @@ class Counters:
             gauges: Further metrics by name: kind, help text, and value.
         """
         lines = [
-            '# HELP mmbirefnet_requests_total Answers of /api/cut by status.',
+            '# HELP mmbirefnet_requests_total Responses of /api/cut by status.',
             '# TYPE mmbirefnet_requests_total counter',
             *(f'mmbirefnet_requests_total{{status="{key}"}} {n}' for key, n in sorted(self.statuses.items())),
-            '# HELP mmbirefnet_request_seconds Time from the head of a request to the end of its answer.',
+            '# HELP mmbirefnet_request_seconds Time from the head of a request to the end of its response.',
             '# TYPE mmbirefnet_request_seconds summary',
             f'mmbirefnet_request_seconds_sum {self.seconds:.6f}',
             f'mmbirefnet_request_seconds_count {sum(self.statuses.values())}',
@@ -309,7 +309,7 @@ class FormRoute(APIRoute):
 
 
 async def refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
-    """Reject a request after reading its body: most clients ignore an answer while they are still sending."""
+    """Reject a request after reading its body: most clients ignore a response while they are still sending."""
 
     async def drain() -> None:
         while (await receive()).get('more_body', False):

@@ -13,23 +13,23 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CONNECTIONS = 128
-BACKLOG = 24  # connections that the event loop accepts in one round
-ROUNDS = 3  # in which it accepts others before a surplus connection is closed
-FILES = 64  # file descriptors reserved for everything but connections
+BACKLOG = 24  # connections that the event loop accepts in one iteration
+ROUNDS = 3  # iterations in which it may accept others before a surplus connection is closed
+FILES = 64  # file descriptors reserved for everything else than connections
 HEADER_SECONDS = 10.0
-ANSWER_SECONDS = 120.0  # time limit for a client to read its answer
-STALL_SECONDS = 20.0  # time limit for each part of the answer
-PART = 2**16  # bytes per part of the answer
+ANSWER_SECONDS = 120.0  # time limit for a client to read its response
+STALL_SECONDS = 20.0  # time limit for each part of the response
+PART = 2**16  # bytes per part of the response
 SHUTDOWN_SECONDS = 300
 LOG_SECONDS = 60.0  # time between two equal warnings in the log
 
 
 class Connections:
-    """ASGI middleware and factory of connections that closes surplus, slow and stalled connections.
+    """ASGI middleware and connection factory that closes surplus, slow and stalled connections.
 
     Args:
         app: The application.
-        most: Largest number of connections. A further one closes the one that has waited longest for its request.
+        most: Largest number of connections. A new one beyond it closes the one that has waited longest for its request.
     """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
@@ -142,14 +142,14 @@ class Connection(asyncio.Protocol):
 
 
 class LimitWarnings(logging.Filter):
-    """Passes each warning at most once in ``LOG_SECONDS``, with the number of those that were left out.
+    """Passes each warning at most once in ``LOG_SECONDS``, with the number of suppressed ones.
 
     uvicorn logs a warning for every malformed request, so clients could fill the log.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._last: dict[str, tuple[float, int]] = {}  # message: time when it was logged, number left out since
+        self._last: dict[str, tuple[float, int]] = {}  # message: time of the last log line, number suppressed since
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno != logging.WARNING:
@@ -202,7 +202,7 @@ def configure(app: FastAPI) -> uvicorn.Config:
 
 
 def _most_connections() -> int:
-    """Limit of the file descriptors: asyncio floods the log when they run out."""
+    """Number of connections that the limit on file descriptors allows; asyncio floods the log when they run out."""
     try:
         import resource
     except ImportError:  # Windows

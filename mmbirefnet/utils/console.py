@@ -1,4 +1,4 @@
-"""Print characters that the encoding of the terminal lacks."""
+"""Print text with characters that the encoding of the terminal lacks."""
 
 import contextlib
 import sys
@@ -8,7 +8,7 @@ def escape_unprintable() -> None:
     """Escape characters on the standard output that its encoding lacks, such as names that are not UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):
-            with contextlib.suppress(OSError):  # of a descriptor that was exchanged for another
+            with contextlib.suppress(OSError):  # the stream may belong to a replaced descriptor
                 stream.reconfigure(errors='backslashreplace')
 
 

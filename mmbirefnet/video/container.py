@@ -20,7 +20,7 @@ FORMATS = (
     'mov', 'matroska', 'avi', 'mpegts', 'mpeg', 'mpegvideo', 'asf', 'flv', 'ogg', 'mxf', 'nut', 'ivf', 'gif', 'apng',
     'h264', 'hevc', 'av1', 'obu', 'm4v', 'mjpeg', 'dv', 'gxf', 'rm', 'wtv', 'yuv4mpegpipe',
 )  # fmt: skip
-# Metadata that are not UTF-8 are no damage. PyAV 19 always accepts them and has no such option.
+# Metadata in other encodings than UTF-8 is accepted. PyAV 19 always accepts it and has no such option.
 ANY_METADATA = {'metadata_errors': 'replace'} if int(av.__version__.split('.')[0]) < 19 else {}
 STREAM = 'standard input'  # name of an open file in messages
 MAX_PIXELS = 2**26  # largest frame, 8192x8192; a file of a few bytes can declare any size
@@ -54,7 +54,7 @@ class RawVideo:
             av.VideoFormat(self.pix_fmt)
         except ValueError as error:
             raise ValueError(
-                f'raw: unknown pixel format {self.pix_fmt!r:.99}. Fix: use one of FFmpeg, such as rgb24 or yuv420p'
+                f'raw: unknown pixel format {self.pix_fmt!r:.99}. Fix: use a format of FFmpeg, such as rgb24 or yuv420p'
             ) from error
 
     @classmethod

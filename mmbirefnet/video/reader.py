@@ -187,7 +187,7 @@ class VideoReader:
             self.notes.append(f'its header declares {declared:.2f} s, but image and sound end at {end:.2f} s')
 
     def _duration(self, frame) -> int:
-        """The declared duration, unless it is implausible."""
+        """Duration of a frame as declared, unless it is implausible."""
         return frame.duration if 0 < frame.duration * self.time_base <= MAX_GAP else self._step
 
     def _decode(self) -> Iterator:

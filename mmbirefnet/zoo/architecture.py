@@ -32,7 +32,7 @@ def infer_model_config(state_dict: Mapping[str, Tensor]) -> dict:
     try:
         model = _infer_model_config(shapes)
     except (IndexError, KeyError) as error:  # a parameter is missing, or has too few axes
-        raise ValueError('not a whole BiRefNet: parts of it are missing or of other shapes') from error
+        raise ValueError('not a complete BiRefNet: parameters are missing or have other shapes') from error
     return model | dict(type='mmbirefnet.GuidedBiRefNet') if guided else model
 
 
@@ -92,7 +92,7 @@ def _infer_decoder_channels(shapes: Shapes) -> tuple[list[int], list[int] | None
     entrance = 'decode_head.blocks.4.reconstruction.conv_in.weight'
     for key in (*(f'decode_head.laterals.{k}.weight' for k in (2, 3, 4)), entrance):
         if key not in shapes:
-            raise ValueError(f'not a whole BiRefNet: {key} is missing')
+            raise ValueError(f'not a complete BiRefNet: {key} is missing')
     channels = [shapes[f'decode_head.laterals.{k}.weight'][0] for k in (2, 3, 4)]
     inwards = ('decode_head.inward', *(f'decode_head.blocks.{k}.inward' for k in (1, 2, 3, 4)))
     inward = [shapes.get(f'{name}.conv_out.weight', (0,))[0] for name in inwards]

@@ -24,7 +24,7 @@ from .renames import find_reference_family, infer_backbone
 
 PREFIXES = ('module.', '_orig_mod.', 'model.')
 
-# Applied one after another to each key outside of the backbone. The reference counts inward references from 5
+# Applied one after another to each key outside the backbone. The reference counts inward references from 5
 # (deepest) to 1 (full resolution), and blocks from 4 to 1.
 RENAMES = (
     (r'^cls_head\.0\.', 'neck.classifier.'),
@@ -82,7 +82,7 @@ def strip_prefixes(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         while key.startswith(PREFIXES):
             key = key.split('.', 1)[1]
         if key in stripped:
-            raise ValueError(f'{key} is there twice, with one of the prefixes {", ".join(PREFIXES)} and without')
+            raise ValueError(f'{key} occurs twice, with one of the prefixes {", ".join(PREFIXES)} and without')
         stripped[key] = value
     if hasattr(state_dict, '_metadata'):  # also contains names without prefixes, see read_checkpoint
         stripped._metadata = state_dict._metadata
@@ -131,7 +131,7 @@ def _missing_norms(converted: dict[str, Tensor]) -> dict[str, Tensor]:
     missing = [key for key in norms if key not in converted]
     if 0 < len(missing) < len(norms):
         raise ValueError(
-            f'not a whole BiRefNet checkpoint: {len(missing)} of {len(norms)} parameters of its norms are missing, '
+            f'not a complete BiRefNet checkpoint: {len(missing)} of {len(norms)} parameters of its norms are missing, '
             f'such as {sorted(missing)[:3]} (one trained at batch size 1 has none at all)'
         )
     return norms if missing else {}
@@ -155,7 +155,7 @@ def _check_reference(source: dict[str, Tensor]) -> None:
         alone = [key for key in source if one in key and key.replace(one, other) not in source]
         if alone:
             raise ValueError(
-                f'not a whole BiRefNet checkpoint: {alone[0]} has no {alone[0].replace(one, other)} beside it'
+                f'not a complete BiRefNet checkpoint: {alone[0]} has no {alone[0].replace(one, other)} beside it'
             )
     odd = [key for key, value in source.items() if not _is_plain(value) and not key.endswith(INTEGERS)]
     if odd:
@@ -197,7 +197,7 @@ def convert_birefnet_state_dict(state_dict: dict[str, Tensor], crop_order: str =
             source |= {key: columns_to_rows(source[key], grid) for key, grid in GRIDS.items() if key in source}
         return _convert(source)
     except (IndexError, RuntimeError) as error:  # parameters that cannot be concatenated
-        raise ValueError(f'not a whole BiRefNet checkpoint: parameters of other shapes ({error})') from error
+        raise ValueError(f'not a complete BiRefNet checkpoint: parameters of other shapes ({error})') from error
 
 
 def _convert(source: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -253,7 +253,7 @@ def load_birefnet(path: str | os.PathLike, crop_order: str = AUTO, *, hash_file:
 
     Raises:
         FileNotFoundError, ImportError, ValueError: As in :func:`~mmbirefnet.fileio.checkpoints.read_checkpoint`.
-        ValueError: If it is not a BiRefNet, or its metadata are impossible.
+        ValueError: If it is not a BiRefNet, or its metadata is invalid.
     """
     file = fetch(path)
     content = read_checkpoint(file, mmap=True)
@@ -303,7 +303,7 @@ def recognize(info: ModelInfo | None, file: Path, state_dict: dict[str, Tensor],
         facts = _known_facts(info, file)
         return facts | dict(crop_order=resolve_crop_order(state_dict, crop_order, facts.get('crop_order'), str(file)))
     except (IndexError, KeyError, RuntimeError) as error:
-        raise ValueError(f'not a whole BiRefNet checkpoint: parameters of other shapes ({error})') from error
+        raise ValueError(f'not a complete BiRefNet checkpoint: parameters of other shapes ({error})') from error
 
 
 def _same_backbone(info: ModelInfo | None, state: dict[str, Tensor], file: Path) -> ModelInfo | None:

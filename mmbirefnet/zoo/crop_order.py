@@ -118,7 +118,7 @@ def resolve_crop_order(
     Args:
         state_dict: See :func:`detect_crop_order`.
         crop_order: ``'rows'``, ``'columns'``, or ``'auto'`` to detect it. If the detection is uncertain, the order is
-            ``expected``, or else ``'rows'`` as in the present reference implementation.
+            ``expected``, or else ``'rows'`` as in the current reference implementation.
         expected: Order of the model in the catalog, if known.
         name: Name of the model in messages.
 
@@ -138,7 +138,7 @@ def resolve_crop_order(
     detection = detect_crop_order(state_dict)
     if detection.order is None:
         order = expected or ROWS
-        reason = 'as the catalog expects' if expected else "as the reference's present code computes them"
+        reason = 'as the catalog expects' if expected else 'as in the current reference implementation'
         print_log(
             f'{name}: crops by {order}, {reason}: the weights do not show the order ({detection}). '
             'If predictions are poor, try the other one: crop_order, on the command line --crop-order',
@@ -149,7 +149,7 @@ def resolve_crop_order(
     if expected not in (None, detection.order):
         print_log(
             f'{name}: crops by {detection.order}, as the weights show ({detection}), although the catalog expects '
-            f'{expected}. Check that the file is the model that it is named after; crop_order (--crop-order) decides',
+            f'{expected}. Check that the file is the model that it is named after, or set crop_order (--crop-order)',
             'current',
             logging.WARNING,
         )

@@ -58,7 +58,7 @@ class _HubFile(NamedTuple):
         file = self.file or FOLDER_FILES[0]
         local = f'{self.repository.rpartition("/")[2]}/{Path(file).name}'
         return (
-            f'How to bring a file: download {self.page}/resolve/{self.revision or "main"}/{file} elsewhere, copy it to '
+            f'To use a local file: download {self.page}/resolve/{self.revision or "main"}/{file} elsewhere, copy it to '
             f'this machine as {local}, and give that path (--checkpoint, in Python weights=)'
         )
 
@@ -238,8 +238,8 @@ def _check_blob(path: Path, wanted: _HubFile) -> None:
         path.unlink()
         blob.unlink()
         raise ValueError(
-            f'{wanted.name}: the SHA-256 of the downloaded {wanted.file} is {found}, not {blob.name}: damaged on the '
-            'way, and removed. Fix: run the command again'
+            f'{wanted.name}: the SHA-256 of the downloaded {wanted.file} is {found}, not {blob.name}: the '
+            'download was damaged and has been deleted. Fix: run the command again'
         )
 
 

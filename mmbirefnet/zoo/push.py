@@ -24,7 +24,7 @@ def check_repository(repository: str) -> None:
             raise HFValidationError('it must be USER/NAME')
         validate_repo_id(repository)
     except HFValidationError as error:
-        raise ValueError(f'{repository}: no name of a repository on Hugging Face: {error}') from error
+        raise ValueError(f'{repository}: not the name of a repository on Hugging Face: {error}') from error
 
 
 def push_to_hub(folder: str | os.PathLike, repository: str) -> str:

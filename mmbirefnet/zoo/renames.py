@@ -331,7 +331,7 @@ def find_family(shapes: Shapes) -> tuple[BackboneFamily, BackboneSpec]:
             return family, spec
     raise ValueError(
         f"expected the parameters of one of the reference's backbones ({KNOWN}), found "
-        f'{[f"backbone.{key}" for key in sorted(shapes)[:3]]}; any other has to be given by its config'
+        f'{[f"backbone.{key}" for key in sorted(shapes)[:3]]}; for any other backbone, pass its config'
     )
 
 

@@ -1,7 +1,7 @@
 """Convert trained weights to the format of the reference implementation.
 
 This is the inverse of :func:`mmbirefnet.utils.convert_birefnet_state_dict`: names, separate convolutions for offset and
-modulator, one final convolution, and crops of the inward reference by rows, as in the present reference implementation.
+modulator, one final convolution, and crops of the inward reference by rows, as in the current reference implementation.
 """
 
 import json
@@ -189,7 +189,7 @@ def write_reference(
     except ValueError as error:
         raise ValueError(f'{src}: {error}') from error
     except (IndexError, RuntimeError) as error:  # parameters that cannot be put together
-        raise ValueError(f'{src}: not a whole BiRefNet: parameters of other shapes ({error})') from error
+        raise ValueError(f'{src}: not a complete BiRefNet: parameters of other shapes ({error})') from error
     # Without copies, each part would be saved with the whole tensor.
     state = {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
     if dst.suffix == '.pth':
@@ -314,7 +314,7 @@ def _model_card(
         '|---|---|',
         f'| backbone | {facts["backbone"]} |',
         f'| input size of the training | {sizes} |',
-        "| crops of the inward reference | by rows, as in the reference implementation's present code |",
+        '| crops of the inward reference | by rows, as in the current reference implementation |',
         '| normalization | RGB in [0, 1], mean 0.485, 0.456, 0.406, standard deviation 0.229, 0.224, 0.225 |',
         *(f'| {title} | {value} |' for title, value in training),
         *table,

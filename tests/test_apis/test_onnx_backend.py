@@ -105,7 +105,7 @@ def test_metadata_say_how_it_is_fed(write):
     assert backend.metadata == meta
     images = random_images()
     np.testing.assert_allclose(backend(images), sigmoid((images[..., 0] - 30.0) / 8), atol=1e-6)
-    with pytest.raises(ValueError, match=r'model.onnx: its metadata contain output, std. Fix: do not pass it'):
+    with pytest.raises(ValueError, match=r'model.onnx: its metadata contains output, std. Fix: do not pass it'):
         OnnxBackend(path, CPU, output='logits', std=(1, 1, 1))
 
 
@@ -123,11 +123,11 @@ def test_metadata_come_back_as_written():
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (dict(format_version='2'), r"format version '2', this mmbirefnet reads up to 1: update mmbirefnet"),
-        (dict(mean='[1, 2]'), r'metadata are damaged \(mean must be 3 numbers, found .*\): export the model again'),
-        (dict(input_size='32'), 'metadata are damaged'),
-        (dict(std='nonsense'), 'metadata are damaged'),
-        (dict(std=None), "metadata are damaged .'mmbirefnet.std'"),
+        (dict(format_version='2'), r"format version '2', this mmbirefnet reads up to 1\. Fix: update mmbirefnet"),
+        (dict(mean='[1, 2]'), r'metadata is damaged \(mean must be 3 numbers, found .*\)\. Fix: export the model'),
+        (dict(input_size='32'), 'metadata is damaged'),
+        (dict(std='nonsense'), 'metadata is damaged'),
+        (dict(std=None), "metadata is damaged .'mmbirefnet.std'"),
         (dict(output='masks'), "unknown output 'masks'"),
     ],
 )

@@ -239,7 +239,7 @@ def test_no_checkpoint(folder, tmp_path, monkeypatch, capsys):
     assert run('in', '-o', 'out') == main.USAGE_ERROR
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith('error: BiRefNet: cannot be downloaded: ')
-    assert 'How to bring a file: download https://huggingface.co/ZhengPeng7/BiRefNet/resolve/main/model.safe' in line
+    assert 'To use a local file: download https://huggingface.co/ZhengPeng7/BiRefNet/resolve/main/model.safe' in line
     assert '--checkpoint' in line
     assert not (tmp_path / 'out').exists()
 

@@ -109,7 +109,7 @@ class TestBadFolders:
         second = first.with_suffix('.bmp')
         second.write_bytes(first.read_bytes())
         message = self.error(tmp_path, ValueError)
-        assert 'two files of one stem' in message
+        assert 'two files with one stem' in message
         assert str(first) in message
         assert str(second) in message
 

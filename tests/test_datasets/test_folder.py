@@ -69,7 +69,7 @@ def test_other_forms_are_errors(tmp_path, folders, error, message):
 
 def test_one_image_is_too_few(tmp_path):
     write(tmp_path, ['a'])
-    with pytest.raises(ValueError, match='one image can be trained on or held out, not both'):
+    with pytest.raises(ValueError, match='only one image, which cannot be split into train and val'):
         stems(tmp_path, 'train')
 
 

@@ -140,7 +140,7 @@ def test_other_norms_stay_plain_and_are_named(log):
     model = trained(config(norm_cfg=dict(type='GN', num_groups=1)))
     fused = assert_same_logits(model, image(0, 2, 64, 64))
     assert sum(isinstance(module, nn.GroupNorm) for module in fused.modules()) == 43
-    assert log == ['fuse: left as in training: neck.squeeze.conv_in and 42 more: GroupNorm depends on the map']
+    assert log == ['fuse: not fused: neck.squeeze.conv_in and 42 more: GroupNorm depends on the map']
 
 
 def test_other_convolutions_stay_plain_and_are_named(log):
@@ -148,7 +148,7 @@ def test_other_convolutions_stay_plain_and_are_named(log):
     cfg['neck']['aspp_cfg'] = dict(branch_channels=16, conv_cfg=dict(type='ConvWS'))
     assert_same_logits(trained(cfg), image(0, 2, 64, 64))
     (line,) = log
-    assert line.startswith('fuse: left as in training: neck.squeeze.aspp.branches.0.conv and 3 more: ConvWS2d')
+    assert line.startswith('fuse: not fused: neck.squeeze.aspp.branches.0.conv and 3 more: ConvWS2d')
 
 
 def test_another_backbone_stays_plain_and_is_named(log):
@@ -156,7 +156,7 @@ def test_another_backbone_stays_plain_and_is_named(log):
     cfg.update(backbone=dict(type='ResNet', depth=18, base_channels=8, norm_cfg=dict(type='BN')))
     fused = assert_same_logits(trained(cfg), image(0, 2, 64, 64))
     assert isinstance(fused.backbone.bn1, nn.BatchNorm2d)
-    assert log == ["fuse: left as in training: backbone: ResNet is not mmbirefnet's SwinTransformer"]
+    assert log == ["fuse: not fused: backbone: ResNet is not mmbirefnet's SwinTransformer"]
 
 
 def test_fused_model_cannot_train():

@@ -320,8 +320,8 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize(
     ('part', 'value', 'reason'),
     [
-        ('meta', {}, 'its meta does not say where'),
-        ('meta', dict(epoch=1, iter=-5), 'its meta does not say where'),
+        ('meta', {}, 'its meta has no valid epoch'),
+        ('meta', dict(epoch=1, iter=-5), 'its meta has no valid epoch'),
         ('meta', dict(epoch=1, iter=5, seed='seven'), 'its meta has a time or seed'),
         ('optimizer', None, 'its optimizer is no dict'),
         ('optimizer', {}, 'its optimizer has no param_groups'),

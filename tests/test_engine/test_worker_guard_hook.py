@@ -78,6 +78,6 @@ def test_shared_memory_is_checked_before_the_work(monkeypatch, free, fix):
 def test_the_tools_say_what_to_do(monkeypatch):
     monkeypatch.setattr(launch.Runner, 'from_cfg', lambda cfg: None)
     problem = 'DataLoader worker (pid 7) is killed by signal: Bus error'
-    refused = pytest.raises(RuntimeError, match=r'Bus error.* Fix: num_workers=0 .*worker_guard\.timeout')
+    refused = pytest.raises(RuntimeError, match=r'Bus error.* Fix: set num_workers=0 .*worker_guard\.timeout')
     with refused, launch.runner_of(Config(dict(launcher='none'))):
         raise RuntimeError(problem)

@@ -54,7 +54,7 @@ def test_local_file(tmp_path):
         assert_state(found)
         assert found._metadata['layer'] == dict(version=2)  # layers convert parameters of old versions
     torch.save([1], tmp_path / 'list.pth')
-    with pytest.raises(ValueError, match=r'list\.pth: no checkpoint, but a list'):
+    with pytest.raises(ValueError, match=r'list\.pth: not a checkpoint, but a list'):
         load(tmp_path / 'list.pth')
 
 
@@ -106,7 +106,7 @@ def test_files_of_the_same_name_have_different_folders(site):
 def test_web_page_is_no_checkpoint(site):
     folder, url, cache = site
     (folder / 'login.html').write_text('<html>')
-    with pytest.raises(OSError, match='the server answers with a web page; give the URL of the file itself'):
+    with pytest.raises(OSError, match='the server sends a web page; give the URL of the file itself'):
         load(f'{url}/login.html')
     assert not list(cache.rglob('login.html'))
 

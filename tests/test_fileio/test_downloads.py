@@ -31,7 +31,7 @@ def test_complete_file_is_not_downloaded_again(hub, tmp_path):
 def test_interrupted_download_is_continued(hub, tmp_path):
     hub.cut_at = [100_000, 50_000]
     for arrived in (100_000, 150_000):
-        message = f'cut off after {arrived} of 300000 bytes.*Fix: run it again, which goes on after {arrived} bytes'
+        message = f'cut off after {arrived} of 300000 bytes.*Fix: run it again, which continues after {arrived} bytes'
         with pytest.raises(OSError, match=message):
             download_file(hub.address, tmp_path / 'net.pth')
         assert not (tmp_path / 'net.pth').exists()

@@ -40,5 +40,5 @@ def test_round_trip():
     ],
 )
 def test_damaged(texts):
-    with pytest.raises(ValueError, match='its metadata (are damaged|have format version)'):
+    with pytest.raises(ValueError, match='its metadata (is damaged|has format version)'):
         OnnxMetadata.from_props(changed(**texts))

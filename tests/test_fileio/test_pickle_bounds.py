@@ -63,7 +63,7 @@ class Call:
 HOSTILE = {
     'shared dicts': (shared_dicts, 'objects in each other'),
     'shared keys': (shared_keys, 'in each other'),
-    'contained': (contained, 'in itself'),
+    'contained': (contained, 'contains itself'),
     'deep': (deep, 'in each other'),
     'expanded': (lambda: {'w': torch.zeros(1).expand(1, 1, 40000, 40000)}, 'a tensor claims 1600000000 elements'),
     'many that overlap': (
@@ -225,5 +225,5 @@ def test_tensors_without_values(tmp_path, tensor):
 def test_safetensors_of_a_dtype_that_torch_lacks(tmp_path):
     header = b'{"w":{"dtype":"F4","shape":[4],"data_offsets":[0,2]}}'
     (tmp_path / 'odd.safetensors').write_bytes(len(header).to_bytes(8, 'little') + header + bytes(2))
-    with pytest.raises(ValueError, match=r'odd\.safetensors: (damaged|holds tensors that are no parameters)'):
+    with pytest.raises(ValueError, match=r'odd\.safetensors: (damaged|holds tensors that are not parameters)'):
         read_state_dict(tmp_path / 'odd.safetensors')

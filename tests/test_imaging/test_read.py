@@ -175,7 +175,7 @@ def test_rgb_profile_is_kept():
 
 
 def test_damaged_profile_is_a_warning():
-    with pytest.warns(UserWarning, match=r'a\.png: color profile that does not fit its RGB pixels'):
+    with pytest.warns(UserWarning, match=r'a\.png: the color profile does not fit the RGB pixels'):
         loaded = load_image(saved(Image.fromarray(RED_GREEN), icc_profile=b'nonsense' * 20), 'a.png')
     assert np.array_equal(loaded.rgb, RED_GREEN)
     assert loaded.icc_profile is None

@@ -97,7 +97,7 @@ def test_profile_and_orientation(decoder):
 def test_warnings_arrive(decoder):
     buffer = io.BytesIO()
     Image.new('RGB', (2, 2)).save(buffer, 'PNG', icc_profile=b'nonsense' * 20)
-    with pytest.warns(UserWarning, match=r'a\.png: color profile that does not fit'):
+    with pytest.warns(UserWarning, match=r'a\.png: the color profile does not fit'):
         decoder.read(buffer.getvalue(), 'a.png')
 
 

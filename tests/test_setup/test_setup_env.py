@@ -145,7 +145,7 @@ def test_cuda_ops_are_compiled_by_the_nvcc_of_torch(setup, tmp_path):
     nvcc.chmod(0o755)
     status, output, calls = setup(CUDA_OPS='1', CUDA_RELEASE='12.8')
     assert status == 1
-    assert f"{nvcc} is not of torch's CUDA version, 13.0" in output
+    assert f"{nvcc} does not have torch's CUDA version, 13.0" in output
     assert not any('mmcv==' in call for call in installs(calls))
 
     status, output, calls = setup(CUDA_OPS='1', CUDA_RELEASE='13.2')

@@ -206,7 +206,7 @@ def test_parameter_with_a_prefix_and_without(tmp_path, converted):
     ours = {key: value.new_ones(()).expand(value.shape) for key, value in converted.items()}
     key = 'decode_head.conv_logits.bias'
     torch.save(ours | {f'module.{key}': torch.zeros(1)}, tmp_path / 'twice.pth')
-    with pytest.raises(ValueError, match=rf'twice\.pth: {key} is there twice'):
+    with pytest.raises(ValueError, match=rf'twice\.pth: {key} occurs twice'):
         load_birefnet(tmp_path / 'twice.pth')
 
 

@@ -138,7 +138,7 @@ def logged(monkeypatch) -> list:
         (planted('columns', 0.5), 'columns', 'columns', 'INFO', 'by columns, as the weights show'),
         (planted('columns', 0.5), 'rows', 'columns', 'WARNING', 'although the catalog expects rows'),
         (planted('rows', 0), 'columns', 'columns', 'WARNING', 'by columns, as the catalog expects'),
-        (planted('rows', 0), None, 'rows', 'WARNING', "by rows, as the reference's present code"),
+        (planted('rows', 0), None, 'rows', 'WARNING', 'by rows, as in the current reference implementation'),
     ],
 )
 def test_auto_logs_its_decision_and_reason(logged, kernels, expected, result, level, text):

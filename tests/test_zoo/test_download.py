@@ -137,7 +137,7 @@ def test_without_network(hub, machine, tmp_path):
     (first, second) = machine.fetch('BiRefNet', 'BiRefNet_lite', **nowhere)
     assert Path(first[1]).read_bytes() == b'general'
     bring = (
-        'How to bring a file: download https://huggingface.co/ZhengPeng7/BiRefNet_lite/resolve/main/model.safetensors '
+        'To use a local file: download https://huggingface.co/ZhengPeng7/BiRefNet_lite/resolve/main/model.safetensors '
         'elsewhere, copy it to this machine as BiRefNet_lite/model.safetensors, and give that path (--checkpoint, in '
         'Python weights=)'
     )
@@ -305,6 +305,6 @@ def test_url(tmp_path, monkeypatch):
         assert len(paths) == 3
         outside = fetch(f'{url}/a/../../../a/model.pth').resolve()
         assert outside.is_relative_to(tmp_path / 'home/hub/checkpoints')
-        with pytest.raises(ValueError, match='no name of a file'):
+        with pytest.raises(ValueError, match='does not end with the name of a file'):
             fetch(f'{url}/')
         server.shutdown()

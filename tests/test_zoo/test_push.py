@@ -154,4 +154,4 @@ def test_options_are_checked_before_anything_is_written(main, tmp_path):
     assert '--push-to-hub uploads a folder' in error('a.pth', '--to', 'reference', '--push-to-hub', REPOSITORY)
     for name in ('birefnet', 'a/b/c', 'some body/x'):
         message = error(str(tmp_path / 'out'), '--to', 'reference', '--push-to-hub', name)
-        assert message.startswith(f'error: {name}: no name of a repository')
+        assert message.startswith(f'error: {name}: not the name of a repository')

@@ -103,7 +103,7 @@ def main() -> None:
     if args.one:
         print(json.dumps(measure(args)))
         return
-    print('| image | input | seconds | us a pixel | MiB | bytes a pixel |\n' + '| ---: ' * 6 + '|')
+    print('| image | input | seconds | us per pixel | MiB | bytes per pixel |\n' + '| ---: ' * 6 + '|')
     for side in args.sizes:
         command = [sys.executable, *sys.argv, '--one', str(side)]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

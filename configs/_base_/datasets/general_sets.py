@@ -1,5 +1,5 @@
 # General use: trained on nearly all public sets, validated on DIS-VD, tested on DIS-VD and on portraits.
-# Like the present config of the reference, it tests on TE-P3M-500-NP and does not train on it. The released general
+# Like the current config of the reference, it tests on TE-P3M-500-NP and does not train on it. The released general
 # models were also trained on this set.
 # Sets are in MMBIREFNET_DATA, or in its folder General or that of their family (DIS5K, HRSOD, Matting).
 dataset_type = 'mmbirefnet.GeneralDataset'

@@ -47,7 +47,7 @@ PROBLEMS = {
 """Kinds of :class:`Problem`."""
 RUINOUS = ('missing-set', 'no-mask', 'no-image', 'same-stem', 'unreadable', 'not-a-mask', 'size', 'unturned')
 """Kinds of which a single problem stops a training or makes it useless."""
-_HASH_BITS = 16  # gradients per row and rows of the perceptual hash
+_HASH_BITS = 16  # rows of the perceptual hash, and gradients per row
 _NEAR = 10  # of 256 bits; unrelated images differ in about half of them
 _EDGE_RATIO = 1.5  # factor by which a rotated mask must fit the edges of its image better
 _ORIENTATION = 0x0112  # EXIF tag
@@ -219,7 +219,7 @@ def _match(set_name: str, folder: str, report: SetReport) -> list[Pair]:
     for stem in sorted(images.keys() ^ masks.keys()):
         kind, path = ('no-mask', images[stem]) if stem in images else ('no-image', masks[stem])
         other = mask_folder if stem in images else image_folder
-        report.problems.append(Problem(kind, path, f'nothing of that stem in {other}/'))
+        report.problems.append(Problem(kind, path, f'no file with this stem in {other}/'))
     return [Pair(set_name, images.get(stem), masks.get(stem), stem) for stem in sorted(images.keys() | masks.keys())]
 
 

@@ -104,7 +104,7 @@ def plan_links(layout: Layout, folder: Path) -> Plan:
     if not links:
         raise ValueError(
             f'{folder}: no image of {layout.images} ({len(images)}) and mask of {layout.masks} ({len(masks)}) share a '
-            f'stem like {layout.stems}; <folder>/<text>*<text> says what around the stem belongs to the file name only'
+            f'stem like {layout.stems}; in <folder>/<text>*<text>, the * is the stem'
         )
     rest = (
         [files[stem] for stem in sorted(files.keys() - other.keys())]
@@ -126,7 +126,7 @@ def _list(folder: Path, pattern: str, stems: str) -> dict[str, Path]:
         stem = stem.removesuffix(suffix) if after else stem
         if fnmatch(stem, stems):
             if stem in found:
-                raise ValueError(f'two files of one stem: {found[stem]} and {path}')
+                raise ValueError(f'two files with one stem: {found[stem]} and {path}')
             found[stem] = path
     return found
 
@@ -180,7 +180,7 @@ def pack(
         FileNotFoundError, ValueError, OSError: If a set or file is missing or damaged. ``check_dataset.py`` lists all.
     """
     if os.path.exists(out):
-        raise FileExistsError(f'{out}: exists; remove it or choose another folder')
+        raise FileExistsError(f'{out}: already exists. Fix: remove it or choose another folder')
     sets = find_sets(root, names)
     missing = [name for name, path in sets.items() if path is None]
     if missing:

@@ -87,7 +87,7 @@ def write_dataset(
     occupied = [str(out_dir / name) for name in counts if (out_dir / name).is_dir() and any((out_dir / name).iterdir())]
     if occupied and not overwrite:
         raise FileExistsError(
-            f'{", ".join(occupied)}: not empty; choose another folder or pass overwrite (--overwrite)'
+            f'{", ".join(occupied)}: not empty. Fix: choose another folder or pass overwrite (--overwrite)'
         )
 
     def write(job: tuple[str, int]) -> Path:

@@ -180,7 +180,9 @@ def _mask_in_alpha(color: np.ndarray, alpha: np.ndarray, data: bytes, path: str)
     with Image.open(io.BytesIO(data)) as image:
         turned = image.getexif().get(_ORIENTATION, 1) != 1
     if turned:  # OpenCV rotates colors, but not alpha
-        raise ValueError(f'{path}: alpha with an EXIF orientation; save the mask upright and as gray alone')
+        raise ValueError(
+            f'{path}: alpha with an EXIF orientation. Fix: save the mask as an upright gray image without alpha'
+        )
     white = np.iinfo(color.dtype).max
     if data.startswith(_TIFF_STARTS):  # OpenCV multiplies their colors by alpha
         seen = alpha > white // 8  # smaller alphas leave too few levels to divide
@@ -189,7 +191,9 @@ def _mask_in_alpha(color: np.ndarray, alpha: np.ndarray, data: bytes, path: str)
         colors = color[alpha > 0]
     same_color = not len(colors) or np.ptp(colors, axis=0).max() <= white * _SAME_COLOR
     if not same_color:
-        raise ValueError(f'{path}: color and alpha both vary, which of them is the mask? Save it as gray alone')
+        raise ValueError(
+            f'{path}: color and alpha both vary, which of them is the mask? Fix: save it as a gray image without alpha'
+        )
     return alpha
 
 

@@ -60,7 +60,9 @@ class WorkDirLockHook(Hook):
         except (BlockingIOError, PermissionError):
             file.seek(0)
             owner = file.read().strip() or 'unknown'
-            return f'another training runs in {runner.work_dir} ({owner}); wait, stop it, or give another --work-dir'
+            return (
+                f'another training runs in {runner.work_dir} ({owner}). Fix: wait, stop it, or give another --work-dir'
+            )
         except OSError as error:  # a file system without locks
             runner.logger.warning(
                 f'{path}: {error.strerror}; a second training in this directory would not be detected'

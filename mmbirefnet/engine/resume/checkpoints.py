@@ -69,8 +69,8 @@ def newest_checkpoint(*folders: str | os.PathLike) -> str | None:
         _warn(path, f'checksum of {broken}')
     if damaged:
         raise ValueError(
-            f'all checkpoints to resume from are damaged: {", ".join(map(str, damaged))}; '
-            'move them away to train from the start'
+            f'all checkpoints to resume from are damaged: {", ".join(map(str, damaged))}. '
+            'Fix: move them away to train from the start'
         )
     return None
 
@@ -94,7 +94,7 @@ def _problem(content: dict) -> str:
     """Reason why mmengine cannot resume from a checkpoint; empty if it can."""
     meta = content['meta']
     if not isinstance(meta, dict) or not all(isinstance(meta.get(key), int) and meta[key] >= 0 for key in _PLACE):
-        return 'its meta does not say where the training was'
+        return 'its meta has no valid epoch and iteration'
     if not isinstance(meta.get('time', ''), str) or not isinstance(meta.get('seed'), (int, NoneType)):
         return 'its meta has a time or seed of another type'
     if odd := [key for key in _DICTS if not isinstance(content.get(key, {}), dict)]:

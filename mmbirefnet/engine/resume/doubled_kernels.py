@@ -55,13 +55,13 @@ def rescale_gradients(runner: Runner, model: nn.Module, checkpoint: dict) -> Non
                 elif key not in _UNSCALED and value is not None:
                     unknown.add(key)
     runner.logger.info(
-        f'the checkpoint is of a version that held {len(kernels)} deformable kernels doubled: the kernels and their '
-        'state of the optimizer were rescaled. From here on, they train at the rate of the reference'
+        f'the checkpoint is from a version that doubled {len(kernels)} deformable kernels: the kernels and their '
+        'optimizer state were rescaled. From here on, they train at the rate of the reference'
     )
     if unknown:
         runner.logger.warning(
-            f'the optimizer keeps {", ".join(sorted(unknown))} of these kernels, which was not rescaled: the next '
-            'steps of these kernels are larger or smaller'
+            f'the optimizer keeps {", ".join(sorted(unknown))} of these kernels, which was not rescaled: their '
+            'next steps are larger or smaller'
         )
 
 
@@ -80,7 +80,7 @@ def warn_unscaled(runner: FlexibleRunner, checkpoint: dict) -> None:
         for name, layer in runner.model.named_modules()
     ):
         runner.logger.warning(
-            'the checkpoint is of a version that held the deformable kernels doubled. The kernels are converted, but '
+            'the checkpoint is from a version that doubled the deformable kernels. The kernels are converted, but '
             'their moments in the optimizer are not, since it is sharded: the first steps of these kernels are larger. '
             'Fix: start with load_from instead of resume, or resume without FSDP'
         )

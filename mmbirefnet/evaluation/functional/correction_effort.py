@@ -57,7 +57,7 @@ def _effort(faults: np.ndarray, condition: np.ndarray, epsilon: float) -> int:
     points = np.concatenate(contours)[:, 0]  # (N, 2) as x, y
     contour = np.repeat(np.arange(len(contours)), [len(c) for c in contours])
     flat = points[:, 1].astype(np.int64) * faults.shape[1] + points[:, 0]
-    # A pixel that occurs several times counts where it comes first: written backwards, the first index remains.
+    # Keep only the first index of a pixel that occurs several times, by assigning the indices in reverse order.
     order = np.arange(len(flat))
     first = np.empty(faults.size, np.int64)
     first[flat[::-1]] = order[::-1]

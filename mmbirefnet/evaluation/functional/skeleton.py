@@ -56,7 +56,7 @@ def skeletonize(mask: np.ndarray) -> np.ndarray:
     alive, code = alive.ravel(), code.ravel()
     stamp = np.empty(alive.size, np.int32)
 
-    # For each half-step, the pixels that became removable in it. It removes those that are still removable then.
+    # Pixels that became removable, by half-step; a half-step removes those that are still removable when it runs.
     border = np.flatnonzero((code != 0) & (code != 255))
     pending = list(_by_half_step(border, code[border]))
     step = 0

@@ -7,7 +7,7 @@ from .pair import Pair
 from .registry import register_measure
 
 _EPS = np.spacing(1)
-_RADIUS = 3  # of the 7x7 window
+_RADIUS = 3  # radius of the 7x7 window
 _DECAY = np.log(0.5) / 5
 # Offsets at which to look for the nearest foreground pixel, nearest first. Among several at one distance, scipy's
 # Euclidean feature transform, which the published code uses, takes the leftmost, then the topmost.

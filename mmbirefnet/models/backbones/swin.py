@@ -259,7 +259,7 @@ class PatchEmbed(BaseModule):
 
 
 class SwinStage(BaseModule):
-    """Blocks with regular and shifted windows in turn, then patch merging unless it is the last stage."""
+    """Blocks with regular and shifted windows alternating, then patch merging unless it is the last stage."""
 
     def __init__(self, blocks: list, downsample: BaseModule | None) -> None:
         super().__init__()

@@ -43,7 +43,7 @@ class TIMMBackbone(_TIMMBackbone):
             import timm
         except ImportError as error:
             raise ImportError(
-                f'TIMMBackbone: model_name={model_name!r} is a model of timm, one of the optional extras: '
+                f'TIMMBackbone: model_name={model_name!r} needs the package timm. Fix: '
                 'pip install timm (or "mmbirefnet[optional]")'
             ) from error
         if not timm.is_model(model_name):

@@ -273,7 +273,7 @@ class BiRefHead(BaseDecodeHead):
         image = getattr(inputs, 'image', inputs[4] if len(inputs) > 4 else None)
         if self.inward_reference and image is None:
             raise ValueError(
-                'BiRefHead: the inward reference needs the image beside the four maps; use the segmentor '
+                'BiRefHead: the inward reference needs the image beside the four maps. Fix: use the segmentor '
                 'mmbirefnet.BiRefNet, or set inward_reference=False'
             )
         x = features[3]

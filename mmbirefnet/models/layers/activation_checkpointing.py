@@ -66,7 +66,7 @@ def recompute(module: nn.Module, function: Callable[..., Tensor], *inputs: Tenso
         *inputs: Its inputs, which are kept.
         random: Whether it uses random numbers, which the second pass then reproduces.
     """
-    # Asked first, since torch.compile cannot trace context variables.
+    # is_compiling comes first, since torch.compile cannot trace context variables.
     if is_compiling() or not module.training or not torch.is_grad_enabled() or inside_checkpoint.get():
         return function(*inputs)
     return checkpoint(

@@ -23,7 +23,7 @@ def uncompiled(function: Callable) -> Callable:
     def call(*args, **kwargs):
         if not is_compiling():
             return function(*args, **kwargs)
-        # A new function for each call would be compiled around again.
+        # Reuse the wrapper: for a new function in each call, the code around it would be compiled again.
         if function not in _uncompiled:
             _uncompiled[function] = torch.compiler.disable(function)
         return _uncompiled[function](*args, **kwargs)

@@ -119,7 +119,7 @@ def merge_adapters(state_dict: Mapping[str, Tensor], adapters: Mapping[str, Tens
             found = 'is missing' if weight is None else f'is {tuple(weight.shape)}'
             raise ValueError(
                 f'the adapter of {layer} is for weights of {(up.shape[0], *down.shape[1:])}, but {layer}.weight '
-                f'{found}; take the model that the adapters were trained on'
+                f'{found}. Fix: use the model that the adapters were trained on'
             )
         merged[f'{layer}.weight'] = weight + scale * (up.flatten(1) @ down.flatten(1)).view_as(weight)
     return merged

@@ -106,7 +106,7 @@ def test_accumulated_gradients_are_those_of_the_new_parameters(tmp_path):
 def test_the_log_names_what_was_rescaled(tmp_path):
     old_and_new(tmp_path, ADAMW)
     log = '\n'.join(path.read_text() for path in (tmp_path / 'resumed').glob('*/*.log'))
-    assert log.count('held 1 deformable kernels doubled') == 1
+    assert log.count('doubled 1 deformable kernels') == 1
     log = '\n'.join(path.read_text() for path in (tmp_path / 'new').glob('*/*.log'))
     assert 'doubled' not in log
 

@@ -36,7 +36,7 @@ def test_skips_and_counts(tmp_path, damaged, workers):
     runner = train(tmp_path, train_cfg=SKIP, loader=dict(num_workers=workers))
     assert len(runner.model.seen) == ITERATIONS
     log = log_of(tmp_path)
-    lines = [line for line in log.splitlines() if 'left out, another image in its place' in line]
+    lines = [line for line in log.splitlines() if 'replaced by another image' in line]
     assert len(lines) >= 2 * EPOCHS  # once an epoch each, and when they were drawn in another's place
     for name in ('im/3.png', 'im/7.png'):
         assert sum(f'OSError: {name}: truncated' in line for line in lines) >= EPOCHS

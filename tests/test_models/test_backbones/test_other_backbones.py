@@ -111,7 +111,7 @@ def test_trains_and_fuses(name):
     finally:
         logger.removeHandler(handler)
     kind = type(model.backbone).__name__
-    assert [message for message in messages if f'left as in training: backbone: {kind}' in message]
+    assert [message for message in messages if f'not fused: backbone: {kind}' in message]
     with torch.no_grad():
         expected, found = (net(image(1, 1, *size), mode='tensor') for net in (model, fused))
     assert expected.shape == (1, 1, *size)

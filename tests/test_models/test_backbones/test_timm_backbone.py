@@ -23,7 +23,7 @@ def test_shapes_of_the_maps():
 
 def test_without_timm(monkeypatch):
     monkeypatch.setitem(sys.modules, 'timm', None)
-    with pytest.raises(ImportError, match=r"model_name='pvt_v2_b0' is a model of timm.*: pip install timm"):
+    with pytest.raises(ImportError, match=r"model_name='pvt_v2_b0' needs the package timm.*: pip install timm"):
         TIMMBackbone('pvt_v2_b0')
 
 

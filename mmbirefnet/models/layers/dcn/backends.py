@@ -68,7 +68,7 @@ def load_backend(name: str) -> Callable[..., Tensor]:
         from mmbirefnet.models.layers.dcn import triton_backend as deform_conv_triton
     except ImportError as error:
         raise ImportError(
-            f"backend 'triton' needs the triton package, part of torch's CUDA builds for Linux ({error}); "
-            "use backend='auto' or 'mmcv' without it"
+            f"backend 'triton' needs the triton package, part of torch's CUDA builds for Linux ({error}). "
+            "Fix: use backend='auto' or 'mmcv'"
         ) from error
     return deform_conv_triton.modulated_deform_conv2d

@@ -20,7 +20,7 @@ from mmbirefnet.registry import MODELS
 
 
 class _ScaledSigmoid(Function):
-    """``scale * sigmoid(x)`` that saves only its result for the backward pass; the convolution saves it anyway."""
+    """``scale * sigmoid(x)`` that saves only its result for the backward pass, as the convolution does anyway."""
 
     @staticmethod
     def forward(ctx, x: Tensor, scale: float) -> Tensor:

@@ -93,7 +93,7 @@ def _chunks(offset: Tensor, mask: Tensor, weight: Tensor, geometry: Geometry) ->
     for start in range(0, geometry.pixels, step):
         pixels = slice(start, min(start + step, geometry.pixels))
         position = _grid(geometry, pixels, mask) + offset[pixels]
-        # As in mmcv's kernel -1 itself is outside, which decides the gradient at that kink (met by zero offsets).
+        # As in mmcv's kernel, position -1 is outside. This decides the gradient at the kink, which zero offsets reach.
         position = position.where(position > -1, -BORDER).minimum(end)
         upper_left = position.floor()
         y, x = upper_left.int().unbind(-1)

@@ -26,7 +26,7 @@ from mmbirefnet.models.layers.dcn.geometry import Geometry
 from mmbirefnet.models.layers.dcn.torch_backend import kernel_matrices, merge_groups, split_groups
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-# Columns of one chunk: with a quarter of it a forward pass took 1.1 to 1.7 times as long; more is no faster.
+# Columns of one chunk: with a quarter of this, a forward pass took 1.1 to 1.7 times as long; more is not faster.
 COLUMN_BYTES = 256 * 2**20
 BLOCK_P = 32
 
@@ -297,7 +297,9 @@ def modulated_deform_conv2d(
             "weights; backend 'torch' takes float64"
         )
     if not x.is_cuda and isinstance(columns_kernel, triton.JITFunction):
-        raise RuntimeError(f"backend 'triton' needs CUDA tensors, got {x.device.type}; use backend 'torch' or 'auto'")
+        raise RuntimeError(
+            f"backend 'triton' needs CUDA tensors, got {x.device.type}. Fix: use backend 'torch' or 'auto'"
+        )
     geometry = Geometry.of(x, offset, mask, weight, stride, padding, dilation, groups, deform_groups)
     x = x.contiguous(memory_format=torch.channels_last)
     offset, mask = offset.contiguous(), mask.contiguous()
