@@ -246,13 +246,15 @@ def _read_pickle(path: Path, map_location: str | torch.device | Callable | None,
         if refused is None:
             # torch's message recommends to disable its guard
             reason = f' ({error})' if str(error) and 'weights_only' not in str(error) else ''
-            raise ValueError(f'{path}: damaged, or no PyTorch checkpoint{reason}') from error
+            raise ValueError(f'{path}: damaged, or not a PyTorch checkpoint{reason}') from error
         raise ValueError(
             f'{path}: holds objects ({refused[1]}) besides tensors, which could run any code and are not unpickled. '
             'Fix: save the state dict alone'
         ) from error
     except Exception as error:  # torch raises many types of errors for damaged files
-        raise ValueError(f'{path}: damaged, or no PyTorch checkpoint ({str(error) or type(error).__name__})') from error
+        raise ValueError(
+            f'{path}: damaged, or not a PyTorch checkpoint ({str(error) or type(error).__name__})'
+        ) from error
 
 
 def _check_sums(path: Path) -> None:

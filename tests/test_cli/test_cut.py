@@ -199,7 +199,7 @@ def test_operations_on_the_mask(backend, folder, tmp_path):
         (['in', '-o', 'out', '--mask', 'in', '--checkpoint', 'x.pth'], '--mask in: is used instead of a model'),
         (['-', '-', '-o', 'out'], '-: standard input can be read only once'),
         (['film.mp4', '-o', 'out'], 'film.mp4: is a video'),
-        (['in/sub', '-o', 'in/sub'], 'in/sub: is the output folder too'),
+        (['in/sub', '-o', 'in/sub'], 'in/sub: is also the output folder'),
         (['in/sub', '-o', 'in/sub', '--watch'], '-o in/sub: is one of the watched folders'),
         (['in/a.png', '-o', 'out', '--watch'], 'in/a.png: is not a folder'),
         (['in', '-o', 'out', '--watch', '0'], '--watch 0.0'),

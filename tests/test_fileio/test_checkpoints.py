@@ -71,7 +71,7 @@ def test_damaged_file(tmp_path, name, damage):
     (torch.save if name.endswith('pth') else save_file)(STATE, path)
     whole = path.read_bytes()
     path.write_bytes({'empty': b'', 'page': b'<html>not found</html>', 'truncated': whole[: len(whole) // 2]}[damage])
-    with pytest.raises(ValueError, match=rf'{name}: damaged, or no (PyTorch checkpoint|safetensors file)'):
+    with pytest.raises(ValueError, match=rf'{name}: damaged, or not a (PyTorch checkpoint|safetensors file)'):
         read_state_dict(path)
 
 

@@ -87,7 +87,7 @@ def test_small_files_that_declare_huge_content_are_rejected(tmp_path, name, zipp
     torch.save(make(), path, _use_new_zipfile_serialization=zipped)
     assert path.stat().st_size < 1 << 20
     start = time.process_time()
-    with pytest.raises(ValueError, match=rf'small\.pth: damaged, or no PyTorch checkpoint \(.*{problem}'):
+    with pytest.raises(ValueError, match=rf'small\.pth: damaged, or not a PyTorch checkpoint \(.*{problem}'):
         read_checkpoint(path)
     assert time.process_time() - start < 2
 

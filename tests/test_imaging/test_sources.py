@@ -67,7 +67,7 @@ def test_nothing_found(folder):
         list_sources(folder / 'none')
     with pytest.raises(FileNotFoundError, match=r'\*\.gif: matches no images'):
         list_sources(f'{folder}/*.gif')
-    with pytest.raises(ValueError, match='sub: is the output folder too'):
+    with pytest.raises(ValueError, match='sub: is also the output folder'):
         list_sources(folder / 'sub', out_dir=folder / 'none/../sub')
     with pytest.raises(TypeError, match='int'):
         list_sources(3)

@@ -265,7 +265,7 @@ def test_files_that_are_not_birefnet_are_rejected(main, reference, tmp_path):
     torch.save(nn.Linear(1, 1).state_dict(), src)
     assert f'{src}: not a BiRefNet checkpoint: expected keys' in error(main, src, dst)
     src.write_bytes(b'<html>')
-    assert error(main, src, dst) == f'error: {src}: damaged, or no PyTorch checkpoint'
+    assert error(main, src, dst) == f'error: {src}: damaged, or not a PyTorch checkpoint'
     torch.save(dict(state_dict=convert_birefnet_state_dict(reference)), src)
     assert f'{src}: is already a checkpoint of mmbirefnet' in error(main, src, dst)
     torch.save(without(reference, 'layers.2.blocks.5.'), src)

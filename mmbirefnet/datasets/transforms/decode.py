@@ -148,7 +148,7 @@ def _precheck(data: bytes, path: str) -> None:
         raise OSError(f'{path}: {error}; PIL.Image.MAX_IMAGE_PIXELS sets the limit') from error
     except Exception as error:  # errors of many types; only OpenCV supports some formats
         if data.startswith((_PNG_START, *_JPEG2000_STARTS)):
-            raise OSError(f'{path}: truncated, damaged, or no image that OpenCV can read') from error
+            raise OSError(f'{path}: truncated, damaged, or not an image that OpenCV can read') from error
 
 
 def _decode(data: bytes, path: str, flags: int) -> np.ndarray:
@@ -159,7 +159,7 @@ def _decode(data: bytes, path: str, flags: int) -> np.ndarray:
     except cv2.error as error:  # for example, more pixels than OpenCV allows
         raise OSError(f'{path}: {error}') from error
     if pixels is None:
-        raise OSError(f'{path}: truncated, damaged, or no image that OpenCV can read')
+        raise OSError(f'{path}: truncated, damaged, or not an image that OpenCV can read')
     return pixels
 
 
