@@ -119,7 +119,11 @@ class WindowAttention(BaseModule):
         """Attend within windows of ``norm(x)``; ``x`` and the result are ``(N, H, W, C)``."""
         height, width = x.shape[1:3]
         if self.training:
-            x = self._attend_windows(recompute(self, lambda x: self.qkv(self._windows(norm(x))), x), True)
+
+            def attend(x: Tensor) -> Tensor:
+                return self._attend_windows(self.qkv(self._windows(norm(x))), True)
+
+            x = recompute(self, attend, x, random=self.attn_drop > 0 or self.proj_drop.p > 0)
         else:
             x = self._windows(norm(x))
             *bands, last = in_parts(x, 3 * x[:, 0].numel(), 1)
@@ -142,11 +146,7 @@ class WindowAttention(BaseModule):
 
     def _attend_windows(self, qkv: Tensor, last: bool) -> Tensor:
         """Attend in rows of windows (or the last row), ``(N, rows, cols, L, 3C)`` to ``(N, rows, cols, L, C)``."""
-
-        def attend(qkv: Tensor) -> Tensor:
-            return self.proj_drop(self.proj(self._attend_by_mask(qkv, last)))
-
-        return recompute(self, attend, qkv, random=self.attn_drop > 0 or self.proj_drop.p > 0)
+        return self.proj_drop(self.proj(self._attend_by_mask(qkv, last)))
 
     def _attend_by_mask(self, qkv: Tensor, last: bool) -> Tensor:
         biases = self.biases().to(qkv.dtype)

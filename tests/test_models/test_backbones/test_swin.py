@@ -10,7 +10,7 @@ from tool_module import load_tool
 from torch import nn
 
 from mmbirefnet.models import SwinTransformer
-from mmbirefnet.models.backbones.swin import ARCHITECTURES
+from mmbirefnet.models.backbones.swin import ARCHITECTURES, WindowAttention
 from mmbirefnet.models.backbones.swin_checkpoint import swin_state_dict
 from mmbirefnet.registry import MODELS
 
@@ -172,6 +172,16 @@ def test_checkpointed_gradients_are_equal(frozen_stages):
             assert found[name] is None
         else:
             torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-6 * gradient.abs().max().item())
+
+
+def test_attention_keeps_only_its_input():
+    attention, norm, x = WindowAttention(16, 2, 4, shift=2), nn.LayerNorm(16), torch.randn(1, 30, 34, 16)
+    x.requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        attention.train()(x, norm)
+    maps = {tensor.data_ptr() for tensor in kept if tensor.numel() >= x.numel()}
+    assert maps == {x.data_ptr()}
 
 
 def test_every_parameter_gets_a_gradient():
