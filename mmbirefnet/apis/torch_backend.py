@@ -23,6 +23,7 @@ from mmbirefnet.apis.cuda_graph import GraphedForward
 from mmbirefnet.fileio.checkpoints import misfit
 from mmbirefnet.fileio.configs import read_config
 from mmbirefnet.models import BiRefNet, GuidedBiRefNet
+from mmbirefnet.models.layers.dcn.backends import has_bfloat16_instructions
 from mmbirefnet.models.normalization import get_normalization
 from mmbirefnet.registry import MODELS
 from mmbirefnet.zoo.architecture import check_fit, infer_model_config
@@ -82,7 +83,8 @@ class TorchBackend:
         if str(dtype).removeprefix('torch.') not in (*DTYPES, 'auto'):
             raise ValueError(f'dtype={dtype!r}, must be one of {", ".join(DTYPES)}, auto')
         self.device = _device(device)
-        dtype = _fastest_dtype(self.device) if dtype == 'auto' else dtype
+        if dtype == 'auto':
+            dtype = 'bfloat16' if has_bfloat16_instructions(self.device) else 'float32'
         self.dtype = DTYPES[str(dtype).removeprefix('torch.')]
         try:
             with self._autocast():
@@ -266,11 +268,3 @@ def _device(device) -> torch.device:
         first, *_ = str(error).splitlines()
         raise ValueError(f'device={str(device)!r} cannot be used: {first}') from error
     return device
-
-
-def _fastest_dtype(device: torch.device) -> str:
-    """``'bfloat16'`` for CPUs with instructions for it; without them it is slower than float32."""
-    # Older versions of torch do not report the capabilities of the CPU.
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
-    fast = device.type == 'cpu' and (found.get('avx512_bf16') or found.get('amx_bf16'))
-    return 'bfloat16' if fast else 'float32'

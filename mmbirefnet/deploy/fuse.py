@@ -176,4 +176,4 @@ class FusedASPP(nn.Module):
 
 def _merge(branch: ConvNormReLU, kernel: Tensor, values: Tensor) -> Tensor:
     """Apply the kernel of a merging 1x1 convolution to values ``(..., branch_channels)`` of a branch."""
-    return F.linear(branch.act(values).to(kernel.dtype), kernel[:, :, 0, 0])
+    return F.linear(branch.act(values), kernel[:, :, 0, 0].to(values.dtype))

@@ -33,6 +33,13 @@ def _triton_works(device: torch.device) -> bool:
     return True
 
 
+def has_bfloat16_instructions(device: torch.device) -> bool:
+    """Whether a device is a CPU with instructions for bfloat16 products (AVX512-BF16 or AMX), as reported by torch."""
+    # Older versions of torch do not report the capabilities of the CPU.
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
+    return device.type == 'cpu' and bool(found.get('avx512_bf16') or found.get('amx_bf16'))
+
+
 def select_backend(name: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
     """Resolve the name of a backend for maps on a device.
 

@@ -163,7 +163,7 @@ def _convolve(
     for n in range(len(x)):
         table = _table(x[n], geometry.deform_groups)
         for chunk in _chunks(offset[n], mask[n], weight, geometry):
-            columns = split_groups(_blend(table, chunk.rows, chunk.weights()), geometry)
+            columns = split_groups(_blend(table, chunk.rows, chunk.weights().to(x.dtype)), geometry)
             parts = [column @ kernel for column, kernel in zip(columns, kernels, strict=True)]
             values = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
             if bias is not None:
@@ -247,7 +247,8 @@ def modulated_deform_conv2d(
     """Modulated deformable convolution, equal to ``mmcv.ops.modulated_deform_conv2d`` up to rounding, in less memory.
 
     Args:
-        x: Map ``(N, C, H, W)``; all tensors of one dtype, float32 or float64.
+        x: Map ``(N, C, H, W)``; all tensors of one dtype, float32 or float64. Without gradients, ``x``, ``weight`` and
+            ``bias`` may be bfloat16: positions are then computed in float32, and products in bfloat16.
         offset: ``(N, deform_groups * kh * kw * 2, H', W')``, in pixels of ``x``, y before x for each tap.
         mask: ``(N, deform_groups * kh * kw, H', W')``.
         weight: ``(O, C / groups, kh, kw)``.

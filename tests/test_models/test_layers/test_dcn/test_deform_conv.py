@@ -1,5 +1,6 @@
 """The deformable convolution against mmcv's kernel, plain convolution and finite differences."""
 
+import copy
 import logging
 
 import mmcv.ops
@@ -199,6 +200,25 @@ def test_autocast_and_half(backend, dtype):
     assert half.dtype == dtype
     for result in (out, out_of_half, half):
         torch.testing.assert_close(result.float(), expected, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.skipif(not hasattr(torch.cpu, 'get_capabilities'), reason='this torch does not report what the CPU has')
+def test_bfloat16_products_where_the_cpu_has_them(monkeypatch):
+    """Only in inference. A map 600 pixels wide: positions rounded to bfloat16 would be off by a pixel."""
+    layer = trained_layer()
+    x, offset_mask = torch.randn(1, 8, 5, 600).bfloat16(), torch.randn(1, 27, 5, 600).bfloat16()
+    exact = copy.deepcopy(layer).double().deform(x.double(), offset_mask.double())
+
+    def error(out):
+        assert out.dtype == torch.bfloat16
+        return ((out - exact).square().mean().sqrt() / exact.std()).item() / torch.finfo(torch.bfloat16).eps
+
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', dict)
+    with torch.no_grad():
+        assert error(layer.deform(x, offset_mask)) < 0.3  # rounds only the result
+        monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: {'amx_bf16': True})
+        assert 0.3 < error(layer.deform(x, offset_mask)) < 0.8  # rounds kernel, columns and result
+    assert error(layer.deform(x, offset_mask)) < 0.3
 
 
 @pytest.mark.parametrize('backend', ['torch', 'mmcv'])
