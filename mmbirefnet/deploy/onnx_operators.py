@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from onnxscript import opset18 as op
 from onnxscript import opset19
@@ -139,6 +141,18 @@ def merge_patches(x):
     return op.Reshape(op.Transpose(x, perm=[0, 1, 3, 4, 2, 5]), _shape(n, rows, cols, 4 * channels))
 
 
+def split(x, size: int, dim: int = 0):
+    """``aten::split``, see :func:`split_with_sizes`."""
+    whole = x.shape[dim]
+    return split_with_sizes(x, [min(size, whole - start) for start in range(0, whole, size)], dim)
+
+
+def split_with_sizes(x, sizes: list[int], dim: int = 0):
+    """``aten::split_with_sizes`` as slices: the exporter writes sequences of tensors, which some runtimes lack."""
+    ends = list(itertools.accumulate(sizes))
+    return [op.Slice(x, _ints(end - size), _ints(end), _ints(dim)) for size, end in zip(sizes, ends, strict=True)]
+
+
 def _roll(x, shift: int):
     """``x.roll((-shift, -shift), (1, 2))``."""
     for axis in (1, 2):
@@ -168,6 +182,8 @@ def translations(form: str) -> dict:
     """Translation of each operator for ``torch.onnx.export``, with this form of deformable convolutions."""
     ops = torch.ops.mmbirefnet
     return {
+        torch.ops.aten.split.Tensor: split,
+        torch.ops.aten.split_with_sizes.default: split_with_sizes,
         ops.deform_conv2d.default: DEFORM_CONVS[form],
         ops.window_attention.default: window_attention,
         ops.merge_patches.default: merge_patches,
