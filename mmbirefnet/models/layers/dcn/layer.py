@@ -46,11 +46,6 @@ def _log_rescaling(mask_scale: float) -> None:
     )
 
 
-def _multiplies_bfloat16(x: Tensor) -> bool:
-    """Whether the torch backend multiplies this map in bfloat16: only in inference, on a CPU that is fast at it."""
-    return x.dtype == torch.bfloat16 and not torch.is_grad_enabled() and has_bfloat16_instructions(x.device)
-
-
 @MODELS.register_module('DCNv2')
 class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
     """Deformable convolution (DCNv2; Zhu et al., 2019) whose offsets and masks are computed from its input.
@@ -59,7 +54,7 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
     starts as a plain convolution, and its kernel equals that of the reference implementation. With 1, the layer is
     mmcv's ``DCNv2`` with the same parameters. Under autocast and for 16-bit maps, it computes positions in float32, and
     returns the dtype of a plain convolution. Its products are in float32, except with Triton, and with the torch
-    backend in inference in bfloat16 on a CPU that has instructions for them.
+    backend in bfloat16 on a CPU that has instructions for them.
 
     The version in the metadata of the state dict is 3. Kernels of an older version (of mmcv's layer, or of this layer
     before it had ``mask_scale``) have a scale of 1, and are divided by ``mask_scale`` when they are loaded. Kernels
@@ -121,8 +116,8 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         taps = offset_mask.shape[1] // 3
         dtype = torch.promote_types(offset_mask.dtype, torch.float32)
         # mmcv's kernel does not support bfloat16, and positions need more than 16 bits.
-        sixteen = backend == 'triton' or backend == 'torch' and _multiplies_bfloat16(offset_mask)
-        map_dtype = offset_mask.dtype if sixteen else dtype
+        bfloat16 = offset_mask.dtype == torch.bfloat16 and has_bfloat16_instructions(x.device)
+        map_dtype = offset_mask.dtype if backend == 'triton' or backend == 'torch' and bfloat16 else dtype
         with torch.autocast(x.device.type, enabled=False):
             offset, mask = offset_mask.to(dtype).split((2 * taps, taps), dim=1)
             x, mask = x.to(map_dtype), _ScaledSigmoid.apply(mask, self.mask_scale)

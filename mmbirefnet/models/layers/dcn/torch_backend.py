@@ -195,15 +195,15 @@ class _ModulatedDeformConv2d(Function):
             torch.empty_like(t, memory_format=torch.channels_last) if need else None
             for t, need in ((x, need_x), (offset, need_taps), (mask, need_taps))
         )
-        grad_kernels = [torch.zeros_like(kernel) for kernel in kernels]
+        grad_kernels = [torch.zeros_like(kernel, dtype=offset.dtype) for kernel in kernels]
         for n in range(len(x)):
-            table = _table(x[n], geometry.deform_groups)
+            table = _table(x[n].to(offset.dtype), geometry.deform_groups)
             grad_table = torch.zeros_like(table)
             grad_rows = grad[n].permute(1, 2, 0).flatten(0, 1)
             for chunk in _chunks(offset[n], mask[n], weight, geometry):
                 grads = grad_rows[chunk.pixels].chunk(geometry.groups, dim=1)
                 grad_columns = merge_groups(
-                    [g @ kernel.t() for g, kernel in zip(grads, kernels, strict=True)], geometry
+                    [(g @ kernel.t()).to(offset.dtype) for g, kernel in zip(grads, kernels, strict=True)], geometry
                 )
                 weights = chunk.weights()
                 if need_x:
@@ -220,7 +220,7 @@ class _ModulatedDeformConv2d(Function):
                     for total, g, column in zip(
                         grad_kernels, grads, split_groups(columns.detach(), geometry), strict=True
                     ):
-                        total.addmm_(column.t(), g)
+                        total += column.to(g.dtype).t() @ g
             if need_x:
                 height, width = geometry.in_size
                 grad_map = grad_table.view(height + 2 * BORDER, width + 2 * BORDER, -1)
@@ -247,8 +247,8 @@ def modulated_deform_conv2d(
     """Modulated deformable convolution, equal to ``mmcv.ops.modulated_deform_conv2d`` up to rounding, in less memory.
 
     Args:
-        x: Map ``(N, C, H, W)``; all tensors of one dtype, float32 or float64. Without gradients, ``x``, ``weight`` and
-            ``bias`` may be bfloat16: positions are then computed in float32, and products in bfloat16.
+        x: Map ``(N, C, H, W)``; all tensors of one dtype, float32 or float64. With float32 ``offset`` and ``mask``, the
+            others may be bfloat16: then only positions and sums are in float32, and products in bfloat16.
         offset: ``(N, deform_groups * kh * kw * 2, H', W')``, in pixels of ``x``, y before x for each tap.
         mask: ``(N, deform_groups * kh * kw, H', W')``.
         weight: ``(O, C / groups, kh, kw)``.

@@ -204,21 +204,32 @@ def test_autocast_and_half(backend, dtype):
 
 @pytest.mark.skipif(not hasattr(torch.cpu, 'get_capabilities'), reason='this torch does not report what the CPU has')
 def test_bfloat16_products_where_the_cpu_has_them(monkeypatch):
-    """Only in inference. A map 600 pixels wide: positions rounded to bfloat16 would be off by a pixel."""
+    """On a map 600 pixels wide: positions rounded to bfloat16 would be off by a pixel."""
+    tensors = [torch.randn(1, channels, 5, 600).bfloat16().requires_grad_() for channels in (8, 27)]
+    grad = torch.randn(1, 6, 5, 600).bfloat16()
+
+    def step(layer, x, offset_mask):
+        out = layer.deform(x, offset_mask)
+        return [out, *torch.autograd.grad(out, [x, offset_mask, layer.weight, layer.bias], grad.to(out.dtype))]
+
+    def errors():
+        """Root mean squares, relative to the standard deviation, in units of bfloat16's precision."""
+        results = step(layer, *tensors)
+        assert results[0].dtype == torch.bfloat16
+        errors = [
+            (ours - right).square().mean().sqrt() / right.std() for ours, right in zip(results, exact, strict=True)
+        ]
+        return [error.item() / torch.finfo(torch.bfloat16).eps for error in errors]
+
     layer = trained_layer()
-    x, offset_mask = torch.randn(1, 8, 5, 600).bfloat16(), torch.randn(1, 27, 5, 600).bfloat16()
-    exact = copy.deepcopy(layer).double().deform(x.double(), offset_mask.double())
-
-    def error(out):
-        assert out.dtype == torch.bfloat16
-        return ((out - exact).square().mean().sqrt() / exact.std()).item() / torch.finfo(torch.bfloat16).eps
-
+    exact = step(copy.deepcopy(layer).double(), *(tensor.detach().double().requires_grad_() for tensor in tensors))
     monkeypatch.setattr(torch.cpu, 'get_capabilities', dict)
-    with torch.no_grad():
-        assert error(layer.deform(x, offset_mask)) < 0.3  # rounds only the result
-        monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: {'amx_bf16': True})
-        assert 0.3 < error(layer.deform(x, offset_mask)) < 0.8  # rounds kernel, columns and result
-    assert error(layer.deform(x, offset_mask)) < 0.3
+    rounded_results = errors()
+    assert max(rounded_results) < 0.3
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: {'amx_bf16': True})
+    rounded_factors = errors()
+    assert max(rounded_factors) < 0.8
+    assert rounded_factors[0] > 1.5 * rounded_results[0]
 
 
 @pytest.mark.parametrize('backend', ['torch', 'mmcv'])
