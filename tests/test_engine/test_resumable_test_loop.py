@@ -43,7 +43,8 @@ def metric(**options):
     ],
     ids=['no output_dir', 'two', 'another beside it', 'another', 'none'],
 )
-def test_needs_one_dichotomous_metric_that_writes(metrics):
+def test_needs_one_dichotomous_metric_that_writes(metrics, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match='--resume needs mmbirefnet.DichotomousMetric as the only metric, and --out'):
         ResumableTestLoop(RUNNER, loader_of(TensorDataset(torch.zeros(2))), metrics)
 
