@@ -45,7 +45,7 @@ def test_heads_have_as_many_parameters(tool, model, tmp_path):
 def test_runs_are_not_repeated(tool, tmp_path, monkeypatch, capsys):
     data = tmp_path / 'data'
     runpy.run_path(str(ROOT / 'tools/dataset_converters/make_synthetic_dis.py'))['main'](
-        [str(data), '--dis-tr', '24', '--dis-vd', '2', '--size', '64', '64']
+        [str(data), '--dis-tr', '88', '--dis-vd', '2', '--size', '64', '64']
     )
     options = [
         '--models',
