@@ -29,7 +29,7 @@ from mmbirefnet.engine.launch import runner_of
 from mmbirefnet.evaluation.report import TableRow, to_markdown
 from mmbirefnet.fileio.atomic import replacing
 from mmbirefnet.fileio.checkpoints import misfit, read_state_dict, write_checkpoint
-from mmbirefnet.fileio.configs import check_options, read_config
+from mmbirefnet.fileio.configs import read_config
 from mmbirefnet.models.segmentors.lora import merge_adapters, split_adapters, write_adapters
 from mmbirefnet.registry import MODELS
 from mmbirefnet.visualization import SheetRow, draw_contact_sheet
@@ -110,7 +110,6 @@ def finetune(
     if check:
         _check(folder, report)
     checkpoint, base, settings = _find_model(model, config, crop_order)
-    check_options(read_config(base), options or {})
     plan, overrides = make_plan(
         *(folder, checkpoint, base, settings, recipe, old_data, old_share, epochs, batch_size, memory, options or {})
     )

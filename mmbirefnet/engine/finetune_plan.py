@@ -18,7 +18,7 @@ from mmbirefnet.datasets import DichotomousDataset, FolderDataset
 from mmbirefnet.datasets.preparation.find_sets import DataFolder, find_data_folder
 from mmbirefnet.datasets.soft_masks import are_soft, count_soft
 from mmbirefnet.engine.training_memory import GIB, available_gib, estimate_memory
-from mmbirefnet.fileio.configs import read_config
+from mmbirefnet.fileio.configs import check_options, read_config
 
 FEW = 25  # number of images up to which strong augmentation is used
 SMALL = 100  # below this number of images, a fifth is held out
@@ -92,6 +92,7 @@ def make_plan(
 ) -> tuple[Plan, dict]:
     """Choose the settings, and the options that the config adds to its base."""
     cfg = read_config(base)
+    check_options(cfg, options)
     train, val = _datasets(folder, share_held_out(folder))
     train_set = build_dataset(train)
     val_set = build_dataset(dict(val, test_mode=True))
