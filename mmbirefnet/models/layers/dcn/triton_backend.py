@@ -51,7 +51,7 @@ def _positions(
     y = y0 + tl.load(offset_ptr + at, mask=valid, other=0.0).to(tl.float32)
     x = x0 + tl.load(offset_ptr + at + pixels, mask=valid, other=0.0).to(tl.float32)
     m = tl.load(mask_ptr + (n * taps * deform_groups + channel) * pixels + pixel, mask=valid, other=0.0).to(tl.float32)
-    inside = (y > -1) & (x > -1) & (y < height) & (x < width)
+    inside = valid & (y > -1) & (x > -1) & (y < height) & (x < width)
     return tl.where(inside, y, -2.0), tl.where(inside, x, -2.0), m
 
 

@@ -3,7 +3,9 @@
 The interpreter is chosen when the kernels are imported, so a process of its own runs this file as a script.
 """
 
+import ctypes
 import inspect
+import mmap
 import os
 import subprocess
 import sys
@@ -92,6 +94,29 @@ def compare_layers():
     torch.testing.assert_close(half.float(), layer(x), rtol=0.1, atol=0.05)
 
 
+def before_unreadable_page(x):
+    """A channels-last copy of a map that ends where the readable memory ends."""
+    size = 4 * x.numel()
+    readable = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+    pages = mmap.mmap(-1, readable + mmap.PAGESIZE)
+    end = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(pages)) + readable)
+    assert ctypes.CDLL(None).mprotect(end, mmap.PAGESIZE, 0) == 0
+    copy = torch.frombuffer(pages, dtype=torch.float32, count=x.numel(), offset=readable - size)
+    n, channels, height, width = x.shape
+    copy = copy.view(n, height, width, channels).permute(0, 3, 1, 2)
+    return copy.copy_(x.detach()).requires_grad_()
+
+
+def compare_at_the_end_of_memory():
+    """20 pixels in a block of 32: the other rows of the block read nothing."""
+    from mmbirefnet.models.layers.dcn.triton_backend import modulated_deform_conv2d
+
+    tensors, options = make_inputs(**SMALL)
+    expected = run(deform_conv_torch.modulated_deform_conv2d, tensors, options)
+    tensors[0] = before_unreadable_page(tensors[0])
+    assert_close(run(modulated_deform_conv2d, tensors, options), expected, 1e-5)
+
+
 @needs_triton
 @pytest.mark.soak
 def test_kernels():
@@ -172,6 +197,8 @@ def main():
     compare_with_torch_form(SMALL, torch.bfloat16, 2e-2)
     compare_chunks()
     compare_layers()
+    if DEVICE == 'cpu':
+        compare_at_the_end_of_memory()
     print(f'{len(CASES) + 4} comparisons passed')
 
 
