@@ -14,9 +14,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
+from mmbirefnet.models.layers.dcn.function import DeformConvFunction
 from mmbirefnet.models.layers.dcn.geometry import Geometry
 
 # Columns, or values, of one chunk: small enough to stay near the cache, large enough for a fast matrix product.
@@ -112,6 +111,17 @@ def _blend(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     return F.embedding_bag(rows, table, per_sample_weights=weights, mode='sum')
 
 
+def _gradient_of_weights(table: Tensor, rows: Tensor, grad_columns: Tensor) -> Tensor:
+    """Gradient of :func:`_blend` with respect to its weights, of the shape of ``rows``."""
+    bag = torch.arange(len(rows), device=rows.device, dtype=rows.dtype)
+    # The operator that autograd calls, which does not compute the columns again.
+    gradient = torch.ops.aten._embedding_bag_per_sample_weights_backward
+    corners = rows.shape[1]
+    sum_mode = 0
+    arguments = rows.flatten(), bag * corners, bag.repeat_interleave(corners), sum_mode
+    return gradient(grad_columns, table, *arguments).view_as(rows)
+
+
 def _add_blend_transposed(grad_table: Tensor, rows: Tensor, weights: Tensor, grad_columns: Tensor) -> None:
     """Add to ``grad_table`` the gradient of :func:`_blend` with respect to its table.
 
@@ -176,59 +186,52 @@ def _convolve(
     return out.unflatten(1, geometry.out_size).permute(0, 3, 1, 2)
 
 
-class _ModulatedDeformConv2d(Function):
-    @staticmethod
-    def forward(ctx, x, offset, mask, weight, bias, geometry: Geometry):
-        ctx.save_for_backward(x, offset, mask, weight)
-        ctx.geometry = geometry
-        return _convolve(x, offset, mask, weight, bias, geometry)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        x, offset, mask, weight = ctx.saved_tensors
-        geometry = ctx.geometry
-        need_x, need_offset, need_mask, need_weight, need_bias, _ = ctx.needs_input_grad
-        need_taps = need_offset or need_mask
-        kernels = kernel_matrices(weight, geometry)
-        grad_x, grad_offset, grad_mask = (
-            torch.empty_like(t, memory_format=torch.channels_last) if need else None
-            for t, need in ((x, need_x), (offset, need_taps), (mask, need_taps))
-        )
-        grad_kernels = [torch.zeros_like(kernel, dtype=offset.dtype) for kernel in kernels]
-        for n in range(len(x)):
-            table = _table(x[n].to(offset.dtype), geometry.deform_groups)
-            grad_table = torch.zeros_like(table)
-            grad_rows = grad[n].permute(1, 2, 0).flatten(0, 1)
-            for chunk in _chunks(offset[n], mask[n], weight, geometry):
-                grads = grad_rows[chunk.pixels].chunk(geometry.groups, dim=1)
-                grad_columns = merge_groups(
-                    [(g @ kernel.t()).to(offset.dtype) for g, kernel in zip(grads, kernels, strict=True)], geometry
-                )
-                weights = chunk.weights()
-                if need_x:
-                    _add_blend_transposed(grad_table, chunk.rows, weights, grad_columns)
-                with torch.enable_grad():
-                    # torch 2.1 fails if only the weights need a gradient; none is computed for the table.
-                    columns = _blend(table.requires_grad_(need_taps), chunk.rows, weights.requires_grad_(need_taps))
-                if need_taps:
-                    (grad_weights,) = torch.autograd.grad(columns, weights, grad_columns)
-                    by_offset, by_mask = chunk.gradients(grad_weights)
-                    _by_pixel(grad_offset[n], geometry)[chunk.pixels] = by_offset
-                    _by_pixel(grad_mask[n], geometry)[chunk.pixels] = by_mask
-                if need_weight:
-                    for total, g, column in zip(
-                        grad_kernels, grads, split_groups(columns.detach(), geometry), strict=True
-                    ):
-                        total += column.to(g.dtype).t() @ g
+def gradients(
+    grad: Tensor,
+    x: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    geometry: Geometry,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of x, offset, mask, weight and bias, each ``None`` unless needed, for that of the result."""
+    need_x, need_offset, need_mask, need_weight, need_bias = needs
+    need_taps = need_offset or need_mask
+    kernels = kernel_matrices(weight, geometry)
+    grad_x, grad_offset, grad_mask = (
+        torch.empty_like(t, memory_format=torch.channels_last) if need else None
+        for t, need in ((x, need_x), (offset, need_taps), (mask, need_taps))
+    )
+    grad_kernels = [torch.zeros_like(kernel, dtype=offset.dtype) for kernel in kernels]
+    for n in range(len(x)):
+        table = _table(x[n].to(offset.dtype), geometry.deform_groups)
+        grad_table = torch.zeros_like(table)
+        grad_rows = grad[n].permute(1, 2, 0).flatten(0, 1)
+        for chunk in _chunks(offset[n], mask[n], weight, geometry):
+            grads = grad_rows[chunk.pixels].chunk(geometry.groups, dim=1)
+            grad_columns = merge_groups(
+                [(g @ kernel.t()).to(offset.dtype) for g, kernel in zip(grads, kernels, strict=True)], geometry
+            )
+            weights = chunk.weights()
             if need_x:
-                height, width = geometry.in_size
-                grad_map = grad_table.view(height + 2 * BORDER, width + 2 * BORDER, -1)
-                grad_x[n] = grad_map[BORDER:-BORDER, BORDER:-BORDER].permute(2, 0, 1)
-        grad_weight = None
-        if need_weight:
-            grad_weight = torch.cat(grad_kernels, 1).view(*geometry.kernel_size, -1, len(weight)).permute(3, 2, 0, 1)
-        return grad_x, grad_offset, grad_mask, grad_weight, grad.sum((0, 2, 3)) if need_bias else None, None
+                _add_blend_transposed(grad_table, chunk.rows, weights, grad_columns)
+            if need_taps:
+                by_offset, by_mask = chunk.gradients(_gradient_of_weights(table, chunk.rows, grad_columns))
+                _by_pixel(grad_offset[n], geometry)[chunk.pixels] = by_offset
+                _by_pixel(grad_mask[n], geometry)[chunk.pixels] = by_mask
+            if need_weight:
+                columns = split_groups(_blend(table, chunk.rows, weights), geometry)
+                for total, g, column in zip(grad_kernels, grads, columns, strict=True):
+                    total += column.to(g.dtype).t() @ g
+        if need_x:
+            height, width = geometry.in_size
+            grad_map = grad_table.view(height + 2 * BORDER, width + 2 * BORDER, -1)
+            grad_x[n] = grad_map[BORDER:-BORDER, BORDER:-BORDER].permute(2, 0, 1)
+    grad_weight = None
+    if need_weight:
+        grad_weight = torch.cat(grad_kernels, 1).view(*geometry.kernel_size, -1, len(weight)).permute(3, 2, 0, 1)
+    return grad_x, grad_offset, grad_mask, grad_weight, grad.sum((0, 2, 3)) if need_bias else None
 
 
 def modulated_deform_conv2d(
@@ -267,6 +270,6 @@ def modulated_deform_conv2d(
     geometry = Geometry.of(x, offset, mask, weight, stride, padding, dilation, groups, deform_groups)
     # torch.jit's tracer fails for custom functions that read sizes, and does not count their operations.
     if then is None and not torch.jit.is_tracing():
-        return _ModulatedDeformConv2d.apply(x, offset, mask, weight, bias, geometry)
+        return DeformConvFunction.apply(x, offset, mask, weight, bias, geometry, _convolve, gradients)
     with torch.no_grad():
         return _convolve(x, offset, mask, weight, bias, geometry, then)

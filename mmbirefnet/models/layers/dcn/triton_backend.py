@@ -19,9 +19,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
+from mmbirefnet.models.layers.dcn.function import DeformConvFunction
 from mmbirefnet.models.layers.dcn.geometry import Geometry
 from mmbirefnet.models.layers.dcn.torch_backend import kernel_matrices, merge_groups, split_groups
 
@@ -226,43 +225,47 @@ def _convolve(
     return out.view(len(x), *geometry.out_size, -1).permute(0, 3, 1, 2)
 
 
-class _ModulatedDeformConv2d(Function):
-    @staticmethod
-    def forward(ctx, x, offset, mask, weight, bias, geometry: Geometry):
-        ctx.save_for_backward(x, offset, mask, weight)
-        ctx.geometry = geometry
-        return _convolve(x, offset, mask, weight, bias, geometry)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        x, offset, mask, weight = ctx.saved_tensors
-        need_x, need_offset, need_mask, need_weight, need_bias, _ = ctx.needs_input_grad
-        need_taps = need_offset or need_mask
-        geometry = ctx.geometry
-        arguments = launch_arguments(x.shape[1], geometry)
-        kernels = kernel_matrices(weight, geometry)
-        grad_x = torch.zeros_like(x, dtype=torch.float32) if need_x else None
-        grad_offset, grad_mask = (torch.empty_like(t) if need_taps else None for t in (offset, mask))
-        grad_kernels = [torch.zeros_like(kernel, dtype=torch.float32) for kernel in kernels]
-        rows = grad.permute(0, 2, 3, 1).flatten(0, 2)  # (pixels of all images, O)
-        for pixels in _chunks(x, geometry):
-            grads = rows[pixels].chunk(geometry.groups, dim=1)
-            columns = merge_groups([g @ kernel.t() for g, kernel in zip(grads, kernels, strict=True)], geometry)
-            outputs = (columns if g is None else g for g in (grad_x, grad_offset, grad_mask))
-            needs = dict(NEED_X=need_x, NEED_TAPS=need_taps)
-            _launch(gradients_kernel, pixels, geometry, x, offset, mask, columns, *outputs, **needs, **arguments)
-            if need_weight:
-                for total, g, column in zip(grad_kernels, grads, split_groups(columns, geometry), strict=True):
-                    total += column.t() @ g
-        grad_weight = None
+def gradients(
+    grad: Tensor,
+    x: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    geometry: Geometry,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """Same as ``torch_backend.gradients``."""
+    need_x, need_offset, need_mask, need_weight, need_bias = needs
+    need_taps = need_offset or need_mask
+    x, offset, mask = _kernel_layout(x, offset, mask)
+    arguments = launch_arguments(x.shape[1], geometry)
+    kernels = kernel_matrices(weight, geometry)
+    grad_x = torch.zeros_like(x, dtype=torch.float32) if need_x else None
+    grad_offset, grad_mask = (torch.empty_like(t) if need_taps else None for t in (offset, mask))
+    grad_kernels = [torch.zeros_like(kernel, dtype=torch.float32) for kernel in kernels]
+    rows = grad.permute(0, 2, 3, 1).flatten(0, 2)  # (pixels of all images, O)
+    for pixels in _chunks(x, geometry):
+        grads = rows[pixels].chunk(geometry.groups, dim=1)
+        columns = merge_groups([g @ kernel.t() for g, kernel in zip(grads, kernels, strict=True)], geometry)
+        outputs = (columns if g is None else g for g in (grad_x, grad_offset, grad_mask))
+        flags = dict(NEED_X=need_x, NEED_TAPS=need_taps)
+        _launch(gradients_kernel, pixels, geometry, x, offset, mask, columns, *outputs, **flags, **arguments)
         if need_weight:
-            grad_weight = torch.cat(grad_kernels, 1).view(*geometry.kernel_size, -1, len(weight)).permute(3, 2, 0, 1)
-            grad_weight = grad_weight.to(weight.dtype)
-        grad_bias = rows.sum(0, dtype=torch.float32).to(grad.dtype) if need_bias else None
-        if need_x:
-            grad_x = grad_x.to(x.dtype)
-        return grad_x, grad_offset, grad_mask, grad_weight, grad_bias, None
+            for total, g, column in zip(grad_kernels, grads, split_groups(columns, geometry), strict=True):
+                total += column.t() @ g
+    grad_weight = None
+    if need_weight:
+        grad_weight = torch.cat(grad_kernels, 1).view(*geometry.kernel_size, -1, len(weight)).permute(3, 2, 0, 1)
+        grad_weight = grad_weight.to(weight.dtype)
+    grad_bias = rows.sum(0, dtype=torch.float32).to(grad.dtype) if need_bias else None
+    if need_x:
+        grad_x = grad_x.to(x.dtype)
+    return grad_x, grad_offset, grad_mask, grad_weight, grad_bias
+
+
+def _kernel_layout(x: Tensor, offset: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The memory formats that the kernels read."""
+    return x.contiguous(memory_format=torch.channels_last), offset.contiguous(), mask.contiguous()
 
 
 def modulated_deform_conv2d(
@@ -301,9 +304,8 @@ def modulated_deform_conv2d(
             f"backend 'triton' needs CUDA tensors, got {x.device.type}. Fix: use backend 'torch' or 'auto'"
         )
     geometry = Geometry.of(x, offset, mask, weight, stride, padding, dilation, groups, deform_groups)
-    x = x.contiguous(memory_format=torch.channels_last)
-    offset, mask = offset.contiguous(), mask.contiguous()
+    x, offset, mask = _kernel_layout(x, offset, mask)
     if then is not None:
         with torch.no_grad():
             return _convolve(x, offset, mask, weight, bias, geometry, then)
-    return _ModulatedDeformConv2d.apply(x, offset, mask, weight, bias, geometry)
+    return DeformConvFunction.apply(x, offset, mask, weight, bias, geometry, _convolve, gradients)
