@@ -123,7 +123,8 @@ def laplacian(image: Tensor) -> Tensor:
     """
     gray = image.mean(1, keepdim=True)
     kernel = gray.new_ones(1, 1, 5, 5)
-    kernel[..., 2, 2] = -24
+    # Assigning -24 would put a tensor on the CPU into compiled models, and CUDA graphs cannot contain one.
+    kernel[..., 2, 2].fill_(-24)
     return F.conv2d(F.pad(gray, (2, 2, 2, 2), mode='reflect'), kernel / kernel.abs().sum())
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from mmbirefnet.models.layers import (
     InwardReference,
@@ -88,6 +89,12 @@ def test_laplacian():
     found = laplacian(x)
     assert found.shape == (2, 1, 9, 13)
     np.testing.assert_allclose(found[:, 0].numpy(), expected, atol=1e-6)
+
+
+def test_a_traced_laplacian_holds_no_tensor_of_the_cpu():
+    """CUDA graphs cannot contain one."""
+    graph = make_fx(laplacian)(torch.zeros(1, 3, 8, 8)).graph
+    assert not [node for node in graph.nodes if node.op == 'get_attr']
 
 
 def test_laplacian_by_hand():
