@@ -8,6 +8,7 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmbirefnet.deploy import fuse
+from mmbirefnet.models.layers.dcn.operators import HAS_OPERATOR
 from mmbirefnet.registry import MODELS
 
 pytestmark = pytest.mark.soak
@@ -32,7 +33,7 @@ def build() -> nn.Module:
 
 def assert_compiled_logits(model: nn.Module, backend: str, *sizes: tuple[int, int]) -> None:
     # With symbolic sizes tracing the padded and shifted windows takes minutes, see docs/en/notes/performance.md.
-    compiled = torch.compile(model.forward, backend=backend, dynamic=False)
+    compiled = torch.compile(model.forward, backend=backend, dynamic=False, fullgraph=HAS_OPERATOR)
     with torch.no_grad():
         for size in sizes:
             x = image(0, 1, *size).double()
@@ -63,15 +64,6 @@ def step(model: nn.Module, forward) -> dict[str, torch.Tensor]:
     return results | dict(model.named_buffers())
 
 
-def test_training_of_the_backbone_is_one_graph():
-    backbone = build().train().backbone
-    compiled = torch.compile(backbone.forward, backend='eager', dynamic=False, fullgraph=True)
-    torch.manual_seed(0)
-    expected = backbone(x := image(0, 2, 64, 64).double())
-    torch.manual_seed(0)
-    torch.testing.assert_close(compiled(x), expected)
-
-
 @pytest.mark.parametrize('with_cp', [False, True])
 def test_training_step(with_cp):
     results = []
@@ -83,7 +75,9 @@ def test_training_step(with_cp):
             if type(module).__name__ == 'DropPath':
                 module.drop_prob = 0
         model.backbone.with_cp = model.decode_head.with_cp = with_cp
-        forward = torch.compile(model.forward, backend='aot_eager', dynamic=False) if compiled else model.forward
+        # Checkpointed blocks break the graph.
+        options = dict(backend='aot_eager', dynamic=False, fullgraph=HAS_OPERATOR and not with_cp)
+        forward = torch.compile(model.forward, **options) if compiled else model.forward
         results.append(step(model, forward))
     plain, ours = results
     assert plain.keys() == ours.keys()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from types import ModuleType
 
 import mmcv.ops
 import torch
@@ -63,10 +64,21 @@ def load_backend(name: str) -> Callable[..., Tensor]:
     Raises:
         ImportError: If the backend is ``'triton'`` and Triton is missing or too old.
     """
-    if name == 'mmcv':
-        return mmcv.ops.modulated_deform_conv2d
+    return mmcv.ops.modulated_deform_conv2d if name == 'mmcv' else _load_module(name).modulated_deform_conv2d
+
+
+def load_gradients(name: str) -> Callable[..., tuple[Tensor | None, ...]]:
+    """Load ``gradients`` of a backend; those of mmcv's kernel need autograd, so ``'mmcv'`` gets those of ``'torch'``.
+
+    Raises:
+        ImportError: As for :func:`load_backend`.
+    """
+    return _load_module('torch' if name == 'mmcv' else name).gradients
+
+
+def _load_module(name: str) -> ModuleType:
     if name == 'torch':
-        return deform_conv_torch.modulated_deform_conv2d
+        return deform_conv_torch
     try:
         import triton
 
@@ -78,4 +90,4 @@ def load_backend(name: str) -> Callable[..., Tensor]:
             f"backend 'triton' needs the triton package, part of torch's CUDA builds for Linux ({error}). "
             "Fix: use backend='auto' or 'mmcv'"
         ) from error
-    return deform_conv_triton.modulated_deform_conv2d
+    return deform_conv_triton

@@ -14,8 +14,9 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from mmbirefnet.fileio.checkpoints import DCN_VERSION
-from mmbirefnet.models.layers.compiling import uncompiled
-from mmbirefnet.models.layers.dcn.backends import has_bfloat16_instructions, load_backend, select_backend
+from mmbirefnet.models.layers.compiling import is_compiling, uncompiled
+from mmbirefnet.models.layers.dcn.backends import load_backend, select_backend
+from mmbirefnet.models.layers.dcn.operators import HAS_OPERATOR, deform_conv
 from mmbirefnet.registry import MODELS
 
 
@@ -94,9 +95,6 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         """Convert ``(N, in_channels, H, W)`` to ``(N, out_channels, H', W')``."""
         return self.deform(x, self.conv_offset(x))
 
-    # Not compiled: torch.compile cannot trace mmcv's kernel, would unroll the loop of the torch backend, and would
-    # compile this method again for each layer.
-    @uncompiled
     def deform(self, x: Tensor, offset_mask: Tensor, then: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Convolve ``x`` with the given offsets and masks.
 
@@ -111,26 +109,33 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
         Returns:
             Map ``(N, out_channels, H', W')`` of the dtype of ``offset_mask``.
         """
-        # The tracer of mmengine.analysis counts only the FLOPs of torch's operators.
-        backend = 'torch' if torch.jit.is_tracing() else select_backend(self.backend, x.device, offset_mask.dtype)
-        taps = offset_mask.shape[1] // 3
-        dtype = torch.promote_types(offset_mask.dtype, torch.float32)
-        # mmcv's kernel does not support bfloat16, and positions need more than 16 bits.
-        bfloat16 = offset_mask.dtype == torch.bfloat16 and has_bfloat16_instructions(x.device)
-        map_dtype = offset_mask.dtype if backend == 'triton' or backend == 'torch' and bfloat16 else dtype
+        # There is no operator for mmcv's kernel, whose gradients need autograd.
+        if is_compiling() and HAS_OPERATOR and self.backend != 'mmcv':
+            return self._deform_compiled(x, offset_mask, then)
+        return self._deform(x, offset_mask, then)
+
+    @uncompiled
+    def _deform(self, x: Tensor, offset_mask: Tensor, then: Callable[[Tensor], Tensor] | None) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            offset, mask = offset_mask.to(dtype).split((2 * taps, taps), dim=1)
-            x, mask = x.to(map_dtype), _ScaledSigmoid.apply(mask, self.mask_scale)
-            weight, bias = self.weight.to(map_dtype), None if self.bias is None else self.bias.to(map_dtype)
-            options = self.stride, self.padding, self.dilation, self.groups, self.deform_groups
-            if backend == 'mmcv':
-                # mmcv's kernel reads raw memory.
-                x, offset, mask = x.contiguous(), offset.contiguous(), mask.contiguous()
-                out = load_backend(backend)(x, offset, mask, weight, bias, *options)
-                out = out if then is None else then(out.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-            else:
-                out = load_backend(backend)(x, offset, mask, weight, bias, *options, then)
-        return out.to(offset_mask.dtype)
+            offset, mask = self._split(offset_mask)
+            tensors = x, offset, _ScaledSigmoid.apply(mask, self.mask_scale), self.weight, self.bias
+            return deform_conv(*tensors, *self._options(), backend=self.backend, dtype=offset_mask.dtype, then=then)
+
+    def _deform_compiled(self, x: Tensor, offset_mask: Tensor, then: Callable[[Tensor], Tensor] | None) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            offset, mask = self._split(offset_mask)
+            tensors = x, offset, self.mask_scale * mask.sigmoid(), self.weight, self.bias
+            out = torch.ops.mmbirefnet.deform_conv(*tensors, *self._options(), self.backend, offset_mask.dtype)
+            return out if then is None else then(out.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def _split(offset_mask: Tensor) -> tuple[Tensor, ...]:
+        """Offsets, and masks before their sigmoid, in at least float32."""
+        taps = offset_mask.shape[1] // 3
+        return offset_mask.to(torch.promote_types(offset_mask.dtype, torch.float32)).split((2 * taps, taps), dim=1)
+
+    def _options(self) -> tuple:
+        return self.stride, self.padding, self.dilation, self.groups, self.deform_groups
 
 
 def build_conv(conv_cfg: dict | None, *args, **kwargs) -> nn.Module:

@@ -232,18 +232,6 @@ def test_bfloat16_products_where_the_cpu_has_them(monkeypatch):
     assert rounded_factors[0] > 1.5 * rounded_results[0]
 
 
-@pytest.mark.parametrize('backend', ['torch', 'mmcv'])
-def test_compiled_layer(backend):
-    layer = trained_layer(backend=backend)
-    x = torch.randn(2, 8, 10, 7)
-    expected = torch.autograd.grad(layer(x).square().sum(), layer.parameters())
-    compiled = torch.compile(layer, backend='aot_eager')
-    gradients = torch.autograd.grad(compiled(x).square().sum(), layer.parameters())
-    for ours, theirs in zip(gradients, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(compiled(x), layer(x))
-
-
 def test_backend_is_checked():
     with pytest.raises(ValueError, match="'auto', 'mmcv', 'torch', 'triton', got 'cudnn'"):
         DCNv2(8, 6, 3, backend='cudnn')
