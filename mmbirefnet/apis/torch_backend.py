@@ -110,7 +110,7 @@ class TorchBackend:
         if fuse and isinstance(model, BiRefNet):
             from mmbirefnet.deploy import fuse as fuse_model
 
-            model = fuse_model(model, inplace=not given)
+            model = fuse_model(model, not given, None if self.dtype == torch.float32 else self.dtype)
         self.takes_guide = isinstance(model, GuidedBiRefNet)
         self.model = model.to(self.device).eval()
         # Other models may have control flow that depends on values, which a graph cannot capture.

@@ -38,7 +38,7 @@ TRAINING_LAYERS = {
 }
 
 
-def fuse(model: BiRefNet, inplace: bool = False) -> BiRefNet:
+def fuse(model: BiRefNet, inplace: bool = False, dtype: torch.dtype | None = None) -> BiRefNet:
     """Copy a model for inference: same logits up to rounding, with fewer operations.
 
     - Every BatchNorm is folded into the convolution before it, also into deformable ones.
@@ -53,6 +53,8 @@ def fuse(model: BiRefNet, inplace: bool = False) -> BiRefNet:
     Args:
         model: Trained model.
         inplace: Whether to change the model instead of a copy. A copy keeps all parameters in memory twice.
+        dtype: Dtype of the autocast that the model is going to run under. Kernels are stored in it, which is exactly how
+            autocast would convert them in each pass. ``None`` keeps them as they are, for any dtype.
 
     Returns:
         The fused model, in evaluation mode. It cannot be trained, and its state dict has other keys.
@@ -86,10 +88,25 @@ def fuse(model: BiRefNet, inplace: bool = False) -> BiRefNet:
         plain[f'{type(fused.decode_head).__name__} is not a BiRefHead'].append('decode_head')
     if not any(isinstance(module, WindowAttention) for module in fused.backbone.modules()):
         plain[f"{type(fused.backbone).__name__} is not mmbirefnet's SwinTransformer"].append('backbone')
+    if dtype is not None:
+        _store_kernels(fused, dtype)
     for reason, (first, *others) in plain.items():
         more = f' and {len(others)} more' if others else ''
         print_log(f'fuse: not fused: {first}{more}: {reason}', 'current', logging.WARNING)
     return fused
+
+
+def _store_kernels(model: BiRefNet, dtype: torch.dtype) -> None:
+    """Store in ``dtype`` what autocast converts to it.
+
+    Kernels of deformable convolutions and those that merge their branches stay: not all backends compute in 16 bits.
+    """
+    merging = {module.aspp.merge.conv for module in model.modules() if isinstance(module, FusedASPP)}
+    for module in model.modules():
+        if type(module) in (nn.Linear, nn.Conv2d, mmcv.cnn.Conv2d) and module not in merging:
+            module.to(dtype)
+        elif isinstance(module, WindowAttention):
+            module.fixed_biases = module.fixed_biases.to(dtype)
 
 
 def _fold_norm(module: nn.Module, conv_name: str, norm_name: str) -> str | None:

@@ -57,6 +57,23 @@ def test_in_place():
     assert torch.equal(logits(fused, image), expected)
 
 
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('backbone', ['Swin', 'ResNet'])
+def test_stored_kernels_are_those_of_autocast(dtype, backbone):
+    cfg = config()
+    if backbone == 'ResNet':
+        cfg.update(backbone=dict(type='ResNet', depth=18, base_channels=8, norm_cfg=dict(type='BN')))
+    model = trained(cfg)
+    plain, stored = fuse(model), fuse(model, dtype=dtype)
+    x = torch.randn(1, 3, 64, 96)
+    with torch.autocast('cpu', dtype):
+        assert torch.equal(logits(stored, x), logits(plain, x))
+    kernels = [name for name, each in stored.named_parameters() if each.dtype == dtype]
+    assert {'decode_head.laterals.2.weight', 'neck.squeeze.aspp.conv_offsets.0.weight'} <= set(kernels)
+    assert not [name for name in kernels if 'norm' in name]
+    assert len(kernels) > 50
+
+
 def assert_same_logits(model: nn.Module, x: torch.Tensor) -> nn.Module:
     """Compare with the fused model, and check that fusing left the plain one alone."""
     before = copy.deepcopy(model.state_dict())

@@ -239,7 +239,9 @@ def build_model(cfg: dict, args: argparse.Namespace) -> nn.Module:
     if args.checkpoint:
         load_checkpoint(model, args.checkpoint, map_location='cpu', strict=True)
     model.eval()
-    return fuse(model) if args.fused else model
+    if not args.fused:
+        return model
+    return fuse(model, dtype=None if args.dtype == 'float32' else DTYPES[args.dtype])
 
 
 def make_batch(model: nn.Module, args: argparse.Namespace) -> tuple[Tensor, list[SegDataSample]]:

@@ -88,7 +88,7 @@ def _chunks(offset: Tensor, mask: Tensor, weight: Tensor, geometry: Geometry) ->
     corners = torch.tensor([0, groups, width * groups, (width + 1) * groups], **int32)
     first = BORDER * (width + 1) * groups + torch.arange(groups, **int32)
     largest = max(weight[0].numel() * geometry.groups, len(weight))
-    step = max(1, COLUMN_BYTES // (largest * mask.element_size()))
+    step = max(1, COLUMN_BYTES // (largest * weight.element_size()))
     for start in range(0, geometry.pixels, step):
         pixels = slice(start, min(start + step, geometry.pixels))
         position = _grid(geometry, pixels, mask) + offset[pixels]
