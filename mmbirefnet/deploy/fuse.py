@@ -53,8 +53,8 @@ def fuse(model: BiRefNet, inplace: bool = False, dtype: torch.dtype | None = Non
     Args:
         model: Trained model.
         inplace: Whether to change the model instead of a copy. A copy keeps all parameters in memory twice.
-        dtype: Dtype of the autocast that the model is going to run under. Kernels are stored in it, which is exactly how
-            autocast would convert them in each pass. ``None`` keeps them as they are, for any dtype.
+        dtype: Dtype of the autocast that the model is made for. Kernels are stored in it, so that autocast does not
+            convert them in each pass; predictions are equal in every bit. ``None`` makes a model for any dtype.
 
     Returns:
         The fused model, in evaluation mode. It cannot be trained, and its state dict has other keys.
