@@ -39,6 +39,24 @@ def test_logits(backend, form):
     np.testing.assert_allclose(logits.cpu().numpy(), expected, rtol=0, atol=1e-4)
 
 
+def test_compiled_logits():
+    """In one graph, with the operator of deformable convolutions."""
+    expected = np.load(GOLDEN / 'forward_swin_t.npz')['logits_seed0_256x256']
+    model = fuse(build('auto')).cuda()
+    compiled = torch.compile(model.forward, backend='aot_eager', dynamic=False, fullgraph=True)
+    with torch.no_grad():
+        logits = compiled(image(0, 1, 256, 256).cuda(), mode='tensor')
+    np.testing.assert_allclose(logits.cpu().numpy(), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_stored_kernels_are_those_of_autocast(dtype):
+    x = image(0, 1, 256, 256).cuda()
+    with torch.no_grad(), torch.autocast('cuda', dtype):
+        plain, stored = (fuse(build('auto'), dtype=each).cuda()(x, mode='tensor') for each in (None, dtype))
+    torch.testing.assert_close(stored, plain, rtol=0, atol=1e-3 * plain.abs().max().item())
+
+
 def test_gradients():
     """In float64, where another order of sums does not matter; Triton computes in float32, so this is mmcv's kernel."""
     losses = [dict(type=f'mmbirefnet.{name}Loss') for name in ('BCE', 'IoU', 'SSIM')]
