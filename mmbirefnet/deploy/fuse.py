@@ -65,8 +65,15 @@ def fuse(model: BiRefNet, inplace: bool = False, dtype: torch.dtype | None = Non
     if not isinstance(model, BiRefNet):
         raise TypeError(f'fuse: expected a mmbirefnet.BiRefNet, got {type(model).__name__}')
     fused = (model if inplace else copy.deepcopy(model)).eval().requires_grad_(False)
-    if fused.fused:
-        return fused
+    if not fused.fused:
+        _fuse_layers(fused)
+    if dtype is not None:
+        _store_kernels(fused, dtype)
+    return fused
+
+
+def _fuse_layers(fused: BiRefNet) -> None:
+    """Fuse the layers of a model in place, and log the parts that stay."""
     fused.fused = True
     plain = defaultdict(list)
     for name, module in list(fused.named_modules()):
@@ -88,12 +95,9 @@ def fuse(model: BiRefNet, inplace: bool = False, dtype: torch.dtype | None = Non
         plain[f'{type(fused.decode_head).__name__} is not a BiRefHead'].append('decode_head')
     if not any(isinstance(module, WindowAttention) for module in fused.backbone.modules()):
         plain[f"{type(fused.backbone).__name__} is not mmbirefnet's SwinTransformer"].append('backbone')
-    if dtype is not None:
-        _store_kernels(fused, dtype)
     for reason, (first, *others) in plain.items():
         more = f' and {len(others)} more' if others else ''
         print_log(f'fuse: not fused: {first}{more}: {reason}', 'current', logging.WARNING)
-    return fused
 
 
 def _store_kernels(model: BiRefNet, dtype: torch.dtype) -> None:

@@ -68,6 +68,8 @@ def test_stored_kernels_are_those_of_autocast(dtype, backbone):
     x = torch.randn(1, 3, 64, 96)
     with torch.autocast('cpu', dtype):
         assert torch.equal(logits(stored, x), logits(plain, x))
+    again = fuse(plain, dtype=dtype)
+    assert {each.dtype for each in again.parameters()} == {each.dtype for each in stored.parameters()}
     kernels = [name for name, each in stored.named_parameters() if each.dtype == dtype]
     assert {'decode_head.laterals.2.weight', 'neck.squeeze.aspp.conv_offsets.0.weight'} <= set(kernels)
     assert not [name for name in kernels if 'norm' in name]

@@ -102,9 +102,9 @@ class DCNv2(mmcv.ops.ModulatedDeformConv2dPack):
             x: Map ``(N, in_channels, H, W)``.
             offset_mask: ``(N, 3 * deform_groups * kh * kw, H', W')``: offsets, y before x for each tap, then the masks
                 before their sigmoid.
-            then: For inference, a function of the pixels of the result, ``(..., out_channels)`` to ``(..., C)``. The
-                backends but ``'mmcv'`` apply it to a few pixels at a time, so that all ``out_channels`` of all pixels
-                are never allocated.
+            then: For inference, a function of the pixels of the result, ``(..., out_channels)`` to ``(..., C)``. It is
+                applied to a few pixels at a time, so that all ``out_channels`` of all pixels are never allocated,
+                except with the backend ``'mmcv'`` and in compiled models.
 
         Returns:
             Map ``(N, out_channels, H', W')`` of the dtype of ``offset_mask``.
