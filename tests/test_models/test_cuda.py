@@ -59,7 +59,7 @@ def test_stored_kernels_are_those_of_autocast(dtype):
 
 
 def test_gradients():
-    """In float64, where another order of sums does not matter; Triton computes in float32, so this is mmcv's kernel."""
+    """In float64, where another order of sums does not matter; without Triton, which computes in float32."""
     losses = [dict(type=f'mmbirefnet.{name}Loss') for name in ('BCE', 'IoU', 'SSIM')]
     sample = SegDataSample(metainfo=dict(class_label=0))
     norms = []

@@ -44,7 +44,8 @@ def has_bfloat16_instructions(device: torch.device) -> bool:
 def select_backend(name: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
     """Resolve the name of a backend for maps on a device.
 
-    ``'auto'`` is torch on the CPU; on CUDA it is Triton, or mmcv for float64 and where Triton does not run.
+    ``'auto'`` is torch on the CPU and for float64; on CUDA it is Triton, or mmcv where Triton does not run. In float64,
+    mmcv's kernel rounds positions to float32, and reads behind the map for those just below its height or width.
 
     Raises:
         ValueError: If there is no backend of that name.
@@ -53,9 +54,9 @@ def select_backend(name: str, device: torch.device, dtype: torch.dtype = torch.f
         raise ValueError(f'backend must be one of {", ".join(map(repr, BACKENDS))}, got {name!r}')
     if name != 'auto':
         return name
-    if device.type != 'cuda':
+    if device.type != 'cuda' or dtype == torch.float64:
         return 'torch'
-    return 'triton' if dtype != torch.float64 and _triton_works(device) else 'mmcv'
+    return 'triton' if _triton_works(device) else 'mmcv'
 
 
 def load_backend(name: str) -> Callable[..., Tensor]:

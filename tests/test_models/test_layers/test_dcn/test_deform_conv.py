@@ -14,6 +14,7 @@ from mmengine.runner.checkpoint import load_state_dict as mmengine_load_state_di
 from torch import nn
 
 from mmbirefnet.models.layers.dcn import torch_backend as deform_conv_torch
+from mmbirefnet.models.layers.dcn.backends import select_backend
 from mmbirefnet.models.layers.dcn.layer import DCNv2, build_conv
 from mmbirefnet.models.layers.dcn.torch_backend import modulated_deform_conv2d
 from mmbirefnet.registry import MODELS
@@ -27,6 +28,18 @@ def test_equals_mmcv(case, dtype, tolerance, monkeypatch):
     assert_close(run(modulated_deform_conv2d, tensors, options), theirs, tolerance)
     monkeypatch.setattr(deform_conv_torch, 'COLUMN_BYTES', 20000)  # several chunks
     assert_close(run(modulated_deform_conv2d, tensors, options), theirs, tolerance)
+
+
+def test_positions_just_below_the_height_in_float64():
+    """mmcv's kernel rounds them to the height in float32, and reads the row behind the map, here 7."""
+    x = torch.full((3, 4), 7.0, dtype=torch.float64)
+    x[:2] = torch.arange(1, 9).view(2, 4)
+    offset, mask = x.new_zeros(1, 2, 2, 4), x.new_ones(1, 1, 2, 4)
+    offset[0, 0] = 2 - 1e-12 - torch.arange(2, dtype=torch.float64).view(2, 1)
+    out = modulated_deform_conv2d(x[None, None, :2], offset, mask, x.new_ones(1, 1, 1, 1), None)
+    expected = 1e-12 * torch.arange(5.0, 9.0, dtype=torch.float64).expand(1, 1, 2, 4)
+    torch.testing.assert_close(out, expected, rtol=1e-3, atol=0)
+    assert select_backend('auto', torch.device('cuda'), torch.float64) == 'torch'
 
 
 def test_channels_last():
