@@ -9,6 +9,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mmbirefnet.utils.cuda_graph import capture
+
 REPEATS = 3  # a capture takes as long as a few passes
 
 
@@ -47,8 +49,7 @@ class GraphedForward:
         try:
             self.forward(self.input)  # cuDNN times its algorithms for this shape, which cannot be captured
             graph = torch.cuda.CUDAGraph()
-            # Other threads may use the GPU meanwhile.
-            with torch.cuda.graph(graph, capture_error_mode='thread_local'):
+            with capture(graph):
                 self.output = self.forward(self.input)
             self.graph = graph
         except RuntimeError as error:

@@ -1,12 +1,14 @@
 """Forward passes that are replayed as CUDA graphs, on a GPU where there is one, else with a graph of this file."""
 
-from contextlib import contextmanager
+import weakref
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
 
 from mmbirefnet.apis.cuda_graph import REPEATS, GraphedForward
 from mmbirefnet.apis.torch_backend import TorchBackend
+from mmbirefnet.utils.cuda_graph import capture
 
 X = torch.arange(6.0).view(2, 3)
 
@@ -37,6 +39,8 @@ def forward(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, 'CUDAGraph', lambda: recorder)
     monkeypatch.setattr(torch.cuda, 'graph', capture)
+    monkeypatch.setattr(torch.cuda, 'stream', nullcontext)
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda: None)
     return recorder
 
 
@@ -64,19 +68,30 @@ def test_a_model_that_cannot_be_captured_goes_on(forward, monkeypatch):
         yield
         raise RuntimeError('operation not permitted when stream is capturing\nlong explanation')
 
-    messages = []
+    messages, ended = [], []
+    monkeypatch.setattr('mmbirefnet.utils.cuda_graph._end_failed_capture', lambda: ended.append(True))
     monkeypatch.setattr('mmbirefnet.apis.cuda_graph.print_log', lambda message, *_: messages.append(message))
     monkeypatch.setattr(torch.cuda, 'graph', refuse)
     benchmark = torch.backends.cudnn.benchmark
     graphed = GraphedForward(forward)
     for _ in range(2 * REPEATS):
         assert graphed(X).tolist() == (2 * X).tolist()
+    assert ended == [True]
     assert forward.replays == 0
     assert len(forward.calls) == 2 * REPEATS + 2  # one capture was tried
     assert torch.backends.cudnn.benchmark == benchmark
     (message,) = messages
     assert message.startswith('no CUDA graph for inputs of shape (2, 3)')
     assert message.endswith('operation not permitted when stream is capturing')
+
+
+def test_garbage_is_collected_before_a_capture(forward, monkeypatch):
+    """The end of another graph during a capture breaks it."""
+    garbage = Recorder()
+    garbage.cycle, alive = garbage, weakref.ref(garbage)
+    del garbage
+    with capture(forward):
+        assert alive() is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
@@ -90,3 +105,13 @@ def test_predictions_of_a_graph_on_a_gpu(trained_checkpoint, dtype, monkeypatch)
     for _ in range(REPEATS + 2):
         image = torch.randint(256, (1, 96, 96, 3), dtype=torch.uint8, generator=generator).numpy()
         assert abs(graphed(image) - plain(image)).max() < (1e-4 if dtype == 'float32' else 2e-2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_after_a_failed_capture_random_numbers_and_streams_work():
+    x, stream = torch.ones(8, device='cuda'), torch.cuda.current_stream()
+    for _ in range(2):
+        with pytest.raises(RuntimeError), capture(torch.cuda.CUDAGraph()):
+            torch.rand_like(x).sum().item()
+        assert torch.cuda.current_stream() == stream
+        assert torch.rand_like(x).unique().numel() > 1
