@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmbirefnet.deploy import fuse
+from mmbirefnet.engine.hooks.cuda_graph_hook import REPEATS, GraphedLoss
 from mmbirefnet.engine.launch import load_config
 from mmbirefnet.fileio.configs import ConfigOptions
 from mmbirefnet.models import BiRefNet, DCNv2
@@ -59,9 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--compile', action=argparse.BooleanOptionalAction, default=False, help='torch.compile the forward pass'
     )
-    parser.add_argument(
-        '--cuda-graph', action=argparse.BooleanOptionalAction, default=False, help='replay a CUDA graph (inference)'
-    )
+    parser.add_argument('--cuda-graph', action=argparse.BooleanOptionalAction, default=False, help='replay CUDA graphs')
     parser.add_argument(
         '--tf32', action=argparse.BooleanOptionalAction, default=False, help='TF32 in float32 matrix products (CUDA)'
     )
@@ -97,8 +96,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error(f'--fused: a fused model is for inference, not for --mode {args.mode}')
     if args.company is not None and (args.company < 2 or args.versus is not None):
         parser.error('--company: expected 2 or more processes, without --versus')
-    if args.cuda_graph and (args.device != 'cuda' or args.mode != 'inference'):
-        parser.error('--cuda-graph: only for inference with --device cuda')
+    if args.cuda_graph and (args.device != 'cuda' or args.mode == 'data'):
+        parser.error('--cuda-graph: only for inference and training with --device cuda')
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda: torch finds no CUDA device')
 
@@ -129,12 +128,16 @@ class Steps:
             self.model.forward = torch.compile(self.model.forward)
         self.phases = defaultdict(float)
         self.graph = None
-        if args.cuda_graph:
+        reset_peak_memory(self.device)
+        if args.cuda_graph and args.mode == 'train':
+            self.model.loss = GraphedLoss(self.model)
+            for _ in range(REPEATS):
+                self()
+        elif args.cuda_graph:
             self.infer()  # one-time work, such as the choice of algorithms, cannot be captured
             self.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph):
                 self.infer()
-        reset_peak_memory(self.device)
 
     def __call__(self) -> float:
         """Run a step and return its seconds."""
@@ -170,6 +173,7 @@ class Steps:
         """Further results, measured after the timed steps."""
         result = dict(parameters=self.parameters, peak_memory=peak_memory(self.device))
         self.graph = None  # its kernels belong to no module
+        vars(self.model).pop('loss', None)
         if self.args.compile:  # compiled graphs hide the modules
             self.model.forward = self.plain_forward
         result['modules'] = self.module_seconds() if self.args.depth else {}

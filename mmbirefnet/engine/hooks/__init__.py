@@ -3,6 +3,7 @@ from mmbirefnet.utils.deprecation import former_names
 
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .benchmark_table_hook import BenchmarkTableHook
+from .cuda_graph_hook import CUDAGraphHook
 from .finite_hook import FiniteHook
 from .loss_schedule import LossScheduleHook
 from .model_hooks import BufferSyncHook, FuseHook, MatmulPrecisionHook
@@ -18,6 +19,7 @@ __all__ = [
     'AtomicCheckpointHook',
     'BenchmarkTableHook',
     'BufferSyncHook',
+    'CUDAGraphHook',
     'FiniteHook',
     'FirstBatchHook',
     'FuseHook',

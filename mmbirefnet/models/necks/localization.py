@@ -85,7 +85,8 @@ class LocalizationModule(BaseModule):
                     f'{sample.get("img_path")}: the auxiliary classifier needs a class_label; use a data set whose '
                     'file names give it, such as DIS5KDataset, or set aux_classifier=False'
                 )
-        labels = torch.tensor([sample.class_label for sample in data_samples], device=features[-1].device)
+        device = features[-1].device
+        labels = torch.stack([torch.as_tensor(sample.class_label, device=device) for sample in data_samples])
         logits = self.classify(features).float()
         # Divide by the number of known classes, or by 1 if there are none, so that the loss is never NaN.
         loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction='sum') / (labels >= 0).sum().clamp(min=1)
