@@ -196,7 +196,7 @@ def test_slowdown_of_parallel_copies(tool, monkeypatch, capsys):
         (['--runs', '0'], 'expected 1 or more'),
         (['--company', '1'], '--company: expected 2 or more'),
         (['--company', '2', '--versus=--plain'], '--company: expected 2 or more processes, without --versus'),
-        (['--cuda-graph'], '--cuda-graph: only for inference with --device cuda'),
+        (['--cuda-graph'], '--cuda-graph: only for inference and training with --device cuda'),
         (['--versus=--mode train', '--fused'], '--fused: a fused model is for inference'),
     ],
 )
