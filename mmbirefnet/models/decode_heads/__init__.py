@@ -1,3 +1,3 @@
-from .biref_head import BiRefHead, Features
+from .biref_head import BiRefHead, BiRefOutput, Features
 
-__all__ = ['BiRefHead', 'Features']
+__all__ = ['BiRefHead', 'BiRefOutput', 'Features']

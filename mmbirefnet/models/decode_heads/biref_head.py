@@ -46,6 +46,11 @@ class Features(tuple):
         return features
 
 
+def _image_of(inputs: tuple[Tensor, ...]) -> Tensor | None:
+    """The image of :class:`Features`, or the fifth of plain inputs."""
+    return getattr(inputs, 'image', inputs[4] if len(inputs) > 4 else None)
+
+
 class BiRefOutput(NamedTuple):
     """Supervised maps of the head; lists are ordered from block 4 to block 2."""
 
@@ -260,29 +265,37 @@ class BiRefHead(BaseDecodeHead):
         Raises:
             ValueError: If the inward reference is on and there is no image.
         """
-        output = self._decode(inputs, supervised=self.training)
+        output = self.decode(self._transform_inputs(inputs), _image_of(inputs), self.training)
         return output if self.training else output.logits
 
     def loss(self, inputs: tuple[Tensor, ...], batch_data_samples: SampleList, train_cfg: dict | None = None) -> dict:
         """Losses of all supervised maps, also in evaluation mode; see :meth:`loss_by_feat`."""
-        return self.loss_by_feat(self._decode(inputs, supervised=True), batch_data_samples)
+        output = self.decode(self._transform_inputs(inputs), _image_of(inputs), supervised=True)
+        return self.loss_by_feat(output, batch_data_samples)
 
-    def _decode(self, inputs: tuple[Tensor, ...], supervised: bool) -> BiRefOutput:
-        """The logits and, if supervised, the side outputs, gradient predictions and their targets."""
-        features = self._transform_inputs(inputs)
-        image = getattr(inputs, 'image', inputs[4] if len(inputs) > 4 else None)
+    def decode(self, maps: list[Tensor], image: Tensor | None = None, supervised: bool = False) -> BiRefOutput:
+        """Decode a list of four maps, which it empties, so that memory of maps without other references is freed.
+
+        Args:
+            maps: Maps ``(N, Ci, H/s, W/s)`` of strides s = 4, 8, 16, 32.
+            image: Normalized image, ``(N, 3, H, W)``; the inward reference needs it.
+            supervised: Whether to compute the side outputs, gradient predictions and their targets.
+
+        Raises:
+            ValueError: If the inward reference is on and there is no image.
+        """
         if self.inward_reference and image is None:
             raise ValueError(
                 'BiRefHead: the inward reference needs the image beside the four maps. Fix: use the segmentor '
                 'mmbirefnet.BiRefNet, or set inward_reference=False'
             )
-        x = features[3]
+        x = maps.pop()
         sides, gradients = [], []
         for k in (4, 3, 2):
             x, side, gradient = self._run_block(k, x, image, supervised)
             sides.append(side)
             gradients.append(gradient)
-            lateral = self.laterals[str(k)](features[k - 2])
+            lateral = self.laterals[str(k)](maps.pop())
             lateral += resize(x, lateral.shape[2:])
             x = lateral
         x, _, _ = self._run_block(1, x, image, supervised)

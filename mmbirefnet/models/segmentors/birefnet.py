@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmbirefnet.registry import MODELS
 
-from ..decode_heads import Features
+from ..decode_heads import BiRefHead, BiRefOutput, Features
 from ..layers import resize
 
 
@@ -86,6 +86,21 @@ class BiRefNet(EncoderDecoder):
 
     def _refer(self, features: tuple[Tensor, ...], inputs: Tensor) -> Features:
         return Features(self.neck(features) if self.with_neck else features, inputs)
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Logits ``(N, C, H, W)`` of normalized images, at the sizes of the metainfo."""
+        if not isinstance(self.decode_head, BiRefHead):
+            return super().encode_decode(inputs, batch_img_metas)
+        return self.decode_head.predict_by_feat(self._forward(inputs), batch_img_metas)
+
+    def _forward(self, inputs: Tensor, data_samples: OptSampleList = None) -> Tensor | BiRefOutput:
+        """Logits ``(N, C, H, W)`` of normalized images; in training mode, all supervised maps."""
+        if self.training or not isinstance(self.decode_head, BiRefHead):
+            return super()._forward(inputs, data_samples)
+        features = self.extract_feat(inputs)
+        maps, image = self.decode_head._transform_inputs(features), features.image
+        del features  # so that the head can free each map after its last use
+        return self.decode_head.decode(maps, image).logits
 
     def complete_state_dict(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """Complete a state dict of the plain model so that this model can load it; subclasses add their parameters."""
