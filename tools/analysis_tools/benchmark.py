@@ -149,10 +149,10 @@ class Steps:
             losses = self.model(self.inputs, self.samples, mode='loss')
         loss, _ = self.model.parse_losses(losses)
         self.phases['forward'] += (forward := self.now()) - start
-        self.optim.zero_grad()
         loss.backward()
         self.phases['backward'] += (backward := self.now()) - forward
         self.optim.step()
+        self.optim.zero_grad()  # in this order, as OptimWrapper.update_params
         self.phases['optimizer'] += (end := self.now()) - backward
         return end - start
 
