@@ -176,6 +176,7 @@ def test_the_hook_replaces_the_loss_for_a_training(plain, graphs):
     model = copy.deepcopy(plain)
     runner, hook = runner_of(model), HOOKS.build(dict(type='mmbirefnet.CUDAGraphHook'))
     hook.before_train(runner)
+    hook.before_train(runner)  # after a training that failed
     train(model, [batch(seed) for seed in range(REPEATS)])
     assert graphs.replays == 2
     hook.after_train(runner)

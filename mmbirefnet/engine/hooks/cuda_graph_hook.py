@@ -48,6 +48,7 @@ class CUDAGraphHook(Hook):
         if runner.cfg.get('compile'):
             raise ValueError('CUDAGraphHook captures uncompiled models. Fix: remove the hook, or set compile=False')
         self._model = runner.model.module if wrapped else runner.model
+        self.after_train(runner)  # a former training may have failed
         if torch.cuda.is_available():
             self._model.loss = GraphedLoss(self._model)
 
