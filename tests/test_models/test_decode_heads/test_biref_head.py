@@ -1,7 +1,5 @@
 """BiRefHead: its parts one by one, its losses, and other backbones and segmentors around it."""
 
-import weakref
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -300,18 +298,6 @@ def test_image_beside_the_maps():
         assert torch.equal(logits, model.decode_head((*maps, x)))  # as before Features had a name
         other = model.decode_head(Features(maps, image(seed=1)))
     assert (logits - other).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize('mode', ['tensor', 'predict'])
-def test_maps_are_freed_after_their_last_use(mode):
-    model = seeded(MODELS.build(config())).eval()
-    maps, alive = [], []
-    model.neck.register_forward_hook(lambda *args: maps.extend(map(weakref.ref, args[-1])))
-    for block in model.decode_head.blocks.values():
-        block.register_forward_pre_hook(lambda *_: alive.append([each() is not None for each in maps]))
-    with torch.no_grad():
-        model(image(), mode=mode)
-    assert [sum(each) for each in alive] == [4, 2, 1, 0]  # for blocks 4 to 1
 
 
 def test_gradient_supervision_without_the_image_warns():

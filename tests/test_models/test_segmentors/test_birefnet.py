@@ -1,6 +1,7 @@
-"""BiRefNet's soft maps: sigmoid, size, padding, flips, threshold; and averaged views of an image."""
+"""BiRefNet's soft maps: sigmoid, size, padding, flips, threshold; averaged views of an image; memory."""
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -237,3 +238,15 @@ def test_channels_of_a_head_behind_a_pyramid():
 def test_explicit_channels_are_used_as_they_are():
     cfg = dict(config(), backbone_channels=[1, 2, 3, 4])
     assert shapes(cfg) == shapes(config())
+
+
+@pytest.mark.parametrize('mode', ['tensor', 'predict'])
+def test_maps_are_freed_after_their_last_use(mode):
+    model = MODELS.build(config()).eval()
+    maps, alive = [], []
+    model.neck.register_forward_hook(lambda *args: maps.extend(map(weakref.ref, args[-1])))
+    for block in model.decode_head.blocks.values():
+        block.register_forward_pre_hook(lambda *_: alive.append([each() is not None for each in maps]))
+    with torch.no_grad():
+        model(torch.randn(1, 3, 64, 96), mode=mode)
+    assert [sum(each) for each in alive] == [4, 2, 1, 0]  # for blocks 4 to 1
