@@ -1,6 +1,9 @@
 """Train a model: ``python tools/train.py CONFIG [options]``."""
 
 import argparse
+import os
+
+os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')  # see keep_freed_memory; read when torch creates its first tensor
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -9,6 +12,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmbirefnet.engine.launch import add_common_arguments, load_config, runner_of
 from mmbirefnet.engine.optimizers import RULES, scale_lr
+from mmbirefnet.utils.allocator import keep_freed_memory
 from mmbirefnet.utils.console import escape_unprintable
 
 
@@ -46,6 +50,8 @@ def enable_amp(cfg: Config) -> None:
 def main() -> None:
     escape_unprintable()
     args = parse_args()
+    if get_device() == 'cpu':
+        keep_freed_memory()
     cfg = load_config(args)
     cfg.resume = args.resume or cfg.get('resume', False)
     if args.amp:

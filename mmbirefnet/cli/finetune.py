@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from mmbirefnet.fileio.configs import ConfigOptions
 
@@ -71,8 +72,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mmbirefnet.engine.finetune import finetune
+    os.environ.setdefault(
+        'THP_MEM_ALLOC_ENABLE', '1'
+    )  # see keep_freed_memory; read when torch creates its first tensor
+    from mmengine.device import get_device
 
+    from mmbirefnet.engine.finetune import finetune
+    from mmbirefnet.utils.allocator import keep_freed_memory
+
+    if get_device() == 'cpu':
+        keep_freed_memory()
     finetune(
         *(args.data, args.out, args.model, args.recipe),
         config=args.config,

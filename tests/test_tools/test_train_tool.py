@@ -1,6 +1,7 @@
 """tools/train.py in this process."""
 
 from pathlib import Path
+from uuid import uuid4
 
 import mmengine.device
 import pytest
@@ -22,8 +23,11 @@ def test_data_root_option_reaches_the_data_sets(tool, tiny_config, tiny_data):
 @pytest.mark.soak
 def test_resume_goes_on(tool, tiny_config, tiny_data, tmp_path):
     options = ['--work-dir', tmp_path / 'run', '--cfg-options', f'data_root={tiny_data}']
-    tool('train', tiny_config, *options)
-    runner = tool('train', tiny_config, '--resume', *options, 'train_cfg.max_epochs=2')
+    # By default, mmengine names a run after its config and the second, and runs of one name share their history.
+    tool('train', tiny_config, *options, f'experiment_name={uuid4().hex}')
+    runner = tool(
+        'train', tiny_config, '--resume', *options, 'train_cfg.max_epochs=2', f'experiment_name={uuid4().hex}'
+    )
     assert (runner.iter, runner.epoch) == (8, 2)
     assert runner.message_hub.get_scalar('train/loss').data[1].sum() == 8  # four of them came with the checkpoint
 

@@ -42,6 +42,7 @@ from mmbirefnet.engine.launch import load_config
 from mmbirefnet.fileio.configs import ConfigOptions
 from mmbirefnet.models import BiRefNet, DCNv2
 from mmbirefnet.registry import MODELS
+from mmbirefnet.utils.allocator import keep_freed_memory
 
 DTYPES = {name: getattr(torch, name) for name in ('float32', 'float16', 'bfloat16')}
 
@@ -283,6 +284,8 @@ def work(connection: Connection, args: argparse.Namespace) -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the log of mmengine is not part of the report
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.mode == 'train' and args.device == 'cpu':
+        keep_freed_memory()  # as tools/train.py
     steps = (Batches if args.mode == 'data' else Steps)(args)
     while connection.recv() == 'step':
         start = time.process_time()
@@ -295,6 +298,8 @@ def work(connection: Connection, args: argparse.Namespace) -> None:
 def processes(variants: list[argparse.Namespace]) -> Iterator[list[Connection]]:
     """Connections to one process per variant, each of which runs :func:`work`."""
     context = multiprocessing.get_context('spawn')
+    if variants[0].mode == 'train':
+        os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')  # as tools/train.py
     connections = []
     for args in variants:
         ours, theirs = context.Pipe()
