@@ -72,9 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    os.environ.setdefault(
-        'THP_MEM_ALLOC_ENABLE', '1'
-    )  # see keep_freed_memory; read when torch creates its first tensor
+    os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')  # as tools/train.py
+
     from mmengine.device import get_device
 
     from mmbirefnet.engine.finetune import finetune
