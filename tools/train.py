@@ -1,9 +1,6 @@
 """Train a model: ``python tools/train.py CONFIG [options]``."""
 
 import argparse
-import os
-
-os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')  # see keep_freed_memory; read when torch creates its first tensor
 
 from mmengine.config import Config
 from mmengine.device import get_device

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from mmbirefnet.fileio.configs import ConfigOptions
 
@@ -72,8 +71,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')  # as tools/train.py
-
     from mmengine.device import get_device
 
     from mmbirefnet.engine.finetune import finetune

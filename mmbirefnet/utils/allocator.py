@@ -10,16 +10,19 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc, malloc.h
 def keep_freed_memory() -> bool:
     """Keep freed memory in the process, so that the next training step uses it again.
 
-    By default, glibc returns large freed blocks to the system, and each step has to fetch and clear them again.
-    Programs that call this function also set ``THP_MEM_ALLOC_ENABLE=1`` before they import torch: with huge pages,
-    torch leaves less unusable memory between its tensors. See "Training step" in ``docs/en/notes/performance.md``.
+    By default, glibc returns large freed blocks to the system, and each step has to fetch and clear them again. With
+    huge pages (``THP_MEM_ALLOC_ENABLE=1``), torch also leaves less unusable memory between its tensors. See "Training
+    step" in ``docs/en/notes/performance.md``.
 
-    The setting holds until the process ends, and for processes that are forked from it. Call it in programs, not in
-    libraries.
+    Both hold until the process ends, and for the processes that it starts by forking. Call it in programs, not in
+    libraries, and before torch creates its first tensor, which reads the variable. Imports of transformers' optimizers,
+    such as mmengine's, create one.
 
     Returns:
-        Whether it was set: not without glibc, and not if ``GLIBC_TUNABLES`` or a variable ``MALLOC_…_`` exists.
+        Whether freed memory is kept: not without glibc, and not if ``GLIBC_TUNABLES`` or a variable ``MALLOC_…`` is
+        set. A value of ``THP_MEM_ALLOC_ENABLE`` stays as it is.
     """
+    os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
     if platform.libc_ver()[0] != 'glibc':
         return False
     if any(name == 'GLIBC_TUNABLES' or name.startswith('MALLOC_') for name in os.environ):

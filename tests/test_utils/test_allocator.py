@@ -11,9 +11,15 @@ import pytest
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='mallopt is a function of glibc')
 ROOT = Path(__file__).parents[2]
 PAGES = 64 * 2**20 // os.sysconf('SC_PAGE_SIZE')
+# Without settings of the allocator, and without a GPU.
+SETTINGS = ('MALLOC_', 'GLIBC_TUNABLES', 'LD_PRELOAD', 'THP_MEM_ALLOC_ENABLE')
+ENV = {k: v for k, v in os.environ.items() if not k.startswith(SETTINGS)} | {'CUDA_VISIBLE_DEVICES': ''}
 PROGRAM = """
+import ctypes
 import resource
 import sys
+
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # no huge pages, also where the system uses them for all programs
 
 from mmbirefnet.utils.allocator import keep_freed_memory
 
@@ -34,10 +40,10 @@ print(min(faults() for _ in range(3)))
 
 
 def run(mode, **variables):
-    """Run the program; ``THP_MEM_ALLOC_ENABLE=0`` leaves pages at their usual size, so that faults can be counted."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(('MALLOC_', 'GLIBC_TUNABLES', 'LD_PRELOAD'))}
-    env = {**inherited, 'THP_MEM_ALLOC_ENABLE': '0', **variables}
-    result = subprocess.run([sys.executable, '-c', PROGRAM, mode], env=env, capture_output=True, text=True, check=True)
+    """Run the program and return what it prints."""
+    result = subprocess.run(
+        [sys.executable, '-c', PROGRAM, mode], env={**ENV, **variables}, capture_output=True, text=True, check=True
+    )
     return result.stdout.split()
 
 
@@ -58,36 +64,38 @@ def test_settings_of_the_user_stay(variable):
 
 # Ends the program at its call, and prints the offset of a large tensor in its page: 0 for huge pages.
 CALL = """
-import runpy
 import sys
+from argparse import Namespace
 
-import mmbirefnet.utils.allocator
+from mmbirefnet.utils import allocator
 
 
-def keep_freed_memory():
+def keep_then_exit(keep=allocator.keep_freed_memory):
+    kept = keep()
     import torch
 
-    sys.exit(f'called, offset {torch.ones(64 * 2**20, dtype=torch.uint8).data_ptr() % 4096}')
+    sys.exit(f'{kept}, offset {torch.ones(64 * 2**20, dtype=torch.uint8).data_ptr() % 4096}')
 
 
-mmbirefnet.utils.allocator.keep_freed_memory = keep_freed_memory
-program, *arguments = sys.argv[1:]
-sys.argv[1:] = arguments
-run = runpy.run_path if program.endswith('.py') else runpy.run_module
-run(program, run_name='__main__')
+sys.path[:0] = ['tools', 'tools/analysis_tools']
+allocator.keep_freed_memory = keep_then_exit
 """
+TRAININGS = {
+    'tools/train.py': "import train; sys.argv[1:] = ['any.py']; train.main()",
+    'mmbirefnet finetune': "from mmbirefnet.cli.main import main; main(['finetune', 'any', '-o', 'run'])",
+    'benchmark.py': "import benchmark; benchmark.work(None, Namespace(mode='train', device='cpu', threads=None))",
+}
 
 
-@pytest.mark.parametrize(
-    'program', [['tools/train.py', 'any.py'], ['mmbirefnet.cli.main', 'finetune', 'any', '-o', 'run']]
-)
-def test_trainings_on_a_cpu_call_it_with_huge_pages(program):
-    env = {k: v for k, v in os.environ.items() if k != 'THP_MEM_ALLOC_ENABLE'}
-    result = subprocess.run(
-        [sys.executable, '-c', CALL, *program],
-        env={**env, 'CUDA_VISIBLE_DEVICES': ''},
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert result.stderr.strip().splitlines()[-1] == 'called, offset 0'
+@pytest.mark.parametrize('training', TRAININGS)
+def test_trainings_on_a_cpu_keep_memory_and_use_huge_pages(training):
+    program = [sys.executable, '-c', CALL + TRAININGS[training]]
+    result = subprocess.run(program, env=ENV, capture_output=True, text=True, cwd=ROOT)
+    assert result.stderr.strip().splitlines()[-1] == 'True, offset 0'
+
+
+def test_benchmark_measures_inference_with_the_allocator_of_the_system():
+    inference = "import benchmark; benchmark.work(None, Namespace(mode='inference', device='cpu', threads=None))"
+    with_stub = CALL + "import benchmark; benchmark.Steps = lambda args: sys.exit('not called'); " + inference
+    result = subprocess.run([sys.executable, '-c', with_stub], env=ENV, capture_output=True, text=True, cwd=ROOT)
+    assert result.stderr.strip().splitlines()[-1] == 'not called'

@@ -27,6 +27,10 @@ from pathlib import Path
 
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # see docs/en/notes/performance.md; read when torch is imported
 
+# Before mmengine, which would import transformers' optimizers, see keep_freed_memory.
+from mmbirefnet.registry import MODELS
+
+# isort: split
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -41,7 +45,6 @@ from mmbirefnet.engine.hooks.cuda_graph_hook import REPEATS, GraphedLoss
 from mmbirefnet.engine.launch import load_config
 from mmbirefnet.fileio.configs import ConfigOptions
 from mmbirefnet.models import BiRefNet, DCNv2
-from mmbirefnet.registry import MODELS
 from mmbirefnet.utils.allocator import keep_freed_memory
 
 DTYPES = {name: getattr(torch, name) for name in ('float32', 'float16', 'bfloat16')}
@@ -298,8 +301,6 @@ def work(connection: Connection, args: argparse.Namespace) -> None:
 def processes(variants: list[argparse.Namespace]) -> Iterator[list[Connection]]:
     """Connections to one process per variant, each of which runs :func:`work`."""
     context = multiprocessing.get_context('spawn')
-    if variants[0].mode == 'train':
-        os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')  # as tools/train.py
     connections = []
     for args in variants:
         ours, theirs = context.Pipe()
