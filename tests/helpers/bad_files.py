@@ -269,8 +269,8 @@ def iptc(content: bytes) -> bytes:
     return head + field(8, 10, content) + b'\x1c\x09\x00\x00\x00'
 
 
-def slow_jpeg(side: int = 4000, scans: int = 200) -> bytes:
-    """A gray progressive JPEG whose last scan is repeated: small, and slow to decode."""
+def slow_jpeg(side: int = 4000, scans: int = 2000) -> bytes:
+    """A gray progressive JPEG whose last scan is repeated: small, but slow to decode also on a fast machine."""
     buffer = io.BytesIO()
     Image.new('L', (side, side), 100).save(buffer, 'JPEG', progressive=True)
     data = buffer.getvalue()
