@@ -203,6 +203,7 @@ def test_crash_and_death_between_images(decoder_and_worker):
     others = children()
     assert decoder.read(WHOLE['rgb.png']).size == (bad_files.HEIGHT, bad_files.WIDTH)
     (worker,) = children() - others
+    data = slow_jpeg()  # before the thread starts: it takes time, and the worker is to crash while it decodes
 
     def crash():
         time.sleep(0.3)
@@ -211,7 +212,7 @@ def test_crash_and_death_between_images(decoder_and_worker):
     thread = threading.Thread(target=crash)
     thread.start()
     with pytest.raises(OSError, match=r'slow\.jpg: decoding crashed \(SIGSEGV\)'):
-        decoder.read(slow_jpeg(), 'slow.jpg')
+        decoder.read(data, 'slow.jpg')
     thread.join()
     assert decoder.read(WHOLE['rgb.png']).size == (bad_files.HEIGHT, bad_files.WIDTH)
 
