@@ -1,5 +1,6 @@
 """Make worker processes ignore a job-wide SIGTERM and exit when their parent dies; check that a process runs."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -8,7 +9,7 @@ _INTERVAL = 1.0  # seconds
 
 
 def guard_process() -> None:
-    """Guard the calling worker process, such as a data loader, and the threads that it starts later.
+    """Guard the calling worker process of multiprocessing, such as a data loader, and the threads that it starts later.
 
     - It ignores SIGTERM unless the parent sends it. Slurm sends the signal to all processes of a job, but the parent
       needs its workers until it has saved a checkpoint.
@@ -17,7 +18,9 @@ def guard_process() -> None:
     if not hasattr(signal, 'pthread_sigmask'):  # Windows
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_watch, args=(os.getppid(),), name='process_guard', daemon=True).start()
+    # os.getppid() is another process if the parent has ended already, or if a fork server started this one.
+    parent = multiprocessing.parent_process().pid
+    threading.Thread(target=_watch, args=(parent,), name='process_guard', daemon=True).start()
 
 
 def is_running(pid: int) -> bool:
@@ -34,8 +37,9 @@ def is_running(pid: int) -> bool:
 
 
 def _watch(parent: int) -> None:
-    while os.getppid() == parent:
+    started_by = os.getppid()  # the parent or the fork server
+    while os.getppid() == started_by and is_running(parent):
         received = signal.sigtimedwait({signal.SIGTERM}, _INTERVAL)
         if received is not None and received.si_pid == parent:
-            break
-    os._exit(0 if os.getppid() == parent else 1)
+            os._exit(0)
+    os._exit(1)

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parents[2]
 _context = multiprocessing.get_context('forkserver')
 _context.set_forkserver_preload(
@@ -66,17 +68,14 @@ def wait_for(condition, seconds=60):
 
 def children_of(pid):
     """Numbers of the processes that a process has started, and those that these have."""
-    children = [
-        int(child) for tasks in Path(f'/proc/{pid}/task').glob('*/children') for child in tasks.read_text().split()
-    ]
-    return children + [each for child in children for each in children_of(child)]
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
 
 
 def alive(pids):
     """Those of the processes that run."""
     running = []
     for pid in pids:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z':
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
                 running.append(pid)
     return running

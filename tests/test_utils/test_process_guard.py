@@ -3,7 +3,10 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from processes import alive, children_of, wait_for
@@ -25,12 +28,26 @@ def keep_worker(connection):
     ready = _context.Event()
     worker = _context.Process(target=guarded, args=(ready,))
     worker.start()
-    ready.wait()
+    assert ready.wait(60)
     connection.send([worker.pid])
     if connection.recv() == 'terminate':
         worker.terminate()
-        worker.join()
+        worker.join(60)
     connection.send(worker.exitcode)
+
+
+def guarded_too_late(parent):
+    wait_for(lambda: os.getppid() != parent)
+    guard_process()
+    time.sleep(LONG)
+
+
+def keep_late_worker(connection):
+    """It is so slow to start that its parent has ended before."""
+    worker = _context.Process(target=guarded_too_late, args=(os.getpid(),))
+    worker.start()
+    connection.send([worker.pid])
+    connection.recv()
 
 
 def keep_pool(connection):
@@ -42,6 +59,11 @@ def keep_pool(connection):
     connection.recv()
 
 
+def receive(connection):
+    assert connection.poll(90), 'the parent is silent'
+    return connection.recv()
+
+
 @pytest.fixture
 def parent_of():
     """Starts a parent; gives it, its connection and its workers."""
@@ -51,8 +73,10 @@ def parent_of():
         ours, theirs = _context.Pipe()
         parent = _context.Process(target=target, args=(theirs,))
         parent.start()
-        workers = ours.recv()
-        started.extend([parent.pid, *workers])
+        theirs.close()  # so that a parent that fails is no silent one
+        started.append(parent.pid)
+        workers = receive(ours)
+        started.extend(workers)
         return parent, ours, workers
 
     yield start
@@ -60,7 +84,7 @@ def parent_of():
         os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize('target', [keep_worker, keep_pool])
+@pytest.mark.parametrize('target', [keep_worker, keep_late_worker, keep_pool])
 def test_ends_within_seconds_of_a_killed_parent(parent_of, target):
     parent, _, workers = parent_of(target)
     assert alive(workers) == workers
@@ -69,10 +93,52 @@ def test_ends_within_seconds_of_a_killed_parent(parent_of, target):
     wait_for(lambda: not alive(workers), seconds=20)
 
 
+def waiting_signals(pid):
+    """Those that a process has not received yet, as a bit mask."""
+    status = Path(f'/proc/{pid}/status').read_text()
+    return int(status.partition('\nShdPnd:')[2].split()[0], 16)
+
+
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='reads /proc, which is of Linux')
 def test_worker_ignores_sigterm_but_ends_with_its_parent(parent_of):
     _, connection, workers = parent_of(keep_worker)
     os.kill(workers[0], signal.SIGTERM)
+    wait_for(lambda: not waiting_signals(workers[0]))  # two that wait are one
     time.sleep(0.3)
     assert alive(workers) == workers
     connection.send('terminate')
-    assert connection.recv() == 0
+    assert receive(connection) == 0
+
+
+FORK_SERVER = """
+import multiprocessing
+import time
+
+from mmbirefnet.utils.process_guard import guard_process
+
+
+def guarded(ready):
+    guard_process()
+    ready.set()
+    time.sleep(300)
+
+
+if __name__ == '__main__':
+    context = multiprocessing.get_context('forkserver')
+    ready = context.Event()
+    worker = context.Process(target=guarded, args=(ready,), daemon=True)
+    worker.start()
+    assert ready.wait(60)
+    time.sleep(1.5)  # longer than between two looks at the parent
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(20)
+    print(worker.exitcode)
+"""
+
+
+def test_parent_that_uses_a_fork_server(tmp_path):
+    """Then the worker is a child of the server."""
+    script = tmp_path / 'script.py'
+    script.write_text(FORK_SERVER)
+    assert subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120).stdout == '0\n'
