@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mmbirefnet.apis.job import ImageJob
@@ -14,7 +14,28 @@ from mmbirefnet.imaging.sources import Source, list_sources
 from .progress import ImageProgress
 
 
-def cut_images(job: ImageJob, sources: list[Source], stop: threading.Event | None = None, quiet: bool = False) -> None:
+class SignalSafeEvent:
+    """Like ``threading.Event``, but signal handlers may set it.
+
+    A signal can arrive while the main thread holds the lock of a ``threading.Event``, so that ``set`` waits forever.
+    """
+
+    def __init__(self) -> None:
+        self._notes: queue.SimpleQueue = queue.SimpleQueue()  # whose put may interrupt its other methods
+
+    def is_set(self) -> bool:
+        return not self._notes.empty()
+
+    def set(self) -> None:
+        self._notes.put(None)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the event is set, at most ``seconds``."""
+        with suppress(queue.Empty):
+            self._notes.put(self._notes.get(timeout=seconds))
+
+
+def cut_images(job: ImageJob, sources: list[Source], stop: SignalSafeEvent | None = None, quiet: bool = False) -> None:
     """Process images with a progress bar, until ``stop`` is set."""
     with ImageProgress(len(sources), 'cutting', quiet) as progress:
         job.on_done = progress.advance
@@ -24,9 +45,9 @@ def cut_images(job: ImageJob, sources: list[Source], stop: threading.Event | Non
 
 
 @contextmanager
-def stopped_by_signals() -> Iterator[threading.Event]:
+def stopped_by_signals() -> Iterator[SignalSafeEvent]:
     """Yield an event that is set by Ctrl-C and SIGTERM, instead of their default actions."""
-    stop = threading.Event()
+    stop = SignalSafeEvent()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
     try:
@@ -50,7 +71,7 @@ def watch(
     job: ImageJob,
     folders: list[str],
     interval: float,
-    stop: threading.Event,
+    stop: SignalSafeEvent,
     quiet: bool = False,
     find: Callable[..., list[Source]] = list_sources,
 ) -> None:

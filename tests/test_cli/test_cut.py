@@ -3,6 +3,8 @@
 import io
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -17,7 +19,7 @@ from mmbirefnet.apis import BiRefNetInferencer
 from mmbirefnet.apis.job import ImageJob
 from mmbirefnet.cli import cut, main
 from mmbirefnet.cli.progress import ImageProgress
-from mmbirefnet.cli.watch import watch
+from mmbirefnet.cli.watch import SignalSafeEvent, watch
 from mmbirefnet.imaging.write import OutputWriter
 
 
@@ -297,7 +299,7 @@ def test_watch(backend, folder, tmp_path, capsys):
 
 def test_watch_waits_until_a_file_stays_the_same(backend, folder, monkeypatch):
     """A file that grows between all looks is never taken."""
-    stop, looks = threading.Event(), []
+    stop, looks = SignalSafeEvent(), []
 
     def state(path):
         looks.append(path)
@@ -311,6 +313,33 @@ def test_watch_waits_until_a_file_stays_the_same(backend, folder, monkeypatch):
     watch(job, ['in'], 0.001, stop)
     assert job.report.written == 2
     assert sorted(writer.out_dir.rglob('a_*')) == [writer.out_dir / 'a_jpg.png']
+
+
+# Many signals while it is set and waited for; those of threads of the same process would hardly come at a bad moment.
+SIGNALS = """
+import os
+import signal
+import subprocess
+import sys
+
+from mmbirefnet.cli.watch import stopped_by_signals
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+send = f"import os; [os.kill({os.getpid()}, 15) for _ in iter(int, 1)]"
+with subprocess.Popen([sys.executable, '-c', send]) as sender:
+    try:
+        for _ in range(300):
+            with stopped_by_signals() as stop:
+                while not stop.is_set():
+                    stop.wait(1e-6)
+    finally:
+        sender.kill()
+"""
+
+
+def test_signals_at_any_moment_stop_a_watch():
+    done = subprocess.run([sys.executable, '-c', SIGNALS], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-500:]
 
 
 def test_progress_shows_images_per_second():
