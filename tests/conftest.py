@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 
+import cv2
 import pytest
 from filelock import FileLock
 from mmengine.config import utils as config_utils
@@ -11,6 +12,9 @@ from mmengine.registry import DefaultScope
 
 # The import of rembg or PyMatting makes numba set the threads of OpenMP, also torch's, by default to one per core.
 os.environ.setdefault('NUMBA_NUM_THREADS', os.environ.get('OMP_NUM_THREADS', '1'))
+# A thread of OpenCV can hold a lock while a test forks, and the forked process would wait for it forever. Mmengine's
+# runner sets it, too.
+cv2.setNumThreads(0)
 gc.disable()  # until all is imported, which is never garbage
 # For each config with a base in another package, mmengine reads all metafiles of that package: half a second.
 config_utils.load = functools.cache(config_utils.load)

@@ -51,6 +51,16 @@ def finish(process, status=0):
     return output
 
 
+def run_forked(function, seconds=60):
+    """Exit status of a function in a forked process, which is killed if it takes too long."""
+    process = multiprocessing.get_context('fork').Process(target=function)
+    process.start()
+    process.join(seconds)
+    process.kill()
+    process.join()
+    return process.exitcode
+
+
 def free_port():
     """Number of a port that nobody listens at."""
     with socket.socket() as listener:

@@ -10,6 +10,7 @@ import torch
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
+from processes import run_forked
 from small_training import RandomData, make_runner
 
 from mmbirefnet.engine.hooks import AtomicCheckpointHook
@@ -53,9 +54,6 @@ def number_of(path):
 
 def killed_at(step, function):
     """Runs a function in a process of its own, which ends at its ``step``-th call that changes files."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     calls = 0
 
     def mortal(original):
@@ -68,14 +66,15 @@ def killed_at(step, function):
 
         return call
 
-    try:
+    def run():
         for name in ('fsync', 'replace', 'unlink'):
             setattr(os, name, mortal(getattr(os, name)))
         Path.unlink, Path.write_text = mortal(Path.unlink), mortal(Path.write_text)
         torch.save = mortal(half_saved(torch.save, step))
         function()
-    finally:
         os._exit(0)
+
+    return run_forked(run)
 
 
 def half_saved(save, step):

@@ -1,11 +1,14 @@
 """A work directory belongs to one training."""
 
 import errno
+import multiprocessing
 import os
 import socket
+import time
 from types import SimpleNamespace
 
 import pytest
+from processes import run_forked
 
 from mmbirefnet.engine import WorkDirLockHook
 from mmbirefnet.engine.hooks import work_dir_lock_hook
@@ -26,20 +29,16 @@ def runner(tmp_path):
 
 def in_another_process(function):
     """The message of the error that a function raises in a process of its own, empty if there is none."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
+    ours, theirs = multiprocessing.Pipe()
+
+    def run():
         try:
             function()
         except RuntimeError as error:
-            os.write(write, str(error).encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        message = pipe.read()
-    os.waitpid(child, 0)
-    return message
+            theirs.send(str(error))
+
+    assert run_forked(run) == 0
+    return ours.recv() if ours.poll() else ''
 
 
 def test_error_names_host_and_process_of_the_first_run(runner):
@@ -60,15 +59,12 @@ def test_children_do_not_keep_it(runner):
     """Processes that load data outlive a killed training by moments."""
     hook = WorkDirLockHook()
     hook.before_train(runner)
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.read(read, 1)
-        os._exit(0)
+    child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(300,), daemon=True)
+    child.start()
     hook.after_train(runner)
     assert in_another_process(lambda: WorkDirLockHook().before_train(runner)) == ''
-    os.write(write, b'.')
-    os.waitpid(child, 0)
+    child.kill()
+    child.join()
 
 
 def test_file_systems_without_locks(runner, monkeypatch):

@@ -18,6 +18,7 @@ import psutil
 import pytest
 from bad_files import POSTSCRIPT, iptc, slow_jpeg
 from PIL import Image, ImageCms
+from processes import run_forked
 
 from mmbirefnet.imaging.read import TooManyPixelsError, load_image
 from mmbirefnet.imaging.sandbox import ImageDecoder
@@ -291,15 +292,12 @@ def test_interrupts_do_not_reach_workers(decoder_and_worker):
 def test_forked_process_has_its_own_workers(decoder_and_worker):
     decoder, worker = decoder_and_worker
     before = children()
-    child = os.fork()
-    if not child:
-        try:
-            size = decoder.read(WHOLE['rgb.png']).size
-            decoder.close()
-            os._exit(0 if size == (bad_files.HEIGHT, bad_files.WIDTH) else 1)
-        finally:
-            os._exit(2)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def read():
+        assert decoder.read(WHOLE['rgb.png']).size == (bad_files.HEIGHT, bad_files.WIDTH)
+        decoder.close()
+
+    assert run_forked(read) == 0
     assert worker.is_running()
     decoder.read(WHOLE['rgb.png'])
     assert children() == before

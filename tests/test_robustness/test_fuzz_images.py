@@ -3,11 +3,11 @@
 Each is read right, or ends in an error that names the file.
 """
 
+import multiprocessing
 import os
 import resource
 import socket
 import tempfile
-import warnings
 from pathlib import Path
 
 import bad_files
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from bad_files import outcome, pixels
 from PIL import EpsImagePlugin, Image
+from processes import run_forked
 from red import TakesRed, red_square
 
 from mmbirefnet.apis import BiRefNetInferencer
@@ -209,26 +210,21 @@ def test_without_permission():
         path = Path(folder, 'secret.png')
         path.write_bytes(WHOLE['rgb.png'])
         path.chmod(0)
-        reading, writing = os.pipe()
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # that other threads are not forked
-            child = os.fork()
-        if child == 0:
-            text = 'read'
+        ours, theirs = multiprocessing.Pipe()
+
+        def read():
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
             try:
-                if os.geteuid() == 0:
-                    os.setgroups([])
-                    os.setgid(65534)
-                    os.setuid(65534)
                 load_image(path)
-            except BaseException as error:
-                text = f'{type(error).__name__}: {error}'
-            os.write(writing, text.encode())
-            os._exit(0)
-        os.close(writing)
-        with os.fdopen(reading) as pipe:
-            said = pipe.read()
-        os.waitpid(child, 0)
+            except OSError as error:
+                theirs.send(f'{type(error).__name__}: {error}')
+
+        assert run_forked(read) == 0
+        assert ours.poll()
+        said = ours.recv()
     assert str(path) in said
     assert 'Permission denied' in said
     assert said.startswith(('OSError', 'PermissionError'))
