@@ -12,8 +12,8 @@ from mmengine.registry import DefaultScope
 
 # The import of rembg or PyMatting makes numba set the threads of OpenMP, also torch's, by default to one per core.
 os.environ.setdefault('NUMBA_NUM_THREADS', os.environ.get('OMP_NUM_THREADS', '1'))
-# A thread of OpenCV can hold a lock while a test forks, and the forked process would wait for it forever. Mmengine's
-# runner sets it, too.
+# Without threads of OpenCV, as in mmengine's runner: one of them could hold a lock while a test forks, and the forked
+# process would wait for it forever.
 cv2.setNumThreads(0)
 gc.disable()  # until all is imported, which is never garbage
 # For each config with a base in another package, mmengine reads all metafiles of that package: half a second.
