@@ -5,6 +5,7 @@ from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .benchmark_table_hook import BenchmarkTableHook
 from .cuda_graph_hook import CUDAGraphHook
 from .finite_hook import FiniteHook
+from .logger_hook import RankZeroLoggerHook
 from .loss_schedule import LossScheduleHook
 from .model_hooks import BufferSyncHook, FuseHook, MatmulPrecisionHook
 from .pretrained_checkpoint_hook import PretrainedCheckpointHook
@@ -26,6 +27,7 @@ __all__ = [
     'LossScheduleHook',
     'MatmulPrecisionHook',
     'PretrainedCheckpointHook',
+    'RankZeroLoggerHook',
     'SoftMapHook',
     'SoftMaskHook',
     'StopSignalHook',
