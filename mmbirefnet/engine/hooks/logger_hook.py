@@ -8,7 +8,7 @@ from mmbirefnet.registry import HOOKS
 
 @HOOKS.register_module()
 class RankZeroLoggerHook(LoggerHook):
-    """mmengine's ``LoggerHook``, but rank 0 alone writes the JSON file with the scores of a test.
+    """mmengine's ``LoggerHook``, but rank 0 alone logs the scores of a test and writes their JSON file.
 
     In mmengine, all ranks write the same file at the same time. They measure different times, so one can leave its last
     characters behind the shorter text of another, and JSON parsers reject the file.
