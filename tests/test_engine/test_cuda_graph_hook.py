@@ -40,10 +40,11 @@ def graphs(monkeypatch):
     return Counted
 
 
-@pytest.fixture(scope='module')
-def plain():
+def build(**options):
     """A model with everything that has a loss: side outputs, gradient supervision, classifier."""
-    config = Config.fromstring(CONFIG, '.py').model
+    config = Config.fromstring(CONFIG, '.py')
+    config.merge_from_dict(options)
+    config = config.model
     config.neck.update(aux_classifier=True, num_classes=4)
     if not GPU:  # deformable convolutions read values on the CPU
         for part in (config.neck, config.decode_head):
@@ -51,6 +52,18 @@ def plain():
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmseg'):
         return MODELS.build(config).train().to(DEVICE, DTYPE)
+
+
+@pytest.fixture(scope='module')
+def plain():
+    return build()
+
+
+@pytest.fixture(scope='module')
+def checkpointed():
+    """A model that draws random numbers again in the backward pass: for dropped paths and dropout."""
+    backbone = dict(with_cp=True, drop_path_rate=0.5)
+    return build(model=dict(backbone=backbone, decode_head=dict(with_cp=True)))
 
 
 def batch(seed, images=2, mask_dtype=DTYPE):
@@ -112,6 +125,13 @@ def test_a_training_is_the_same(plain, graphs, accumulate):
     assert len({losses['loss'] for losses in expected[0]}) == len(batches)
     counts = [value.item() for name, value in expected[2].items() if name.endswith('num_batches_tracked')]
     assert set(counts) == {len(batches)}
+
+
+def test_checkpointing_repeats_the_random_numbers_of_the_forward_pass(checkpointed, graphs):
+    batches = [batch(seed) for seed in range(5)]
+    expected = train(copy.deepcopy(checkpointed), batches)
+    assert_same(train(graphed(checkpointed), batches), expected)
+    assert graphs.replays == 6
 
 
 def test_a_smaller_batch_runs_without_a_graph_which_stays(plain, graphs):

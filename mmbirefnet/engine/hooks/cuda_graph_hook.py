@@ -65,8 +65,9 @@ class GraphedLoss:
     smaller last batch, whose memory is allocated beside that of the graph. If a step cannot be captured, for example
     because a loss waits for a value on the CPU, a warning is logged, and steps run without a graph.
 
-    Losses see the masks (``gt_sem_seg``) and the ``class_label`` of each step, but no other fields of samples.
-    Parameters and buffers must stay in place, and attributes of modules other than ``loss_weight`` must not change.
+    Losses see the masks (``gt_sem_seg``) and the ``class_label`` of each step, but no other fields of samples. Random
+    numbers are new in each step; activation checkpointing draws them again in the backward pass. Parameters and buffers
+    must stay in place, and attributes of modules other than ``loss_weight`` must not change.
 
     Args:
         model: Segmentor whose losses are scalars.
@@ -198,6 +199,9 @@ class _LossGraph:
             with capture(self.forward):
                 losses = forward()
             with capture(self.backward, self.forward.pool()):
+                # A replay reads the state of the generator only if its graph draws numbers; those that activation
+                # checkpointing draws again do not count.
+                torch.rand(1, device=self.tensors[0].device)
                 self.gradients = backward(losses, self.grads)
         self.parameters = list(leaves)
         self.losses = tuple(each.detach() for each in losses)
@@ -218,7 +222,7 @@ class _Replay(Function):
 
     @staticmethod
     def forward(ctx, graph: _LossGraph, *parameters: Tensor) -> tuple[Tensor, ...]:
-        ctx.graph = graph
+        ctx.graph, ctx.random_state = graph, torch.cuda.get_rng_state(graph.tensors[0].device)
         graph.forward.replay()
         losses = tuple(loss.clone() for loss in graph.losses)
         ctx.mark_non_differentiable(*(loss for loss, trained in zip(losses, graph.trained) if not trained))
@@ -230,5 +234,9 @@ class _Replay(Function):
         graph = ctx.graph
         for static, grad in zip(graph.grads, (grad for grad, trained in zip(grads, graph.trained) if trained)):
             static.copy_(grad)
-        graph.backward.replay()
+        device = graph.tensors[0].device
+        with torch.random.fork_rng([device]):
+            # Activation checkpointing draws the random numbers of the forward pass again.
+            torch.cuda.set_rng_state(ctx.random_state, device)
+            graph.backward.replay()
         return None, *(None if gradient is None else gradient.detach() for gradient in graph.gradients)
