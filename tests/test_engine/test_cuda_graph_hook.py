@@ -7,6 +7,7 @@ import cpu_graph
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
@@ -82,12 +83,13 @@ def train(model, batches, accumulate=1, autocast=False):
     Updates do not depend on the gradients, since training would amplify their rounding errors. Dropout draws the same
     numbers in each training.
     """
+    segmentor = getattr(model, 'module', model)
     torch.manual_seed(0)
     losses, gradients = [], []
     for step, (inputs, samples) in enumerate(batches, 1):
         with torch.autocast(DEVICE, torch.bfloat16, enabled=autocast):
             values = model(inputs, samples, mode='loss')
-        loss, values = model.parse_losses(values)
+        loss, values = segmentor.parse_losses(values)
         losses.append({name: value.item() for name, value in values.items()})
         loss.backward()
         if step % accumulate == 0:
@@ -95,7 +97,7 @@ def train(model, batches, accumulate=1, autocast=False):
             with torch.no_grad():
                 torch._foreach_mul_(list(model.parameters()), 1.01)
             model.zero_grad()
-    return losses, gradients, dict(model.named_buffers())
+    return losses, gradients, dict(segmentor.named_buffers())
 
 
 def graphed(model):
@@ -202,6 +204,20 @@ def test_the_hook_replaces_the_loss_for_a_training(plain, graphs):
     hook.after_train(runner)
     train(model, [batch(0)])
     assert graphs.replays == 2
+
+
+def test_data_parallel_training(checkpointed, graphs, tmp_path):
+    backend = 'nccl' if GPU else 'gloo'
+    torch.distributed.init_process_group(backend, init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        models = [MMDistributedDataParallel(copy.deepcopy(checkpointed)) for _ in range(2)]
+        CUDAGraphHook().before_train(runner_of(models[1]))
+        batches = [batch(seed) for seed in range(5)]
+        expected, actual = (train(model, batches) for model in models)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert_same(actual, expected)
+    assert graphs.replays == 6
 
 
 def test_the_hook_without_a_gpu(plain, monkeypatch):
