@@ -45,14 +45,13 @@ def build(**options):
     """A model with everything that has a loss: side outputs, gradient supervision, classifier."""
     config = Config.fromstring(CONFIG, '.py')
     config.merge_from_dict(options)
-    config = config.model
-    config.neck.update(aux_classifier=True, num_classes=4)
+    config.model.neck.update(aux_classifier=True, num_classes=4)
     if not GPU:  # deformable convolutions read values on the CPU
-        for part in (config.neck, config.decode_head):
+        for part in (config.model.neck, config.model.decode_head):
             part.aspp_cfg.conv_cfg = None
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmseg'):
-        return MODELS.build(config).train().to(DEVICE, DTYPE)
+        return MODELS.build(config.model).train().to(DEVICE, DTYPE)
 
 
 @pytest.fixture(scope='module')
