@@ -50,7 +50,7 @@ def test_scale_options_fit_the_configs(options):
         key, _, value = option.partition('=')
         owner = cfg
         for part in key.split('.')[:-1]:
-            if part in ('ema', 'compile'):
+            if part in ('ema', 'cuda_graph', 'compile'):
                 owner = {}
                 break
             owner = owner[int(part) if part.isdigit() else part]
