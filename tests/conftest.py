@@ -16,6 +16,8 @@ os.environ.setdefault('NUMBA_NUM_THREADS', os.environ.get('OMP_NUM_THREADS', '1'
 # process would wait for it forever.
 cv2.setNumThreads(0)
 gc.disable()  # until all is imported, which is never garbage
+# A forked process would wait forever for threads of garbage, such as video frames, which only its parent has.
+os.register_at_fork(after_in_child=gc.freeze)
 # For each config with a base in another package, mmengine reads all metafiles of that package: half a second.
 config_utils.load = functools.cache(config_utils.load)
 

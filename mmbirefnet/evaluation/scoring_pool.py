@@ -12,10 +12,9 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
-import cv2
 import mmengine.dist
 
-from mmbirefnet.utils.process_guard import guard_process
+from mmbirefnet.utils.process_guard import prepare_worker
 
 _MOST_WORKERS = 8
 WAITING_PER_WORKER = 2
@@ -147,6 +146,4 @@ def _call_in_worker(slot: int, function: Callable, *args):
 def _prepare_worker(pids) -> None:
     global _pids
     _pids = pids
-    guard_process()
-    # 0, not 1: OpenCV then does not use the threads of the parent, which a forked process does not have.
-    cv2.setNumThreads(0)
+    prepare_worker()

@@ -1,11 +1,21 @@
 """Make worker processes ignore a job-wide SIGTERM and exit when their parent dies; check that a process runs."""
 
+import gc
 import multiprocessing
 import os
 import signal
 import threading
 
+import cv2
+
 _INTERVAL = 1.0  # seconds
+
+
+def prepare_worker() -> None:
+    """Initializer of the worker processes of a pool: :func:`guard_process`, and OpenCV without threads."""
+    guard_process()
+    # 0, not 1: OpenCV then does not use the threads of the parent, which a forked process does not have.
+    cv2.setNumThreads(0)
 
 
 def guard_process() -> None:
@@ -14,7 +24,9 @@ def guard_process() -> None:
     - It ignores SIGTERM unless the parent sends it. Slurm sends the signal to all processes of a job, but the parent
       needs its workers until it has saved a checkpoint.
     - It exits within a second after its parent, also if the parent is killed.
+    - It does not collect garbage of the parent, whose end may wait for threads that a forked process does not have.
     """
+    gc.freeze()
     if not hasattr(signal, 'pthread_sigmask'):  # Windows
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -1,16 +1,23 @@
 """Helping processes and the death of their parent."""
 
+import gc
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
-from processes import alive, children_of, wait_for
+from mmengine import fileio
+from processes import alive, children_of, run_forked, wait_for
 
+from mmbirefnet.datasets.preparation.check import check_sets
+from mmbirefnet.datasets.preparation.layout import pack
+from mmbirefnet.datasets.preparation.synthetic import write_dataset
 from mmbirefnet.evaluation.scoring_pool import ScoringPool
 from mmbirefnet.utils.process_guard import guard_process
 
@@ -91,6 +98,53 @@ def test_ends_within_seconds_of_a_killed_parent(parent_of, target):
     parent.kill()
     parent.join()
     wait_for(lambda: not alive(workers), seconds=20)
+
+
+@pytest.mark.parametrize(
+    'work',
+    [partial(check_sets, processes=2), partial(pack, out='packed', size=(32, 32), processes=2)],
+    ids=['check', 'pack'],
+)
+def test_workers_on_a_data_set_end_with_a_killed_parent(parent_of, tmp_path, monkeypatch, work):
+    list(write_dataset(tmp_path / 'data', {'DIS-TR': 8}, (64, 64)))
+    monkeypatch.chdir(tmp_path)
+
+    def keep(connection):
+        fileio.get = lambda *_, **__: time.sleep(LONG)
+        threading.Thread(target=work, args=('data',)).start()
+        wait_for(lambda: len(children_of(os.getpid())) == 2)
+        connection.send(children_of(os.getpid()))
+        connection.recv()
+
+    parent, _, workers = parent_of(keep)
+    parent.kill()
+    parent.join()
+    wait_for(lambda: not alive(workers), seconds=20)
+
+
+class Waiting:
+    """Garbage that waits for a thread of the process that has created it."""
+
+    def __init__(self):
+        self.itself, self.pid = self, os.getpid()
+
+    def __del__(self):
+        if os.getpid() != self.pid:
+            time.sleep(LONG)
+
+
+def test_garbage_of_the_parent_is_not_collected():
+    def work():
+        gc.unfreeze()  # what all forked processes freeze in these tests
+        guard_process()
+        gc.collect()
+
+    gc.disable()
+    try:
+        Waiting()
+        assert run_forked(work, 30) == 0
+    finally:
+        gc.enable()
 
 
 def waiting_signals(pid):

@@ -27,6 +27,7 @@ from mmbirefnet.datasets.preparation.find_sets import (
     pair_of,
 )
 from mmbirefnet.datasets.transforms.decode import mask_to_float, read_image, read_mask_levels
+from mmbirefnet.utils.process_guard import prepare_worker
 
 PROBLEMS = {
     'missing-set': 'a set, or its folder of images or masks, is missing',
@@ -148,7 +149,7 @@ def check_sets(
             report.pairs = {each: pair for pair in pairs for each in (pair.image, pair.mask) if each}
             files += pairs
     first_of, looks = {}, {}
-    with ProcessPoolExecutor(processes or os.cpu_count(), initializer=cv2.setNumThreads, initargs=(0,)) as pool:
+    with ProcessPoolExecutor(processes or os.cpu_count(), initializer=prepare_worker) as pool:
         chunk = max(1, min(16, len(files) // (4 * (processes or os.cpu_count()))))
         for index, (file, found) in enumerate(zip(files, pool.map(_check, files, chunksize=chunk))):
             reports[file.set_name].problems += found.problems

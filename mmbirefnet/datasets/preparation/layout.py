@@ -19,6 +19,7 @@ from mmbirefnet.datasets.dichotomous import DichotomousDataset
 from mmbirefnet.datasets.preparation.find_sets import IMAGES, MASKS, find_sets
 from mmbirefnet.datasets.transforms import LoadImage, LoadMask, Resize
 from mmbirefnet.imaging.formats import IMAGE_SUFFIXES
+from mmbirefnet.utils.process_guard import prepare_worker
 
 
 class Layout(NamedTuple):
@@ -193,7 +194,7 @@ def pack(
     unfinished = Path(f'{out.rstrip("/")}.unfinished')
     shutil.rmtree(unfinished, ignore_errors=True)
     copy = partial(_copy, root=root, out=unfinished, size=size, jpeg_quality=jpeg_quality)
-    with ProcessPoolExecutor(processes or os.cpu_count(), initializer=cv2.setNumThreads, initargs=(0,)) as pool:
+    with ProcessPoolExecutor(processes or os.cpu_count(), initializer=prepare_worker) as pool:
         for _ in pool.map(copy, pairs, chunksize=4):
             pass
     unfinished.rename(out)  # rename the folder once it is complete

@@ -27,9 +27,9 @@ class _Guarded:
         self.initialize = initialize
 
     def __call__(self, worker: int) -> None:
+        guard_process()
         if self.initialize is not None:
             self.initialize(worker)
-        guard_process()
 
 
 @HOOKS.register_module()
