@@ -25,9 +25,11 @@ def guard_process() -> None:
       needs its workers until it has saved a checkpoint.
     - It exits within a second after its parent, also if the parent is killed.
     - It does not collect garbage of the parent, whose end may wait for threads that a forked process does not have.
+
+    On Windows and macOS, it does only the last of these.
     """
     gc.freeze()
-    if not hasattr(signal, 'pthread_sigmask'):  # Windows
+    if not hasattr(signal, 'sigtimedwait'):
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     # os.getppid() is another process if the parent has ended already, or if a fork server started this one.

@@ -43,7 +43,8 @@ class CPUGraph(TorchDispatchMode):
                     tensor.fill_(torch.nan)
         self.start, self.drawn = random_state(), {}
         for function, args, kwargs, results, place in self.calls:
-            self.drawn[place] = random_state()
+            if place is not None:
+                self.drawn[place] = random_state()
             with self.state_of(place):
                 news = function(*args, **kwargs)
             for old, new in zip(tensors_of(results), tensors_of(news)):
@@ -55,7 +56,7 @@ class CPUGraph(TorchDispatchMode):
     def state_of(self, place):
         """Context of an operator that was captured at this state of the generator."""
         drawn = self.earlier.drawn if self.earlier else {}
-        if place is None or place not in drawn:
+        if place not in drawn:
             yield
             return
         seeded = any(other is not None and other not in drawn for *_, other in self.calls)

@@ -147,6 +147,18 @@ def test_garbage_of_the_parent_is_not_collected():
         gc.enable()
 
 
+def test_without_sigtimedwait_sigterm_ends_a_worker(monkeypatch):
+    """As on macOS, where nobody would receive the signal."""
+    monkeypatch.delattr(signal, 'sigtimedwait')
+
+    def work():
+        guard_process()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert run_forked(work) == -signal.SIGTERM
+
+
 def waiting_signals(pid):
     """Those that a process has not received yet, as a bit mask."""
     status = Path(f'/proc/{pid}/status').read_text()
